@@ -1,0 +1,10 @@
+"""Backbones: photos in, region features and a scene feature out."""
+
+from biam_tf.backbones.registry import (
+    BACKBONES,
+    BackboneSpec,
+    build_backbone,
+    weights_fingerprint,
+)
+
+__all__ = ["BACKBONES", "BackboneSpec", "build_backbone", "weights_fingerprint"]

@@ -1,0 +1,34 @@
+"""What the registry knows of a backbone."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone as data.
+
+    Attributes:
+        name: what configurations call it.
+        description: one line for lists of backbones.
+        build: makes the model with random weights for a picture size.
+        default_image_size: side of the pictures it is made for.
+        image_size_step: other sizes must be multiples of this one.
+        fixed_image_size: why no other size is possible; empty where others are.
+        load_imagenet: puts the ImageNet weights into a model of `build`; `None`: there are none.
+        load_file: reads `published_files`, beside the formats of Keras that all can read.
+        published_files: endings of the files in which its pretrained weights are published.
+    """
+
+    name: str
+    description: str
+    build: Callable[[int], keras.Model]
+    default_image_size: int
+    image_size_step: int
+    fixed_image_size: str = ""
+    load_imagenet: Callable[[keras.Model], None] | None = None
+    load_file: Callable[[keras.Model, pathlib.Path], None] | None = None
+    published_files: tuple[str, ...] = ()

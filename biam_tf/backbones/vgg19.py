@@ -1,0 +1,109 @@
+"""VGG19, the backbone of the paper."""
+
+import os
+import pathlib
+
+import h5py
+import keras
+from keras import layers, ops
+
+from biam_tf.backbones.spec import BackboneSpec
+from biam_tf.errors import UserError
+
+# What keras.applications downloads for `VGG19(weights="imagenet")`.
+WEIGHTS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
+WEIGHTS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{WEIGHTS_FILE}"
+WEIGHTS_MD5 = "cbe5617147190e668d6c5d5026f83318"
+
+# Mean of the ImageNet training pictures; these weights, unlike torchvision's, were trained on
+# BGR values 0 to 255 with this mean taken away and nothing else.
+MEAN_RGB = (123.68, 116.779, 103.939)
+
+
+def build(image_size: int) -> keras.Model:
+    """Builds VGG19 (Simonyan & Zisserman 2015) up to fc2.
+
+    `region_features` are the output of block5_conv4, 14x14x512, `scene_feature` is that of
+    fc2, 4096 numbers, both after ReLU, as in the paper ("Implementation Details").
+    """
+    # === Functional Model ===
+    images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
+    bgr = preprocessed(images)
+    # The classification layer is cut off below; one class keeps it from taking memory.
+    classifier = keras.applications.VGG19(weights=None, input_tensor=bgr, classes=1)
+    outputs = {
+        "region_features": classifier.get_layer("block5_conv4").output,
+        "scene_feature": classifier.get_layer("fc2").output,
+    }
+    return keras.Model(images, outputs, name=SPEC.name)
+
+
+def preprocessed(images):
+    """Returns the pictures as these weights were trained on them: BGR, minus the mean."""
+    offset = [-mean for mean in MEAN_RGB]
+    centered = layers.Rescaling(1.0, offset=offset, dtype="float32", name="centering")(images)
+    return ops.flip(centered, axis=-1)
+
+
+def load_imagenet(model: keras.Model) -> None:
+    """Loads the ImageNet weights of keras.applications, downloading them once (575 MB).
+
+    Raises:
+        UserError: they are not in the cache of Keras and can't be downloaded.
+    """
+    home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    try:
+        path = keras.utils.get_file(
+            WEIGHTS_FILE, WEIGHTS_URL, cache_subdir="models", file_hash=WEIGHTS_MD5
+        )
+    except Exception as error:  # get_file raises bare Exceptions
+        raise UserError(
+            "backbone vgg19: its ImageNet weights are not on this machine and cannot be "
+            f"downloaded ({error}). Download {WEIGHTS_URL} elsewhere and put it at "
+            f"{home / 'models' / WEIGHTS_FILE}, or name the file as the backbone's weights. Or "
+            "use weights 'none' (random), or the backbone efficientnet_lite0, whose weights come "
+            "with a Python package"
+        ) from error
+    load_file(model, pathlib.Path(path))
+
+
+def load_file(model: keras.Model, path: pathlib.Path) -> None:
+    """Loads a weights file of keras.applications' VGG19, the one with its dense layers.
+
+    Raises:
+        UserError: the file is not one, or lacks layers, as the "notop" file does.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            root = file["model_weights"] if "model_weights" in file else file
+            names = {
+                name.decode() if isinstance(name, bytes) else name
+                for name in root.attrs["layer_names"]
+            }
+    except (OSError, KeyError) as error:
+        raise UserError(
+            f"{path}: not a weights file of keras.applications ({error}); expected {WEIGHTS_FILE}"
+        ) from None
+    missing = [layer.name for layer in model.layers if layer.weights and layer.name not in names]
+    if missing:
+        raise UserError(
+            f"{path}: the weights of {', '.join(missing)} are missing; the scene feature needs "
+            f"the file with the dense layers, {WEIGHTS_FILE}"
+        )
+    try:
+        model.load_weights(path, by_name=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"{path}: does not fit VGG19 ({error})") from error
+
+
+SPEC = BackboneSpec(
+    name="vgg19",
+    description="VGG19 on ImageNet, the paper's backbone: regions 14x14x512, scene feature 4096",
+    build=build,
+    default_image_size=224,
+    image_size_step=224,
+    fixed_image_size="the dense layers behind its scene feature take 224x224 pictures only",
+    load_imagenet=load_imagenet,
+    load_file=load_file,
+    published_files=(".h5", ".hdf5"),
+)

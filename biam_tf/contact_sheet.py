@@ -1,0 +1,286 @@
+"""A picture for people: photos with their best tags and where in the photo each tag was found."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, CARD, EDGE = "#ffffff", "#f7f8fa", "#dfe3e8"
+INK, QUIET, TRACK = "#1d2733", "#66727f", "#e6e9ee"
+RIGHT, WRONG, UNKNOWN, UNSEEN = "#2a9d5c", "#d95d4a", "#8b96a5", "#3867d6"
+# Dark to light in even steps of lightness, so that it reads in gray, too.
+HEAT = np.array([(13, 8, 70), (120, 20, 120), (215, 60, 80), (252, 150, 35), (252, 245, 150)])
+
+MARGIN, GAP, PADDING = 28, 20, 18
+PHOTO, TAGS_WIDTH, ROW, CAPTION = 232, 350, 32, 24
+# Three response maps are as wide as a photo and its tags.
+MAP = (PHOTO + TAGS_WIDTH - PADDING) // 3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tag:
+    """One line of a photo's list of tags."""
+
+    name: str
+    unseen: bool
+    score: float
+    length: float  # of the bar, 0-1
+    label: int | None
+
+
+def draw_contact_sheet(
+    path,
+    photos: Sequence[np.ndarray],
+    names: Sequence[str],
+    groups: Sequence[str],
+    scores,
+    labels=None,
+    response_maps=None,
+    columns: int = 2,
+    tags: int = 5,
+    maps: int = 3,
+    title: str = "Photos and their best tags",
+) -> None:
+    """Draws photos with their best tags and response maps into one PNG file, all or nothing.
+
+    Each photo stands beside its best tags, a bar each: from the photo's median score (no bar)
+    to its best score (full). With labels, right tags are green with a tick, wrong ones red
+    with a cross, and the present classes that are not among the tags are listed as missed.
+    Unseen classes carry a badge. Below, the response maps of the first tags lie over the
+    photo as heat, each scaled from its own lowest to its own highest response.
+
+    Args:
+        path: PNG file to write; an existing one is replaced.
+        photos: N uint8 arrays (H, W, 3), each of any size.
+        names: C class names.
+        groups: `"seen"` or `"unseen"` for each class.
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0 (unknown: gray), or None: every tag is gray.
+        response_maps: (N, h, w, C), or None: no maps.
+        columns: cards side by side.
+        tags: tags a photo.
+        maps: response maps a photo, 3 at most.
+        title: heading of the sheet.
+
+    Raises:
+        ValueError: for shapes that don't fit each other, photos that aren't uint8 RGB, no
+            photo, or scores that are NaN.
+    """
+    scores = np.asarray(scores, np.float64)
+    labels = None if labels is None else np.asarray(labels)
+    response_maps = None if response_maps is None else np.asarray(response_maps)
+    _check(photos, names, groups, scores, labels, response_maps)
+    unseen = [group == "unseen" for group in groups]
+    tags, columns = min(tags, len(names)), max(1, min(columns, len(photos)))
+    maps = 0 if response_maps is None else min(maps, tags, 3)
+
+    photos = [Image.fromarray(photo) for photo in photos]
+    # Landscape photos need less height than the square every photo fits into.
+    photo_height = max(_fitted(photo, PHOTO).height for photo in photos)
+    text_height = tags * ROW + (CAPTION if labels is not None else 0)
+    map_height = max(_fitted(photo, MAP).height for photo in photos) if maps else 0
+    width = 2 * PADDING + PHOTO + PADDING + TAGS_WIDTH
+    height = 2 * PADDING + max(photo_height, text_height)
+    height += CAPTION + PADDING + map_height if maps else 0
+    rows = -(-len(photos) // columns)
+    top = MARGIN + 78
+    sheet = Image.new(
+        "RGB",
+        (
+            max(2 * MARGIN + columns * width + (columns - 1) * GAP, 2 * MARGIN + 640),
+            top + rows * height + (rows - 1) * GAP + MARGIN,
+        ),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, INK, _font(26), anchor="la")
+    _draw_legend(sheet, draw, MARGIN + 44, labels is not None, any(unseen), maps > 0)
+    for i, photo in enumerate(photos):
+        card = Image.new("RGB", (width, height), PAPER)
+        best = np.argsort(-scores[i], kind="stable")[:tags]
+        own_labels = None if labels is None else labels[i]
+        entries = [_tag(c, names, unseen, scores[i], own_labels) for c in best]
+        missed = None
+        if own_labels is not None:
+            missed = [names[c] for c in np.flatnonzero(own_labels > 0) if c not in best]
+        heats = [response_maps[i, :, :, c].astype(np.float64) for c in best[:maps]]
+        _draw_card(card, photo, entries, missed, heats, map_height)
+        x = MARGIN + (i % columns) * (width + GAP)
+        sheet.paste(card, (x, top + (i // columns) * (height + GAP)))
+    _save(sheet, pathlib.Path(path))
+
+
+def _check(photos, names, groups, scores, labels, response_maps) -> None:
+    if not len(photos):
+        raise ValueError("contact sheet: no photos to draw")
+    for i, photo in enumerate(photos):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+            raise ValueError(
+                f"contact sheet: photo {i} must be uint8 (H, W, 3), not {photo.dtype} {photo.shape}"
+            )
+    expected = len(photos), len(names)
+    fits = {
+        "groups": (len(photos), len(groups)) == expected,
+        "scores": scores.shape == expected,
+        "labels": labels is None or labels.shape == expected,
+        "response_maps": response_maps is None
+        or (response_maps.ndim == 4 and response_maps.shape[::3] == expected),
+    }
+    for what, fit in fits.items():
+        if not fit:
+            raise ValueError(
+                f"contact sheet: {what} don't fit {expected[0]} photos and {expected[1]} names"
+            )
+    if np.isnan(scores).any():
+        raise ValueError(f"contact sheet: {int(np.isnan(scores).sum())} scores are NaN")
+
+
+def _tag(c: int, names, unseen, scores: np.ndarray, labels) -> _Tag:
+    median, best = np.median(scores), scores.max()
+    length = (scores[c] - median) / (best - median) if best > median else 1.0
+    label = None if labels is None else int(labels[c])
+    return _Tag(names[c], unseen[c], scores[c], float(np.clip(length, 0, 1)), label)
+
+
+def _draw_card(card: Image.Image, photo: Image.Image, tags, missed, heats, map_height) -> None:
+    draw = ImageDraw.Draw(card)
+    right, bottom = card.width - 1, card.height - 1
+    draw.rounded_rectangle((0, 0, right, bottom), 12, fill=CARD, outline=EDGE)
+    shown = _fitted(photo, PHOTO)
+    card.paste(shown, (PADDING + (PHOTO - shown.width) // 2, PADDING))
+    left, y = PADDING + PHOTO + PADDING, PADDING
+    for tag in tags:
+        _draw_tag(draw, tag, left, y)
+        y += ROW
+    if missed is not None:
+        text = _shortened_list(draw, "missed: ", missed, TAGS_WIDTH, _font(14))
+        draw.text((left, y + 4), text, QUIET, _font(14), anchor="la")
+    y = card.height - PADDING - map_height
+    for column, (tag, heat) in enumerate(zip(tags, heats, strict=False)):
+        x = PADDING + column * (MAP + PADDING)
+        caption = _shortened(draw, tag.name, MAP, _font(15))
+        draw.text((x, y - 8), caption, _color(tag.label), _font(15), anchor="ls")
+        card.paste(_overlay(_fitted(photo, MAP), heat), (x, y))
+
+
+def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, x: int, y: int) -> None:
+    color, end = _color(tag.label), x + TAGS_WIDTH
+    if tag.label:
+        _draw_mark(draw, x, y + 3, tag.label > 0, color)
+    x += 0 if tag.label is None else 22
+    score = f"{tag.score:.2f}"
+    badge = 62 if tag.unseen else 0
+    room = end - x - badge - draw.textlength(score, _font(14)) - 12
+    name = _shortened(draw, tag.name, room, _font(16))
+    draw.text((x, y + 16), name, INK, _font(16), anchor="ls")
+    if tag.unseen:
+        pill = x + draw.textlength(name, _font(16)) + 8
+        draw.rounded_rectangle((pill, y + 2, pill + 54, y + 18), 8, fill=UNSEEN)
+        draw.text((pill + 27, y + 14), "unseen", PAPER, _font(12), anchor="ms")
+    draw.text((end, y + 16), score, QUIET, _font(14), anchor="rs")
+    draw.rounded_rectangle((x, y + 21, end, y + 26), 2, fill=TRACK)
+    length = round((end - x) * tag.length)
+    if length > 2:
+        draw.rounded_rectangle((x, y + 21, x + length, y + 26), 2, fill=color)
+
+
+def _draw_mark(draw: ImageDraw.ImageDraw, x: int, y: int, right: bool, color: str) -> None:
+    """A tick or a cross of 14 pixels: the color alone would not do for everybody."""
+    if right:
+        draw.line([(x + 1, y + 7), (x + 5, y + 12), (x + 13, y + 2)], color, 3, joint="curve")
+    else:
+        draw.line([(x + 2, y + 2), (x + 12, y + 12)], color, 3)
+        draw.line([(x + 2, y + 12), (x + 12, y + 2)], color, 3)
+
+
+def _draw_legend(sheet, draw, y: int, labeled: bool, unseen: bool, heat: bool) -> None:
+    x, font = MARGIN, _font(15)
+
+    def say(text: str) -> None:
+        nonlocal x
+        draw.text((x, y + 13), text, QUIET, font, anchor="ls")
+        x += round(draw.textlength(text, font)) + 24
+
+    if labeled:
+        for label, text in ((1, "right"), (-1, "wrong"), (0, "unknown")):
+            if label:
+                _draw_mark(draw, x, y, label > 0, _color(label))
+            else:
+                draw.rounded_rectangle((x, y + 5, x + 14, y + 10), 2, fill=UNKNOWN)
+            x += 20
+            say(text)
+    if unseen:
+        draw.rounded_rectangle((x, y - 1, x + 54, y + 15), 8, fill=UNSEEN)
+        draw.text((x + 27, y + 11), "unseen", PAPER, _font(12), anchor="ms")
+        x += 62
+        say("no training label")
+    say("bar: from the photo's median score to its best")
+    if heat:
+        strip = _heat_colors(np.linspace(0, 1, 90)[None].repeat(12, axis=0))
+        draw.text((x, y + 13), "response: low", QUIET, font, anchor="ls")
+        x += round(draw.textlength("response: low", font)) + 8
+        sheet.paste(Image.fromarray(strip.astype(np.uint8)), (x, y + 1))
+        x += 98
+        say("high")
+
+
+def _color(label: int | None) -> str:
+    return UNKNOWN if not label else RIGHT if label > 0 else WRONG
+
+
+def _overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
+    """The photo, grayed, under its response map scaled to 0-1."""
+    heat = np.nan_to_num(heat)
+    spread = heat.max() - heat.min()
+    heat = (heat - heat.min()) / spread if spread > 0 else np.zeros_like(heat)
+    grid = Image.fromarray(heat.astype(np.float32))
+    smooth = np.clip(np.asarray(grid.resize(photo.size, Image.Resampling.BICUBIC)), 0, 1)
+    gray = np.asarray(photo.convert("L").convert("RGB"), np.float32)
+    opacity = (0.15 + 0.6 * smooth)[..., None]
+    mixed = (1 - opacity) * gray + opacity * _heat_colors(smooth)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def _heat_colors(values: np.ndarray) -> np.ndarray:
+    steps = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(values, steps, HEAT[:, c]) for c in range(3)], axis=-1)
+
+
+def _fitted(photo: Image.Image, side: int) -> Image.Image:
+    scale = side / max(photo.size)
+    size = tuple(max(1, round(length * scale)) for length in photo.size)
+    return photo.resize(size, Image.Resampling.LANCZOS)
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, width: float, font) -> str:
+    if draw.textlength(text, font) <= width:
+        return text
+    while text and draw.textlength(text + "...", font) > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def _shortened_list(draw, heading: str, names: Sequence[str], width: float, font) -> str:
+    """As many names as fit, and how many more there are."""
+    for shown in range(len(names), 0, -1):
+        more = f" and {len(names) - shown} more" if shown < len(names) else ""
+        text = heading + ", ".join(names[:shown]) + more
+        if draw.textlength(text, font) <= width:
+            return text
+    return _shortened(draw, heading + (", ".join(names) or "none"), width, font)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=size)
+
+
+def _save(sheet: Image.Image, path: pathlib.Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        sheet.save(partial, format="PNG", optimize=True)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

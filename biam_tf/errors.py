@@ -1,0 +1,26 @@
+"""Errors that are part of the interface: what is wrong, where, and what to do about it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Input that cannot be used as it is: a wrong key, a broken file, a missing folder.
+
+    The message alone is meant to be enough: it names the file, row or key, the value, and the
+    way out. Command lines print it without a traceback and exit with status 2.
+    """
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to `count` of the `known` names that look most like `name`, best first."""
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?`, or the list of what is known where nothing is near."""
+    known = list(known)
+    nearest = nearest_names(name, known, count=1)
+    if nearest:
+        return f"; did you mean {nearest[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

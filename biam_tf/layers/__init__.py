@@ -1,0 +1,17 @@
+"""The layers of BiAM, each usable alone in any Keras model."""
+
+from biam_tf.layers.bound_class_embeddings import BoundClassEmbeddings
+from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
+from biam_tf.layers.region_classifier import RegionClassifier
+from biam_tf.layers.region_context import RegionContextBlock
+from biam_tf.layers.scene_context import SceneContextBlock
+from biam_tf.layers.top_k_pooling import TopKSpatialPooling
+
+__all__ = [
+    "BoundClassEmbeddings",
+    "ConvReluBatchNorm",
+    "RegionClassifier",
+    "RegionContextBlock",
+    "SceneContextBlock",
+    "TopKSpatialPooling",
+]

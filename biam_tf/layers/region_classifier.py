@@ -1,0 +1,100 @@
+"""Region classification: every region against every class embedding."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class RegionClassifier(layers.Layer):
+    """Scores every region against every class that the caller brings.
+
+    Equation 1 of BiAM (Narayan et al., ICCV 2021), m = e_f W_a A^T. The classes are an input,
+    not weights: one layer answers for any number of classes, seen in training or not. The
+    product is taken as e_f (A W)^T, with W = W_a^T: mapping C class embeddings to the feature
+    space is cheaper than mapping B h w regions to the embedding space.
+
+    Args:
+        use_bias: bool, W A + b instead of W A (the released code; it adds the same number to
+            all classes of a region).
+        kernel_initializer: initializer of W, `(embedding_size, channels)`.
+
+    Input shape:
+        A list of features `(batch, height, width, channels)` (or any `(..., channels)`) and
+        class embeddings `(classes, embedding_size)`, without a batch axis.
+
+    Output shape:
+        Response maps `(batch, height, width, classes)`.
+
+    Raises:
+        ValueError: the inputs are not this pair, or the class embeddings have another length
+            than the layer was built for.
+
+    Example:
+
+    >>> features = np.random.rand(2, 14, 14, 64).astype("float32")
+    >>> class_embeddings = np.random.rand(1000, 300).astype("float32")
+    >>> RegionClassifier()([features, class_embeddings]).shape
+    TensorShape([2, 14, 14, 1000])
+    """
+
+    def __init__(self, use_bias=False, kernel_initializer="glorot_uniform", **kwargs):
+        super().__init__(**kwargs)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        """Creates W and, with `use_bias`, b."""
+        if len(input_shape) != 2 or len(input_shape[1]) != 2:
+            raise ValueError(
+                "the inputs must be [features (..., channels), class_embeddings (classes, "
+                f"embedding_size)]; got shapes {input_shape}"
+            )
+        features_shape, embeddings_shape = input_shape
+        self.kernel = self.add_weight(
+            shape=(embeddings_shape[-1], features_shape[-1]),
+            initializer=self.kernel_initializer,
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(features_shape[-1],), initializer="zeros", name="bias"
+            )
+
+    def call(self, inputs):
+        """Returns m (batch, height, width, classes) for `[e_f, A]`."""
+        e_f, class_embeddings = inputs
+        if class_embeddings.shape[-1] != self.kernel.shape[0]:
+            raise ValueError(
+                f"this classifier takes class embeddings of length {self.kernel.shape[0]}; got "
+                f"class_embeddings of shape {tuple(class_embeddings.shape)}"
+            )
+        return self.responses(e_f, self.class_weights(class_embeddings))
+
+    def class_weights(self, class_embeddings):
+        """Returns A W + b (classes, channels): what does not depend on the photos."""
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        class_weights = ops.matmul(ops.cast(class_embeddings, self.compute_dtype), kernel)
+        if self.bias is not None:
+            class_weights = class_weights + ops.cast(self.bias, self.compute_dtype)
+        return class_weights
+
+    def responses(self, e_f, class_weights):
+        """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
+        # One matrix product over all regions of the batch: (B h w, d) by (d, C).
+        regions = ops.reshape(e_f, (-1, e_f.shape[-1]))
+        m = ops.matmul(regions, ops.transpose(class_weights))
+        return ops.reshape(m, (*ops.shape(e_f)[:-1], ops.shape(class_weights)[0]))
+
+    def compute_output_shape(self, input_shape):
+        """Returns the features' shape with the channels replaced by the classes."""
+        features_shape, embeddings_shape = input_shape
+        return (*features_shape[:-1], embeddings_shape[0])
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,148 @@
+"""What a head is made of, as data: one frozen dataclass of settings and the named presets."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from biam_tf.errors import UserError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """Settings of `build_head`; the defaults are the paper's model.
+
+    Attributes:
+        channels: working channels d_r of h_r and of both context blocks.
+        region_dropout: rate at which whole channels of the region features are dropped in
+            training (0: none, as in the paper).
+        region_context: name of the block that relates regions to each other: `"self_attention"`
+            (RCB, eq. 2-5) or `"none"`.
+        scene_context: name of the block that brings in the scene: `"channel_gate"` (SCB,
+            eq. 6-8) or `"none"`.
+        num_heads: attention heads H of the region context block.
+        attention_dropout: dropout on the attention weights of the region context block.
+        output_dropout: dropout on the output projection of the region context block.
+        mask_zero_scores: leave out query-key pairs whose score is exactly 0 (released code).
+        value_projection: the scene context block reads query and value from a 1x1 convolution
+            with LeakyReLU(0.2) (released code) instead of h_r itself (eq. 6).
+        residual: what the scene context block adds its convolution to: `"input"` (h_r, eq. 8)
+            or `"attended"` (alpha^g, released code).
+        scene_dropout: dropout on the scene feature inside the scene context block.
+        fused_channels: channels after the fusion of both blocks; `None`: as `channels`.
+        fusion_activation: `"linear"` (eq. 9) or `"leaky_relu"` (slope 0.2, released code).
+        classifier_bias: the dense layer that maps class embeddings has a bias (released code).
+        classify: `"regions"` (response maps, then the mean of the `top_k` strongest, eq. 1) or
+            `"pooled_features"` (the mean region feature is classified; the paper's figure 5).
+        top_k: regions averaged for each class; at most h*w.
+        batch_norm_momentum: share of the *old* running statistics kept at a step.
+        batch_norm_epsilon: added to the variance.
+    """
+
+    channels: int = 512
+    region_dropout: float = 0.0
+    region_context: str = "self_attention"
+    scene_context: str = "channel_gate"
+    num_heads: int = 8
+    attention_dropout: float = 0.1
+    output_dropout: float = 0.1
+    mask_zero_scores: bool = False
+    value_projection: bool = False
+    residual: str = "input"
+    scene_dropout: float = 0.2
+    fused_channels: int | None = None
+    fusion_activation: str = "linear"
+    classifier_bias: bool = False
+    classify: str = "regions"
+    top_k: int = 10
+    batch_norm_momentum: float = 0.9
+    batch_norm_epsilon: float = 1e-3
+
+    def __post_init__(self):
+        """Checks every value that can be judged without knowing the region features."""
+        for name in ("channels", "num_heads", "top_k"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        if self.fused_channels is not None:
+            _require(self.fused_channels >= 1, "fused_channels", self.fused_channels, "at least 1")
+        for name in ("region_dropout", "attention_dropout", "output_dropout", "scene_dropout"):
+            value = getattr(self, name)
+            _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
+        momentum = self.batch_norm_momentum
+        _require(0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1")
+        for name, valid in CHOICES.items():
+            value = getattr(self, name)
+            _require(value in valid, name, value, f"one of {', '.join(valid)}")
+        _require(
+            self.region_context == "none" or self.channels % self.num_heads == 0,
+            "num_heads",
+            self.num_heads,
+            f"a divisor of channels ({self.channels})",
+        )
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "region_context": ("self_attention", "none"),
+        "scene_context": ("channel_gate", "none"),
+        "residual": ("input", "attended"),
+        "fusion_activation": ("linear", "leaky_relu"),
+        "classify": ("regions", "pooled_features"),
+    }
+)
+
+
+def _require(condition: bool, name: str, value: Any, valid: str) -> None:
+    if not condition:
+        raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")
+
+
+PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
+    {
+        # Equations of the paper. What it leaves open (biases of the 1x1 convolutions, ReLU
+        # between the two of c^r, dropout rates) is as in the authors' released code.
+        "paper": HeadSettings(),
+        # The authors' released code, in which their checkpoints run unchanged. PyTorch's batch
+        # normalization momentum of 0.99 weighs the *new* batch: 0.01 in the terms of Keras.
+        "released": HeadSettings(
+            channels=256,
+            fused_channels=512,
+            mask_zero_scores=True,
+            value_projection=True,
+            residual="attended",
+            fusion_activation="leaky_relu",
+            classifier_bias=True,
+            top_k=6,
+            batch_norm_momentum=0.01,
+        ),
+    }
+)
+
+# Changes to a preset that give the systems of the paper's table 3 and figure 5.
+ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "standard_region_features": {"region_context": "none", "scene_context": "none"},
+        "region_context_alone": {"scene_context": "none"},
+        "scene_context_alone": {"region_context": "none"},
+        "pooled_classification": {"classify": "pooled_features"},
+    }
+)
+
+
+def head_settings(preset: str = "paper", **changes: Any) -> HeadSettings:
+    """Returns the settings of a preset with some of them changed.
+
+    Args:
+        preset: a name in `PRESETS`.
+        **changes: fields of `HeadSettings` to replace.
+
+    Raises:
+        UserError: for an unknown preset or setting (with the nearest valid name), or a value
+            that is not valid.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is unknown{did_you_mean(preset, PRESETS)}")
+    known = [field.name for field in dataclasses.fields(HeadSettings)]
+    for name in changes:
+        if name not in known:
+            raise UserError(f"head setting {name!r} is unknown{did_you_mean(name, known)}")
+    return dataclasses.replace(PRESETS[preset], **changes)

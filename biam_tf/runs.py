@@ -1,0 +1,160 @@
+"""The folder of a run: what is in it, and a trained run read back from it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import yaml
+
+from biam_tf.errors import UserError
+from biam_tf.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPaths:
+    """Paths of one run.
+
+    Attributes:
+        path: the folder itself.
+    """
+
+    path: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The resolved configuration, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def vocabulary(self) -> pathlib.Path:
+        """Names, embeddings and groups of the run's classes, npz."""
+        return self.path / "vocabulary.npz"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """One JSON object a line, an epoch each."""
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """TensorFlow checkpoints: model, optimizer and position."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> pathlib.Path:
+        """The head of the best epoch so far, Keras format."""
+        return self.path / "model.keras"
+
+    @property
+    def backbone(self) -> pathlib.Path:
+        """The backbone of the best epoch, Keras format; only where it was trained."""
+        return self.path / "backbone.keras"
+
+    @property
+    def backbone_identity(self) -> pathlib.Path:
+        """Name, image size and, where frozen, weights fingerprint of the backbone, JSON."""
+        return self.path / "backbone.json"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """Figures on the test split, JSON; written last, so its presence means a whole run."""
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """Pictures a person would look at."""
+        return self.path / "report"
+
+    def require_whole(self) -> None:
+        """Raises a UserError that says what to do unless training has ended here."""
+        if not self.config.exists():
+            raise UserError(f"{self.path} is not the folder of a run: it has no {self.config.name}")
+        if not self.model.exists() or not self.vocabulary.exists():
+            raise UserError(
+                f"{self.path} holds no trained model yet; run `python -m training.run --config "
+                f"{self.config}` to train it to the end"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run read back: its settings, classes and models.
+
+    Attributes:
+        folder: where it lies.
+        settings: its resolved configuration, as plain values by section and key.
+        vocabulary: the classes it was trained and scored with.
+        head: `region_features`, `scene_feature`, `class_embeddings` to scores.
+        backbone: `images` to `region_features` and `scene_feature`, with the weights that the
+            head was trained on.
+    """
+
+    folder: RunPaths
+    settings: Mapping[str, Any]
+    vocabulary: Vocabulary
+    head: keras.Model
+    backbone: keras.Model
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the photos that the backbone takes."""
+        return self.backbone.input_shape[1]
+
+    @property
+    def word_vectors(self) -> str | None:
+        """The file its class embeddings came from; `None`: the data set's own attributes."""
+        return self.settings["vocabulary"]["word_vectors"]
+
+
+def load_run(path: str | os.PathLike) -> TrainedRun:
+    """Reads a trained run.
+
+    Raises:
+        UserError: the folder is no trained run, or its frozen backbone can no longer be had
+            with the same weights.
+    """
+    folder = RunPaths(pathlib.Path(path))
+    folder.require_whole()
+    settings = _read_settings(folder)
+    return TrainedRun(
+        folder=folder,
+        settings=settings,
+        vocabulary=Vocabulary.load(folder.vocabulary),
+        head=keras.models.load_model(folder.model),
+        backbone=_load_backbone(folder, settings),
+    )
+
+
+def _read_settings(folder: RunPaths) -> Mapping[str, Any]:
+    try:
+        settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        for section in ("backbone", "vocabulary"):
+            settings[section].items()
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder.config}: not the resolved configuration of a run ({error!r}); a run's "
+            "folder must stay as training left it"
+        ) from error
+    return settings
+
+
+def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model:
+    """The trained backbone, or the frozen one, built again and checked to be the same."""
+    from biam_tf.backbones import build_backbone, weights_fingerprint
+
+    if folder.backbone.exists():
+        return keras.models.load_model(folder.backbone)
+    identity = json.loads(folder.backbone_identity.read_text())
+    weights = identity.get("weights", settings["backbone"]["weights"])  # early runs lack the key
+    backbone = build_backbone(identity["name"], identity["image_size"], weights)
+    found = weights_fingerprint(backbone)
+    if found != identity["weights_fingerprint"]:
+        raise UserError(
+            f"{folder.path} was trained on {identity['name']} with weights "
+            f"{identity['weights_fingerprint']}; those of this machine are {found}"
+        )
+    return backbone

@@ -1,0 +1,1 @@
+"""Serving of trained runs: each command is `python -m serving.NAME`."""

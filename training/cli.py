@@ -1,0 +1,21 @@
+"""What the command lines of training share."""
+
+import argparse
+
+from biam_tf.command_line import run_command
+
+__all__ = ["add_config_arguments", "run_command"]
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config FILE` and `--set KEY=VALUE`, the way every command takes its settings."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML settings of the run (default: the quickstart's)"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace one setting, e.g. training.epochs=5; may be given many times",
+    )

@@ -1,0 +1,283 @@
+"""The settings of a run: one YAML file, read into nested frozen dataclasses.
+
+Every field has a default, so that a file says only what it changes. The types below are the
+whole schema: what a key may hold is said once, here.
+"""
+
+import copy
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from biam_tf.errors import UserError, did_you_mean
+from training.typed_yaml import Range, Settings
+
+Count = Annotated[int, Range(at_least=1)]
+Seed = Annotated[int, Range(at_least=0, below=2**32)]
+Beta = Annotated[float, Range(at_least=0, below=1)]
+NotNegative = Annotated[float, Range(at_least=0)]
+Positive = Annotated[float, Range(above=0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which photos, and how their features are kept.
+
+    Attributes:
+        name: the reader; `scenes` draws its pictures itself.
+        directory: the data set's folder; for scenes, where to draw them (null: below `data/`).
+        feature_store: where stored features go (null: beside the run).
+        cache: keep features in memory, stream them from the disk, or decide by their size.
+        pictures: number of training pictures (scenes only).
+        seed: of the drawing (scenes only).
+    """
+
+    name: Literal["scenes", "folder", "nus_wide", "open_images"] = "scenes"
+    directory: str | None = None
+    feature_store: str | None = None
+    cache: Literal["auto", "memory", "stream"] = "auto"
+    pictures: Count = 3000
+    seed: Seed = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """What turns a photo into region features and a scene feature.
+
+    Attributes:
+        name: a key of `biam_tf.backbones.BACKBONES`.
+        image_size: side of the square photo in pixels; null: the backbone's own.
+        weights: "default" (or null: pretrained where there are such weights, else random),
+            "imagenet", "none" (random), or the path of a file.
+        trainable: trained together with the head, or frozen and its features stored.
+        batch_size: photos at a time while features are extracted.
+    """
+
+    name: str = "small"
+    image_size: Count | None = None
+    weights: str | None = "default"
+    trainable: bool = True
+    batch_size: Count = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """A preset of the head and the settings that differ from it.
+
+    Attributes:
+        preset: a key of `biam_tf.models.presets.PRESETS`.
+        settings: (name, value) pairs of `HeadSettings` fields, sorted by name.
+    """
+
+    preset: str = "paper"
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns the keyword arguments for `build_head`: the preset and what differs."""
+        return {"preset": self.preset, **dict(self.settings)}
+
+    @property
+    def classifies_regions(self) -> bool:
+        """Whether there are response maps: pooled classification has none."""
+        from biam_tf.models.presets import head_settings
+
+        return head_settings(**self.keywords()).classify == "regions"
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """Where class embeddings come from.
+
+    Attributes:
+        word_vectors: GloVe text (.txt, .gz), .npz or an attribute table (.csv); null: the data
+            set's own `class_attributes.csv`.
+    """
+
+    word_vectors: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer; `adam` adds weight decay to the gradient, `adamw` to the step."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Positive = 1e-3
+    beta_1: Beta = 0.5
+    beta_2: Beta = 0.999
+    weight_decay: NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over time: a linear warm-up, then constant or a cosine to the end."""
+
+    warmup_epochs: NotNegative = 1.0
+    decay: Literal["cosine", "constant"] = "cosine"
+    final_learning_rate: NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The ranking loss; `sum` is the paper's, `mean_of_violations` the released code's."""
+
+    margin: Positive = 1.0
+    reduction: Literal["sum", "mean_of_violations"] = "mean_of_violations"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is trained, and by which validation figure the best epoch is chosen."""
+
+    epochs: Count = 10
+    batch_size: Count = 32
+    seed: Seed = 0
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    select_on: Literal["seen_mAP", "zsl_mAP", "gzsl_mAP"] = "seen_mAP"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on.
+
+    Attributes:
+        strategy: one device, all devices of this machine, or the machines of `TF_CONFIG`.
+        logical_cpu_devices: into how many devices the CPU is split, to try out `mirrored`.
+        output: the run's folder.
+    """
+
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    training: TrainingConfig = TrainingConfig()
+    strategy: Literal["default", "mirrored", "multi_worker"] = "default"
+    logical_cpu_devices: Count = 1
+    output: str = "runs/quickstart"
+
+
+# What the quickstart changes: configs/quickstart.yaml, for packages installed without that file.
+QUICKSTART = {
+    "head": {"channels": 64, "num_heads": 4},
+    "training": {"epochs": 5, "optimizer": {"learning_rate": 2e-3}},
+}
+
+
+def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a run's settings.
+
+    Args:
+        path: a YAML file; None is the quickstart.
+        overrides: `a.b.c=value` each, applied in their order; values are read as YAML.
+
+    Raises:
+        UserError: anything wrong in the file or an override; the message names the file or the
+            `--set`, the key path and the value, and says what would be right.
+    """
+    if path is None:
+        settings = Settings(copy.deepcopy(QUICKSTART), "the quickstart")
+    else:
+        settings = Settings.read(path)
+    for override in overrides:
+        settings.override(override)
+    values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
+    head = _build_head_config(settings, values.pop("head", None))
+    config = dataclasses.replace(settings.build(RunConfig, values), head=head)
+    _check_backbone(settings, config)
+    _check_data(settings, config)
+    _check_training(settings, config.training)
+    if not config.output.strip():
+        settings.fail("output", "expected the path of the run's folder, got an empty text")
+    return config
+
+
+def config_to_yaml(config: RunConfig) -> str:
+    """Returns every setting as YAML text, which `load_config` reads back to an equal config."""
+    values = dataclasses.asdict(config)
+    values["head"] = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in config.head.keywords().items()
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _field_names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
+    from biam_tf.models.presets import PRESETS, HeadSettings, head_settings
+
+    hints = typing.get_type_hints(HeadSettings, include_extras=True)
+    given = dict(settings.section(values, "head", ["preset", *_field_names(HeadSettings)]))
+    preset = settings.convert(given.pop("preset", HeadConfig.preset), str, "head.preset")
+    if preset not in PRESETS:
+        settings.fail("head.preset", f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
+    given = {key: settings.convert(v, hints[key], f"head.{key}") for key, v in given.items()}
+    try:
+        head_settings(preset, **given)
+    except UserError as error:
+        # Its message begins with the name of the setting, which is the key here.
+        key, colon, problem = str(error).partition(": ")
+        if colon and key in hints:
+            settings.fail(f"head.{key}", problem)
+        settings.fail("head", str(error))
+    return HeadConfig(preset, tuple(sorted(given.items())))
+
+
+def _check_backbone(settings: Settings, config: RunConfig) -> None:
+    from biam_tf.backbones import BACKBONES
+
+    backbone = config.backbone
+    if backbone.name not in BACKBONES:
+        hint = did_you_mean(backbone.name, BACKBONES)
+        settings.fail("backbone.name", f"unknown backbone {backbone.name!r}{hint}")
+    pretrained = BACKBONES[backbone.name].load_imagenet is not None
+    is_random = backbone.weights == "none" or (
+        backbone.weights in (None, "default") and not pretrained
+    )
+    if is_random and not backbone.trainable:
+        weights = "imagenet or a file" if pretrained else "a file"
+        settings.fail_combination(
+            ["backbone.trainable", "backbone.weights", "backbone.name"],
+            f"{backbone.name} starts from random weights here and would never be trained; set "
+            f"backbone.trainable: true, or backbone.weights: {weights}",
+        )
+    if backbone.trainable and config.data.feature_store is not None:
+        settings.fail_combination(
+            ["data.feature_store", "backbone.trainable"],
+            "stored features cannot follow a backbone that is trained; set "
+            "backbone.trainable: false, or data.feature_store: null",
+        )
+
+
+def _check_data(settings: Settings, config: RunConfig) -> None:
+    if config.data.name == "folder" and not config.data.directory:
+        settings.fail(
+            "data.directory",
+            "expected the folder of your photos, got nothing; give it here or with "
+            "--set data.directory=PATH",
+        )
+
+
+def _check_training(settings: Settings, training: TrainingConfig) -> None:
+    schedule, optimizer = training.schedule, training.optimizer
+    if schedule.warmup_epochs > training.epochs:
+        settings.fail_combination(
+            ["training.schedule.warmup_epochs", "training.epochs"],
+            f"a warm-up of {schedule.warmup_epochs:g} epochs does not fit into "
+            f"training.epochs: {training.epochs}",
+        )
+    if schedule.decay == "cosine" and schedule.final_learning_rate > optimizer.learning_rate:
+        settings.fail_combination(
+            ["training.schedule.final_learning_rate", "training.optimizer.learning_rate"],
+            f"the final learning rate {schedule.final_learning_rate:g} is above "
+            f"training.optimizer.learning_rate: {optimizer.learning_rate:g}, where the cosine "
+            "starts",
+        )

@@ -1,0 +1,1 @@
+"""Data sets, feature stores and input pipelines."""

@@ -1,0 +1,115 @@
+"""What every reader of a data set returns: class names, groups, and photos with their labels."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+
+import numpy as np
+
+from biam_tf.errors import UserError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+SEEN, UNSEEN = "seen", "unseen"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """The photos of one split and what is known of their classes.
+
+    Attributes:
+        images: (N,) paths relative to the data set's directory, in annotation order.
+        labels: (N, C) int8; +1 present, -1 absent, 0 unknown.
+    """
+
+    images: tuple[str, ...]
+    labels: np.ndarray
+
+    def __post_init__(self):
+        if self.labels.dtype != np.int8 or self.labels.ndim != 2:
+            raise ValueError(
+                f"labels must be an int8 matrix, got {self.labels.dtype} {self.labels.shape}"
+            )
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images, but {len(self.labels)} rows of labels")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaggingDataset:
+    """Photos, classes and labels of one data set; the photos themselves stay on the disk.
+
+    Attributes:
+        directory: the folder that image paths start from.
+        names: (C,) the classes that are trained or scored; ignored ones are not among them.
+        groups: (C,) "seen" or "unseen", aligned with `names`.
+        splits: by name, "train", "val" or "test"; a data set need not have all of them.
+    """
+
+    directory: pathlib.Path
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    splits: dict[str, Split]
+
+    def __post_init__(self):
+        if len(self.names) != len(self.groups):
+            raise ValueError(f"{len(self.names)} names, but {len(self.groups)} groups")
+        for name, split in self.splits.items():
+            if split.labels.shape[1] != len(self.names):
+                raise ValueError(
+                    f"split {name!r} has labels for {split.labels.shape[1]} classes, "
+                    f"but the data set has {len(self.names)}"
+                )
+
+    @functools.cached_property
+    def seen(self) -> np.ndarray:
+        """Positions of the seen classes in `names`, ascending."""
+        return self._positions(SEEN)
+
+    @functools.cached_property
+    def unseen(self) -> np.ndarray:
+        """Positions of the unseen classes in `names`, ascending."""
+        return self._positions(UNSEEN)
+
+    def _positions(self, group: str) -> np.ndarray:
+        return np.flatnonzero(np.asarray(self.groups, dtype=object) == group)
+
+    def split(self, name: str) -> Split:
+        """Returns the split called `name`.
+
+        Raises:
+            UserError: the data set has no such split; the message names those it has.
+        """
+        if name not in self.splits:
+            hint = "" if name in SPLITS else did_you_mean(name, SPLITS)
+            raise UserError(
+                f"{self.directory}: no photo of split {name!r}{hint}; "
+                f"this data set has: {', '.join(self.splits) or 'no photos at all'}"
+            )
+        return self.splits[name]
+
+    def photo_path(self, image: str) -> pathlib.Path:
+        """Returns where the photo `image`, as named in a split, lies on the disk."""
+        return self.directory / image
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any class, group, photo name or label.
+
+        The directory does not count, so that a data set may move; nor do the photos' bytes.
+        """
+        digest = hashlib.sha256()
+
+        def add(*texts: str) -> None:
+            for text in texts:
+                encoded = text.encode()
+                # The length keeps ("ab", "c") and ("a", "bc") apart.
+                digest.update(len(encoded).to_bytes(8, "little") + encoded)
+
+        add(str(len(self.names)), *self.names, *self.groups)
+        for name, split in sorted(self.splits.items()):
+            add(name, str(len(split)), *split.images)
+            digest.update(np.ascontiguousarray(split.labels).tobytes())
+        return digest.hexdigest()[:16]

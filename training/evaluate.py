@@ -1,0 +1,83 @@
+"""Evaluates a trained run on any labeled photos: `python -m training.evaluate RUN --data DIR`."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+from training.cli import run_command
+
+DESCRIPTION = """\
+Scores the photos of a folder data set (annotations.csv, classes.csv) with a trained run and
+writes mAP and F1@K for unseen classes (ZSL), all classes (GZSL) and seen classes.
+
+The data set's own classes.csv says which classes are scored and which count as seen. They need
+not be the run's: a class it never heard of takes its embedding from the word vectors that the
+run was trained with, or from --word-vectors.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m training.evaluate runs/quickstart --data data/scenes-3000-seed0 --output scenes.json
+  python -m training.evaluate runs/my-photos --data other-photos --split val \\
+      --word-vectors glove.6B.300d.txt --output other.json --contact-sheet other.png
+"""
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder data set")
+    parser.add_argument("--split", default="test", metavar="NAME", help="default: test")
+    parser.add_argument(
+        "--output", required=True, type=pathlib.Path, metavar="FILE", help="where the JSON goes"
+    )
+    parser.add_argument(
+        "--word-vectors",
+        metavar="FILE",
+        help="embeddings of the classes: GloVe text, .npz or an attribute table .csv "
+        "(default: the run's own, then the file the run was trained with)",
+    )
+    parser.add_argument(
+        "--contact-sheet",
+        type=pathlib.Path,
+        metavar="PNG",
+        help="also draw some photos with their top tags and response maps",
+    )
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    from biam_tf.metrics import format_table
+    from biam_tf.runs import load_run
+    from training.data.folder import read_folder
+    from training.data.sources import PhotoSource
+    from training.evaluation import draw_sheet, evaluate_split, evaluation_vocabulary
+    from training.run_folder import write_json
+
+    dataset = read_folder(arguments.data)
+    split = dataset.split(arguments.split)
+    run = load_run(arguments.run)
+    vocabulary = evaluation_vocabulary(run, dataset, arguments.word_vectors)
+    source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
+    metrics, _ = evaluate_split(run, source, split.labels, vocabulary)
+    metrics |= {"run": str(arguments.run), "data": arguments.data, "split": arguments.split}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output, metrics)
+    print(f"\n{format_table(metrics)}\n\nEvery class: {arguments.output}")
+    if arguments.contact_sheet:
+        title = f"{arguments.run}: {arguments.split} photos of {arguments.data}"
+        draw_sheet(run, arguments.contact_sheet, dataset, split, vocabulary, title)
+        print(f"Look at {arguments.contact_sheet}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Trains a tagger: `python -m training.run`, with no argument the quickstart."""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+from training.cli import add_config_arguments, run_command
+
+DESCRIPTION = """\
+Trains a zero-shot tagger and evaluates it on classes it never saw.
+
+Without arguments: the quickstart. It draws pictures of colored shapes, trains on some
+combinations of color, texture and shape, and is then asked for the others. The same command
+resumes a run that was stopped; a run that is complete prints its figures again.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m training.run
+  python -m training.run --config configs/corel5k.yaml \\
+      --set data.directory=my-photos --set vocabulary.word_vectors=glove.6B.300d.txt
+  python -m training.run --config configs/corel5k.yaml \\
+      --set head.preset=released --set training.seed=1 --set output=runs/released-1
+"""
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.run",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_arguments(parser)
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    # Imported here, so that --help and a wrong setting answer at once, without TensorFlow.
+    from training.config import load_config
+
+    config = load_config(arguments.config, arguments.set)
+
+    from training.pipeline import run
+
+    run(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""A run's folder as training writes it: when it may be taken, and files written whole."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+from biam_tf.errors import UserError
+from biam_tf.runs import RunPaths
+from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
+
+# Settings that say where or how fast, not what: a run may go on with other ones.
+FREE_TO_CHANGE = ("output", "data.feature_store", "backbone.batch_size")
+
+
+class RunFolder(RunPaths):
+    """The folder of a run that is being made."""
+
+    def check_free_for(self, config: RunConfig) -> None:
+        """Checks that the folder is new, empty, or holds this very run.
+
+        Raises:
+            UserError: it holds something else; nothing is ever overwritten.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not self.config.exists():
+            raise UserError(
+                f"{self.path} exists and is not the folder of a run (it has no "
+                f"{self.config.name}); choose another one with --set output=PATH"
+            )
+        differing = _differences(load_config(self.config), config)
+        if differing:
+            raise UserError(
+                f"{self.path} holds a run with other settings: {'; '.join(differing)}. Choose "
+                "another folder with --set output=PATH, or delete this one to start again"
+            )
+
+    def claim(self, config: RunConfig) -> None:
+        """Makes the folder this run's: writes its configuration, unless it is there already."""
+        self.check_free_for(config)
+        if not self.config.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, config_to_yaml(config))
+
+    def write_backbone_identity(self, config: BackboneConfig, backbone: keras.Model) -> None:
+        """Says which backbone the head belongs to, so that a frozen one is not stored again."""
+        from biam_tf.backbones import weights_fingerprint
+
+        write_json(
+            self.backbone_identity,
+            {
+                "name": config.name,
+                "image_size": backbone.input_shape[1],
+                "weights": config.weights,
+                "weights_fingerprint": None if config.trainable else weights_fingerprint(backbone),
+            },
+        )
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_model(path: pathlib.Path, model: keras.Model) -> None:
+    """Saves a model in Keras format, whole or not at all."""
+    aside = path.with_name(f".partial-{path.name}")
+    model.save(aside)
+    os.replace(aside, path)
+
+
+def _differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """`key: old -> new` for each setting that makes another run."""
+    before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
+    return [
+        f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and key not in FREE_TO_CHANGE
+    ]
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if prefix == "head." and key == "settings":
+            flat |= {f"head.{name}": setting for name, setting in value}
+        elif isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
