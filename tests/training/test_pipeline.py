@@ -127,8 +127,10 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, scenes, tmp_path):
 
 @pytest.mark.slow
 def test_two_devices_train_like_one_on_the_same_global_batch(scenes, tmp_path):
-    # Adam divides by the size of the gradient: where that is rounding noise, so is its step.
-    comparable = ["training.optimizer.name=sgd", "training.optimizer.learning_rate=0.01"]
+    # Whatever turns rounding noise into something larger is left out: Adam divides by the size
+    # of the gradient, and a mean over violated pairs jumps when one more pair is violated.
+    comparable = ["training.optimizer.name=sgd", "training.optimizer.learning_rate=1e-5"]
+    comparable += ["training.loss.reduction=sum"]
     comparable += [
         f"head.{name}=0.0" for name in ("attention_dropout", "output_dropout", "scene_dropout")
     ]
@@ -147,7 +149,9 @@ def test_two_devices_train_like_one_on_the_same_global_batch(scenes, tmp_path):
         ]:
             command += ["--set", setting]
         subprocess.run(command, check=True, capture_output=True)
-    np.testing.assert_allclose(losses(folders["mirrored"]), losses(folders["default"]), rtol=1e-5)
+    # The variance of a nearly constant channel is mostly rounding noise, of which 1e-4 is left
+    # in an epoch's loss; statistics of a device's own images alone are off by 2e-2.
+    np.testing.assert_allclose(losses(folders["mirrored"]), losses(folders["default"]), rtol=1e-3)
 
 
 @pytest.fixture
