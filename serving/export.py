@@ -116,13 +116,15 @@ def _command(arguments: argparse.Namespace) -> None:
     print(f"{exported.path}: largest difference from the Keras model")
     for name in exported.signatures:
         print(f"  {name:16}{exported.differences[name]:.1e}")
-    for name in sorted({"explain", "tag", "tag_known"} - {*exported.signatures}):
+    for name in sorted({*_REASONS} - {*exported.signatures}):
         print(f"  {name:16}left out: {_REASONS[name]}")
 
 
+_NO_NAMES = "no class names are known; give --word-vectors FILE"
 _REASONS = {
     "explain": "the head classifies no regions",
-    "tag": "no class names are known; give --word-vectors FILE",
+    "embed": _NO_NAMES,
+    "tag": _NO_NAMES,
     "tag_known": "the run has no vocabulary",
 }
 

@@ -69,7 +69,7 @@ class TaggerGraph(tf.Module):
         """Returns every signature that this run can answer, by name.
 
         `explain` is missing for a head that classifies no regions, `tag_known` for a run
-        without a vocabulary, `tag` where there is nothing to look names up in.
+        without a vocabulary, `tag` and `embed` where there is nothing to look names up in.
         """
         functions = {
             "serving_default": (self.serving_default, (IMAGES, CLASS_EMBEDDINGS)),
@@ -78,6 +78,7 @@ class TaggerGraph(tf.Module):
         }
         if self._names is not None:
             functions["tag"] = (self.tag, (IMAGES, CLASS_NAMES))
+            functions["embed"] = (self.embed, (CLASS_NAMES,))
         if self._known is not None:
             functions["tag_known"] = (self.tag_known, (IMAGES,))
         if self._explain is not None:
@@ -94,8 +95,7 @@ class TaggerGraph(tf.Module):
 
     def tag(self, images, class_names):
         """Photos (B,), class names (C,) to `scores` (B, C)."""
-        class_names = _require_some(class_names, "class_names: no classes to score")
-        class_embeddings = self._names(class_names)
+        class_embeddings = self._embed(class_names)
         return {"scores": self._score(*self._features(images), class_embeddings)}
 
     def tag_known(self, images):
@@ -126,6 +126,13 @@ class TaggerGraph(tf.Module):
         with tf.control_dependencies([same]):
             region_features = tf.identity(region_features)
         return {"scores": self._score(region_features, scene_feature, class_embeddings)}
+
+    def embed(self, class_names):
+        """Class names (C,) to `class_embeddings` (C, d_a), for `explain` and `rescore`."""
+        return {"class_embeddings": self._embed(class_names)}
+
+    def _embed(self, class_names):
+        return self._names(_require_some(class_names, "class_names: no classes"))
 
     def _features(self, images):
         images = _require_some(images, "images: no photos")

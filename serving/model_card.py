@@ -87,6 +87,7 @@ def _signatures(run, embeddings, settings, differences) -> list[str]:
     rows = {
         "serving_default": (f"{images}, {classes}", "`scores` float (B, C)"),
         "tag": (f"{images}, `class_names` string (C,)", "`scores` float (B, C)"),
+        "embed": ("`class_names` string (C,)", classes),
         "tag_known": (images, f"`names` string (B, {known}), `scores` float (B, {known})"),
         "explain": (
             f"{images}, {classes}",

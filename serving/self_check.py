@@ -33,6 +33,7 @@ def sample_requests(
     requests = {
         "serving_default": {"images": images, "class_embeddings": class_embeddings},
         "tag": {"images": images, "class_names": _sample_names(embeddings)},
+        "embed": {"class_names": _sample_names(embeddings)},
         "tag_known": {"images": images},
         "explain": {"images": images, "class_embeddings": class_embeddings},
         "features": {"images": images},
@@ -89,8 +90,10 @@ def _expected(run: TrainedRun, embeddings: Embeddings, signature: str, inputs) -
     if signature == "features":
         return _features(run, inputs["images"])
     class_embeddings = inputs.get("class_embeddings", run.vocabulary.embeddings)
-    if signature == "tag":
+    if "class_names" in inputs:
         class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
+    if signature == "embed":
+        return {"class_embeddings": class_embeddings}
     features = inputs if signature == "rescore" else _features(run, inputs["images"])
     head = with_response_maps(run.head) if signature == "explain" else run.head
     values = [features["region_features"], features["scene_feature"], class_embeddings]

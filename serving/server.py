@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is fi
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
+from serving import DEFAULT_MODEL_NAME
 
 DESCRIPTION = """\
 Serves the newest version in MODEL_DIR with the API of TensorFlow Serving over gRPC, for
@@ -29,7 +30,6 @@ examples:
   python -m serving.server models/quickstart --host 0.0.0.0 --metrics-port 8502
 """
 
-DEFAULT_MODEL_NAME = "tagger"
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
 _LOG = logging.getLogger(__name__)

@@ -115,6 +115,8 @@ def test_tag_finds_the_runs_own_classes_by_name(signatures, run, keras_answer):
     embeddings = run.vocabulary.subset([name.lower() for name in names]).embeddings
     scores = call(signatures["tag"], images=PHOTOS, class_names=names)["scores"]
     np.testing.assert_allclose(scores, keras_answer(embeddings)["scores"], **CLOSE)
+    embedded = call(signatures["embed"], class_names=names)["class_embeddings"]
+    np.testing.assert_allclose(embedded, embeddings, rtol=0, atol=1e-6)
 
 
 def test_tag_puts_names_together_from_word_vectors(other_signatures, models, keras_answer):
@@ -171,6 +173,8 @@ NO_PHOTO, NO_CLASS = np.array([], dtype="S"), np.empty((0, 14), np.float32)
         ("explain", [[PHOTOS[0], b"junk"], ONE_CLASS], "images[1]: not a whole"),
         ("tag", [PHOTOS, ["red plain star", "zebra"]], "class_names[1] zebra: no such class"),
         ("tag", [PHOTOS, NO_PHOTO], "class_names: no classes"),
+        ("embed", [NO_PHOTO], "class_names: no classes"),
+        ("embed", [["zebra"]], "class_names[0] zebra: no such class"),
         ("tag_known", [NO_PHOTO], "images: no photos"),
         ("features", [[b""]], "images[0]: not a whole"),
         ("rescore", [REGIONS, SCENE[:1], ONE_CLASS], "of 2 photos, scene_feature of 1"),
@@ -186,6 +190,7 @@ NO_PHOTO, NO_CLASS = np.array([], dtype="S"), np.empty((0, 14), np.float32)
 def test_bad_requests_are_told_what_is_wrong(signatures, signature, inputs, message):
     names = {
         "tag": ("images", "class_names"),
+        "embed": ("class_names",),
         "rescore": ("region_features", "scene_feature", "class_embeddings"),
     }.get(signature, ("images", "class_embeddings"))
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
@@ -206,7 +211,15 @@ def test_what_lies_beside_the_model(models, finished, run):
     assert json.loads((extra / "metrics.json").read_text())["images"] == 8
     assert Vocabulary.load(extra / "vocabulary.npz").names == run.vocabulary.names
     card = (extra / "model_card.md").read_text()
-    for part in ("48 seen", "24 unseen", "`tag_known`", "64000000 pixels", "GZSL", "float (C, 14)"):
+    for part in (
+        "48 seen",
+        "24 unseen",
+        "`embed`",
+        "`tag_known`",
+        "64000000 pixels",
+        "GZSL",
+        "float (C, 14)",
+    ):
         assert part in card
 
 
@@ -221,7 +234,15 @@ def test_warm_up_requests_try_every_signature(models, signatures):
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
         call(signatures[request.model_spec.signature_name], **inputs)
         tried.add(request.model_spec.signature_name)
-    assert tried == {"serving_default", "tag", "tag_known", "explain", "features", "rescore"}
+    assert tried == {
+        "serving_default",
+        "tag",
+        "tag_known",
+        "explain",
+        "features",
+        "rescore",
+        "embed",
+    }
 
 
 STRANGER = """

@@ -33,46 +33,14 @@ from tiny_model import (
     expected_scores,
     write_tiny_model,
 )
+from tiny_server import ready, started, wait_for
 
 from biam_tf.errors import UserError
 from serving import server as server_command
-from serving.server import ServerSettings, TaggingServer
+from serving.server import ServerSettings
 
 PHOTOS = [b"one", b"three"]
 CLASSES = np.arange(3 * EMBEDDING_SIZE, dtype=np.float32).reshape(3, EMBEDDING_SIZE)
-SETTINGS = {"port": 0, "poll_seconds": 0.05}
-
-
-def wait_for(condition, seconds=20):
-    """Waits until `condition()` is true; fails if it doesn't become so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def started(model_dir, **settings):
-    server = TaggingServer(model_dir, ServerSettings(**{**SETTINGS, **settings}))
-    server.start()
-    return server
-
-
-def ready(server):
-    wait_for(lambda: server.versions.current is not None)
-    return server
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_tiny_model(folder, 3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(model_dir):
-    with TaggingServer(model_dir, ServerSettings(**SETTINGS, metrics_port=0)) as server:
-        yield ready(server)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,21 @@
+"""Fixtures of the tests of serving."""
+
+import pytest
+from tiny_model import write_tiny_model
+from tiny_server import ready, started
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """Holds version 3 of the tiny model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_tiny_model(folder, 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(model_dir):
+    """A server of the tiny model, loaded."""
+    server = ready(started(model_dir, metrics_port=0))
+    yield server
+    server.stop()
