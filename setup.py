@@ -21,6 +21,9 @@ SERVING = [
     "prometheus-client>=0.20",
 ]
 
+# Writes a run as an ONNX file and checks it with the runtime that will run it.
+ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -42,6 +45,7 @@ setup(
     extras_require={
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
-        "test": [*EFFICIENTNET, *SERVING, "pytest>=8.0", "ruff>=0.6"],
+        "onnx": ONNX,
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, "pytest>=8.0", "ruff>=0.6"],
     },
 )

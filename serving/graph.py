@@ -60,7 +60,7 @@ class TaggerGraph(tf.Module):
         )
         self._score = lambda *inputs: run.head(list(inputs), training=False)
         self._shapes = {tensor.name: tensor.shape for tensor in run.head.inputs}
-        self._explain = _explainer(run)
+        self._explain = explainer(run)
         self._known = None
         if len(run.vocabulary):
             self._known = _KnownClasses(run, settings.top_k)
@@ -223,7 +223,8 @@ def _feature_extractor(run: TrainedRun, batching: Batching | None) -> Callable:
     return extract_in_batches
 
 
-def _explainer(run: TrainedRun) -> Callable | None:
+def explainer(run: TrainedRun) -> Callable | None:
+    """Returns the head's inputs to `scores` and `response_maps`; None where there are no maps."""
     try:
         head = with_response_maps(run.head)
     except ValueError:  # it classifies no regions

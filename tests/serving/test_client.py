@@ -148,7 +148,7 @@ def test_repeating_ends_with_the_deadline(refusing):
     start = time.monotonic()
     with (
         TaggingClient(address, timeout_seconds=0.5) as client,
-        pytest.raises(TaggingError, match="UNAVAILABLE|DEADLINE_EXCEEDED"),
+        pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
     ):
         client.tag(PHOTOS, ["dog"])
     assert time.monotonic() - start < 5 and 1 <= len(moody.times) < 10
@@ -181,7 +181,7 @@ def test_an_encrypted_connection(model_dir, tmp_path):
             np.testing.assert_allclose(client.tag(PHOTOS, ["dog"]), [[3], [5]])
         with (
             TaggingClient(server.address, tls=True, timeout_seconds=0.5) as stranger,
-            pytest.raises(TaggingError, match="UNAVAILABLE|DEADLINE_EXCEEDED"),
+            pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
         ):
             stranger.tag(PHOTOS, ["dog"])
     finally:
