@@ -177,7 +177,7 @@ def index_photos(
             embeddings, broken = _see(model, photo_folder, some, manifest.has_bias, bar)
             whole = [photo for photo in some if photo not in broken]
             if whole:
-                shard = _write_shard(index, manifest, whole, embeddings)
+                shard = write_shard(index, whole, embeddings)
                 manifest = dataclasses.replace(manifest, shards=(*manifest.shards, shard))
             manifest = dataclasses.replace(manifest, broken=(*manifest.broken, *broken.items()))
             manifest.write(index)
@@ -239,7 +239,7 @@ def _drop(manifest: IndexManifest, index: pathlib.Path, found: Sequence[IndexedP
             shards.append(shard)
         elif rows:
             kept = [shard.photos[row] for row in rows]
-            shards.append(_write_shard(index, manifest, kept, read_shard(index, shard)[rows]))
+            shards.append(write_shard(index, kept, read_shard(index, shard)[rows]))
     broken = tuple((photo, why) for photo, why in manifest.broken if photo in there)
     changed = dataclasses.replace(manifest, shards=tuple(shards), broken=broken)
     if changed != manifest:
@@ -335,7 +335,8 @@ def _embeddings(model: _Model, contents: Sequence[bytes], has_bias: bool) -> np.
         return embeddings.reshape(len(contents), -1, embeddings.shape[-1]).astype(np.float16)
 
 
-def _write_shard(index: pathlib.Path, manifest: IndexManifest, photos, embeddings) -> Shard:
+def write_shard(index: pathlib.Path, photos, embeddings: np.ndarray) -> Shard:
+    """Writes photos and their region embeddings (n, h w, d) as the next shard of an index."""
     used = [int(path.stem.rpartition("-")[2]) for path in index.glob("shard-*.npy")]
     file = f"shard-{max(used, default=0) + 1:06d}.npy"
     partial = index / f".{file}.{os.getpid()}.partial"

@@ -131,7 +131,7 @@ def test_an_index_follows_its_photos(copied, model_dir, classes):
 def test_stopped_work_goes_on_where_it_was(
     index, model_dir, photos, classes, tmp_path, monkeypatch
 ):
-    write = index_command._write_shard
+    write = index_command.write_shard
     written = []
 
     def stop_after_two(*arguments):
@@ -140,11 +140,11 @@ def test_stopped_work_goes_on_where_it_was(
         written.append(write(*arguments))
         return written[-1]
 
-    monkeypatch.setattr(index_command, "_write_shard", stop_after_two)
+    monkeypatch.setattr(index_command, "write_shard", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         index_photos(model_dir, photos, tmp_path / "other")
     assert PhotoIndex(tmp_path / "other").manifest.shards == tuple(written)
-    monkeypatch.setattr(index_command, "_write_shard", write)
+    monkeypatch.setattr(index_command, "write_shard", write)
     index_photos(model_dir, photos, tmp_path / "other")
     whole, resumed = PhotoIndex(index), PhotoIndex(tmp_path / "other")
     assert whole.photos == resumed.photos

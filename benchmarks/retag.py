@@ -1,0 +1,73 @@
+"""How long it takes to search indexed photos: `python -m benchmarks.retag`.
+
+Builds an index of random region embeddings with the sizes of EfficientNet-Lite0 at 224 pixels (7x7
+regions) and GloVe with 100 dimensions, k = 10, opens it and scores it against one class and against
+many, several times each. Prints medians; nothing of it is a test.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+import time
+
+import numpy as np
+
+from biam_tf.progress import progress
+from biam_tf.vocabulary import Vocabulary
+from serving.index import SHARD_PHOTOS, write_shard
+from serving.photo_index import VOCABULARY, IndexedPhoto, IndexManifest, PhotoIndex
+
+GRID, EMBEDDING_SIZE, POOLED = (7, 7), 100, 10
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.retag",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--photos", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--classes", type=int, nargs="+", default=[1, 10, 1000])
+    parser.add_argument("--repeat", type=int, default=7, help="default: 7")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_index(pathlib.Path(folder), arguments.photos, rng)
+        size = sum(path.stat().st_size for path in pathlib.Path(folder).iterdir()) / 1e6
+        print(f"{arguments.photos} photos, {size:.0f} MB")
+        seconds, index = _timed(lambda: PhotoIndex(folder), arguments.repeat)
+        print(f"open, checksums compared    {seconds:8.3f} s")
+        for count in arguments.classes:
+            classes = rng.normal(size=(count, EMBEDDING_SIZE)).astype(np.float32)
+            seconds, _ = _timed(lambda classes=classes: index.scores(classes), arguments.repeat)
+            print(f"score {count:5d} classes         {seconds:8.3f} s")
+
+
+def _write_index(folder: pathlib.Path, photos: int, rng: np.random.Generator) -> None:
+    Vocabulary(("a",), np.eye(1, EMBEDDING_SIZE), ("seen",)).save(folder / VOCABULARY)
+    facts = (GRID, EMBEDDING_SIZE, False, POOLED)
+    shards = []
+    with progress(photos, "Writing", "photo") as bar:
+        for start in range(0, photos, SHARD_PHOTOS):
+            count = min(SHARD_PHOTOS, photos - start)
+            shape = (count, GRID[0] * GRID[1], EMBEDDING_SIZE)
+            names = [IndexedPhoto(f"{start + i}.jpg", 0, 0) for i in range(count)]
+            embeddings = rng.normal(size=shape).astype(np.float16)
+            shards.append(write_shard(folder, names, embeddings))
+            bar.update(count)
+    IndexManifest(str(folder), str(folder), "0", *facts, tuple(shards)).write(folder)
+
+
+def _timed(function, repeat: int):
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+if __name__ == "__main__":
+    main()
