@@ -33,7 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
-    package_data={"biam_tf": ["py.typed"]},
+    package_data={"biam_tf": ["py.typed"], "serving": ["deploy/*.config"]},
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.8",
