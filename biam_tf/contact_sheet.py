@@ -39,6 +39,7 @@ def draw_contact_sheet(
     scores,
     labels=None,
     response_maps=None,
+    captions: Sequence[str] | None = None,
     columns: int = 2,
     tags: int = 5,
     maps: int = 3,
@@ -50,7 +51,8 @@ def draw_contact_sheet(
     to its best score (full). With labels, right tags are green with a tick, wrong ones red
     with a cross, and the present classes that are not among the tags are listed as missed.
     Unseen classes carry a badge. Below, the response maps of the first tags lie over the
-    photo as heat, each scaled from its own lowest to its own highest response.
+    photo as heat, each scaled from its own median (no heat) to its own highest response: a
+    score is the mean of a few regions, and where nothing is found responses vary, too.
 
     Args:
         path: PNG file to write; an existing one is replaced.
@@ -60,6 +62,7 @@ def draw_contact_sheet(
         scores: (N, C) floating scores.
         labels: (N, C) of +1, -1, 0 (unknown: gray), or None: every tag is gray.
         response_maps: (N, h, w, C), or None: no maps.
+        captions: a line under each photo, such as its file's name, or None.
         columns: cards side by side.
         tags: tags a photo.
         maps: response maps a photo, 3 at most.
@@ -72,7 +75,7 @@ def draw_contact_sheet(
     scores = np.asarray(scores, np.float64)
     labels = None if labels is None else np.asarray(labels)
     response_maps = None if response_maps is None else np.asarray(response_maps)
-    _check(photos, names, groups, scores, labels, response_maps)
+    _check(photos, names, groups, scores, labels, response_maps, captions)
     unseen = [group == "unseen" for group in groups]
     tags, columns = min(tags, len(names)), max(1, min(columns, len(photos)))
     maps = 0 if response_maps is None else min(maps, tags, 3)
@@ -80,6 +83,7 @@ def draw_contact_sheet(
     photos = [Image.fromarray(photo) for photo in photos]
     # Landscape photos need less height than the square every photo fits into.
     photo_height = max(_fitted(photo, PHOTO).height for photo in photos)
+    photo_height += CAPTION if captions is not None else 0
     text_height = tags * ROW + (CAPTION if labels is not None else 0)
     map_height = max(_fitted(photo, MAP).height for photo in photos) if maps else 0
     width = 2 * PADDING + PHOTO + PADDING + TAGS_WIDTH
@@ -107,13 +111,14 @@ def draw_contact_sheet(
         if own_labels is not None:
             missed = [names[c] for c in np.flatnonzero(own_labels > 0) if c not in best]
         heats = [response_maps[i, :, :, c].astype(np.float64) for c in best[:maps]]
-        _draw_card(card, photo, entries, missed, heats, map_height)
+        caption = None if captions is None else captions[i]
+        _draw_card(card, photo, caption, entries, missed, heats, map_height)
         x = MARGIN + (i % columns) * (width + GAP)
         sheet.paste(card, (x, top + (i // columns) * (height + GAP)))
     _save(sheet, pathlib.Path(path))
 
 
-def _check(photos, names, groups, scores, labels, response_maps) -> None:
+def _check(photos, names, groups, scores, labels, response_maps, captions) -> None:
     if not len(photos):
         raise ValueError("contact sheet: no photos to draw")
     for i, photo in enumerate(photos):
@@ -128,6 +133,7 @@ def _check(photos, names, groups, scores, labels, response_maps) -> None:
         "labels": labels is None or labels.shape == expected,
         "response_maps": response_maps is None
         or (response_maps.ndim == 4 and response_maps.shape[::3] == expected),
+        "captions": captions is None or len(captions) == len(photos),
     }
     for what, fit in fits.items():
         if not fit:
@@ -145,12 +151,18 @@ def _tag(c: int, names, unseen, scores: np.ndarray, labels) -> _Tag:
     return _Tag(names[c], unseen[c], scores[c], float(np.clip(length, 0, 1)), label)
 
 
-def _draw_card(card: Image.Image, photo: Image.Image, tags, missed, heats, map_height) -> None:
+def _draw_card(
+    card: Image.Image, photo: Image.Image, caption, tags, missed, heats, map_height
+) -> None:
     draw = ImageDraw.Draw(card)
     right, bottom = card.width - 1, card.height - 1
     draw.rounded_rectangle((0, 0, right, bottom), 12, fill=CARD, outline=EDGE)
     shown = _fitted(photo, PHOTO)
     card.paste(shown, (PADDING + (PHOTO - shown.width) // 2, PADDING))
+    if caption is not None:
+        text = _shortened(draw, caption, PHOTO, _font(14))
+        middle = PADDING + PHOTO // 2
+        draw.text((middle, PADDING + shown.height + 6), text, QUIET, _font(14), anchor="ma")
     left, y = PADDING + PHOTO + PADDING, PADDING
     for tag in tags:
         _draw_tag(draw, tag, left, y)
@@ -220,11 +232,12 @@ def _draw_legend(sheet, draw, y: int, labeled: bool, unseen: bool, heat: bool) -
     say("bar: from the photo's median score to its best")
     if heat:
         strip = _heat_colors(np.linspace(0, 1, 90)[None].repeat(12, axis=0))
-        draw.text((x, y + 13), "response: low", QUIET, font, anchor="ls")
-        x += round(draw.textlength("response: low", font)) + 8
+        low = "heat: from the map's median response"
+        draw.text((x, y + 13), low, QUIET, font, anchor="ls")
+        x += round(draw.textlength(low, font)) + 8
         sheet.paste(Image.fromarray(strip.astype(np.uint8)), (x, y + 1))
         x += 98
-        say("high")
+        say("to its highest")
 
 
 def _color(label: int | None) -> str:
@@ -232,14 +245,14 @@ def _color(label: int | None) -> str:
 
 
 def _overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The photo, grayed, under its response map scaled to 0-1."""
+    """The photo, grayed, under what of its response map lies above the median, scaled to 0-1."""
     heat = np.nan_to_num(heat)
-    spread = heat.max() - heat.min()
-    heat = (heat - heat.min()) / spread if spread > 0 else np.zeros_like(heat)
+    low, high = np.median(heat), heat.max()
+    heat = np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
     grid = Image.fromarray(heat.astype(np.float32))
     smooth = np.clip(np.asarray(grid.resize(photo.size, Image.Resampling.BICUBIC)), 0, 1)
     gray = np.asarray(photo.convert("L").convert("RGB"), np.float32)
-    opacity = (0.15 + 0.6 * smooth)[..., None]
+    opacity = (0.75 * np.sqrt(smooth))[..., None]
     mixed = (1 - opacity) * gray + opacity * _heat_colors(smooth)
     return Image.fromarray(mixed.round().astype(np.uint8))
 

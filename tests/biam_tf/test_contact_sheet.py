@@ -59,6 +59,14 @@ def test_columns_tags_and_maps_shape_the_sheet(sheet, tmp_path):
     assert shape(maps=0)[0] < shape(maps=1)[0]
 
 
+def test_a_caption_stands_under_its_photo(sheet, tmp_path):
+    plain = drawn(tmp_path / "sheet.png", **sheet)
+    captions = ["a.png", "", "a name that is much too long for " + 9 * "it " + ".png"]
+    captioned = drawn(tmp_path / "sheet.png", **sheet, captions=captions)
+    assert captioned.shape[0] == plain.shape[0] + 2 * contact_sheet.CAPTION
+    assert captioned.shape[1] == plain.shape[1]
+
+
 def test_one_photo_one_class_and_flat_scores_and_maps_can_be_drawn(tmp_path):
     photo = np.zeros((5, 300, 3), np.uint8)
     maps = np.full((1, 1, 1, 1), np.inf)
@@ -81,6 +89,14 @@ def test_heat_is_where_the_response_is():
     assert picture[5, 75].sum() > picture[75, 5].sum() + 100
 
 
+def test_responses_up_to_the_median_leave_the_photo_as_it_is():
+    heat = np.ones((6, 6))
+    heat[0, :3], heat[5, 5] = -9, 4
+    photo = Image.new("RGB", (90, 90), (120, 120, 120))
+    picture = np.asarray(contact_sheet._overlay(photo, heat)).astype(int)
+    assert (picture[:45, :45] == 120).all() and picture[85, 85].sum() > 480
+
+
 def test_a_long_list_of_missed_tags_is_cut():
     draw = contact_sheet.ImageDraw.Draw(Image.new("RGB", (10, 10)))
     names = [f"class {i}" for i in range(40)]
@@ -101,6 +117,7 @@ def test_a_long_list_of_missed_tags_is_cut():
         ({"groups": ["seen"]}, "groups don't fit"),
         ({"labels": np.zeros((2, 4))}, "labels don't fit"),
         ({"response_maps": np.zeros((3, 5, 7, 3))}, "response_maps don't fit"),
+        ({"captions": ["one"]}, "captions don't fit"),
         ({"scores": np.full((3, 4), np.nan)}, "12 scores are NaN"),
     ],
 )
