@@ -3,22 +3,23 @@
 import argparse
 import csv
 import dataclasses
+import io
 import json
+import logging
 import os
 import pathlib
-import random
+import re
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-import grpc
 import numpy as np
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
+from serving.tagging_client import DEFAULT_TIMEOUT_SECONDS, TaggingClient, TaggingError, read_file
 
 DESCRIPTION = """\
 Sends photos to a server (TensorFlow Serving, or `python -m serving.server`) and prints how well
@@ -28,238 +29,27 @@ Without --classes it prints the best of the classes that the model was trained w
 
 EXAMPLES = """\
 examples:
-  python -m serving.client --server localhost:8500 --classes "dog, red car, beach" photo.jpg
-  python -m serving.client --classes "dog, beach" --explain evidence.png *.jpg
-  python -m serving.client --classes-file classes.txt --format csv *.jpg > tags.csv
+  what is in a photo, of three classes
+    python -m serving.client --server localhost:8500 --classes "dog, red car, beach" photo.jpg
+  the three best of the classes that the model was trained with
+    python -m serving.client --top 3 *.jpg
+  where in the photos a dog was seen, and where a beach
+    python -m serving.client --classes "dog, beach" --explain evidence.png *.jpg
+  a table for other programs
+    python -m serving.client --classes-file classes.txt --csv *.jpg > tags.csv
+  a server behind TLS, whose certificate an authority of your own has signed
+    python -m serving.client --server tags.example.org:443 --tls-root authority.pem photo.jpg
+
+in Python:
+  from serving.client import TaggingClient
+  with TaggingClient("localhost:8500") as client:
+      scores = client.tag(["photo.jpg"], ["dog", "red car", "beach"])
 """
 
 DEFAULT_SERVER = "localhost:8500"
-DEFAULT_TIMEOUT_SECONDS = 60.0
-DEFAULT_MAX_MESSAGE_MB = 64
-
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-_PHOTOS_A_REQUEST = 8
-
-Images = bytes | str | os.PathLike | Sequence[bytes | str | os.PathLike]
-
-
-class TaggingError(Exception):
-    """What a server answered instead of tags.
-
-    Attributes:
-        code: a `grpc.StatusCode`: INVALID_ARGUMENT for a broken photo or an unknown class name,
-            NOT_FOUND for another model or version, UNAVAILABLE and DEADLINE_EXCEEDED for a
-            server that can't be reached or takes too long.
-        message: what the server said.
-    """
-
-    def __init__(self, code: grpc.StatusCode, message: str):
-        super().__init__(f"{code.name}: {message}")
-        self.code = code
-        self.message = message
-
-
-class TaggingClient:
-    """The signatures of an exported tagger as methods; may be shared by threads.
-
-    A call that meets UNAVAILABLE (a server that starts, or is being replaced) is sent again
-    after a pause that doubles from 0.1 s to at most 5 s, until its deadline; no other failure
-    is. Close it, or use it as a context manager.
-
-    Args:
-        address: `host:port` of gRPC.
-        model_name: what the server calls the model.
-        version: number of the version to ask; None: the server's newest.
-        timeout_seconds: deadline of a call with all of its repetitions.
-        max_message_mb: largest request or answer; gRPC's own 4 MB hold no 7,586 embeddings of
-            300 numbers.
-        tls: True for an encrypted connection.
-        root_certificates: PEM file of the certificates to trust, which switches TLS on; None:
-            those of the system.
-
-    Raises:
-        UserError: the file of certificates can't be read.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        model_name: str = DEFAULT_MODEL_NAME,
-        version: int | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        max_message_mb: int = DEFAULT_MAX_MESSAGE_MB,
-        tls: bool = False,
-        root_certificates: str | os.PathLike | None = None,
-    ) -> None:
-        from serving.warmup import require_protos
-
-        require_protos()
-        from tensorflow_serving.apis import prediction_service_pb2_grpc
-
-        self._model_name = model_name
-        self._version = version
-        self._timeout_seconds = timeout_seconds
-        options = [
-            ("grpc.max_receive_message_length", max_message_mb * 2**20),
-            ("grpc.max_send_message_length", max_message_mb * 2**20),
-        ]
-        if tls or root_certificates is not None:
-            roots = None if root_certificates is None else _read(root_certificates)
-            credentials = grpc.ssl_channel_credentials(roots)
-            self._channel = grpc.secure_channel(address, credentials, options)
-        else:
-            self._channel = grpc.insecure_channel(address, options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-
-    def __enter__(self) -> "TaggingClient":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
-        self._channel.close()
-
-    def tag(
-        self,
-        images: Images,
-        class_names: Sequence[str] | None = None,
-        class_embeddings: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Scores photos against classes.
-
-        Args:
-            images: a photo or several: encoded bytes (JPEG, PNG, GIF, BMP) or paths of files.
-            class_names: C names, which the model has words for; or
-            class_embeddings: (C, d_a), one row a class.
-
-        Returns:
-            (B, C) float32 scores; larger is likelier.
-
-        Raises:
-            TaggingError: the server's answer.
-            UserError: a file can't be read, or not exactly one of names and embeddings is given.
-        """
-        _require_one(class_names, class_embeddings)
-        if class_names is not None:
-            inputs = {"images": _photos(images), "class_names": _texts(class_names)}
-            return self._predict("tag", inputs)["scores"]
-        inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
-        return self._predict("serving_default", inputs)["scores"]
-
-    def tag_known(self, images: Images) -> list[list[tuple[str, float]]]:
-        """Returns the best of the model's own classes for each photo: (name, score), best first.
-
-        How many is fixed at export. Raises as `tag` does.
-        """
-        answer = self._predict("tag_known", {"images": _photos(images)})
-        return [
-            [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
-            for row in zip(answer["names"], answer["scores"], strict=True)
-        ]
-
-    def explain(
-        self,
-        images: Images,
-        class_names: Sequence[str] | None = None,
-        class_embeddings: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores photos and shows where each class was found; arguments and errors as in `tag`.
-
-        Returns:
-            (B, C) scores, and (B, h, w, C) response maps, of which the k strongest regions of a
-            class are its score.
-        """
-        _require_one(class_names, class_embeddings)
-        if class_names is not None:
-            class_embeddings = self.embed(class_names)
-        inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
-        answer = self._predict("explain", inputs)
-        return answer["scores"], answer["response_maps"]
-
-    def embed(self, class_names: Sequence[str]) -> np.ndarray:
-        """Returns the embeddings (C, d_a) that the model knows for names, for `rescore`."""
-        return self._predict("embed", {"class_names": _texts(class_names)})["class_embeddings"]
-
-    def features(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
-        """Returns region features (B, h, w, d) and scene feature (B, d_g) of photos."""
-        answer = self._predict("features", {"images": _photos(images)})
-        return answer["region_features"], answer["scene_feature"]
-
-    def rescore(
-        self,
-        region_features: np.ndarray,
-        scene_feature: np.ndarray,
-        class_embeddings: np.ndarray,
-    ) -> np.ndarray:
-        """Scores (B, C) from what `features` gave, without the photos."""
-        inputs = {
-            "region_features": _numbers(region_features),
-            "scene_feature": _numbers(scene_feature),
-            "class_embeddings": _numbers(class_embeddings),
-        }
-        return self._predict("rescore", inputs)["scores"]
-
-    def _predict(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = self._model_name
-        request.model_spec.signature_name = signature
-        if self._version is not None:
-            request.model_spec.version.value = self._version
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        response = self._answer(request)
-        return {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
-
-    def _answer(self, request):
-        deadline = time.monotonic() + self._timeout_seconds
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            left = max(deadline - time.monotonic(), 0.001)
-            try:
-                return self._stub.Predict(request, timeout=left)
-            except grpc.RpcError as error:
-                # Half of a pause is left to chance, so that clients don't come back in step.
-                wait = pause * random.uniform(0.5, 1.0)
-                late = time.monotonic() + wait >= deadline
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or late:
-                    raise TaggingError(error.code(), error.details()) from error
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-
-def _require_one(class_names, class_embeddings) -> None:
-    if (class_names is None) == (class_embeddings is None):
-        raise UserError("give either class_names or class_embeddings")
-
-
-def _photos(images: Images) -> np.ndarray:
-    if isinstance(images, bytes | str | os.PathLike):
-        images = [images]
-    photos = [image if isinstance(image, bytes) else _read(image) for image in images]
-    return np.array(photos, dtype=object)
-
-
-def _texts(names: Sequence[str]) -> np.ndarray:
-    if isinstance(names, str):
-        raise UserError(f"class_names: {names!r} is one text; give a list of names")
-    return np.array([name.encode() for name in names], dtype=object)
-
-
-def _numbers(values) -> np.ndarray:
-    return np.asarray(values, np.float32)
-
-
-def _read(path: str | os.PathLike) -> bytes:
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: {error.strerror}") from error
+_PHOTOS_A_REQUEST, _BYTES_A_REQUEST = 8, 16 * 2**20
+# Larger than photos stand on the sheet, and small enough to keep many.
+_DRAWN_SIZE = 640, 640
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,11 +83,14 @@ def main(argv=None) -> int:
         metavar="OUT.png",
         help="draw the photos, their tags and where each tag was found; needs --classes",
     )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="one line a tag: photo, tag, score")
+    form.add_argument("--json", action="store_true", help="one list of tags a photo")
     parser.add_argument(
-        "--format", choices=("table", "csv", "json"), default="table", help="default: table"
-    )
-    parser.add_argument(
-        "--model-name", default=DEFAULT_MODEL_NAME, help=f"default: {DEFAULT_MODEL_NAME}"
+        "--model-name",
+        metavar="NAME",
+        default=DEFAULT_MODEL_NAME,
+        help=f"what the server calls the model (default: {DEFAULT_MODEL_NAME})",
     )
     parser.add_argument(
         "--version", type=int, metavar="N", help="of the model (default: the newest)"
@@ -336,7 +129,7 @@ def named_classes(arguments: argparse.Namespace) -> list[str] | None:
     elif arguments.classes_file is not None:
         where = arguments.classes_file
         try:
-            names = _read(where).decode().splitlines()
+            names = read_file(where).decode().splitlines()
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: not UTF-8 text ({error})") from error
     else:
@@ -353,6 +146,10 @@ def _command(arguments: argparse.Namespace) -> None:
         raise UserError("--top and --timeout: use positive numbers")
     if arguments.explain is not None and names is None:
         raise UserError("--explain draws the evidence for classes you name; add --classes")
+    if arguments.explain is not None and not arguments.explain.absolute().parent.is_dir():
+        raise UserError(f"--explain {arguments.explain}: no such folder")
+    logging.basicConfig(format="%(message)s")  # the client tells that it waits for a server
+    photos = [(path, read_file(path)) for path in arguments.photos]
     client = TaggingClient(
         arguments.server,
         model_name=arguments.model_name,
@@ -361,7 +158,6 @@ def _command(arguments: argparse.Namespace) -> None:
         tls=arguments.tls,
         root_certificates=arguments.tls_root,
     )
-    photos = [(path, _read(path)) for path in arguments.photos]
     try:
         with client:
             if names is None:
@@ -369,8 +165,16 @@ def _command(arguments: argparse.Namespace) -> None:
             else:
                 tagged = _tag(client, photos, names, arguments)
     except TaggingError as error:
-        raise UserError(f"{arguments.server} answered {error}") from error
-    {"table": _print_table, "csv": _print_csv, "json": _print_json}[arguments.format](tagged)
+        answer = f"{error.code.name}: {_plain(error.message)}"
+        raise UserError(f"{arguments.server} answered {answer}") from error
+    show = _print_csv if arguments.csv else _print_json if arguments.json else _print_table
+    show(tagged)
+
+
+def _plain(message: str) -> str:
+    """What the model said, without what TensorFlow puts around it."""
+    first = message.partition("\n")[0]
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", first)
 
 
 def _tag_known(client: TaggingClient, photos, top: int) -> list[_Tagged]:
@@ -393,7 +197,8 @@ def _tag(client: TaggingClient, photos, names: list[str], arguments) -> list[_Ta
             response_maps.append(some_maps)
     scores = np.concatenate(scores)
     if arguments.explain is not None:
-        _draw(arguments.explain, photos, names, scores, np.concatenate(response_maps))
+        response_maps = np.concatenate(response_maps)
+        _draw(arguments.explain, photos, names, scores, response_maps, arguments.top)
     tagged = []
     for (path, _), row in zip(photos, scores, strict=True):
         best = np.argsort(-row, kind="stable")[: arguments.top]
@@ -401,28 +206,30 @@ def _tag(client: TaggingClient, photos, names: list[str], arguments) -> list[_Ta
     return tagged
 
 
-def _chunks(photos: Sequence) -> Iterable[Sequence]:
+def _chunks(photos: Sequence[tuple[str, bytes]]) -> Iterable[Sequence[tuple[str, bytes]]]:
+    """Requests that stay below the size of a message, however large the photos are."""
     from biam_tf.progress import progress
 
-    starts = range(0, len(photos), _PHOTOS_A_REQUEST)
-    if len(starts) == 1:
+    chunks, room = [[]], _BYTES_A_REQUEST
+    for path, contents in photos:
+        if chunks[-1] and (len(contents) > room or len(chunks[-1]) == _PHOTOS_A_REQUEST):
+            chunks.append([])
+            room = _BYTES_A_REQUEST
+        chunks[-1].append((path, contents))
+        room -= len(contents)
+    if len(chunks) == 1:
         yield photos
         return
     with progress(len(photos), "Tagging", "photo") as bar:
-        for start in starts:
-            some = photos[start : start + _PHOTOS_A_REQUEST]
-            yield some
-            bar.update(len(some))
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk))
 
 
-def _draw(path: pathlib.Path, photos, names, scores, response_maps) -> None:
-    import io
-
-    from PIL import Image
-
+def _draw(path: pathlib.Path, photos, names, scores, response_maps, top: int) -> None:
     from biam_tf.contact_sheet import draw_contact_sheet
 
-    pixels = [np.asarray(Image.open(io.BytesIO(contents)).convert("RGB")) for _, contents in photos]
+    pixels = [_pixels(*photo) for photo in photos]
     try:
         draw_contact_sheet(
             path,
@@ -431,10 +238,23 @@ def _draw(path: pathlib.Path, photos, names, scores, response_maps) -> None:
             ["seen"] * len(names),  # a server doesn't tell; nothing is marked
             scores,
             response_maps=response_maps,
+            tags=top,
+            captions=[os.path.basename(photo) for photo, _ in photos],
             title="Tags, and where each was found",
         )
     except OSError as error:
         raise UserError(f"--explain {path}: {error.strerror or error}") from error
+
+
+def _pixels(path: str, contents: bytes) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(contents)) as photo:
+            photo.thumbnail(_DRAWN_SIZE)
+            return np.asarray(photo.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: can't be drawn: not a JPEG, PNG, GIF or BMP") from error
 
 
 def _print_table(tagged: list[_Tagged]) -> None:

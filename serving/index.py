@@ -144,9 +144,11 @@ def index_photos(
     Raises:
         UserError: there are no photos or no model, or the index was made with another one.
     """
+    from serving.loader import newest_version
+
     photo_folder, index = pathlib.Path(photo_folder).resolve(), pathlib.Path(index)
     found = _find_photos(photo_folder)
-    folder = _newest_version(pathlib.Path(model_dir))
+    folder = newest_version(pathlib.Path(model_dir))
     fingerprint = _fingerprint(folder)
     manifest = None
     if (index / MANIFEST).exists():
@@ -196,16 +198,6 @@ def _find_photos(folder: pathlib.Path) -> list[IndexedPhoto]:
     if not photos:
         raise UserError(f"{folder} holds no photo ({', '.join(ENDINGS)})")
     return photos
-
-
-def _newest_version(model_dir: pathlib.Path) -> pathlib.Path:
-    versions = [path for path in model_dir.glob("*") if path.name.isdecimal() and path.is_dir()]
-    if not versions:
-        raise UserError(
-            f"{model_dir} holds no version of a model; write one with python -m serving.export RUN "
-            f"{model_dir}"
-        )
-    return max(versions, key=lambda path: int(path.name))
 
 
 def _fingerprint(folder: pathlib.Path) -> str:

@@ -5,21 +5,25 @@ import csv
 import io
 import json
 import subprocess
+import sys
 import time
 
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from photo_files import encoded
 from PIL import Image
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tiny_model import EMBEDDING_SIZE, NAMES, SLOW, expected_scores
 from tiny_server import ready, started
 
+from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.errors import UserError
 from serving import client as client_command
 from serving.client import TaggingClient, TaggingError
 
+AWAY = grpc.StatusCode.UNAVAILABLE
 PHOTOS = [b"one", b"three"]
 CLASSES = np.arange(3 * EMBEDDING_SIZE, dtype=np.float32).reshape(3, EMBEDDING_SIZE)
 
@@ -102,56 +106,173 @@ def test_a_refusal_has_its_code_and_message(server, options, images, names, code
     assert error.value.code is grpc.StatusCode[code]
 
 
-class Moody(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Refuses with the codes it is given, one a call."""
+STOCK_CLIENT = """
+import sys
 
-    def __init__(self, codes):
-        self.codes = list(codes)
-        self.times = []
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+address, given, answered = sys.argv[1:]
+given = dict(np.load(given))
+photos, names = [b"one", b"three"], [b"dog", b"red car"]
+classes = given["class_embeddings"]
+requests = {
+    "serving_default": {"images": photos, "class_embeddings": classes},
+    "tag": {"images": photos, "class_names": names},
+    "tag_known": {"images": photos},
+    "explain": {"images": photos, "class_embeddings": classes},
+    "features": {"images": photos},
+    "rescore": given,
+    "embed": {"class_names": names},
+}
+answers = {}
+with grpc.insecure_channel(address) as channel:
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    for signature, inputs in requests.items():
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "tagger"
+        request.model_spec.signature_name = signature
+        for name, value in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        for name, value in stub.Predict(request, 20.0).outputs.items():
+            answers[f"{signature}.{name}"] = tf.make_ndarray(value)
+assert not {"serving", "biam_tf"} & {*sys.modules}
+answers["tag_known.names"] = answers["tag_known.names"].astype("S")
+np.savez(answered, **answers)
+"""
+
+
+def test_a_stock_client_without_our_code_gets_the_same_answers(server, client, tmp_path):
+    (tmp_path / "stock.py").write_text(STOCK_CLIENT)
+    region_features, scene_feature = client.features(PHOTOS)
+    np.savez(
+        tmp_path / "given.npz",
+        region_features=region_features,
+        scene_feature=scene_feature,
+        class_embeddings=CLASSES,
+    )
+    command = [sys.executable, "-I", "stock.py", server.address, "given.npz", "answers.npz"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    known = client.tag_known(PHOTOS)
+    scores, response_maps = client.explain(PHOTOS, class_embeddings=CLASSES)
+    expected = {
+        "serving_default.scores": client.tag(PHOTOS, class_embeddings=CLASSES),
+        "tag.scores": client.tag(PHOTOS, ["dog", "red car"]),
+        "tag_known.names": np.array([[name.encode() for name, _ in row] for row in known]),
+        "tag_known.scores": np.array([[score for _, score in row] for row in known], np.float32),
+        "explain.scores": scores,
+        "explain.response_maps": response_maps,
+        "features.region_features": region_features,
+        "features.scene_feature": scene_feature,
+        "rescore.scores": client.rescore(region_features, scene_feature, CLASSES),
+        "embed.class_embeddings": client.embed(["dog", "red car"]),
+    }
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert {*answers} == {*expected}
+        for name, value in expected.items():
+            np.testing.assert_array_equal(answers[name], value, err_msg=name)
+
+
+class Moody(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Does what it is told, one step a call, whatever is asked.
+
+    A status code is a refusal; a number is the version of the model that answers.
+    """
+
+    def __init__(self, steps):
+        self.steps = list(steps)
+        self.times, self.deadlines = [], []
 
     def Predict(self, request, context):
         self.times.append(time.monotonic())
-        context.abort(self.codes.pop(0), "moody")
+        self.deadlines.append(self.times[-1] + context.time_remaining())
+        step = self.steps.pop(0)
+        if isinstance(step, grpc.StatusCode):
+            context.abort(step, "moody")
+        response = predict_pb2.PredictResponse()
+        response.model_spec.version.value = step
+        for name in ("class_embeddings", "scores", "response_maps"):
+            response.outputs[name].CopyFrom(tf.make_tensor_proto([[float(step)]]))
+        return response
 
 
 @pytest.fixture
-def refusing():
-    """Returns a function of status codes to a server that answers them, and its address."""
+def moody():
+    """Returns a function of steps to a server that takes them, and its address."""
     servers = []
 
-    def refusing(*codes):
+    def moody(*steps):
         server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
-        moody = Moody(codes)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(moody, server)
+        servicer = Moody(steps)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
-        return moody, f"127.0.0.1:{port}"
+        return servicer, f"127.0.0.1:{port}"
 
-    yield refusing
+    yield moody
     for server in servers:
         server.stop(None)
 
 
-def test_only_unavailable_is_repeated_after_longer_and_longer_pauses(refusing):
-    away = grpc.StatusCode.UNAVAILABLE
-    moody, address = refusing(away, away, away, grpc.StatusCode.INTERNAL, away)
-    with TaggingClient(address) as client, pytest.raises(TaggingError, match="INTERNAL: moody"):
+def test_an_unavailable_server_is_asked_again_after_longer_and_longer_pauses(moody, caplog):
+    servicer, address = moody(AWAY, AWAY, AWAY, 7)
+    with TaggingClient(address) as client:
+        assert client.tag(PHOTOS, ["dog"]) == [[7]]
+    pauses = np.diff(servicer.times)
+    assert (pauses > [0.05, 0.1, 0.2]).all() and not servicer.steps
+    assert caplog.messages == [f"{address} is unavailable; waiting up to 60 s for it"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["INTERNAL", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "ABORTED", "UNKNOWN", "NOT_FOUND"],
+)
+def test_no_other_failure_is_repeated(moody, code):
+    servicer, address = moody(AWAY, grpc.StatusCode[code], 7)
+    with TaggingClient(address) as client, pytest.raises(TaggingError, match=f"^{code}: moody$"):
         client.tag(PHOTOS, ["dog"])
-    assert moody.codes == [away]
-    pauses = np.diff(moody.times)
-    assert (pauses > [0.05, 0.1, 0.2]).all()
+    assert servicer.steps == [7]
 
 
-def test_repeating_ends_with_the_deadline(refusing):
-    moody, address = refusing(*[grpc.StatusCode.UNAVAILABLE] * 50)
+@pytest.mark.parametrize("retries", [0, 2])
+def test_repetitions_can_be_limited(moody, retries):
+    servicer, address = moody(*[AWAY] * 5)
+    with (
+        TaggingClient(address, retries=retries) as client,
+        pytest.raises(TaggingError, match="UNAVAILABLE: moody"),
+    ):
+        client.tag(PHOTOS, ["dog"])
+    assert len(servicer.times) == retries + 1
+
+
+def test_repeating_ends_with_the_deadline(moody):
+    servicer, address = moody(*[AWAY] * 50)
     start = time.monotonic()
     with (
         TaggingClient(address, timeout_seconds=0.5) as client,
         pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
     ):
         client.tag(PHOTOS, ["dog"])
-    assert time.monotonic() - start < 5 and 1 <= len(moody.times) < 10
+    # Two pauses take 0.15 s at least and the third would end after 0.7 s at most.
+    assert time.monotonic() - start < 1.5 and 2 <= len(servicer.times) <= 4
+
+
+def test_names_are_explained_by_the_version_that_embedded_them(moody):
+    servicer, address = moody(1, 2, 2, 2)  # a new version comes in after the first request
+    with TaggingClient(address) as client:
+        scores, _ = client.explain(PHOTOS, ["dog"])
+    assert scores == [[2]] and not servicer.steps
+
+
+def test_both_requests_of_an_explanation_have_one_deadline(moody):
+    servicer, address = moody(AWAY, AWAY, AWAY, 1, 1)
+    with TaggingClient(address, timeout_seconds=3) as client:
+        client.explain(PHOTOS, ["dog"])
+    # The three pauses take 0.35 s at least.
+    np.testing.assert_allclose(servicer.deadlines, servicer.deadlines[0], atol=0.2)
 
 
 def test_a_client_waits_for_a_server_that_starts(model_dir, server):
@@ -184,6 +305,14 @@ def test_an_encrypted_connection(model_dir, tmp_path):
             pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
         ):
             stranger.tag(PHOTOS, ["dog"])
+        assert (
+            client_command.main(
+                ["--server", server.address, "--tls-root", str(certificate), str(key)]
+            )
+            == 0
+        )
+        with pytest.raises(UserError, match=r"key\.pem: no certificate in PEM form"):
+            TaggingClient(server.address, root_certificates=key)
     finally:
         server.stop()
 
@@ -211,28 +340,55 @@ def test_the_command_prints_the_best_tags(ask, photos):
 
 def test_the_command_writes_csv_and_json(ask, photos, tmp_path):
     (tmp_path / "classes.txt").write_text("beach\n\nred car\n")
-    _, out, _ = ask("--classes-file", str(tmp_path / "classes.txt"), "--format", "csv")
+    _, out, _ = ask("--classes-file", str(tmp_path / "classes.txt"), "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["tag"] for row in rows] == ["beach", "red car"] * 3
     assert float(rows[0]["score"]) == photos[0].stat().st_size
-    known = json.loads(ask("--format", "json", "--top", "1")[1])
+    known = json.loads(ask("--json", "--top", "1")[1])
     assert [entry["photo"] for entry in known] == [str(path) for path in photos]
     assert [len(entry["tags"]) for entry in known] == [1, 1, 1]
 
 
 def test_many_photos_travel_in_several_requests(ask, photos, monkeypatch):
     monkeypatch.setattr(client_command, "_PHOTOS_A_REQUEST", 2)
-    status, out, error = ask("--classes", "dog", "--format", "json")
+    status, out, error = ask("--classes", "dog", "--json")
     scores = [entry["tags"][0]["score"] for entry in json.loads(out)]
     assert status == 0 and scores == [path.stat().st_size for path in photos]
     assert "Tagging: 3/3" in error
 
 
-def test_the_command_draws_the_evidence(ask, tmp_path):
-    status, _, _ = ask("--classes", "dog, beach", "--explain", str(tmp_path / "evidence.png"))
-    assert status == 0
-    with Image.open(tmp_path / "evidence.png") as sheet:
-        assert sheet.width > 600 and sheet.height > 400
+def test_large_photos_travel_in_requests_of_their_own(photos, monkeypatch):
+    monkeypatch.setattr(client_command, "_BYTES_A_REQUEST", 10)
+    sizes = [4, 6, 1, 30, 2, 8]
+    chunks = client_command._chunks([(str(size), b"x" * size) for size in sizes])
+    assert [[len(photo) for _, photo in chunk] for chunk in chunks] == [[4, 6], [1], [30], [2, 8]]
+
+
+def test_the_command_draws_the_evidence(ask, photos, tmp_path, monkeypatch):
+    drawn = {}
+
+    def spy(path, *arguments, **options):
+        drawn.update(zip(("pixels", "names", "groups", "scores"), arguments, strict=True))
+        drawn.update(options)
+        draw_contact_sheet(path, *arguments, **options)
+
+    monkeypatch.setattr("biam_tf.contact_sheet.draw_contact_sheet", spy)
+    sheet = tmp_path / "evidence.png"
+    status, out, _ = ask("--classes", "dog, beach", "--top", "1", "--explain", str(sheet))
+    assert status == 0 and out.count("dog") == 3 and "beach" not in out
+    with Image.open(sheet) as picture:
+        assert picture.width > 600 and picture.height > 400
+    assert drawn["captions"] == [path.name for path in photos] and drawn["tags"] == 1
+    assert [pixels.shape for pixels in drawn["pixels"]] == [(40, 60, 3), (50, 30, 3), (44, 44, 3)]
+    for values in (drawn["scores"], drawn["response_maps"].mean(axis=(1, 2))):
+        np.testing.assert_allclose(values, [[path.stat().st_size] * 2 for path in photos])
+
+
+def test_what_cannot_be_drawn_is_named(ask, photos, tmp_path):
+    photos[1].write_bytes(b"a photo for the tiny model alone")
+    sheet = tmp_path / "evidence.png"
+    status, _, error = ask("--classes", "dog", "--explain", str(sheet))
+    assert status == 2 and f"{photos[1]}: can't be drawn" in error and not sheet.exists()
 
 
 @pytest.mark.parametrize(
@@ -242,12 +398,31 @@ def test_the_command_draws_the_evidence(ask, tmp_path):
         (["--classes-file", "no.txt"], "no.txt: No such file"),
         (["--explain", "x.png"], "add --classes"),
         (["--top", "0"], "use positive numbers"),
-        (["--classes", "zebra"], "answered INVALID_ARGUMENT: "),
-        (["--classes", "dog", "--explain", "no/such/folder/x.png"], "x.png: No such file"),
+        (["--classes", "zebra"], "answered INVALID_ARGUMENT: class_names: unknown: zebra\n"),
+        (["--classes", "dog", "--explain", "no/such/folder/x.png"], "x.png: no such folder"),
+        (["--classes", "dog", "--explain", "{folder}"], "{folder}: Is a directory"),
         (["--model-name", "other"], "NOT_FOUND"),
         (["--tls-root", "no.pem"], "no.pem: No such file"),
+        (["no.jpg"], "no.jpg: No such file"),
     ],
 )
-def test_the_command_names_what_is_wrong(ask, options, message):
-    status, out, error = ask(*options)
-    assert status == 2 and message in error and not out and "Traceback" not in error
+def test_the_command_names_what_is_wrong(ask, tmp_path, options, message):
+    status, out, error = ask(*(option.format(folder=tmp_path) for option in options))
+    assert (
+        status == 2
+        and message.format(folder=tmp_path) in error
+        and not out
+        and "Traceback" not in error
+    )
+
+
+def test_a_message_is_shown_without_what_tensorflow_puts_around_it():
+    said = "class_names[0] zebra: no such class [of 2]"
+    around = f"assertion failed: [{said}]\n\t [[{{{{node Assert/AssertGuard}}}}]]"
+    assert client_command._plain(around) == said
+    assert client_command._plain("Servable not found") == "Servable not found"
+
+
+def test_help_comes_without_tensorflow():
+    code = "import sys, serving.client; sys.exit({'tensorflow', 'keras'} & {*sys.modules} != set())"
+    subprocess.run([sys.executable, "-c", code], check=True)

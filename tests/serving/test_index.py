@@ -203,7 +203,9 @@ def test_what_does_not_fit_is_refused(index, model_dir, photos, tmp_path, capsys
     shutil.copytree(photos, other)
     assert "is of the photos in" in refused(model_dir, other, index)
     (tmp_path / "models").mkdir()
-    assert "holds no version of a model" in refused(tmp_path / "models", photos, index)
+    assert "no version in it; `python -m serving.export`" in refused(
+        tmp_path / "models", photos, index
+    )
     assert "is no folder of photos" in refused(model_dir, tmp_path / "no", index)
     assert "holds no photo" in refused(model_dir, tmp_path / "models", tmp_path / "x")
     assert "holds no index; name another" in refused(model_dir, photos, other)

@@ -1,0 +1,352 @@
+"""A server under load: `python -m benchmarks.serving RUN`.
+
+Exports a run, serves it with the embedded server in this process, and asks it from another process,
+so that clients and server share no interpreter. Prints, each measured side by side and in turns:
+
+1. 16 clients, each with its own classes (another number for each) and photos of other sizes,
+   batching on against off: photos a second, latency, photos in a call of the backbone, and the
+   largest difference of an answer from the same request's answer alone;
+2. the same where every call of the backbone has a fixed cost besides, as on an accelerator:
+   13 GFLOP of matrix products, however many the photos;
+3. one client: what the server adds to the bare call of the SavedModel, batch 1;
+4. 1,000 stored photos scored against 1,000 classes, against full requests for the same.
+
+The photos are noise, drawn here.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import io
+import multiprocessing
+import pathlib
+import statistics
+import tempfile
+import time
+
+import numpy as np
+from PIL import Image
+
+CLIENTS = 16
+FIXED_PRODUCTS = 6  # of 1024 x 1024 matrices, 13 GFLOP
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What the clients of one measurement saw.
+
+    Attributes:
+        photos_per_second: of all clients together.
+        seconds: of each request.
+        difference: largest, of an answer from the answer alone.
+    """
+
+    photos_per_second: float
+    seconds: list[float]
+    difference: float
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a trained run")
+    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: 5)")
+    parser.add_argument("--requests", type=int, default=6, help="a client and round (default: 6)")
+    arguments = parser.parse_args()
+
+    from biam_tf.runs import load_run
+
+    run = load_run(arguments.run)
+    with tempfile.TemporaryDirectory() as folder:
+        measure = _Measurement(run, pathlib.Path(folder), arguments.rounds, arguments.requests)
+        measure.clients("backbone as it is", run)
+        measure.clients("a fixed cost a call", measure.with_fixed_cost())
+        measure.overhead()
+        measure.rescore()
+
+
+class _Measurement:
+    """Measures one run; `rounds` of everything, `requests` a client and round."""
+
+    def __init__(self, run, folder: pathlib.Path, rounds: int, requests: int):
+        self._run, self._folder = run, folder
+        self._rounds, self._requests = rounds, requests
+        self._exports = 0
+
+    def with_fixed_cost(self):
+        """The run with a backbone that waits in every call, whatever the number of photos."""
+        return dataclasses.replace(self._run, backbone=_FixedCost(self._run.backbone))
+
+    def clients(self, title: str, run) -> None:
+        """Prints what 16 clients see, batching on and off."""
+        from serving.batching import Batching
+
+        requests = _requests(run.vocabulary.embedding_size, self._requests)
+        models = {
+            "on": self._export(run, Batching.for_this_device()),
+            "off": self._export(run, None),
+        }
+        rounds = {name: [] for name in models}
+        sizes = {}
+        with _Servers(models) as servers, _clients() as ask:
+            for _ in range(self._rounds):
+                for name, server in servers.items():
+                    before = _counters(server)
+                    rounds[name].append(ask(_under_load, server.address, requests))
+                    calls, photos = (_counters(server) - before).tolist()
+                    sizes.setdefault(name, []).append(photos / calls)
+        print(f"\n16 clients, each its own classes; {title}")
+        print("batching   photos/s  median s  95 % s  photos a call  off the answer alone")
+        for name, loads in rounds.items():
+            seconds = [second for load in loads for second in load.seconds]
+            print(
+                f"{name:10}{_spread([load.photos_per_second for load in loads])}"
+                f"{statistics.median(seconds):9.3f}{np.quantile(seconds, 0.95):8.3f}"
+                f"{statistics.median(sizes[name]):15.1f}"
+                f"{max(load.difference for load in loads):22.1e}"
+            )
+        ratios = [
+            on.photos_per_second / off.photos_per_second
+            for on, off in zip(rounds["on"], rounds["off"], strict=True)
+        ]
+        print(f"on / off: {_spread(ratios, 2)} times the photos a second")
+
+    def overhead(self) -> None:
+        """Prints what the server adds to a call of the SavedModel with one photo."""
+        from serving.batching import Batching
+
+        model_dir = self._export(self._run, Batching.for_this_device())
+        photo, classes = _photo(640, 480, 0), _classes(100, self._run.vocabulary.embedding_size)
+        rounds = []
+        with _Servers({"it": model_dir}) as servers, _clients() as ask:
+            for _ in range(2 * self._rounds):
+                over_grpc = ask(_one_by_one, servers["it"].address, photo, classes)
+                rounds.append((over_grpc, _bare(servers["it"], photo, classes)))
+        ratios = [over / bare for over, bare in rounds]
+        bare = statistics.median(bare for _, bare in rounds)
+        print(f"\none client, one photo of 640x480, 100 classes: {1000 * bare:.1f} ms bare")
+        print(f"server / bare call: {_spread(ratios, 2)}")
+
+    def rescore(self) -> None:
+        """Prints how much faster stored features are scored than photos."""
+        from serving.batching import Batching
+
+        model_dir = self._export(self._run, Batching.for_this_device())
+        photos = [_photo(640, 480, seed) for seed in range(20)]
+        classes = _classes(1000, self._run.vocabulary.embedding_size)
+        with _Servers({"it": model_dir}) as servers, _clients() as ask:
+            rounds = [
+                ask(_rescored, servers["it"].address, photos, classes) for _ in range(self._rounds)
+            ]
+        full = statistics.median(full for full, _ in rounds)
+        rescored = statistics.median(rescored for _, rescored in rounds)
+        print("\n1,000 photos of 640x480 against 1,000 classes, through the server")
+        print(f"full requests {full:.2f} s, rescore {rescored:.2f} s")
+        print(f"full / rescore: {_spread([full / rescored for full, rescored in rounds], 1)}")
+
+    def _export(self, run, batching) -> pathlib.Path:
+        from serving.export import export
+        from serving.graph import GraphSettings
+
+        self._exports += 1
+        model_dir = self._folder / str(self._exports)
+        backbone = run.backbone if isinstance(run.backbone, _Counted) else _Counted(run.backbone)
+        run = dataclasses.replace(run, backbone=backbone)
+        export(run, model_dir, GraphSettings(batching=batching))
+        return model_dir
+
+
+class _Counted:
+    """A backbone that counts its calls and their photos in a variable of the model."""
+
+    def __init__(self, backbone):
+        import keras
+
+        self._backbone = backbone
+        self.output, self.input_shape = backbone.output, backbone.input_shape
+        self.layers = backbone.layers
+        self.counters = keras.Variable(np.zeros(2), dtype="int64", trainable=False)
+        # First, where `_counters` looks for it.
+        self.variables = [self.counters, *backbone.variables]
+
+    def __call__(self, photos, training):
+        import tensorflow as tf
+
+        counted = self.counters.value.assign_add(tf.stack([1, tf.shape(photos, tf.int64)[0]]))
+        with tf.control_dependencies([counted]):
+            return self._backbone(self.wait(tf.identity(photos)), training=training)
+
+    def wait(self, photos):
+        """Nothing to wait for."""
+        return photos
+
+
+class _FixedCost(_Counted):
+    """A counted backbone that also does the same work in every call, however many the photos."""
+
+    def __init__(self, backbone):
+        import keras
+
+        super().__init__(backbone)
+        matrix = np.random.default_rng(0).normal(size=(1024, 1024)) / 32
+        self._matrix = keras.Variable(matrix, dtype="float32", trainable=False)
+        self.variables = [*self.variables, self._matrix]
+
+    def wait(self, photos):
+        """Multiplies matrices."""
+        import tensorflow as tf
+
+        product = self._matrix.value + 0.0 * photos[0, 0, 0, 0]  # so that it isn't done once
+        for _ in range(FIXED_PRODUCTS):
+            product = tf.matmul(product, self._matrix.value)
+        return photos + 0.0 * product[0, 0]
+
+
+class _Servers:
+    """Servers of some models, loaded and warmed up; a context manager."""
+
+    def __init__(self, models: dict[str, pathlib.Path]):
+        from serving.server import ServerSettings, TaggingServer
+
+        settings = ServerSettings(port=0, threads=CLIENTS)
+        self._servers = {name: TaggingServer(path, settings) for name, path in models.items()}
+
+    def __enter__(self) -> dict:
+        for server in self._servers.values():
+            server.start()
+        while any(server.versions.current is None for server in self._servers.values()):
+            time.sleep(0.1)
+        return self._servers
+
+    def __exit__(self, *_) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+
+@contextlib.contextmanager
+def _clients():
+    """Gives a function that runs another in a process of its own, which it keeps."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+def _counters(server) -> np.ndarray:
+    """Calls of the backbone of a server's model, and photos in them, so far."""
+    return server.versions.current._loaded._weights[0].numpy()
+
+
+def _under_load(address: str, requests) -> Load:
+    """Sends each client's requests one after the other, all clients at once."""
+    from serving.client import TaggingClient
+
+    def work(own):
+        seconds, answers = [], []
+        for photo, classes in own:
+            start = time.perf_counter()
+            answers.append(client.tag(photo, class_embeddings=classes))
+            seconds.append(time.perf_counter() - start)
+        return seconds, answers
+
+    with (
+        TaggingClient(address, timeout_seconds=300) as client,
+        concurrent.futures.ThreadPoolExecutor(CLIENTS) as threads,
+    ):
+        start = time.perf_counter()
+        results = list(threads.map(work, requests))
+        elapsed = time.perf_counter() - start
+        differences = [
+            np.abs(answer - client.tag(photo, class_embeddings=classes)).max()
+            for own, (_, answers) in zip(requests, results, strict=True)
+            for (photo, classes), answer in zip(own[:1], answers[:1], strict=True)
+        ]
+    seconds = [second for own, _ in results for second in own]
+    return Load(len(seconds) / elapsed, seconds, float(max(differences)))
+
+
+def _one_by_one(address: str, photo: bytes, classes: np.ndarray) -> float:
+    """Median seconds of a request to an idle server."""
+    from serving.client import TaggingClient
+
+    with TaggingClient(address) as client:
+        return _median_seconds(lambda: client.tag(photo, class_embeddings=classes))
+
+
+def _bare(server, photo: bytes, classes: np.ndarray) -> float:
+    """Median seconds of the same call without a server."""
+    import tensorflow as tf
+
+    signature = server.versions.current._loaded.signatures["serving_default"]
+
+    def call():
+        inputs = {"images": tf.constant([photo]), "class_embeddings": tf.constant(classes)}
+        return signature(**inputs)["scores"].numpy()
+
+    return _median_seconds(call)
+
+
+def _rescored(address: str, photos: list[bytes], classes: np.ndarray) -> tuple[float, float]:
+    """Seconds for 1,000 photos: by full requests (of 20, times 50), and by rescoring."""
+    from serving.client import TaggingClient
+
+    with TaggingClient(address, timeout_seconds=300) as client:
+        start = time.perf_counter()
+        full = client.tag(photos, class_embeddings=classes)
+        full_seconds = (time.perf_counter() - start) * 1000 / len(photos)
+        stored = [np.tile(part, (2, *[1] * (part.ndim - 1))) for part in client.features(photos)]
+        start = time.perf_counter()
+        for _ in range(1000 // len(stored[0])):
+            again = client.rescore(*stored, classes)
+        rescore_seconds = time.perf_counter() - start
+    np.testing.assert_allclose(again[: len(photos)], full, atol=1e-3)
+    return full_seconds, rescore_seconds
+
+
+def _median_seconds(function, repeat: int = 20) -> float:
+    seconds = []
+    for _ in range(repeat + 2):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+def _requests(embedding_size: int, count: int):
+    """For each client its own classes, another number for each, and photos of several sizes."""
+    return [
+        [
+            (
+                _photo(200 + 40 * client, 160 + 20 * number, client),
+                _classes(5 + 61 * client, embedding_size),
+            )
+            for number in range(count)
+        ]
+        for client in range(CLIENTS)
+    ]
+
+
+def _classes(count: int, embedding_size: int) -> np.ndarray:
+    rows = np.random.default_rng(count).normal(size=(count, embedding_size))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _photo(width: int, height: int, seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _spread(values, digits: int = 1) -> str:
+    """Median, and the smallest and largest."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
