@@ -5,7 +5,8 @@ import dataclasses
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -34,6 +35,16 @@ class Trainee:
     saved: dict
 
 
+class Observer(Protocol):
+    """Is told how a training goes, after the fact; it changes nothing."""
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Is told the loss and the learning rate of a step, counted from 1 over the whole run."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Is told the line that goes into the run's log after an epoch."""
+
+
 class Position:
     """How far a run has come; TensorFlow variables, so that a checkpoint carries them."""
 
@@ -57,6 +68,7 @@ def train(
     source,
     labels: np.ndarray,
     validate: Callable[[], dict] | None,
+    observers: Sequence[Observer] = (),
 ) -> None:
     """Trains to the last epoch, from wherever an earlier call with the same settings stopped.
 
@@ -72,6 +84,7 @@ def train(
         labels: (N, S) int8 for the seen classes, +1, -1 or 0; every row has a positive.
         validate: returns the metrics of `evaluate_scores` on the validation split; without it
             the last epoch is kept.
+        observers: are told of every step and epoch.
 
     Raises:
         UserError: there are fewer examples than one batch, or the loss is no longer finite.
@@ -108,6 +121,9 @@ def train(
                         )
                     position.step.assign_add(1)
                     position.loss_sum.assign_add(loss)
+                    values = {"loss": loss, "learning_rate": float(optimizer.learning_rate)}
+                    for observer in observers:
+                        observer.step(epoch * steps_per_epoch + int(position.step), values)
                     bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
                     bar.update(1)
                     if stop_requested():
@@ -131,6 +147,8 @@ def train(
             position.loss_sum.assign(0.0)
             record["seconds"] = round(time.perf_counter() - started, 2)
             _append(folder, record)
+            for observer in observers:
+                observer.epoch(record)
             checkpoints.save()
             print(_line(record, settings), flush=True)
             if stop_requested():
