@@ -9,14 +9,28 @@ from serving.warmup import FILE_NAME, write_warmup_requests
 
 NAMES = ("dog", "red car", "beach", "cat")
 EMBEDDING_SIZE = 4
-BROKEN, SLOW = b"broken", b"slow"
-SLOW_SECONDS = 0.6
+BROKEN = b"broken"
+WAITING, LONGEST_WAIT_SECONDS = b"waiting for ", 60.0
 
 IMAGES = tf.TensorSpec((None,), tf.string, name="images")
 EMBEDDINGS = tf.TensorSpec((None, EMBEDDING_SIZE), tf.float32, name="class_embeddings")
 NAMES_SPEC = tf.TensorSpec((None,), tf.string, name="class_names")
 REGIONS = tf.TensorSpec((None, 2, 2, EMBEDDING_SIZE), tf.float32, name="region_features")
 SCENE = tf.TensorSpec((None, 3), tf.float32, name="scene_feature")
+
+
+class Gate:
+    """A photo at which the model waits until `open`; `reached` says that it is there."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self.photo = WAITING + str(path).encode()
+
+    def reached(self) -> bool:
+        return self._path.with_name(self._path.name + ".reached").exists()
+
+    def open(self) -> None:
+        self._path.touch()
 
 
 def expected_scores(images, class_embeddings, bias=0.0) -> np.ndarray:
@@ -28,7 +42,7 @@ def expected_scores(images, class_embeddings, bias=0.0) -> np.ndarray:
 class TinyTagger(tf.Module):
     """Scores are the length of the image's bytes times the sum of the embedding, and a bias.
 
-    An image `BROKEN` is refused, and one `SLOW` takes a while.
+    An image `BROKEN` is refused, and at that of a `Gate` the model waits.
     """
 
     def __init__(self, bias: float):
@@ -40,10 +54,7 @@ class TinyTagger(tf.Module):
         whole = tf.debugging.Assert(
             tf.reduce_all(images != BROKEN) & (tf.size(images) > 0), ["images: not a whole photo"]
         )
-        slow = tf.cast(tf.reduce_any(images == SLOW), tf.float64)
-        end = tf.timestamp() + SLOW_SECONDS * slow
-        (waited,) = tf.while_loop(lambda t: t < end, lambda t: (tf.timestamp(),), (0.0 * end,))
-        with tf.control_dependencies([whole, waited]):
+        with tf.control_dependencies([whole, _wait_at_gates(images)]):
             regions = tf.tile(lengths[:, None, None, None], [1, 2, 2, EMBEDDING_SIZE])
             return {"region_features": regions, "scene_feature": tf.tile(lengths[:, None], [1, 3])}
 
@@ -72,6 +83,25 @@ class TinyTagger(tf.Module):
     def explain(self, images, class_embeddings):
         scores = self.serving_default(images, class_embeddings)["scores"]
         return {"scores": scores, "response_maps": tf.tile(scores[:, None, None], [1, 2, 2, 1])}
+
+
+def _wait_at_gates(images) -> tf.Tensor:
+    at_gate = tf.strings.substr(images, 0, len(WAITING)) == WAITING
+    gates = tf.strings.substr(tf.boolean_mask(images, at_gate), len(WAITING), 4096)
+    reached = tf.map_fn(_write_reached, gates, fn_output_signature=tf.bool)
+    with tf.control_dependencies([reached]):
+        end = tf.timestamp() + LONGEST_WAIT_SECONDS
+
+    def closed(_):
+        there = tf.size(tf.io.matching_files(gates))
+        return (there < tf.size(gates)) & (tf.timestamp() < end)
+
+    return tf.while_loop(closed, lambda polls: (polls + 1,), (0,))[0]
+
+
+def _write_reached(gate) -> tf.Tensor:
+    with tf.control_dependencies([tf.io.write_file(tf.strings.join([gate, ".reached"]), "")]):
+        return tf.constant(True)
 
 
 def write_tiny_model(model_dir: pathlib.Path, version: int, bias: float = 0.0, warmup=True) -> None:

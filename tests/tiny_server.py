@@ -7,7 +7,7 @@ from serving.server import ServerSettings, TaggingServer
 SETTINGS = {"port": 0, "poll_seconds": 0.05}
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     """Waits until `condition()` is true; fails if it doesn't become so."""
     end = time.monotonic() + seconds
     while not condition():

@@ -15,7 +15,7 @@ import tensorflow as tf
 from photo_files import encoded
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-from tiny_model import EMBEDDING_SIZE, NAMES, SLOW, expected_scores
+from tiny_model import EMBEDDING_SIZE, NAMES, Gate, expected_scores
 from tiny_server import ready, started
 
 from biam_tf.contact_sheet import draw_contact_sheet
@@ -94,7 +94,6 @@ def test_exactly_one_kind_of_class_is_given(client):
         ({}, PHOTOS, ["zebra"], "INVALID_ARGUMENT", "unknown: zebra"),
         ({"model_name": "other"}, PHOTOS, ["dog"], "NOT_FOUND", "Latest\\(other\\)"),
         ({"version": 8}, PHOTOS, ["dog"], "NOT_FOUND", "Specific\\(tagger, 8\\)"),
-        ({"timeout_seconds": 0.2}, [SLOW], ["dog"], "DEADLINE_EXCEEDED", "(?i)deadline"),
     ],
 )
 def test_a_refusal_has_its_code_and_message(server, options, images, names, code, message):
@@ -104,6 +103,17 @@ def test_a_refusal_has_its_code_and_message(server, options, images, names, code
     ):
         client.tag(images, names)
     assert error.value.code is grpc.StatusCode[code]
+
+
+def test_a_call_ends_with_its_deadline(server, tmp_path):
+    gate = Gate(tmp_path / "gate")
+    with (
+        TaggingClient(server.address, timeout_seconds=0.2) as client,
+        pytest.raises(TaggingError, match=r"(?i)deadline") as error,
+    ):
+        client.tag([gate.photo], ["dog"])
+    gate.open()
+    assert error.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 STOCK_CLIENT = """

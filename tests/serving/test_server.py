@@ -28,8 +28,7 @@ from tensorflow_serving.apis import (
 from tiny_model import (
     BROKEN,
     EMBEDDING_SIZE,
-    SLOW,
-    SLOW_SECONDS,
+    Gate,
     expected_scores,
     write_tiny_model,
 )
@@ -280,25 +279,29 @@ def test_metrics_count_requests_by_code(server, predict):
     assert "biam_model_version 3.0" in text
 
 
-def test_a_deadline_that_passes_is_told_and_a_queued_request_is_not_run(model_dir):
+def test_a_deadline_that_passes_is_told_and_a_queued_request_is_not_run(model_dir, tmp_path):
     server = ready(started(model_dir, threads=1))
-    with grpc.insecure_channel(server.address) as channel:
+    gate, never = Gate(tmp_path / "gate"), Gate(tmp_path / "never")
+    with (
+        grpc.insecure_channel(server.address) as channel,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
         predict = predictor(channel)
-        began = time.monotonic()
-        slow = threading.Thread(target=predict, args=("", good([SLOW])))
-        slow.start()
-        time.sleep(0.1)
-        code, _ = refusal(predict, "", good([SLOW]), timeout=0.2)
+        running = pool.submit(predict, "", good([gate.photo]))
+        wait_for(gate.reached)
+        code, _ = refusal(predict, "", good([never.photo]), timeout=0.2)
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert time.monotonic() - began < SLOW_SECONDS
-        predict("", good())  # next in the only thread: the one that was given up took no time
-        assert time.monotonic() - began < 2 * SLOW_SECONDS
-        slow.join()
+        assert not running.done()
+        gate.open()
+        predict("", good())  # next in the only thread, which did not take up what was given up
+        assert not never.reached()
+        running.result()
     server.stop()
 
 
-def test_beyond_the_limits_resources_are_exhausted(model_dir):
+def test_beyond_the_limits_resources_are_exhausted(model_dir, tmp_path):
     server = ready(started(model_dir, max_concurrent_rpcs=2, max_message_mb=1))
+    gate = Gate(tmp_path / "gate")
     with (
         grpc.insecure_channel(server.address) as channel,
         concurrent.futures.ThreadPoolExecutor(6) as pool,
@@ -307,12 +310,15 @@ def test_beyond_the_limits_resources_are_exhausted(model_dir):
 
         def code(_):
             try:
-                predict("", good([SLOW]))
+                predict("", good([gate.photo]))
             except grpc.RpcError as error:
                 return error.code()
             return grpc.StatusCode.OK
 
-        codes = list(pool.map(code, range(6)))
+        calls = [pool.submit(code, number) for number in range(6)]
+        wait_for(lambda: sum(call.done() for call in calls) == 4)
+        gate.open()
+        codes = [call.result() for call in calls]
         assert codes.count(grpc.StatusCode.OK) == 2
         assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 4
         large = np.zeros((70_000, EMBEDDING_SIZE), np.float32)
@@ -370,20 +376,21 @@ def test_a_broken_version_is_passed_over_until_it_is_mended(tmp_path, caplog):
 def test_requests_that_run_during_a_reload_finish_on_their_version(tmp_path):
     write_tiny_model(tmp_path, 1)
     server = ready(started(tmp_path))
+    gate = Gate(tmp_path / "gate")
     with (
         grpc.insecure_channel(server.address) as channel,
         concurrent.futures.ThreadPoolExecutor(1) as pool,
     ):
         predict = predictor(channel)
-        write_tiny_model(tmp_path / "aside", 2, bias=100.0)
-        running = pool.submit(predict, "", good([SLOW]))
-        time.sleep(0.1)
-        (tmp_path / "aside" / "2").rename(tmp_path / "2")
+        running = pool.submit(predict, "", good([gate.photo]))
+        wait_for(gate.reached)
+        write_tiny_model(tmp_path, 2, bias=100.0)
         wait_for(lambda: server.versions.current.number == 2)
         assert not running.done()
         np.testing.assert_allclose(
             tf.make_ndarray(predict().outputs["scores"]), expected_scores(PHOTOS, CLASSES, 100.0)
         )
+        gate.open()
         assert running.result().model_spec.version.value == 1
     server.stop()
 
@@ -441,8 +448,9 @@ def serve(model_dir, *options):
     raise AssertionError(f"the server ended with {process.wait()}")
 
 
-def test_sigterm_lets_running_requests_finish(model_dir):
+def test_sigterm_lets_running_requests_finish(model_dir, tmp_path):
     process, address = serve(model_dir)
+    gate = Gate(tmp_path / "gate")
     with (
         grpc.insecure_channel(address) as channel,
         concurrent.futures.ThreadPoolExecutor(1) as pool,
@@ -450,13 +458,15 @@ def test_sigterm_lets_running_requests_finish(model_dir):
         predict = predictor(channel)
         serving = health_pb2.HealthCheckResponse.SERVING
         wait_for(lambda: health(channel) == serving)
-        running = pool.submit(predict, "", good([SLOW]))
-        time.sleep(SLOW_SECONDS / 3)
+        running = pool.submit(predict, "", good([gate.photo]))
+        wait_for(gate.reached)
         process.send_signal(signal.SIGTERM)
-        np.testing.assert_allclose(
-            tf.make_ndarray(running.result().outputs["scores"]), expected_scores([SLOW], CLASSES)
-        )
+        wait_for(lambda: "stopping" in process.stderr.readline())
         assert refusal(predict, timeout=5)[0] == grpc.StatusCode.UNAVAILABLE
+        assert not running.done()
+        gate.open()
+        scores = tf.make_ndarray(running.result().outputs["scores"])
+        np.testing.assert_allclose(scores, expected_scores([gate.photo], CLASSES))
     process.stderr.read()
     assert process.wait(20) == 0
 
