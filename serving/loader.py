@@ -1,20 +1,20 @@
 """The newest version of a model, kept loaded: versions are folders, new ones replace old ones."""
 
+import contextlib
 import dataclasses
 import gc
 import logging
 import pathlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from biam_tf.errors import UserError
 from serving.status import from_tensorflow, invalid
-from serving.tensors import to_tensor
+from serving.tensors import to_array
 from serving.warmup import FILE_NAME
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -27,6 +27,10 @@ _LOG = logging.getLogger(__name__)
 class ModelVersion:
     """One version of a model, loaded and ready.
 
+    It runs in a session of its own, as in TensorFlow Serving: a session takes all of its memory
+    with it when it goes, while functions that ran under `tf.saved_model.load` leave 20 to 30 MB
+    behind for each version.
+
     Attributes:
         path: the version's folder.
         number: its version.
@@ -36,8 +40,18 @@ class ModelVersion:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self.number = int(path.name)
-        self.signature_defs = _read_signature_defs(path / MODEL_FILE)
-        self._loaded = tf.saved_model.load(path)  # signatures don't keep alive what they are of
+        graph = tf.Graph()
+        with graph.as_default(), _without_notice_of_age():
+            self._session = tf.compat.v1.Session(graph=graph)
+            meta_graph = tf.compat.v1.saved_model.load(
+                self._session, [tf.saved_model.SERVING], str(path)
+            )
+        # Beside the signatures there are entries of TensorFlow's own, without that method name.
+        self.signature_defs = {
+            name: signature
+            for name, signature in meta_graph.signature_def.items()
+            if signature.method_name == PREDICT_METHOD
+        }
 
     def predict(
         self, request, max_bytes: int, check: Callable[[], None] = lambda: None
@@ -60,14 +74,16 @@ class ModelVersion:
             raise invalid(f'Serving signature key "{name}" not found; known: {known}')
         _require_inputs(request.inputs, signature.inputs)
         wanted = _wanted_outputs(request.output_filter, signature.outputs)
-        tensors = {
-            key: to_tensor(key, request.inputs[key], info.dtype, info.tensor_shape, max_bytes)
+        feeds = {
+            info.name: to_array(key, request.inputs[key], info.dtype, info.tensor_shape, max_bytes)
             for key, info in signature.inputs.items()
         }
+        # All outputs, whatever is wanted: a session plans every new combination for seconds.
+        fetches = {key: info.name for key, info in signature.outputs.items()}
         check()
         try:
-            outputs = self._loaded.signatures[name](**tensors)
-            return {key: outputs[key].numpy() for key in wanted}
+            outputs = self._session.run(fetches, feeds)
+            return {key: outputs[key] for key in wanted}
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
 
@@ -241,16 +257,19 @@ def newest_version(model_dir: pathlib.Path) -> pathlib.Path:
     return folders[-1]
 
 
-def _read_signature_defs(file: pathlib.Path) -> dict:
-    graphs = saved_model_pb2.SavedModel.FromString(file.read_bytes()).meta_graphs
-    # Beside the signatures there are entries of TensorFlow's own, without that method name.
-    return {
-        name: signature
-        for graph in graphs
-        if "serve" in graph.meta_info_def.tags
-        for name, signature in graph.signature_def.items()
-        if signature.method_name == PREDICT_METHOD
-    }
+@contextlib.contextmanager
+def _without_notice_of_age() -> Iterator[None]:
+    """Keeps TensorFlow from telling the operator that sessions are of its first version."""
+    log = tf.get_logger()
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "deprecated" not in record.getMessage()
+
+    log.addFilter(keep)
+    try:
+        yield
+    finally:
+        log.removeFilter(keep)
 
 
 def _require_inputs(sent: Mapping, expected: Mapping) -> None:

@@ -11,13 +11,13 @@ from serving.status import invalid
 _STRING_BYTES = 24  # what TensorFlow keeps for a string besides its characters
 
 
-def to_tensor(
+def to_array(
     name: str,
     proto: tensor_pb2.TensorProto,
     dtype: int,
     shape: tensor_shape_pb2.TensorShapeProto,
     max_bytes: int,
-) -> tf.Tensor:
+) -> np.ndarray:
     """Reads an input of a request.
 
     A few bytes can claim a tensor of any size (one value may stand for all of them), so sizes
@@ -50,7 +50,7 @@ def to_tensor(
     if elements and not sent and not _values(proto, dtype):
         raise invalid(f"{name}: shape {_shape(sizes)}, but no values")
     try:
-        return tf.io.parse_tensor(proto.SerializeToString(), dtype)
+        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
     except tf.errors.OpError:
         raise invalid(f"{name}: tensor parsing error") from None
 

@@ -1,5 +1,6 @@
 """The embedded server in a test: on a free port, and waited for."""
 
+import os
 import time
 
 from serving.server import ServerSettings, TaggingServer
@@ -24,3 +25,8 @@ def started(model_dir, **settings) -> TaggingServer:
 def ready(server) -> TaggingServer:
     wait_for(lambda: server.versions.current is not None)
     return server
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

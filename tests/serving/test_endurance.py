@@ -1,0 +1,185 @@
+"""A really exported run in the server: thousands of damaged requests, and many reloads."""
+
+import collections
+import concurrent.futures
+import itertools
+import shutil
+import struct
+import threading
+import zlib
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from photo_files import encoded
+from tiny_server import ready, resident_bytes, started, wait_for
+
+from biam_tf.runs import load_run
+from serving import export
+from serving.client import TaggingClient, TaggingError
+
+REQUESTS, RELOADS, CLIENTS = 2000, 20, 4
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return load_run(finished.path)
+
+
+@pytest.fixture(scope="module")
+def exported(finished, tmp_path_factory):
+    """Two versions of a run, which differ in how many tags `tag_known` gives: 3 and 4."""
+    folder = tmp_path_factory.mktemp("models") / "exported"
+    for top_k in ("3", "4"):
+        assert export.main([str(finished.path), str(folder), "--top-k", top_k]) == 0
+    return folder
+
+
+def huge_header() -> bytes:
+    """A PNG of 70 bytes that claims 50,000 x 50,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def damages(size: int):
+    """Returns functions of (random generator) to (images, class_embeddings) or a raw matrix."""
+    photos = [encoded(form, (90, 70)) for form in ("JPEG", "PNG", "GIF", "BMP")]
+    classes = np.random.default_rng(0).normal(size=(7, size)).astype(np.float32)
+
+    def cut(rng):
+        photo = photos[rng.integers(len(photos))]
+        return [photo[: rng.integers(1, len(photo) - 30)]], classes
+
+    def noise(rng):
+        return [rng.bytes(int(rng.integers(0, 3000)))], classes
+
+    def one_broken_of_three(rng):
+        return [photos[0], rng.bytes(100), photos[1]], classes
+
+    def not_finite(rng):
+        bad = classes.copy()
+        bad[rng.integers(7), rng.integers(size)] = rng.choice([np.nan, np.inf, -np.inf])
+        return photos[:1], bad
+
+    return {
+        "a photo cut short": cut,
+        "bytes at random": noise,
+        "one broken photo of three": one_broken_of_three,
+        "huge dimensions in a header": lambda rng: ([huge_header()], classes),
+        "numbers that are not finite": not_finite,
+        "embeddings too short": lambda rng: (photos[:1], classes[:, : rng.integers(1, size)]),
+        "embeddings too long": lambda rng: (photos[:1], np.ones((2, size + rng.integers(1, 9)))),
+        "embeddings in float64": lambda rng: (photos[:1], classes.astype(np.float64)),
+        "embeddings of rank 1": lambda rng: (photos[:1], classes[0]),
+        "no classes": lambda rng: (photos[:1], classes[:0]),
+        "no photos": lambda rng: ([], classes),
+        "photos as numbers": lambda rng: ([1.0, 2.0], classes),
+    }
+
+
+@pytest.mark.slow
+def test_2000_damaged_requests_leave_the_good_ones_unharmed(exported, run):
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    size = run.vocabulary.embedding_size
+    photo = encoded("JPEG", (120, 80), seed=3)
+    many = np.random.default_rng(1).normal(size=(50_000, size)).astype(np.float32)
+    own = many[:9]
+    kinds = damages(size)
+    server = ready(started(exported, threads=8))
+    answers = collections.Counter()
+
+    with grpc.insecure_channel(server.address) as channel, TaggingClient(server.address) as client:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        expected, expected_of_many = (
+            client.tag(photo, class_embeddings=classes) for classes in (own, many)
+        )
+        assert expected_of_many.shape == (1, 50_000)
+
+        def ask(number: int) -> None:
+            rng = np.random.default_rng(number)
+            if number % 100 == 0:  # many classes are no damage
+                scores = client.tag(photo, class_embeddings=many)
+                np.testing.assert_allclose(scores, expected_of_many, atol=1e-4)
+            if number % 4 == 0:
+                scores = client.tag(photo, class_embeddings=own)
+                np.testing.assert_allclose(scores, expected, atol=1e-4)
+                return
+            kind = list(kinds)[rng.integers(len(kinds))]
+            images, classes = kinds[kind](rng)
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "tagger"
+            request.inputs["images"].CopyFrom(
+                tf.make_tensor_proto(images, dtype=None if images else tf.string)
+            )
+            request.inputs["class_embeddings"].CopyFrom(tf.make_tensor_proto(classes))
+            with pytest.raises(grpc.RpcError) as error:
+                stub.Predict(request, timeout=60)
+            answers[kind, error.value.code(), bool(error.value.details())] += 1
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(REQUESTS)))
+        np.testing.assert_allclose(
+            client.tag(photo, class_embeddings=own), expected, atol=1e-4
+        )  # alive
+    server.stop()
+    assert {kind for kind, _, _ in answers} == set(kinds)
+    assert {(code, told) for _, code, told in answers} == {(INVALID, True)}, answers
+
+
+@pytest.mark.slow
+def test_20_reloads_of_an_export_under_load_fail_no_request_and_leave_the_memory_flat(
+    exported, run, tmp_path
+):
+    # Copies of two exports in turn: somebody who goes back to an older version copies it.
+    def add(version: int) -> None:
+        shutil.copytree(exported / str(2 - version % 2), tmp_path / ".aside")
+        (tmp_path / ".aside").rename(tmp_path / str(version))
+
+    add(1)
+    server = ready(started(tmp_path, poll_seconds=0.05))
+    photos = [encoded("JPEG", (100 + 20 * number, 80), seed=number) for number in range(CLIENTS)]
+    rng = np.random.default_rng(2)
+    matrices = [
+        rng.normal(size=(5 + 40 * number, run.vocabulary.embedding_size)).astype(np.float32)
+        for number in range(CLIENTS)
+    ]
+    stop, memory = threading.Event(), []
+
+    def ask(number: int) -> int:
+        own = {"images": photos[number], "class_embeddings": matrices[number]}
+        with TaggingClient(server.address, retries=0) as client:
+            expected = client.tag(**own)
+            for count in itertools.count(1):
+                np.testing.assert_allclose(client.tag(**own), expected, atol=1e-4)
+                assert len(client.tag_known(photos[number])[0]) in (3, 4)
+                if stop.is_set():
+                    return count
+
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(ask, number) for number in range(CLIENTS)]
+        try:
+            for version in range(2, 2 + RELOADS):
+                add(version)
+                wait_for(lambda version=version: server.versions.current.number == version)
+                memory.append(resident_bytes())
+        finally:
+            stop.set()
+        try:
+            answered = sum(client.result() for client in clients)
+        except TaggingError as error:
+            pytest.fail(f"a request failed during a reload: {error}")
+    server.stop()
+    print(f"{answered} rounds answered, resident MB: {[round(m / 1e6) for m in memory]}")
+    assert answered > RELOADS
+    assert memory[-1] - memory[RELOADS // 4] < 100e6
