@@ -94,7 +94,7 @@ def train(
     with strategy.scope():
         optimizer = make_optimizer(settings, steps_per_epoch)
         optimizer.build(trainee.model.trainable_variables)
-    train_step = _make_train_step(settings, strategy, trainee.model, optimizer)
+    train_step = make_train_step(settings, strategy, trainee.model, optimizer)
     position = Position()
     checkpoints = _checkpoints(folder, trainee.model, optimizer, position)
     _restore(checkpoints, position, folder)
@@ -176,7 +176,8 @@ def make_optimizer(settings: TrainingConfig, steps_per_epoch: int) -> keras.Opti
     return optimizer
 
 
-def _make_train_step(settings: TrainingConfig, strategy, model, optimizer):
+def make_train_step(settings: TrainingConfig, strategy, model, optimizer):
+    """Returns a compiled function of (inputs, labels) that takes a step and gives its loss."""
     mean_of_violations = settings.loss.reduction == "mean_of_violations"
     # A gradient is summed over the replicas: the mean divides by the *global* batch, and what
     # is no sum over images is shared between the replicas.
