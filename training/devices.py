@@ -1,5 +1,8 @@
 """The devices of a run: one, or all of this machine's."""
 
+import contextlib
+
+import keras
 import tensorflow as tf
 
 from biam_tf.errors import UserError
@@ -36,6 +39,17 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
             f"{max(1, round(config.training.batch_size / replicas)) * replicas}"
         )
     return strategy
+
+
+@contextlib.contextmanager
+def computing_in(precision: str):
+    """Builds what is built inside with a Keras dtype policy, and sets the old one again."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _split_cpu(count: int) -> None:

@@ -21,7 +21,7 @@ from training.data.dataset import Split, TaggingDataset
 from training.data.feature_extraction import ensure_features
 from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
-from training.devices import make_strategy
+from training.devices import computing_in, make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
 from training.run_folder import RunFolder, write_json
 from training.scoring import make_scorer, score_examples
@@ -52,12 +52,8 @@ def run(config: RunConfig) -> dict:
     strategy = make_strategy(config)
     dataset = read_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.training.precision)
-    try:
+    with computing_in(config.training.precision):
         sources = _train(config, folder, strategy, dataset, vocabulary)
-    finally:
-        keras.config.set_dtype_policy(policy)
 
     trained = load_run(folder.path)
     split = final_split(dataset)

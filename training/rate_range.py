@@ -1,0 +1,184 @@
+"""The learning-rate range test: rates that rise, a loss that is watched, and a suggestion.
+
+Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (section 3.3): a model is
+trained for a few hundred steps while the learning rate rises from far too small to far too
+large; where the loss falls, the rate is usable.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from biam_tf.progress import progress
+from training.config import TrainingConfig
+from training.plots import COLORS, new_figure, save_figure
+from training.trainer import make_optimizer, make_train_step
+from training.trials import write_csv
+
+SMOOTHING = 0.9  # share of the old average at a step
+DIVERGED = 4.0  # times the lowest smoothed loss
+BELOW_LOWEST = 10.0  # the suggestion is the rate of the lowest smoothed loss divided by this
+RULE = "a tenth of the rate at which the smoothed loss is lowest"
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class ExponentialRise(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises by the same factor at every step.
+
+    Args:
+        first: float, learning rate of step 0.
+        last: float, learning rate of step `steps` - 1.
+        steps: int, at least 2.
+    """
+
+    def __init__(self, first, last, steps):
+        self.first = first
+        self.last = last
+        self.steps = steps
+
+    def __call__(self, step):
+        """Returns the learning rate of `step`, an integer counted from 0, as float32."""
+        share = ops.cast(step, "float32") / (self.steps - 1)
+        return self.first * (self.last / self.first) ** share
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {"first": self.first, "last": self.last, "steps": self.steps}
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """What a test saw, step by step.
+
+    Attributes:
+        rates: learning rates.
+        losses: of the batches.
+        diverged: whether it ended because the loss had grown too large.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    diverged: bool
+
+    def smoothed(self) -> np.ndarray:
+        """Returns the running averages of the losses, (steps,)."""
+        return smooth(self.losses)
+
+
+def smooth(losses: Sequence[float]) -> np.ndarray:
+    """Returns exponential running averages, free of the pull of their start at zero.
+
+    a_t = Σ_i s^(t-i) · loss_i / Σ_i s^(t-i), with s = `SMOOTHING`.
+    """
+    averages, total, weight = [], 0.0, 0.0
+    for loss in losses:
+        total = SMOOTHING * total + loss
+        weight = SMOOTHING * weight + 1.0
+        averages.append(total / weight)
+    return np.array(averages)
+
+
+def suggested_rate(test: RangeTest) -> float | None:
+    """Returns the suggestion of `RULE`; None where the lowest loss is at the first step."""
+    lowest = int(np.argmin(test.smoothed()))
+    return test.rates[lowest] / BELOW_LOWEST if lowest > 0 else None
+
+
+def run_range_test(
+    settings: TrainingConfig,
+    strategy,
+    model: keras.Model,
+    source,
+    labels: np.ndarray,
+    schedule: ExponentialRise,
+) -> RangeTest:
+    """Trains `model` with rising rates, until the last one or until the loss diverges.
+
+    Args:
+        settings: optimizer, loss, batch size and seed, as of a run.
+        strategy: devices; `model` was built in its scope.
+        model: inputs of the training batches to scores over the seen classes.
+        source: a `FeatureSource` or `PhotoSource` of the training examples.
+        labels: (N, S) int8 for the seen classes.
+        schedule: the rates.
+
+    Raises:
+        UserError: there are fewer examples than one batch.
+    """
+    with strategy.scope():
+        optimizer = make_optimizer(settings, steps_per_epoch=schedule.steps)
+        optimizer.learning_rate = schedule
+        optimizer.build(model.trainable_variables)
+    train_step = make_train_step(settings, strategy, model, optimizer)
+
+    def batches(epoch: int):
+        return strategy.experimental_distribute_dataset(
+            source.training_batches(labels, settings.batch_size, settings.seed, epoch)
+        )
+
+    rates, losses, diverged = [], [], False
+    with progress(schedule.steps, "learning rates", "step") as bar:
+        for inputs, batch_labels in _endless(batches, schedule.steps):
+            rate = float(optimizer.learning_rate)
+            loss = float(train_step(inputs, batch_labels))
+            if not np.isfinite(loss):
+                diverged = True
+                break
+            rates.append(rate)
+            losses.append(loss)
+            bar.set_postfix_str(f"rate {rate:.2e}, loss {loss:.4g}", refresh=False)
+            bar.update(1)
+            averages = smooth(losses)
+            if averages[-1] > DIVERGED * averages.min():
+                diverged = True
+                break
+    return RangeTest(tuple(rates), tuple(losses), diverged)
+
+
+def _endless(batches: Callable[[int], Iterator], steps: int) -> Iterator:
+    """Gives `steps` batches, from as many epochs as that takes."""
+    epoch = given = 0
+    while True:
+        for batch in batches(epoch):
+            yield batch
+            given += 1
+            if given == steps:
+                return
+        epoch += 1
+
+
+def write_range_csv(path: pathlib.Path, test: RangeTest) -> None:
+    """Writes step (from 1), learning rate, loss and smoothed loss, a row a step."""
+    columns = (test.rates, test.losses, test.smoothed())
+    rows = [
+        [step, *(f"{value:.6g}" for value in values)]
+        for step, values in enumerate(zip(*columns, strict=True), start=1)
+    ]
+    write_csv(path, ["step", "learning_rate", "loss", "smoothed_loss"], rows)
+
+
+def draw_range_plot(path: pathlib.Path, test: RangeTest, suggestion: float | None) -> None:
+    """Draws loss against learning rate, and where the suggestion lies."""
+    figure, axes = new_figure()
+    axes.plot(test.rates, test.losses, color=COLORS[0], alpha=0.25, lw=1, label="loss of a batch")
+    averages = test.smoothed()
+    axes.plot(test.rates, averages, color=COLORS[0], lw=2, label="smoothed loss")
+    lowest = int(np.argmin(averages))
+    axes.plot(test.rates[lowest], averages[lowest], "o", color=COLORS[1], label="lowest")
+    if suggestion is not None:
+        axes.axvline(
+            suggestion, color=COLORS[2], ls="--", label=f"suggestion {suggestion:.1e} (a tenth)"
+        )
+    axes.set_xscale("log")
+    # One wild batch at the end must not flatten the rest.
+    axes.set_ylim(
+        0.9 * min(*test.losses, *averages), 1.1 * max(np.percentile(test.losses, 95), 1e-9)
+    )
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.legend(frameon=False)
+    save_figure(figure, path)
