@@ -15,6 +15,7 @@ from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
+from training.cluster import read_tf_config
 from training.config import RunConfig
 from training.data.dataset import TaggingDataset
 from training.data.feature_extraction import ensure_features
@@ -22,12 +23,13 @@ from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.devices import make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json
+from training.run_folder import RunFolder, write_json, writing_to
 from training.scoring import make_scorer, score_examples
 from training.trainer import Trainee, train
+from training.workers import Workers
 
 
-def run(config: RunConfig) -> dict:
+def run(config: RunConfig) -> dict | None:
     """Trains and evaluates what `config` describes, or what is left of it to do.
 
     Args:
@@ -35,28 +37,41 @@ def run(config: RunConfig) -> dict:
 
     Returns:
         The metrics on the test split (without one, on the validation split), as written to
-        `metrics.json`.
+        `metrics.json`; None in a worker that is not the chief.
 
     Raises:
         UserError: a setting, the data or the run's folder cannot be used as it is.
+        WorkerLost: another worker of the run is gone.
     """
     started = time.perf_counter()
     folder = RunFolder(pathlib.Path(config.output))
-    folder.check_free_for(config)
+    if config.strategy != "multi_worker" or read_tf_config().is_chief:
+        folder.check_free_for(config)
     if folder.metrics.exists():
         metrics = json.loads(folder.metrics.read_text())
         print(f"{folder.path} is complete already:\n\n{format_table(metrics)}")
         return metrics
 
     strategy = make_strategy(config)
+    workers = Workers(strategy)
+    with workers.loss_of_one_ends_all():
+        metrics = _train_and_evaluate(config, folder, strategy, workers, started)
+        # The others stay until all is written: a scheduler takes their end for that of the job.
+        workers.wait_for_chief()
+    return metrics
+
+
+def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | None:
     dataset = _load_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.training.precision)
     try:
-        sources = _train(config, folder, strategy, dataset, vocabulary)
+        sources = _train(config, folder, strategy, workers, dataset, vocabulary)
     finally:
         keras.config.set_dtype_policy(policy)
+    if not workers.is_chief:
+        return None
 
     trained = load_run(folder.path)
     split = _final_split(dataset)
@@ -111,7 +126,7 @@ def _load_dataset(config: RunConfig) -> TaggingDataset:
     return dataset
 
 
-def _train(config, folder, strategy, dataset, vocabulary) -> dict:
+def _train(config, folder, strategy, workers, dataset, vocabulary) -> dict:
     """Trains to the end; returns the sources of the splits, for evaluation."""
     keras.utils.set_random_seed(config.training.seed)
     with strategy.scope():
@@ -133,18 +148,27 @@ def _train(config, folder, strategy, dataset, vocabulary) -> dict:
     train_split = _labeled_by_seen(dataset)
     make_source = _source_maker(config, folder, dataset, backbone)
     train_source = make_source(train_split.images)
-    sources = {name: make_source(dataset.split(name).images) for name in _evaluated(dataset)}
+    evaluated = _evaluated(dataset) if workers.is_chief else []
+    sources = {name: make_source(dataset.split(name).images) for name in evaluated}
     validate = None
     if "val" in dataset.splits:
-        validate = _validation(config, dataset, vocabulary, scored, sources["val"])
+        validate = _validation(config, dataset, vocabulary, scored, sources.get("val"))
+    elif config.training.patience is not None:
+        raise UserError(
+            f"training.patience: {config.training.patience}: there is no photo of split val to "
+            "tell a better epoch by; set training.patience: null"
+        )
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
     labels = train_split.labels[:, dataset.seen]
     # Only now, with everything known to fit, is the folder taken.
-    folder.claim(config)
-    vocabulary.save(folder.vocabulary)
-    folder.write_backbone_identity(config.backbone, backbone)
-    train(config, folder, strategy, Trainee(model, saved), train_source, labels, validate)
+    if workers.is_chief:
+        folder.claim(config)
+        with writing_to(folder.vocabulary):
+            vocabulary.save(folder.vocabulary)
+        folder.write_backbone_identity(config.backbone, backbone)
+    trainee = Trainee(model, saved, backbone if config.backbone.trainable else None)
+    train(config, folder, strategy, trainee, train_source, labels, validate)
     return sources
 
 

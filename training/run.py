@@ -17,6 +17,13 @@ resumes a run that was stopped; a run that is complete prints its figures again.
 """
 
 EXAMPLES = """\
+exit status:
+  0    the run is complete
+  2    a setting, the data or the disk is not as it must be: see the message
+  69   another worker of the run is gone     } the same command
+  75   stopped by SIGTERM, work saved        } goes on where it
+  130  stopped by Ctrl-C, work saved         } was stopped
+
 examples:
   python -m training.run
   python -m training.run --config configs/corel5k.yaml \\
@@ -44,9 +51,12 @@ def _command(arguments: argparse.Namespace) -> None:
 
     config = load_config(arguments.config, arguments.set)
 
-    from training.pipeline import run
+    from training.stopping import terminating_cleanly
 
-    run(config)
+    with terminating_cleanly():
+        from training.pipeline import run
+
+        run(config)
 
 
 if __name__ == "__main__":
