@@ -99,7 +99,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from training.config import TrainingConfig
     from training.machine import peak_memory
     from training.scoring import make_scorer
-    from training.trainer import make_optimizer, make_train_step
+    from training.train_step import TrainStep
 
     if arguments.part == "start":
         print(peak_memory())
@@ -122,13 +122,11 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         model = bind_vocabulary(head, embeddings)
         settings, strategy = TrainingConfig(batch_size=batch), tf.distribute.get_strategy()
-        optimizer = make_optimizer(settings, arguments.steps)
-        optimizer.build(model.trainable_variables)
-        train_step = make_train_step(settings, strategy, model, optimizer)
+        train_step = TrainStep(settings, strategy, model, arguments.steps)
         for _ in range(arguments.steps):
             labels = np.full((batch, classes), -1, np.int8)
             np.put_along_axis(labels, rng.integers(0, classes, (batch, POSITIVES)), 1, axis=1)
-            train_step(features(), tf.constant(labels))
+            train_step(iter([(features(), tf.constant(labels))]), stop=False)
     print(peak_memory())
 
 

@@ -27,7 +27,7 @@ from training.machine import (
     same_disk,
     total_memory,
 )
-from training.pipeline import build_models, check_selectable, class_vocabulary, read_dataset
+from training.pipeline import build_models, check_selectable, class_vocabulary, open_dataset
 from training.run_folder import RunFolder
 from training.scoring import make_scorer, score_examples
 from training.trainer import train
@@ -55,7 +55,7 @@ def dry_run(config: RunConfig) -> bool:
     folder = RunFolder(pathlib.Path(config.output))
     folder.check_free_for(config)
     strategy = make_strategy(config)
-    dataset = read_dataset(config)
+    dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     if "val" in dataset.splits:
         check_selectable(config, dataset)
@@ -88,7 +88,7 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
     place = RunFolder(sample.aside / "run")
     small_config = dataclasses.replace(
         config,
-        training=dataclasses.replace(config.training, epochs=EPOCHS),
+        training=dataclasses.replace(config.training, epochs=EPOCHS, patience=None),
         output=str(place.path),
     )
     place.claim(small_config)
@@ -122,16 +122,15 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
     finish = time.perf_counter() - begun - score_photo * len(test_source)
     validation_metrics, _ = _time_metrics(dataset, "val", vocabulary)
     test_metrics, score_bytes = _time_metrics(dataset, sample.final, vocabulary)
-    checkpoints = [p.stat().st_size for p in place.checkpoints.glob("*.data-*")]
+    checkpoint = max(_bytes_below(folder) for folder in place.checkpoints.iterdir())
     sizes = Sizes(
         dry_run_peak=peak_memory(),
         sample=sample.held_bytes,
         photo=sample.photo_bytes,
         score_rows=score_bytes,
         store_photo=math.ceil(sample.store_photo),
-        checkpoint=max(checkpoints),
-        run_folder=sum(p.stat().st_size for p in place.path.rglob("*") if p.is_file())
-        - sum(checkpoints),
+        checkpoint=checkpoint,
+        run_folder=_bytes_below(place.path) - _bytes_below(place.checkpoints),
     )
     costs = Costs(
         setup=setup,
@@ -207,6 +206,10 @@ def _time_metrics(dataset: TaggingDataset, split: str, vocabulary) -> tuple[floa
     seconds = (time.perf_counter() - begun) * len(labels) / rows
     # Scores of the batches, the same in one array, and a part's columns of it.
     return seconds, 3 * (len(labels) - rows) * labels.shape[1] * scores.itemsize
+
+
+def _bytes_below(folder: pathlib.Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ class Sample:
     @property
     def store(self) -> pathlib.Path:
         """Where the run's feature store is or will be."""
-        return feature_location(self.config, self.folder, self.dataset, self.models.backbone)
+        return feature_location(self.config, self.folder.path, self.dataset, self.models.backbone)
 
     def _photos(self, images):
         side = self.models.backbone.input_shape[1]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from training.trainer import CHECKPOINTS_KEPT
+from training import checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Sizes:
         photo: one photo's features or pixels in memory.
         score_rows: what scores and figures of all test photos take beyond the dry run's.
         store_photo: one photo's features on the disk.
-        checkpoint: one checkpoint.
+        checkpoint: one checkpoint, copies of the models included.
         run_folder: the sample's run folder without its checkpoints.
     """
 
@@ -127,7 +127,7 @@ def estimate_disk(work: Workload, sizes: Sizes) -> tuple[int, int]:
     A checkpoint is written before the oldest one goes.
     """
     store = work.photos_to_extract * sizes.store_photo
-    return store, sizes.run_folder + (CHECKPOINTS_KEPT + 1) * sizes.checkpoint
+    return store, sizes.run_folder + (checkpoints.KEPT + 1) * sizes.checkpoint
 
 
 def duration(seconds: float) -> str:

@@ -111,22 +111,21 @@ def _test(config, schedule):
         build_models,
         class_vocabulary,
         labeled_by_seen,
-        read_dataset,
+        open_dataset,
         source_maker,
     )
     from training.rate_range import run_range_test
     from training.run_folder import RunFolder
 
     strategy = make_strategy(config)
-    dataset = read_dataset(config)
+    dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
         models = build_models(config, strategy, vocabulary)
-        split = labeled_by_seen(dataset)
-        folder = RunFolder(pathlib.Path(config.output))
-        source = source_maker(config, folder, dataset, models.backbone)(split.images)
+        split, folder = labeled_by_seen(dataset), RunFolder(pathlib.Path(config.output))
+        source = source_maker(config, folder.path, dataset, models.backbone)(split.images)
         labels = split.labels[:, dataset.seen]
-        return run_range_test(config.training, strategy, models.trained, source, labels, schedule)
+        return run_range_test(config, strategy, models.trainee(folder), source, labels, schedule)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
+from training.cluster import read_tf_config
 from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.feature_extraction import ensure_features
@@ -23,12 +24,13 @@ from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.devices import computing_in, make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json
+from training.run_folder import RunFolder, write_json, writing_to
 from training.scoring import make_scorer, score_examples
 from training.trainer import Trainee, train
+from training.workers import Workers
 
 
-def run(config: RunConfig) -> dict:
+def run(config: RunConfig) -> dict | None:
     """Trains and evaluates what `config` describes, or what is left of it to do.
 
     Args:
@@ -36,24 +38,37 @@ def run(config: RunConfig) -> dict:
 
     Returns:
         The metrics on the test split (without one, on the validation split), as written to
-        `metrics.json`.
+        `metrics.json`; None in a worker that is not the chief.
 
     Raises:
         UserError: a setting, the data or the run's folder cannot be used as it is.
+        WorkerLost: another worker of the run is gone.
     """
     started = time.perf_counter()
     folder = RunFolder(pathlib.Path(config.output))
-    folder.check_free_for(config)
+    if config.strategy != "multi_worker" or read_tf_config().is_chief:
+        folder.check_free_for(config)
     if folder.metrics.exists():
         metrics = json.loads(folder.metrics.read_text())
         print(f"{folder.path} is complete already:\n\n{format_table(metrics)}")
         return metrics
 
     strategy = make_strategy(config)
-    dataset = read_dataset(config)
+    workers = Workers(strategy)
+    with workers.loss_of_one_ends_all():
+        metrics = _train_and_evaluate(config, folder, strategy, workers, started)
+        # The others stay until all is written: a scheduler takes their end for that of the job.
+        workers.wait_for_chief()
+    return metrics
+
+
+def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | None:
+    dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
-        sources = _train(config, folder, strategy, dataset, vocabulary)
+        sources = _train(config, folder, strategy, workers, dataset, vocabulary)
+    if not workers.is_chief:
+        return None
 
     trained = load_run(folder.path)
     split = final_split(dataset)
@@ -88,7 +103,7 @@ def class_vocabulary(config: RunConfig, dataset: TaggingDataset) -> Vocabulary:
     return Vocabulary.from_file(path, dataset.names, dataset.groups)
 
 
-def read_dataset(config: RunConfig) -> TaggingDataset:
+def open_dataset(config: RunConfig) -> TaggingDataset:
     """Returns the data set of a configuration and says what is in it.
 
     Raises:
@@ -132,9 +147,9 @@ class Models:
     def trainee(self, folder: RunFolder) -> Trainee:
         """Returns what is trained, and which of it is kept where in a run's folder."""
         saved = {folder.model: self.head}
-        if self.scored is not self.head:  # photos come in: the backbone is trained with it
-            saved[folder.backbone] = self.backbone
-        return Trainee(self.trained, saved)
+        if self.scored is self.head:  # features come in
+            return Trainee(self.trained, saved)
+        return Trainee(self.trained, {**saved, folder.backbone: self.backbone}, self.backbone)
 
 
 def build_models(
@@ -160,23 +175,31 @@ def build_models(
         return Models(backbone, head, build_tagger(backbone, bound), build_tagger(backbone, head))
 
 
-def _train(config, folder, strategy, dataset, vocabulary) -> dict:
+def _train(config, folder, strategy, workers, dataset, vocabulary) -> dict:
     """Trains to the end; returns the sources of the splits, for evaluation."""
     models = build_models(config, strategy, vocabulary)
     train_split = labeled_by_seen(dataset)
-    make_source = source_maker(config, folder, dataset, models.backbone)
+    make_source = source_maker(config, folder.path, dataset, models.backbone)
     train_source = make_source(train_split.images)
-    sources = {name: make_source(dataset.split(name).images) for name in _evaluated(dataset)}
+    evaluated = _evaluated(dataset) if workers.is_chief else []
+    sources = {name: make_source(dataset.split(name).images) for name in evaluated}
     validate = None
     if "val" in dataset.splits:
-        validate = _validation(config, dataset, vocabulary, models.scored, sources["val"])
+        validate = _validation(config, dataset, vocabulary, models.scored, sources.get("val"))
+    elif config.training.patience is not None:
+        raise UserError(
+            f"training.patience: {config.training.patience}: there is no photo of split val to "
+            "tell a better epoch by; set training.patience: null"
+        )
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
     labels = train_split.labels[:, dataset.seen]
     # Only now, with everything known to fit, is the folder taken.
-    folder.claim(config)
-    vocabulary.save(folder.vocabulary)
-    folder.write_backbone_identity(config.backbone, models.backbone)
+    if workers.is_chief:
+        folder.claim(config)
+        with writing_to(folder.vocabulary):
+            vocabulary.save(folder.vocabulary)
+        folder.write_backbone_identity(config.backbone, models.backbone)
     train(config, folder, strategy, models.trainee(folder), train_source, labels, validate)
     return sources
 
@@ -210,7 +233,7 @@ def labeled_by_seen(dataset: TaggingDataset) -> Split:
     )
 
 
-def source_maker(config, folder, dataset, backbone):
+def source_maker(config, run, dataset, backbone):
     """Returns a function of image names to examples: photos, or their stored features."""
     if config.backbone.trainable:
         size = backbone.input_shape[1]
@@ -218,15 +241,15 @@ def source_maker(config, folder, dataset, backbone):
             dataset.directory, images, size, config.data.cache, progress=progress
         )
     store = ensure_features(
-        config, dataset, backbone, feature_location(config, folder, dataset, backbone)
+        config, dataset, backbone, feature_location(config, run, dataset, backbone)
     )
     return lambda images: FeatureSource(store, images, config.data.cache)
 
 
-def feature_location(config, folder, dataset, backbone) -> pathlib.Path:
+def feature_location(config, run, dataset, backbone) -> pathlib.Path:
     """Returns the folder of a run's feature store: the configured one, or one beside the run."""
     name = f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}"
-    return pathlib.Path(config.data.feature_store or folder.path.parent / "features" / name)
+    return pathlib.Path(config.data.feature_store or run.parent / "features" / name)
 
 
 def check_selectable(config: RunConfig, dataset: TaggingDataset) -> None:

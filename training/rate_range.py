@@ -6,17 +6,19 @@ large; where the loss falls, the rate is usable.
 """
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from biam_tf.progress import progress
-from training.config import TrainingConfig
+from training.config import RunConfig
 from training.plots import COLORS, new_figure, save_figure
-from training.trainer import make_optimizer, make_train_step
+from training.train_step import TrainStep
+from training.trainer import Trainee
 from training.trials import write_csv
 
 SMOOTHING = 0.9  # share of the old average at a step
@@ -89,19 +91,19 @@ def suggested_rate(test: RangeTest) -> float | None:
 
 
 def run_range_test(
-    settings: TrainingConfig,
+    config: RunConfig,
     strategy,
-    model: keras.Model,
+    trainee: Trainee,
     source,
     labels: np.ndarray,
     schedule: ExponentialRise,
 ) -> RangeTest:
-    """Trains `model` with rising rates, until the last one or until the loss diverges.
+    """Trains with rising rates, until the last one or until the loss diverges.
 
     Args:
-        settings: optimizer, loss, batch size and seed, as of a run.
-        strategy: devices; `model` was built in its scope.
-        model: inputs of the training batches to scores over the seen classes.
+        config: optimizer, loss, batch size and seed, as of a run.
+        strategy: devices; `trainee` was built in its scope.
+        trainee: what is trained.
         source: a `FeatureSource` or `PhotoSource` of the training examples.
         labels: (N, S) int8 for the seen classes.
         schedule: the rates.
@@ -109,46 +111,40 @@ def run_range_test(
     Raises:
         UserError: there are fewer examples than one batch.
     """
-    with strategy.scope():
-        optimizer = make_optimizer(settings, steps_per_epoch=schedule.steps)
-        optimizer.learning_rate = schedule
-        optimizer.build(model.trainable_variables)
-    train_step = make_train_step(settings, strategy, model, optimizer)
-
-    def batches(epoch: int):
-        return strategy.experimental_distribute_dataset(
-            source.training_batches(labels, settings.batch_size, settings.seed, epoch)
-        )
-
+    slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
+    scale = config.backbone.learning_rate_scale
+    train_step = TrainStep(config.training, strategy, trainee.model, schedule.steps, slowed, scale)
+    train_step.optimizer.learning_rate = schedule
+    parts = _endless(lambda epoch: _parts(config, strategy, source, labels, epoch))
     rates, losses, diverged = [], [], False
     with progress(schedule.steps, "learning rates", "step") as bar:
-        for inputs, batch_labels in _endless(batches, schedule.steps):
-            rate = float(optimizer.learning_rate)
-            loss = float(train_step(inputs, batch_labels))
-            if not np.isfinite(loss):
+        while len(rates) < schedule.steps and not diverged:
+            result = train_step(parts, stop=False)
+            if not np.isfinite(result.loss):
                 diverged = True
                 break
-            rates.append(rate)
-            losses.append(loss)
-            bar.set_postfix_str(f"rate {rate:.2e}, loss {loss:.4g}", refresh=False)
-            bar.update(1)
+            rates.append(result.learning_rate)
+            losses.append(result.loss)
             averages = smooth(losses)
-            if averages[-1] > DIVERGED * averages.min():
-                diverged = True
-                break
-    return RangeTest(tuple(rates), tuple(losses), diverged)
+            diverged = averages[-1] > DIVERGED * averages.min()
+            bar.set_postfix_str(
+                f"rate {result.learning_rate:.2e}, loss {result.loss:.4g}", refresh=False
+            )
+            bar.update(1)
+    return RangeTest(tuple(rates), tuple(losses), bool(diverged))
 
 
-def _endless(batches: Callable[[int], Iterator], steps: int) -> Iterator:
-    """Gives `steps` batches, from as many epochs as that takes."""
-    epoch = given = 0
-    while True:
-        for batch in batches(epoch):
-            yield batch
-            given += 1
-            if given == steps:
-                return
-        epoch += 1
+def _parts(config, strategy, source, labels, epoch: int):
+    """An epoch's examples in the parts that a step takes `accumulation_steps` of."""
+    size = config.training.batch_size // config.training.accumulation_steps
+    return strategy.experimental_distribute_dataset(
+        source.training_batches(labels, size, config.training.seed, epoch)
+    )
+
+
+def _endless(epoch_of: Callable[[int], Iterable]) -> Iterator:
+    for epoch in itertools.count():
+        yield from epoch_of(epoch)
 
 
 def write_range_csv(path: pathlib.Path, test: RangeTest) -> None:

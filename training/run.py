@@ -17,6 +17,13 @@ resumes a run that was stopped; a run that is complete prints its figures again.
 """
 
 EXAMPLES = """\
+exit status:
+  0    the run is complete
+  2    a setting, the data or the disk is not as it must be: see the message
+  69   another worker of the run is gone     } the same command
+  75   stopped by SIGTERM, work saved        } goes on where it
+  130  stopped by Ctrl-C, work saved         } was stopped
+
 examples:
   python -m training.run
   python -m training.run --dry-run
@@ -52,6 +59,8 @@ def _command(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.set)
 
+    from training.stopping import terminating_cleanly
+
     if arguments.dry_run:
         require_one_process(config, "a dry run")
 
@@ -59,9 +68,10 @@ def _command(arguments: argparse.Namespace) -> int:
 
         return 0 if dry_run(config) else 1
 
-    from training.pipeline import run
+    with terminating_cleanly():
+        from training.pipeline import run
 
-    run(config)
+        run(config)
     return 0
 
 
