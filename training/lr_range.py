@@ -17,9 +17,12 @@ optimizer, while the learning rate rises by the same factor at every step. Far t
 change nothing, good ones let the loss fall, too large ones let it rise again; the test ends when
 the smoothed loss is four times its lowest value.
 
-The suggestion is a tenth of the rate at which the smoothed loss is lowest: at that lowest point
-training is about to become unstable. It is a place to start a sweep from, not a result. The
-weights are thrown away; --output gets lr_range.csv and lr_range.png (the plot needs matplotlib,
+The suggestion is the rate at which the smoothed loss is lowest: the largest at which this model
+still learned. It is meant as the peak of a schedule with a warm-up and a decay, the default here;
+for a constant rate without a warm-up take a third of it or less. It is a place to start a sweep
+from, not a result.
+
+The weights are thrown away; --output gets lr_range.csv and lr_range.png (the plot needs matplotlib,
 the extra [report]). Stored features are made or used as by a run. The seed is training.seed.
 """
 

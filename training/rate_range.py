@@ -23,8 +23,7 @@ from training.trials import write_csv
 
 SMOOTHING = 0.9  # share of the old average at a step
 DIVERGED = 4.0  # times the lowest smoothed loss
-BELOW_LOWEST = 10.0  # the suggestion is the rate of the lowest smoothed loss divided by this
-RULE = "a tenth of the rate at which the smoothed loss is lowest"
+RULE = "the rate at which the smoothed loss is lowest"
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -87,7 +86,7 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 def suggested_rate(test: RangeTest) -> float | None:
     """Returns the suggestion of `RULE`; None where the lowest loss is at the first step."""
     lowest = int(np.argmin(test.smoothed()))
-    return test.rates[lowest] / BELOW_LOWEST if lowest > 0 else None
+    return test.rates[lowest] if lowest > 0 else None
 
 
 def run_range_test(
@@ -163,12 +162,8 @@ def draw_range_plot(path: pathlib.Path, test: RangeTest, suggestion: float | Non
     axes.plot(test.rates, test.losses, color=COLORS[0], alpha=0.25, lw=1, label="loss of a batch")
     averages = test.smoothed()
     axes.plot(test.rates, averages, color=COLORS[0], lw=2, label="smoothed loss")
-    lowest = int(np.argmin(averages))
-    axes.plot(test.rates[lowest], averages[lowest], "o", color=COLORS[1], label="lowest")
     if suggestion is not None:
-        axes.axvline(
-            suggestion, color=COLORS[2], ls="--", label=f"suggestion {suggestion:.1e} (a tenth)"
-        )
+        axes.axvline(suggestion, color=COLORS[2], ls="--", label=f"lowest at {suggestion:.1e}")
     axes.set_xscale("log")
     # One wild batch at the end must not flatten the rest.
     axes.set_ylim(

@@ -18,7 +18,8 @@ resumes a run that was stopped; a run that is complete prints its figures again.
 
 EXAMPLES = """\
 exit status:
-  0    the run is complete
+  0    the run is complete; with --dry-run: memory and disk suffice
+  1    only with --dry-run: they do not
   2    a setting, the data or the disk is not as it must be: see the message
   69   another worker of the run is gone     } the same command
   75   stopped by SIGTERM, work saved        } goes on where it
