@@ -17,10 +17,10 @@ optimizer, while the learning rate rises by the same factor at every step. Far t
 change nothing, good ones let the loss fall, too large ones let it rise again; the test ends when
 the smoothed loss is four times its lowest value.
 
-The suggestion is the rate at which the smoothed loss is lowest: the largest at which this model
-still learned. It is meant as the peak of a schedule with a warm-up and a decay, the default here;
-for a constant rate without a warm-up take a third of it or less. It is a place to start a sweep
-from, not a result.
+The suggestion is the rate at which the smoothed loss is lowest. It is a cautious place to start
+from: the ranking loss grows with the scale of the scores, also while the ranking still improves,
+and with a warm-up several times that rate may do better. So a sweep over it and 3 and 10 times it
+is printed, too.
 
 The weights are thrown away; --output gets lr_range.csv and lr_range.png (the plot needs matplotlib,
 the extra [report]). Stored features are made or used as by a run. The seed is training.seed.
@@ -104,7 +104,10 @@ def _command(arguments: argparse.Namespace) -> None:
         )
     print(
         f"suggestion: {suggestion:.1e}, {RULE}\n"
-        f"    --set training.optimizer.learning_rate={suggestion:.1e}"
+        f"    --set training.optimizer.learning_rate={suggestion:.1e}\n"
+        "or try some with python -m training.sweep\n"
+        "    --grid training.optimizer.learning_rate="
+        + ",".join(f"{factor * suggestion:.1e}" for factor in (1, 3, 10))
     )
 
 
