@@ -24,6 +24,9 @@ SERVING = [
 # Writes a run as an ONNX file and checks it with the runtime that will run it.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
+# Plots of sweeps and of learning-rate range tests.
+REPORT = ["matplotlib>=3.8"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -46,6 +49,7 @@ setup(
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
         "onnx": ONNX,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, "pytest>=8.0", "ruff>=0.6"],
+        "report": REPORT,
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, *REPORT, "pytest>=8.0", "ruff>=0.6"],
     },
 )

@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from biam_tf.errors import UserError
+from biam_tf.errors import TemporaryFailure, UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -18,8 +18,9 @@ def run_command(
 ) -> int:
     """Parses `argv`, runs `command` and returns the exit status of the process.
 
-    A `UserError` becomes its message on standard error and status 2, Ctrl-C becomes status
-    130. With `--debug` (added here) both show the traceback. Everything else is a bug or a
+    A `UserError` becomes its message on standard error and status 2, a `TemporaryFailure` its
+    message and its own status, Ctrl-C becomes status 130. With `--debug` (added here) they show
+    the traceback. Everything else is a bug or a
     broken machine and keeps its traceback.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -32,6 +33,11 @@ def run_command(
         else:
             print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except TemporaryFailure as error:
+        if arguments.debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_status
     except KeyboardInterrupt:
         if arguments.debug:
             traceback.print_exc()

@@ -12,6 +12,16 @@ class UserError(ValueError):
     """
 
 
+class TemporaryFailure(RuntimeError):
+    """Work that was ended from outside, with nothing wrong in it: the same command goes on.
+
+    Command lines print the message without a traceback and exit with `exit_status`, which no
+    other outcome has, so that a scheduler can tell what to start again.
+    """
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h
+
+
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Returns up to `count` of the `known` names that look most like `name`, best first."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)

@@ -3,8 +3,9 @@
 import argparse
 
 from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
 
-__all__ = ["add_config_arguments", "run_command"]
+__all__ = ["add_config_arguments", "require_one_process", "run_command"]
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,3 +20,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="replace one setting, e.g. training.epochs=5; may be given many times",
     )
+
+
+def require_one_process(config, command: str) -> None:
+    """Raises a UserError where a command that works in one process is given `multi_worker`."""
+    if config.strategy == "multi_worker":
+        raise UserError(
+            f"strategy: multi_worker: {command} works in one process; give it "
+            "--set strategy=mirrored (all devices of this machine) or --set strategy=default"
+        )

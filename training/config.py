@@ -21,6 +21,7 @@ Seed = Annotated[int, Range(at_least=0, below=2**32)]
 Beta = Annotated[float, Range(at_least=0, below=1)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
+Momentum = Annotated[float, Range(above=0, below=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ class BackboneConfig:
             "imagenet", "none" (random), or the path of a file.
         trainable: trained together with the head, or frozen and its features stored.
         batch_size: photos at a time while features are extracted.
+        learning_rate_scale: the learning rate of a trained backbone, as a share of the head's.
     """
 
     name: str = "small"
@@ -62,6 +64,7 @@ class BackboneConfig:
     weights: str | None = "default"
     trainable: bool = True
     batch_size: Count = 32
+    learning_rate_scale: Positive = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +133,37 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained, and by which validation figure the best epoch is chosen."""
+    """How the model is trained, and by which validation figure the best epoch is chosen.
+
+    Attributes:
+        epochs: passes over the training photos, at most.
+        batch_size: photos of one step of the optimizer, over all devices.
+        accumulation_steps: parts that a batch goes through the model in, one after the other,
+            where it does not fit into the memory.
+        seed: of the first weights, the order of the photos, and dropout.
+        precision: of the computation; weights and loss are float32 in any case.
+        clip_norm: the largest global norm of a step's gradient; null: as it comes.
+        ema_momentum: validates and keeps an exponential moving average of the weights; null: the
+            weights themselves.
+        select_on: the validation figure of the best epoch, which is kept.
+        patience: ends training after so many epochs without a better one; null: never.
+        checkpoint_minutes: time between two checkpoints within an epoch; null: none but that at
+            its end.
+    """
 
     epochs: Count = 10
     batch_size: Count = 32
+    accumulation_steps: Count = 1
     seed: Seed = 0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    clip_norm: Positive | None = None
+    ema_momentum: Momentum | None = None
     select_on: Literal["seen_mAP", "zsl_mAP", "gzsl_mAP"] = "seen_mAP"
+    patience: Count | None = None
+    checkpoint_minutes: Positive | None = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +216,11 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     _check_backbone(settings, config)
     _check_data(settings, config)
     _check_training(settings, config.training)
+    if config.strategy == "multi_worker" and config.logical_cpu_devices > 1:
+        settings.fail_combination(
+            ["logical_cpu_devices", "strategy"],
+            "a worker of strategy: multi_worker has one CPU device; start more workers instead",
+        )
     if not config.output.strip():
         settings.fail("output", "expected the path of the run's folder, got an empty text")
     return config
@@ -255,6 +284,12 @@ def _check_backbone(settings: Settings, config: RunConfig) -> None:
             "stored features cannot follow a backbone that is trained; set "
             "backbone.trainable: false, or data.feature_store: null",
         )
+    if backbone.learning_rate_scale != 1 and not backbone.trainable:
+        settings.fail_combination(
+            ["backbone.learning_rate_scale", "backbone.trainable"],
+            "a frozen backbone has no learning rate; set backbone.trainable: true, or "
+            "backbone.learning_rate_scale: 1",
+        )
 
 
 def _check_data(settings: Settings, config: RunConfig) -> None:
@@ -268,6 +303,12 @@ def _check_data(settings: Settings, config: RunConfig) -> None:
 
 def _check_training(settings: Settings, training: TrainingConfig) -> None:
     schedule, optimizer = training.schedule, training.optimizer
+    if training.batch_size % training.accumulation_steps:
+        settings.fail_combination(
+            ["training.accumulation_steps", "training.batch_size"],
+            f"a batch of training.batch_size: {training.batch_size} cannot be split into "
+            f"{training.accumulation_steps} equal parts",
+        )
     if schedule.warmup_epochs > training.epochs:
         settings.fail_combination(
             ["training.schedule.warmup_epochs", "training.epochs"],

@@ -7,6 +7,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from biam_tf.backbones import build_backbone
 from biam_tf.errors import UserError
@@ -15,19 +16,21 @@ from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
+from training.cluster import read_tf_config
 from training.config import RunConfig
-from training.data.dataset import TaggingDataset
+from training.data.dataset import Split, TaggingDataset
 from training.data.feature_extraction import ensure_features
 from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
-from training.devices import make_strategy
+from training.devices import computing_in, make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json
+from training.run_folder import RunFolder, write_json, writing_to
 from training.scoring import make_scorer, score_examples
 from training.trainer import Trainee, train
+from training.workers import Workers
 
 
-def run(config: RunConfig) -> dict:
+def run(config: RunConfig) -> dict | None:
     """Trains and evaluates what `config` describes, or what is left of it to do.
 
     Args:
@@ -35,31 +38,40 @@ def run(config: RunConfig) -> dict:
 
     Returns:
         The metrics on the test split (without one, on the validation split), as written to
-        `metrics.json`.
+        `metrics.json`; None in a worker that is not the chief.
 
     Raises:
         UserError: a setting, the data or the run's folder cannot be used as it is.
+        WorkerLost: another worker of the run is gone.
     """
     started = time.perf_counter()
     folder = RunFolder(pathlib.Path(config.output))
-    folder.check_free_for(config)
+    if config.strategy != "multi_worker" or read_tf_config().is_chief:
+        folder.check_free_for(config)
     if folder.metrics.exists():
         metrics = json.loads(folder.metrics.read_text())
         print(f"{folder.path} is complete already:\n\n{format_table(metrics)}")
         return metrics
 
     strategy = make_strategy(config)
-    dataset = _load_dataset(config)
+    workers = Workers(strategy)
+    with workers.loss_of_one_ends_all():
+        metrics = _train_and_evaluate(config, folder, strategy, workers, started)
+        # The others stay until all is written: a scheduler takes their end for that of the job.
+        workers.wait_for_chief()
+    return metrics
+
+
+def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | None:
+    dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.training.precision)
-    try:
-        sources = _train(config, folder, strategy, dataset, vocabulary)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with computing_in(config.training.precision):
+        sources = _train(config, folder, strategy, workers, dataset, vocabulary)
+    if not workers.is_chief:
+        return None
 
     trained = load_run(folder.path)
-    split = _final_split(dataset)
+    split = final_split(dataset)
     labels = dataset.split(split).labels
     metrics, _ = evaluate_split(
         trained, sources[split], labels, vocabulary, f"evaluating on {split}"
@@ -91,7 +103,12 @@ def class_vocabulary(config: RunConfig, dataset: TaggingDataset) -> Vocabulary:
     return Vocabulary.from_file(path, dataset.names, dataset.groups)
 
 
-def _load_dataset(config: RunConfig) -> TaggingDataset:
+def open_dataset(config: RunConfig) -> TaggingDataset:
+    """Returns the data set of a configuration and says what is in it.
+
+    Raises:
+        UserError: as `load_dataset` does.
+    """
     bars = []
 
     def drawing(done: int, total: int) -> None:
@@ -111,8 +128,38 @@ def _load_dataset(config: RunConfig) -> TaggingDataset:
     return dataset
 
 
-def _train(config, folder, strategy, dataset, vocabulary) -> dict:
-    """Trains to the end; returns the sources of the splits, for evaluation."""
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What a run trains and scores with; the weights are shared.
+
+    Attributes:
+        backbone: photos to features.
+        head: features and class embeddings to scores.
+        trained: inputs of the training batches to scores over the seen classes.
+        scored: the same inputs and any class embeddings to scores.
+    """
+
+    backbone: keras.Model
+    head: keras.Model
+    trained: keras.Model
+    scored: keras.Model
+
+    def trainee(self, folder: RunFolder) -> Trainee:
+        """Returns what is trained, and which of it is kept where in a run's folder."""
+        saved = {folder.model: self.head}
+        if self.scored is self.head:  # features come in
+            return Trainee(self.trained, saved)
+        return Trainee(self.trained, {**saved, folder.backbone: self.backbone}, self.backbone)
+
+
+def build_models(
+    config: RunConfig, strategy: tf.distribute.Strategy, vocabulary: Vocabulary
+) -> Models:
+    """Builds backbone and head for a configuration, with the weights that its seed gives.
+
+    Raises:
+        UserError: the backbone's weights cannot be had, or the head does not fit its regions.
+    """
     keras.utils.set_random_seed(config.training.seed)
     with strategy.scope():
         backbone = build_backbone(
@@ -122,29 +169,38 @@ def _train(config, folder, strategy, dataset, vocabulary) -> dict:
             trainable=config.backbone.trainable,
         )
         head = _build_head(config, backbone, vocabulary)
-        model = bind_vocabulary(head, vocabulary.subset(group="seen").embeddings)
-        saved = {folder.model: head}
-        scored = head
-        if config.backbone.trainable:
-            model = build_tagger(backbone, model)
-            scored = build_tagger(backbone, head)
-            saved[folder.backbone] = backbone
+        bound = bind_vocabulary(head, vocabulary.subset(group="seen").embeddings)
+        if not config.backbone.trainable:
+            return Models(backbone, head, bound, head)
+        return Models(backbone, head, build_tagger(backbone, bound), build_tagger(backbone, head))
 
-    train_split = _labeled_by_seen(dataset)
-    make_source = _source_maker(config, folder, dataset, backbone)
+
+def _train(config, folder, strategy, workers, dataset, vocabulary) -> dict:
+    """Trains to the end; returns the sources of the splits, for evaluation."""
+    models = build_models(config, strategy, vocabulary)
+    train_split = labeled_by_seen(dataset)
+    make_source = source_maker(config, folder.path, dataset, models.backbone)
     train_source = make_source(train_split.images)
-    sources = {name: make_source(dataset.split(name).images) for name in _evaluated(dataset)}
+    evaluated = _evaluated(dataset) if workers.is_chief else []
+    sources = {name: make_source(dataset.split(name).images) for name in evaluated}
     validate = None
     if "val" in dataset.splits:
-        validate = _validation(config, dataset, vocabulary, scored, sources["val"])
+        validate = _validation(config, dataset, vocabulary, models.scored, sources.get("val"))
+    elif config.training.patience is not None:
+        raise UserError(
+            f"training.patience: {config.training.patience}: there is no photo of split val to "
+            "tell a better epoch by; set training.patience: null"
+        )
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
     labels = train_split.labels[:, dataset.seen]
     # Only now, with everything known to fit, is the folder taken.
-    folder.claim(config)
-    vocabulary.save(folder.vocabulary)
-    folder.write_backbone_identity(config.backbone, backbone)
-    train(config, folder, strategy, Trainee(model, saved), train_source, labels, validate)
+    if workers.is_chief:
+        folder.claim(config)
+        with writing_to(folder.vocabulary):
+            vocabulary.save(folder.vocabulary)
+        folder.write_backbone_identity(config.backbone, models.backbone)
+    train(config, folder, strategy, models.trainee(folder), train_source, labels, validate)
     return sources
 
 
@@ -160,8 +216,12 @@ def _build_head(config, backbone, vocabulary) -> keras.Model:
         raise UserError(f"head: {error}") from error
 
 
-def _labeled_by_seen(dataset: TaggingDataset):
-    """The training photos that show a seen class; the others have nothing to rank."""
+def labeled_by_seen(dataset: TaggingDataset) -> Split:
+    """Returns the training photos that show a seen class; the others have nothing to rank.
+
+    Raises:
+        UserError: no training photo shows one.
+    """
     split = dataset.split("train")
     kept = np.flatnonzero((split.labels[:, dataset.seen] > 0).any(axis=1))
     if len(kept) < len(split):
@@ -173,20 +233,34 @@ def _labeled_by_seen(dataset: TaggingDataset):
     )
 
 
-def _source_maker(config, folder, dataset, backbone):
+def source_maker(config, run, dataset, backbone):
     """Returns a function of image names to examples: photos, or their stored features."""
     if config.backbone.trainable:
         size = backbone.input_shape[1]
         return lambda images: PhotoSource(
             dataset.directory, images, size, config.data.cache, progress=progress
         )
-    location = (
-        folder.path.parent
-        / "features"
-        / (f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}")
+    store = ensure_features(
+        config, dataset, backbone, feature_location(config, run, dataset, backbone)
     )
-    store = ensure_features(config, dataset, backbone, location)
     return lambda images: FeatureSource(store, images, config.data.cache)
+
+
+def feature_location(config, run, dataset, backbone) -> pathlib.Path:
+    """Returns the folder of a run's feature store: the configured one, or one beside the run."""
+    name = f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}"
+    return pathlib.Path(config.data.feature_store or run.parent / "features" / name)
+
+
+def check_selectable(config: RunConfig, dataset: TaggingDataset) -> None:
+    """Raises the UserError for a validation split that cannot tell which epoch is best."""
+    part = config.training.select_on.removesuffix("_mAP")
+    shown = {"seen": dataset.seen, "zsl": dataset.unseen, "gzsl": slice(None)}[part]
+    if not (dataset.split("val").labels[:, shown] > 0).any():
+        raise UserError(
+            f"training.select_on: {config.training.select_on}: no validation photo shows such a "
+            "class; choose seen_mAP"
+        )
 
 
 def _validation(config, dataset, vocabulary, model, source):
@@ -202,23 +276,18 @@ def _validation(config, dataset, vocabulary, model, source):
         scores = score_examples(scorer, batches, vocabulary.embeddings)
         return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups)
 
-    part = config.training.select_on.removesuffix("_mAP")
-    shown = {"seen": dataset.seen, "zsl": dataset.unseen, "gzsl": slice(None)}[part]
-    if not (labels[:, shown] > 0).any():
-        raise UserError(
-            f"training.select_on: {config.training.select_on}: no validation photo shows such a "
-            "class; choose seen_mAP"
-        )
+    check_selectable(config, dataset)
     return validate
 
 
-def _final_split(dataset: TaggingDataset) -> str:
+def final_split(dataset: TaggingDataset) -> str:
+    """Returns the name of the split that a run is evaluated on in the end."""
     return "test" if "test" in dataset.splits else "val" if "val" in dataset.splits else "train"
 
 
 def _evaluated(dataset: TaggingDataset) -> list[str]:
     """Names of the splits whose examples are scored during or after training."""
-    return sorted({_final_split(dataset), *({"val"} & dataset.splits.keys())})
+    return sorted({final_split(dataset), *({"val"} & dataset.splits.keys())})
 
 
 def _sheet_title(config: RunConfig) -> str:

@@ -6,7 +6,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-from training.cli import add_config_arguments, run_command
+from training.cli import add_config_arguments, require_one_process, run_command
 
 DESCRIPTION = """\
 Trains a zero-shot tagger and evaluates it on classes it never saw.
@@ -17,8 +17,17 @@ resumes a run that was stopped; a run that is complete prints its figures again.
 """
 
 EXAMPLES = """\
+exit status:
+  0    the run is complete; with --dry-run: memory and disk suffice
+  1    only with --dry-run: they do not
+  2    a setting, the data or the disk is not as it must be: see the message
+  69   another worker of the run is gone     } the same command
+  75   stopped by SIGTERM, work saved        } goes on where it
+  130  stopped by Ctrl-C, work saved         } was stopped
+
 examples:
   python -m training.run
+  python -m training.run --dry-run
   python -m training.run --config configs/corel5k.yaml \\
       --set data.directory=my-photos --set vocabulary.word_vectors=glove.6B.300d.txt
   python -m training.run --config configs/corel5k.yaml \\
@@ -34,19 +43,37 @@ def main(argv=None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, train a few steps and evaluate on a few photos in a temporary "
+        "folder, and print time, memory and disk of the whole run; exit status 1 where they do "
+        "not suffice",
+    )
     add_config_arguments(parser)
     return run_command(parser, _command, argv)
 
 
-def _command(arguments: argparse.Namespace) -> None:
+def _command(arguments: argparse.Namespace) -> int:
     # Imported here, so that --help and a wrong setting answer at once, without TensorFlow.
     from training.config import load_config
 
     config = load_config(arguments.config, arguments.set)
 
-    from training.pipeline import run
+    from training.stopping import terminating_cleanly
 
-    run(config)
+    if arguments.dry_run:
+        require_one_process(config, "a dry run")
+
+        from training.dry_run import dry_run
+
+        return 0 if dry_run(config) else 1
+
+    with terminating_cleanly():
+        from training.pipeline import run
+
+        run(config)
+    return 0
 
 
 if __name__ == "__main__":

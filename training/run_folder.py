@@ -1,19 +1,27 @@
 """A run's folder as training writes it: when it may be taken, and files written whole."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from biam_tf.errors import UserError
 from biam_tf.runs import RunPaths
 from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
 
 # Settings that say where or how fast, not what: a run may go on with other ones.
-FREE_TO_CHANGE = ("output", "data.feature_store", "backbone.batch_size")
+FREE_TO_CHANGE = (
+    "output",
+    "data.feature_store",
+    "backbone.batch_size",
+    "training.checkpoint_minutes",
+)
 
 
 class RunFolder(RunPaths):
@@ -43,7 +51,8 @@ class RunFolder(RunPaths):
         """Makes the folder this run's: writes its configuration, unless it is there already."""
         self.check_free_for(config)
         if not self.config.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
+            with writing_to(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config_to_yaml(config))
 
     def write_backbone_identity(self, config: BackboneConfig, backbone: keras.Model) -> None:
@@ -61,11 +70,37 @@ class RunFolder(RunPaths):
         )
 
 
+@contextlib.contextmanager
+def writing_to(path: pathlib.Path) -> Iterator[None]:
+    """Turns a full disk or a folder that is closed to us into one message.
+
+    Raises:
+        UserError: something below `path` could not be written.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
+        raise UserError(
+            f"{path}: cannot be written ({reason or error}). What was complete before is as it "
+            "was: make room or the folder writable, and the same command goes on from there"
+        ) from error
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with writing_to(path):
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Adds a line to a text file and waits until it is on the disk."""
+    with writing_to(path), path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -76,8 +111,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def save_model(path: pathlib.Path, model: keras.Model) -> None:
     """Saves a model in Keras format, whole or not at all."""
     aside = path.with_name(f".partial-{path.name}")
-    model.save(aside)
-    os.replace(aside, path)
+    with writing_to(path):
+        model.save(aside)
+        os.replace(aside, path)
 
 
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -1,27 +1,20 @@
 """Several systems on one footing: the same settings, several seeds, one table."""
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import keras
-import numpy as np
-
 from biam_tf.models.presets import ABLATIONS, PRESETS
-from training.config import load_config
-from training.pipeline import run
 from training.run_folder import write_text
-
-# Column of the table, and where metrics.json has it.
-FIGURES = {
-    "ZSL mAP": ("zsl", "mAP"),
-    "ZSL F1@3": ("zsl", "F1@3", "f1"),
-    "ZSL F1@5": ("zsl", "F1@5", "f1"),
-    "GZSL mAP": ("gzsl", "mAP"),
-    "GZSL F1@3": ("gzsl", "F1@3", "f1"),
-    "GZSL F1@5": ("gzsl", "F1@5", "f1"),
-}
+from training.trials import (
+    FIGURES,
+    Comparison,
+    Trial,
+    markdown_table,
+    mean_and_spread,
+    run_trials,
+    write_csv,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +23,12 @@ class Row:
 
     Attributes:
         system: its name in the table.
+        seeds: of its trainings.
         values: for each column of `FIGURES`, per cent, one for each seed.
     """
 
     system: str
+    seeds: Sequence[int]
     values: Mapping[str, Sequence[float]]
 
 
@@ -61,35 +56,32 @@ def run_systems(
     output: pathlib.Path,
     seeds: int,
 ) -> list[Row]:
-    """Trains and evaluates each system with the seeds 0 to `seeds` - 1, or reads what is done.
+    """Trains and evaluates each system with several seeds, or reads what is done.
 
     Args:
         systems: changes to the `head` section, by the system's name.
         config: YAML file that all share, or `None`.
         settings: `key=value` overrides that all share.
         output: each run gets a folder below it.
-        seeds: trainings of each system.
+        seeds: trainings of each system, with the configured seed and those after it.
 
     Raises:
         UserError: a setting or the data cannot be used.
     """
-    rows = []
-    for number, (system, changes) in enumerate(systems.items(), start=1):
-        values = {name: [] for name in FIGURES}
-        for seed in range(seeds):
-            print(f"=== {number}/{len(systems)} {system}, seed {seed}", flush=True)
-            own = [f"head.{key}={value}" for key, value in changes.items()]
-            folder = output / f"{_slug(system)}-{seed}"
-            own += [f"training.seed={seed}", f"output={folder}"]
-            metrics = run(load_config(config, [*settings, *own]))
-            keras.backend.clear_session()
-            for name, keys in FIGURES.items():
-                figure = metrics
-                for key in keys:
-                    figure = None if figure is None else figure[key]
-                values[name].append(float("nan") if figure is None else 100 * figure)
-        rows.append(Row(system, values))
-    return rows
+    trials = [
+        Trial(system, _slug(system), tuple(f"head.{key}={value}" for key, value in changes.items()))
+        for system, changes in systems.items()
+    ]
+    comparison = Comparison(config, tuple(settings), output, seeds)
+    outcomes = run_trials(trials, comparison)
+    return [
+        Row(
+            trial.name,
+            comparison.seed_numbers(),
+            {name: [o.test[name] for o in outcomes if o.trial == trial] for name in FIGURES},
+        )
+        for trial in trials
+    ]
 
 
 def write_table(rows: Sequence[Row], output: pathlib.Path) -> str:
@@ -97,25 +89,21 @@ def write_table(rows: Sequence[Row], output: pathlib.Path) -> str:
 
     The standard deviation is that of the seeds, with n - 1; one seed has none.
     """
-    header = f"| per cent | {' | '.join(FIGURES)} |\n|---|{'---|' * len(FIGURES)}\n"
-    lines = []
-    for row in rows:
-        cells = []
-        for values in row.values.values():
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}")
-        lines.append(f"| {row.system} | {' | '.join(cells)} |\n")
-    text = header + "".join(lines)
+    text = markdown_table(
+        ["per cent", *FIGURES],
+        [[row.system, *map(mean_and_spread, row.values.values())] for row in rows],
+    )
+    output.mkdir(parents=True, exist_ok=True)
     write_text(output / "table.md", text)
-
-    aside = output / ".table.csv.partial"
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["system", "seed", *FIGURES])
-        for row in rows:
-            for seed, figures in enumerate(zip(*row.values.values(), strict=True)):
-                writer.writerow([row.system, seed, *(f"{figure:.3f}" for figure in figures)])
-    aside.replace(output / "table.csv")
+    write_csv(
+        output / "table.csv",
+        ["system", "seed", *FIGURES],
+        [
+            [row.system, seed, *figures]
+            for row in rows
+            for seed, *figures in zip(row.seeds, *row.values.values(), strict=True)
+        ],
+    )
     return text
 
 

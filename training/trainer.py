@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-import signal
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,15 +11,18 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from biam_tf.errors import UserError
-from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.progress import progress
+from training.checkpoints import Checkpoints
 from training.config import RunConfig, TrainingConfig
-from training.run_folder import RunFolder, save_model, write_text
-from training.schedules import WarmupThenDecay
+from training.run_folder import RunFolder, append_line, save_model, write_text
+from training.stopping import stopping_between_steps
+from training.train_step import TrainStep
+from training.workers import Workers
 
-CHECKPOINTS_KEPT = 2
+NOTABLE_WAIT = 0.05  # of an epoch's time: more than this, waiting for data is worth a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,12 @@ class Trainee:
     Attributes:
         model: inputs of the training batches to scores over the seen classes.
         saved: models to keep from the best epoch, by the path they are kept under.
+        backbone: the part of `model` that `backbone.learning_rate_scale` is for, if trained.
     """
 
     model: keras.Model
     saved: dict
+    backbone: keras.Model | None = None
 
 
 class Observer(Protocol):
@@ -55,9 +60,9 @@ class Position:
         self.best_value = tf.Variable(-np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(-1, dtype=tf.int64)
 
-    def variables(self) -> dict[str, tf.Variable]:
-        """Returns the variables by name."""
-        return dict(vars(self))
+    def variables(self) -> list[tf.Variable]:
+        """Returns the variables, always in the same order."""
+        return list(vars(self).values())
 
 
 def train(
@@ -72,8 +77,10 @@ def train(
 ) -> None:
     """Trains to the last epoch, from wherever an earlier call with the same settings stopped.
 
-    After every epoch the best models so far and a checkpoint lie in the run's folder. Ctrl-C
-    and SIGTERM finish the step under way, write a checkpoint and raise `KeyboardInterrupt`.
+    After every epoch the best models so far and a checkpoint lie in the run's folder; within a
+    long epoch there are more checkpoints. Ctrl-C and SIGTERM finish the step under way and write
+    one. Where there are several processes, all of them call this; `validate` and `observers` are
+    called by the chief alone, which alone reads and writes the folder, while the others wait.
 
     Args:
         config: settings of the run.
@@ -87,202 +94,203 @@ def train(
         observers: are told of every step and epoch.
 
     Raises:
-        UserError: there are fewer examples than one batch, or the loss is no longer finite.
+        UserError: there are fewer examples than one batch, the loss is no longer finite, or the
+            folder cannot be written.
+        KeyboardInterrupt: Ctrl-C.
+        Terminated: SIGTERM, to this or another process of the run.
     """
     settings = config.training
+    workers = Workers(strategy)
     steps_per_epoch = len(source) // settings.batch_size
-    with strategy.scope():
-        optimizer = make_optimizer(settings, steps_per_epoch)
-        optimizer.build(trainee.model.trainable_variables)
-    train_step = _make_train_step(settings, strategy, trainee.model, optimizer)
+    slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
+    train_step = TrainStep(
+        settings,
+        strategy,
+        trainee.model,
+        steps_per_epoch,
+        slowed,
+        config.backbone.learning_rate_scale,
+    )
     position = Position()
-    checkpoints = _checkpoints(folder, trainee.model, optimizer, position)
-    _restore(checkpoints, position, folder)
+    variables = [v.value for v in trainee.model.variables]  # with those of the random generators
+    variables += [*train_step.variables, *position.variables()]
+    checkpoints = Checkpoints(folder.checkpoints, variables, list(trainee.saved))
+    if workers.is_chief and checkpoints.restore():
+        _resume(folder, position)
+    workers.copy_from_chief(variables)
 
-    with stopping_between_steps() as stop_requested:
-        while position.epoch < settings.epochs:
+    with stopping_between_steps() as stop_request:
+        saved_at = time.monotonic()
+        while not _has_ended(position, settings):
             epoch, first_step = int(position.epoch), int(position.step)
             started = time.perf_counter()
-            batches = strategy.experimental_distribute_dataset(
-                source.training_batches(
-                    labels, settings.batch_size, settings.seed, epoch, skip_batches=first_step
-                )
-            )
-            with progress(
+            parts = _parts_of_batches(source, labels, settings, strategy, epoch, first_step)
+            bar = progress if workers.is_chief else _no_progress
+            with bar(
                 steps_per_epoch, f"epoch {epoch + 1}/{settings.epochs}", "step", first_step
             ) as bar:
-                for inputs, batch_labels in batches:
-                    loss = float(train_step(inputs, batch_labels))
-                    if not np.isfinite(loss):
-                        raise UserError(
-                            f"the loss is {loss} at step {int(position.step) + 1} of epoch "
-                            f"{epoch + 1}; try a lower training.optimizer.learning_rate (now "
-                            f"{settings.optimizer.learning_rate:g})"
-                        )
-                    position.step.assign_add(1)
-                    position.loss_sum.assign_add(loss)
-                    values = {"loss": loss, "learning_rate": float(optimizer.learning_rate)}
+                for step in range(first_step + 1, steps_per_epoch + 1):
+                    result = train_step(parts, bool(stop_request))
+                    _check_finite(result.loss, settings, epoch, step)
+                    position.step.assign(step)
+                    position.loss_sum.assign_add(result.loss)
+                    values = {"loss": result.loss, "learning_rate": result.learning_rate}
                     for observer in observers:
-                        observer.step(epoch * steps_per_epoch + int(position.step), values)
-                    bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+                        observer.step(epoch * steps_per_epoch + step, values)
+                    bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
                     bar.update(1)
-                    if stop_requested():
-                        checkpoints.save()
-                        raise KeyboardInterrupt
+                    # Of several processes, all learn of a request within the same step.
+                    stop = result.stop if workers.are_many else bool(stop_request)
+                    minutes = (time.monotonic() - saved_at) / 60
+                    if stop or minutes >= (settings.checkpoint_minutes or math.inf):
+                        if workers.is_chief:
+                            checkpoints.save()
+                        saved_at = time.monotonic()
+                    if stop:
+                        workers.wait_for_chief()
+                        raise stop_request.error()
             record = {
                 "epoch": epoch + 1,
                 "step": (epoch + 1) * steps_per_epoch,
                 "loss": float(position.loss_sum) / steps_per_epoch,
-                "learning_rate": float(optimizer.learning_rate),
-                "images_per_second": round(
-                    (steps_per_epoch - first_step)
-                    * settings.batch_size
-                    / (time.perf_counter() - started),
-                    1,
-                ),
+                "learning_rate": float(train_step.optimizer.learning_rate),
+                **_speed(steps_per_epoch - first_step, settings, started, parts),
             }
-            record |= _keep_if_best(settings, folder, trainee, position, validate)
+            record |= _keep_if_best(settings, workers, trainee, train_step, position, validate)
             position.epoch.assign_add(1)
             position.step.assign(0)
             position.loss_sum.assign(0.0)
             record["seconds"] = round(time.perf_counter() - started, 2)
-            _append(folder, record)
-            for observer in observers:
-                observer.epoch(record)
-            checkpoints.save()
-            print(_line(record, settings), flush=True)
-            if stop_requested():
-                raise KeyboardInterrupt
+            if workers.is_chief:
+                append_line(folder.log, json.dumps(record))
+                for observer in observers:
+                    observer.epoch(record)
+                checkpoints.save()
+                print(_line(record, settings), flush=True)
+            saved_at = time.monotonic()
+            if stop_request and not workers.are_many:
+                raise stop_request.error()
+        if stop_request:
+            raise stop_request.error()
+    if int(position.epoch) < settings.epochs:
+        print(
+            f"no better {settings.select_on} in {settings.patience} epochs (training.patience): "
+            f"training ends after epoch {int(position.epoch)}",
+            flush=True,
+        )
 
 
-def make_optimizer(settings: TrainingConfig, steps_per_epoch: int) -> keras.Optimizer:
-    """Returns the optimizer with its learning-rate schedule over the whole run."""
-    chosen, schedule = settings.optimizer, settings.schedule
-    rate = WarmupThenDecay(
-        peak=chosen.learning_rate,
-        warmup_steps=round(schedule.warmup_epochs * steps_per_epoch),
-        total_steps=settings.epochs * steps_per_epoch,
-        final=schedule.final_learning_rate,
-        decay=schedule.decay,
+def _has_ended(position: Position, settings: TrainingConfig) -> bool:
+    epochs = int(position.epoch)
+    without_improvement = epochs - 1 - int(position.best_epoch)
+    return epochs >= settings.epochs or without_improvement >= (settings.patience or math.inf)
+
+
+class _Parts:
+    """The parts of an epoch's batches, and how long training waited for them."""
+
+    def __init__(self, distributed):
+        self._iterator = iter(distributed)
+        self.seconds_waited = 0.0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        started = time.perf_counter()
+        part = next(self._iterator)
+        self.seconds_waited += time.perf_counter() - started
+        return part
+
+
+def _parts_of_batches(source, labels, settings, strategy, epoch, first_step) -> _Parts:
+    # A part is a smaller batch of the same order; `accumulation_steps` of them are one batch.
+    return _Parts(
+        strategy.experimental_distribute_dataset(
+            source.training_batches(
+                labels,
+                settings.batch_size // settings.accumulation_steps,
+                settings.seed,
+                epoch,
+                skip_batches=first_step * settings.accumulation_steps,
+            )
+        )
     )
-    if chosen.name == "sgd":
-        optimizer = keras.optimizers.SGD(rate)
-    elif chosen.name == "adam":
-        optimizer = keras.optimizers.Adam(rate, chosen.beta_1, chosen.beta_2)
-    else:
-        optimizer = keras.optimizers.AdamW(rate, chosen.weight_decay, chosen.beta_1, chosen.beta_2)
-    if settings.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer
 
 
-def _make_train_step(settings: TrainingConfig, strategy, model, optimizer):
-    mean_of_violations = settings.loss.reduction == "mean_of_violations"
-    # A gradient is summed over the replicas: the mean divides by the *global* batch, and what
-    # is no sum over images is shared between the replicas.
-    divisor = settings.batch_size if mean_of_violations else 1
-    coupled_decay = settings.optimizer.weight_decay if settings.optimizer.name != "adamw" else 0.0
-    coupled_decay /= strategy.num_replicas_in_sync
-
-    def replica_step(inputs, labels):
-        with tf.GradientTape() as tape:
-            scores = model(inputs, training=True)
-            losses = pairwise_ranking_loss(labels, scores, settings.loss.margin, mean_of_violations)
-            loss = tf.reduce_sum(losses) / divisor
-            penalized = loss
-            if coupled_decay:  # L2, as PyTorch's Adam and SGD mean weight_decay
-                squares = [tf.nn.l2_loss(v.value) for v in model.trainable_variables]
-                penalized += coupled_decay * tf.add_n(squares)
-            scaled = optimizer.scale_loss(penalized)
-        variables = model.trainable_variables
-        optimizer.apply(tape.gradient(scaled, variables), variables)
-        return loss
-
-    @tf.function
-    def train_step(inputs, labels):
-        losses = strategy.run(replica_step, args=(inputs, labels))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-
-    return train_step
+def _check_finite(loss: float, settings: TrainingConfig, epoch: int, step: int) -> None:
+    if not np.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} at step {step} of epoch {epoch + 1}; try a lower "
+            f"training.optimizer.learning_rate (now {settings.optimizer.learning_rate:g})"
+        )
 
 
-def _keep_if_best(settings, folder, trainee, position, validate) -> dict:
+def _speed(steps: int, settings: TrainingConfig, started: float, parts: _Parts) -> dict:
+    """Of the steps that this process did of the epoch, which are fewer if it resumed."""
+    seconds = time.perf_counter() - started
+    return {
+        "images_per_second": round(steps * settings.batch_size / seconds, 1),
+        "data_wait_share": round(parts.seconds_waited / seconds, 4),
+    }
+
+
+def _keep_if_best(settings, workers, trainee, train_step, position, validate) -> dict:
     """Saves the models where they are the best so far; returns what the log should say."""
-    if validate is None:
-        value, record = float(position.epoch), {}
-    else:
-        metrics = validate()
-        part = settings.select_on.removesuffix("_mAP")
-        value = metrics[part]["mAP"]
-        parts = [
-            key
-            for key in ("zsl", "gzsl", "seen")
-            if metrics[key] and metrics[key]["classes_without_positives"] < metrics[key]["classes"]
-        ]
-        record = {"validation": {key: metrics[key]["mAP"] for key in parts}}
-    if value > position.best_value:
-        for path, model in trainee.saved.items():
-            save_model(path, model)
-        position.best_value.assign(value)
-        position.best_epoch.assign(position.epoch)
+    record, value = {}, float(position.epoch)
+    averages = train_step.averages
+    with averages.in_place() if averages else contextlib.nullcontext():
+        if validate is not None:
+            # The others only wait: sharing out validation would save their time alone, at the
+            # price of gathering all scores, and figures that differ in the last digits between
+            # two kinds of machines would end training on some and not on others.
+            if workers.is_chief:
+                value, record = _validated(validate(), settings)
+            value = workers.from_chief(value)
+        if value > position.best_value:
+            if workers.is_chief:
+                for path, model in trainee.saved.items():
+                    save_model(path, model)
+            position.best_value.assign(value)
+            position.best_epoch.assign(position.epoch)
     return record | {"best_epoch": int(position.best_epoch) + 1}
 
 
-def _checkpoints(folder: RunFolder, model, optimizer, position) -> tf.train.CheckpointManager:
-    # Variables by position: the same settings build the same variables in the same order. The
-    # model's include the state of its random generators (dropout).
-    variables = [v.value for v in [*model.variables, *optimizer.variables]]
-    checkpoint = tf.train.Checkpoint(variables=variables, **position.variables())
-    return tf.train.CheckpointManager(checkpoint, str(folder.checkpoints), CHECKPOINTS_KEPT)
+def _validated(metrics: dict, settings: TrainingConfig) -> tuple[float, dict]:
+    """The figure that decides, and what the log should say."""
+    parts = [
+        key
+        for key in ("zsl", "gzsl", "seen")
+        if metrics[key] and metrics[key]["classes_without_positives"] < metrics[key]["classes"]
+    ]
+    value = metrics[settings.select_on.removesuffix("_mAP")]["mAP"]
+    return value, {"validation": {key: metrics[key]["mAP"] for key in parts}}
 
 
-def _restore(checkpoints: tf.train.CheckpointManager, position: Position, folder) -> None:
-    if checkpoints.latest_checkpoint is None:
-        return
-    checkpoints.checkpoint.restore(checkpoints.latest_checkpoint).assert_consumed()
+def _resume(folder: RunFolder, position: Position) -> None:
     epoch, step = int(position.epoch), int(position.step)
     print(f"resuming {folder.path} after {epoch} epochs and {step} steps", flush=True)
     # A kill between the log and the checkpoint leaves a line too many.
     if folder.log.exists():
-        lines = folder.log.read_text().splitlines()
+        lines = folder.log.read_text(encoding="utf-8").splitlines()
         write_text(folder.log, "".join(f"{line}\n" for line in lines[:epoch]))
 
 
-def _append(folder: RunFolder, record: dict) -> None:
-    with folder.log.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
+def _no_progress(*arguments) -> tqdm:
+    """The bar of a worker that is not the chief."""
+    return tqdm(disable=True)
 
 
 def _line(record: dict, settings: TrainingConfig) -> str:
     validation = "  ".join(
         f"{part} mAP {100 * value:.1f}" for part, value in record.get("validation", {}).items()
     )
+    waits = record["data_wait_share"] >= NOTABLE_WAIT
     best = " *" if record["best_epoch"] == record["epoch"] else ""
     return (
         f"epoch {record['epoch']:3d}/{settings.epochs}  loss {record['loss']:.4g}  "
         f"lr {record['learning_rate']:.2e}  {record['images_per_second']:.0f} images/s"
+        + (f" ({record['data_wait_share']:.0%} waiting for data)" if waits else "")
         + (f"  validation: {validation}" if validation else "")
         + best
     )
-
-
-@contextlib.contextmanager
-def stopping_between_steps():
-    """Yields a function that says whether Ctrl-C or SIGTERM asked to stop.
-
-    A second signal gets its usual effect at once, so that nobody is ever locked in.
-    """
-    asked = []
-    previous = {}
-
-    def ask(number, frame):
-        asked.append(number)
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, ask)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -113,7 +113,7 @@ def ensure_features(
             some of the photos.
     """
     store = pathlib.Path(config.data.feature_store or default_location)
-    images = _all_images(dataset)
+    images = all_images(dataset)
     if (store / MANIFEST).is_file():
         opened = FeatureStore.open(
             store,
@@ -138,7 +138,8 @@ def ensure_features(
     )
 
 
-def _all_images(dataset: TaggingDataset) -> list[str]:
+def all_images(dataset: TaggingDataset) -> list[str]:
+    """Returns the photos of all splits in the order in which a store keeps them."""
     # Split by split, which is the order that streaming a split needs.
     return list(dict.fromkeys(image for split in dataset.splits.values() for image in split.images))
 

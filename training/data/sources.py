@@ -116,7 +116,7 @@ class FeatureSource(_Source):
         memory_limit_bytes: int | None = None,
     ):
         # The whole store, though this source may be one split: the others are read as well.
-        cache = _choose_cache(cache, store.nbytes, memory_limit_bytes)
+        cache = choose_cache(cache, store.nbytes, memory_limit_bytes)
         if cache == "memory":
             regions, scenes = store.read(images)
             reader = _Arrays({"region_features": regions, "scene_feature": scenes})
@@ -155,7 +155,7 @@ class PhotoSource(_Source):
         memory_limit_bytes: int | None = None,
         progress: Callable[..., tqdm.tqdm] | None = None,
     ):
-        cache = _choose_cache(cache, len(images) * image_size**2 * 3, memory_limit_bytes)
+        cache = choose_cache(cache, len(images) * image_size**2 * 3, memory_limit_bytes)
         if cache == "memory":
             reader = _Arrays(
                 {"images": photo_reader.load_photos(directory, images, image_size, progress)}
@@ -292,7 +292,8 @@ def _epoch_order(
     return order[skip_batches * batch_size : count // batch_size * batch_size]
 
 
-def _choose_cache(cache: str, nbytes: int, memory_limit_bytes: int | None) -> str:
+def choose_cache(cache: str, nbytes: int, memory_limit_bytes: int | None = None) -> str:
+    """Returns "memory" or "stream": what a source with this setting and so many bytes does."""
     if cache not in ("auto", "memory", "stream"):
         raise ValueError(f"cache: expected 'auto', 'memory' or 'stream', got {cache!r}")
     if cache != "auto":

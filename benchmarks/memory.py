@@ -1,0 +1,134 @@
+"""Peak memory of training and scoring, each in a fresh process: `python -m benchmarks.memory`.
+
+Without arguments: training steps (ranking loss and Adam included) and scoring for 1,000, 8,000
+and 20,000 random class vectors of 100 dimensions, on random features with the sizes of
+EfficientNet-Lite0 at 224 pixels (7x7x320 regions, a scene feature of 1280), batches of 32 and the
+head of configs/corel5k.yaml. A step is that of `training.run`, and scoring is what evaluation
+does with a batch. With --run: the peak of a whole run with the settings that follow.
+
+examples:
+  python -m benchmarks.memory
+  python -m benchmarks.memory --classes 100 1000 --batch-size 16
+  python -m benchmarks.memory --run --config configs/corel5k.yaml \\
+      --set data.directory=COREL5K --set vocabulary.word_vectors=GLOVE.txt.gz
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
+
+GRID, CHANNELS, SCENE, EMBEDDING = 7, 320, 1280, 100
+POSITIVES = 4  # classes on a photo, as in Corel5k
+HEAD = {"preset": "released", "region_dropout": 0.5}
+PARTS = {"start": "imports alone", "train": "training", "score": "scoring"}
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[1_000, 8_000, 20_000])
+    parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
+    parser.add_argument("--steps", type=int, default=10, help="of each measurement; default: 10")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers; default: 0")
+    parser.add_argument(
+        "--run",
+        nargs=argparse.REMAINDER,
+        metavar="OPTION",
+        help="measure `python -m training.run OPTION ...` instead; comes last",
+    )
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    if arguments.part:
+        _measure(arguments)
+        return 0
+    if arguments.run is not None:
+        return _whole_run(arguments.run)
+    numbers = {"--classes": min(arguments.classes) - POSITIVES, "--steps": arguments.steps}
+    for option, number in {**numbers, "--batch-size": arguments.batch_size}.items():
+        if number < 1:
+            raise UserError(f"{option}: too small to measure anything")
+    base = _peak_of(arguments, "start", arguments.classes[0])
+    print(f"MB, batches of {arguments.batch_size}; {PARTS['start']}: {base / 1e6:.0f}\n")
+    print("classes   training    scoring", flush=True)
+    for classes in arguments.classes:
+        peaks = [_peak_of(arguments, part, classes) for part in ("train", "score")]
+        print(f"{classes:7d}" + "".join(f"{peak / 1e6:11.0f}" for peak in peaks), flush=True)
+    return 0
+
+
+def _peak_of(arguments, part: str, classes: int) -> int:
+    """Returns the peak of a process of its own; this one imports nothing large."""
+    options = ["--part", part, "--classes", str(classes), "--seed", str(arguments.seed)]
+    options += ["--batch-size", str(arguments.batch_size), "--steps", str(arguments.steps)]
+    command = [sys.executable, "-m", "benchmarks.memory", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{part} with {classes} classes ended with status {done.returncode}")
+    return int(done.stdout.split()[-1])
+
+
+def _whole_run(options: list[str]) -> int:
+    status = subprocess.run([sys.executable, "-m", "training.run", *options]).returncode
+    if status == 0:
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        peak *= 1 if sys.platform == "darwin" else 1024
+        print(f"peak memory of the run: {peak / 1e6:.0f} MB")
+    return status
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from biam_tf.models import bind_vocabulary, build_head
+    from training.config import TrainingConfig
+    from training.machine import peak_memory
+    from training.scoring import make_scorer
+    from training.train_step import TrainStep
+
+    if arguments.part == "start":
+        print(peak_memory())
+        return
+    (classes,), batch = arguments.classes, arguments.batch_size
+    keras.utils.set_random_seed(arguments.seed)
+    rng = np.random.default_rng(arguments.seed)
+    embeddings = rng.normal(size=(classes, EMBEDDING)).astype(np.float32)
+    head = build_head((GRID, GRID, CHANNELS), SCENE, EMBEDDING, **HEAD)
+
+    def features() -> dict:
+        regions = rng.normal(size=(batch, GRID, GRID, CHANNELS)).astype(np.float32)
+        scenes = rng.normal(size=(batch, SCENE)).astype(np.float32)
+        return {"region_features": tf.constant(regions), "scene_feature": tf.constant(scenes)}
+
+    if arguments.part == "score":
+        scorer, matrix = make_scorer(head), tf.constant(embeddings)
+        for _ in range(arguments.steps):
+            scorer(features(), matrix)["scores"].numpy()
+    else:
+        model = bind_vocabulary(head, embeddings)
+        settings, strategy = TrainingConfig(batch_size=batch), tf.distribute.get_strategy()
+        train_step = TrainStep(settings, strategy, model, arguments.steps)
+        for _ in range(arguments.steps):
+            labels = np.full((batch, classes), -1, np.int8)
+            np.put_along_axis(labels, rng.integers(0, classes, (batch, POSITIVES)), 1, axis=1)
+            train_step(iter([(features(), tf.constant(labels))]), stop=False)
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Steps of a linear model, against the same steps in NumPy."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training import train_step
+from training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from training.train_step import TrainStep
+
+FEATURES, CLASSES, BATCH, STEPS = 5, 6, 8, 4
+PLAIN = TrainingConfig(
+    epochs=1,
+    batch_size=BATCH,
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.02),
+    schedule=ScheduleConfig(warmup_epochs=0, decay="constant"),
+    loss=LossConfig(reduction="sum"),
+)
+
+
+@pytest.fixture
+def batches(rng):
+    inputs = rng.normal(size=(STEPS, BATCH, FEATURES)).astype("float32")
+    labels = rng.choice([1, -1, 0], size=(STEPS, BATCH, CLASSES), p=[0.4, 0.5, 0.1])
+    return list(zip(inputs, labels.astype("int8"), strict=True))
+
+
+def linear_model() -> keras.Model:
+    dense = keras.layers.Dense(CLASSES, use_bias=False, kernel_initializer="zeros")
+    return keras.Sequential([keras.Input((FEATURES,)), dense])
+
+
+def trained(batches, model=None, parts=1, **changes):
+    """Weights after each step, and the step itself."""
+    settings = dataclasses.replace(PLAIN, accumulation_steps=parts, **changes)
+    model = model or linear_model()
+    slowed = model.layers[0].trainable_variables if len(model.layers) > 1 else []
+    step = TrainStep(settings, tf.distribute.get_strategy(), model, STEPS, slowed, 0.1)
+    weights, losses = [], []
+    for inputs, labels in batches:
+        pieces = zip(np.split(inputs, parts), np.split(labels, parts), strict=True)
+        losses.append(step(((tf.constant(a), tf.constant(b)) for a, b in pieces), False).loss)
+        weights.append([v.numpy() for v in model.trainable_variables])
+    return weights, losses, step
+
+
+def gradient(weights, inputs, labels):
+    """Of the sum over images and (positive, negative) pairs, one pair at a time."""
+    result, loss = np.zeros_like(weights, dtype="float64"), 0.0
+    for x, y in zip(inputs.astype("float64"), labels, strict=True):
+        scores = x @ weights
+        for p in np.flatnonzero(y > 0):
+            for n in np.flatnonzero(y < 0):
+                hinge = scores[n] - scores[p] + 1
+                if hinge > 0:
+                    loss += hinge
+                    result[:, n] += x
+                    result[:, p] -= x
+    return result, loss
+
+
+@pytest.mark.parametrize("clip_norm", [None, 3.0])
+def test_a_step_is_gradient_descent_clipped_by_the_norm_of_the_whole_gradient(batches, clip_norm):
+    found, losses, _ = trained(batches, clip_norm=clip_norm)
+    weights = np.zeros((FEATURES, CLASSES))
+    for (inputs, labels), now, loss in zip(batches, found, losses, strict=True):
+        slope, expected_loss = gradient(weights, inputs, labels)
+        norm = np.sqrt((slope**2).sum())
+        assert norm > 3.0  # so that there is something to clip
+        weights -= 0.02 * slope * (1 if clip_norm is None else clip_norm / norm)
+        np.testing.assert_allclose(now[0], weights, rtol=1e-5, atol=1e-6)
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_of_violations"])
+def test_a_batch_in_parts_makes_the_step_of_the_undivided_batch(batches, reduction):
+    changes = {"loss": LossConfig(reduction=reduction), "clip_norm": 0.5, "ema_momentum": 0.5}
+    whole, whole_losses, _ = trained(batches, **changes)
+    parts, parts_losses, step = trained(batches, parts=4, **changes)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(parts_losses, whole_losses, rtol=1e-6)
+    assert int(step.optimizer.iterations) == STEPS
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9999])
+def test_averages_weigh_each_step_by_a_power_of_the_momentum(batches, momentum):
+    weights, _, step = trained(batches, ema_momentum=momentum)
+    powers = momentum ** np.arange(STEPS)[::-1]
+    expected = np.average([w[0] for w in weights], axis=0, weights=powers)
+    np.testing.assert_allclose(step.averages.variables[0].numpy(), expected, rtol=1e-5)
+
+
+def test_averages_of_batch_normalization_follow_its_statistics_and_stand_in_for_a_while(batches):
+    normalized = keras.Sequential(
+        [
+            keras.Input((FEATURES,)),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.Dense(CLASSES),
+        ]
+    )
+    _, _, step = trained(batches, normalized, ema_momentum=0.9)
+    before = normalized.get_weights()
+    assert len(step.averages.variables) == len(before) == 6
+    with step.averages.in_place():
+        for raw, averaged in zip(before, normalized.get_weights(), strict=True):
+            assert not np.array_equal(raw, averaged)
+    for raw, again in zip(before, normalized.get_weights(), strict=True):
+        np.testing.assert_array_equal(raw, again)
+
+
+def test_the_backbone_learns_at_a_rate_of_its_own(batches):
+    dense = [keras.layers.Dense(n, use_bias=False) for n in (FEATURES, CLASSES)]
+    model = keras.Sequential([keras.Input((FEATURES,)), *dense])
+    start = [v.numpy() for v in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        inputs, labels = batches[0]
+        loss = tf.reduce_sum(train_step.pairwise_ranking_loss(labels, model(inputs)))
+    slopes = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    (now,), _, _ = trained(batches[:1], model)
+    for before, slope, after, scale in zip(start, slopes, now, (0.1, 1.0), strict=True):
+        np.testing.assert_allclose(after, before - 0.02 * scale * slope, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_and_adamw_are_those_of_keras(batches, name):
+    chosen = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.2, beta_1=0.5)
+    found, _, _ = trained(batches, optimizer=chosen)
+    weights = keras.Variable(np.zeros((FEATURES, CLASSES), "float32"))
+    decay = {"weight_decay": 0.2} if name == "adamw" else {}
+    optimizer = getattr(keras.optimizers, {"adam": "Adam", "adamw": "AdamW"}[name])(
+        0.1, 0.5, 0.999, **decay
+    )
+    for inputs, labels in batches:
+        slope = gradient(weights.numpy(), inputs, labels)[0]
+        if name == "adam":
+            slope += 0.2 * weights.numpy()
+        optimizer.apply([tf.constant(slope, tf.float32)], [weights])
+    np.testing.assert_allclose(found[-1][0], weights.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_scaled_loss_gives_the_same_steps_in_parts_and_clipped(batches):
+    expected, _, _ = trained(batches, clip_norm=3.0)
+    found, _, step = trained(batches, parts=2, clip_norm=3.0, precision="mixed_float16")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert [float(v) for v in step.variables[-2:]] == [train_step.INITIAL_LOSS_SCALE, STEPS]
+
+
+def test_a_step_that_overflows_is_left_out_and_halves_the_scale(batches, monkeypatch):
+    monkeypatch.setattr(train_step, "STEPS_UNTIL_LOSS_SCALE_GROWS", STEPS)
+    _, _, step = trained(batches, ema_momentum=0.5, precision="mixed_float16")
+    scale, good_steps = step._loss_scale.variables
+    assert float(scale) == 2 * train_step.INITIAL_LOSS_SCALE and int(good_steps) == 0  # grown
+    scale.assign(3e38)
+
+    def everything_else():
+        state = [*step.optimizer.variables, *step.averages.variables]
+        return [np.array(v) for v in [*state, *step._model.trainable_variables]]
+
+    before = everything_else()
+    inputs, labels = batches[0]
+    step(iter([(tf.constant(inputs), tf.constant(labels))]), False)
+    for a, b in zip(before, everything_else(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert float(scale) == pytest.approx(1.5e38)

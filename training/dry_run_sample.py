@@ -1,0 +1,162 @@
+"""Some photos of every split, for a run in small, and what it took to get their examples."""
+
+import dataclasses
+import pathlib
+import time
+
+import numpy as np
+
+from training.data.dataset import Split, TaggingDataset
+from training.data.feature_extraction import all_images, extract_features, photos_extracted
+from training.data.feature_store import MANIFEST, FeatureStore
+from training.data.folder import check_photos
+from training.data.sources import FeatureSource, PhotoSource, choose_cache
+from training.estimates import Workload
+from training.pipeline import Models, feature_location, final_split, labeled_by_seen
+
+STEPS_ON_FEATURES, PHOTOS_FOR_STEPS = 2, 256
+
+
+class Sample:
+    """Some photos of every split, their examples, and what it took to get them."""
+
+    def __init__(self, config, folder, dataset: TaggingDataset, models: Models, aside):
+        self.config, self.folder, self.models, self.aside = config, folder, models, aside
+        self.dataset = dataset
+        self.train = labeled_by_seen(dataset)
+        self.final = final_split(dataset)
+        batch = config.training.batch_size
+        steps = STEPS_ON_FEATURES
+        if config.backbone.trainable:
+            steps = max(steps, PHOTOS_FOR_STEPS // batch)
+        counts = {"train": steps * batch, "val": 2 * batch, "test": 2 * batch}
+        parts = {**dataset.splits, "train": self.train}
+        self.small = dataclasses.replace(
+            dataset, splits={name: _spread(parts[name], counts[name]) for name in parts}
+        )
+        self.images = all_images(self.small)
+        self.to_extract = 0
+        self.check_photo = self.first_extraction = self.extract_photo = self.store_photo = 0.0
+        self._make_source = self._photos if config.backbone.trainable else self._features()
+        self._make_source(self.images[:1])  # the first one traces TensorFlow's functions
+        started = time.perf_counter()
+        self._make_source(self.images[:1])
+        opening = time.perf_counter() - started
+        started = time.perf_counter()
+        self.sources = {name: self._make_source(s.images) for name, s in self.small.splits.items()}
+        reading = time.perf_counter() - started - len(self.sources) * opening
+        held = sum(map(len, self.sources.values()))
+        self.read_photo = max(0.0, reading / held)
+        self.in_memory = self.cache == "memory"
+        self.held_bytes = held * self.photo_bytes if self.in_memory else 0
+
+    @property
+    def store(self) -> pathlib.Path:
+        """Where the run's feature store is or will be."""
+        return feature_location(self.config, self.folder.path, self.dataset, self.models.backbone)
+
+    def _photos(self, images):
+        side = self.models.backbone.input_shape[1]
+        self.photo_bytes = 3 * side**2
+        total = len(self.train) + sum(len(self.dataset.split(name)) for name in self.scored)
+        self.cache = choose_cache(self.config.data.cache, total * self.photo_bytes)
+        return PhotoSource(self.dataset.directory, images, side, self.cache)
+
+    @property
+    def scored(self) -> list[str]:
+        """Splits that a run scores."""
+        return sorted({self.final, *({"val"} & self.dataset.splits.keys())})
+
+    def _features(self):
+        store, backbone = self.store, self.models.backbone
+        photos = len(all_images(self.dataset))
+        self.to_extract = photos - photos_extracted(store)
+        if (store / MANIFEST).is_file():
+            opened = FeatureStore.open(store, backbone_name=self.config.backbone.name)
+        else:
+            opened = self._extract(backbone)
+        self.photo_bytes = opened.manifest.photo_nbytes
+        self.store_photo = sum(s.bytes for s in opened.manifest.shards) / len(opened)
+        self.cache = choose_cache(self.config.data.cache, photos * self.photo_bytes)
+        return lambda images: FeatureSource(opened, images, self.cache)
+
+    def _extract(self, backbone) -> FeatureStore:
+        started = time.perf_counter()
+        check_photos(self.small, self.images)
+        self.check_photo = (time.perf_counter() - started) / len(self.images)
+        watch = Watch()
+        started = time.perf_counter()
+        opened = extract_features(
+            backbone,
+            self.config.backbone.name,
+            self.dataset.directory,
+            self.images,
+            self.aside / "features",
+            batch_size=self.config.backbone.batch_size,
+            progress=lambda **settings: watch,
+        )
+        first, *rest = watch.updates
+        self.first_extraction = first[0] - started
+        if rest:
+            self.extract_photo = (rest[-1][0] - first[0]) / sum(count for _, count in rest)
+        else:
+            self.extract_photo = self.first_extraction / first[1]
+        return opened
+
+
+class Watch:
+    """Stands in for a progress bar and for an observer of the training; notes the times.
+
+    Attributes:
+        updates: when a bar was updated, and by how much.
+        events: what happened in a training, and when.
+    """
+
+    def __init__(self):
+        self.updates: list[tuple[float, int]] = []
+        self.events: list[tuple[str, float]] = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def update(self, count: int) -> None:
+        """Is told, as a bar, that so many more photos are done."""
+        self.updates.append((time.perf_counter(), count))
+
+    def step(self, step, values) -> None:
+        """Is told, as an observer, of a step."""
+        self.note("step")
+
+    def epoch(self, record) -> None:
+        """Is told, as an observer, of an epoch."""
+        self.note("epoch")
+
+    def note(self, what: str) -> None:
+        """Notes that something has just happened."""
+        self.events.append((what, time.perf_counter()))
+
+
+def workload(sample: Sample) -> Workload:
+    """Returns what the whole run has to do."""
+    config, dataset = sample.config, sample.dataset
+    validation = len(dataset.split("val")) if "val" in dataset.splits else 0
+    read = len(sample.train) + sum(len(dataset.split(name)) for name in sample.scored)
+    return Workload(
+        photos=len(all_images(dataset)),
+        photos_to_extract=sample.to_extract,
+        photos_to_read=read if sample.in_memory else 0,
+        epochs=config.training.epochs,
+        steps_per_epoch=len(sample.train) // config.training.batch_size,
+        batch_size=config.training.batch_size,
+        validation_photos=validation,
+        test_photos=len(dataset.split(sample.final)),
+    )
+
+
+def _spread(split: Split, count: int) -> Split:
+    """Returns up to `count` photos, evenly spread over the split."""
+    chosen = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
+    return Split(tuple(split.images[i] for i in chosen), split.labels[chosen])

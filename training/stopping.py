@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM: how a run is stopped without losing work, and what it then exits with."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from biam_tf.errors import TemporaryFailure
+
+
+class Terminated(TemporaryFailure):
+    """SIGTERM ended the work, as when a preemptible machine is taken away."""
+
+    exit_status = 75  # EX_TEMPFAIL: try again later
+
+
+class StopRequest:
+    """Whether, and by which signal, this process was asked to stop."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def error(self) -> BaseException:
+        """Returns what to raise once everything is saved."""
+        if self.signal == signal.SIGINT:
+            return KeyboardInterrupt()
+        asked = "SIGTERM" if self else "another worker"
+        return Terminated(f"stopped by {asked}; the same command goes on from here")
+
+
+@contextlib.contextmanager
+def terminating_cleanly() -> Iterator[None]:
+    """Makes SIGTERM raise `Terminated`, so that files and locks are let go of as at Ctrl-C."""
+
+    def terminate(number, frame):
+        raise Terminated("stopped by SIGTERM; the same command goes on with what is done so far")
+
+    with _handling([signal.SIGTERM], terminate):
+        yield
+
+
+@contextlib.contextmanager
+def stopping_between_steps() -> Iterator[StopRequest]:
+    """Yields a request that Ctrl-C or SIGTERM sets, for the training loop to look at.
+
+    A second signal gets its usual effect at once, so that nobody is ever locked in.
+    """
+    request = StopRequest()
+
+    def ask(number, frame):
+        request.signal = number
+        signal.signal(number, previous[number])
+
+    with _handling([signal.SIGINT, signal.SIGTERM], ask) as previous:
+        yield request
+
+
+@contextlib.contextmanager
+def _handling(numbers, handler):
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield previous
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
