@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract(arguments: argparse.Namespace) -> None:
     from biam_tf.backbones import build_backbone
     from training.config import load_config
-    from training.data.feature_extraction import ensure_features, photos_extracted
+    from training.data.feature_extraction import ensure_features
     from training.data.registry import load_dataset
+    from training.data.unfinished_store import photos_extracted
 
     config = load_config(arguments.config, arguments.set)
     settings = config.backbone
@@ -63,7 +64,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     begun = time.monotonic()
     store = ensure_features(config, dataset, backbone, arguments.output)
     seconds = time.monotonic() - begun
-    photos = len(store) - already
+    photos = store.manifest.count - already
     if photos:
         print(f"{photos} photos checked and extracted: {photos / seconds:.1f} photos/s")
     else:

@@ -249,8 +249,8 @@ class _StreamedRecords:
 
     def _records(self, shards: np.ndarray, shards_at_once: int) -> tf.data.Dataset:
         """Returns `(index, serialized record)` of this source's images, shard by shard."""
-        files = [os.fspath(self._store.shard_path(number)) for number in shards]
-        first_rows = [self._store.manifest.shard_photos(number).start for number in shards]
+        files = [self._store.shard_path(number) for number in shards]
+        first_rows = [self._store.shard_rows(number).start for number in shards]
         records = tf.data.Dataset.from_tensor_slices(
             (files, np.asarray(first_rows, np.int64))
         ).interleave(

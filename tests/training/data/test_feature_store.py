@@ -1,3 +1,4 @@
+import pathlib
 import threading
 
 import numpy as np
@@ -7,9 +8,10 @@ import tensorflow as tf
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
-from training.data import feature_extraction
-from training.data.feature_extraction import extract_features, photos_extracted
+from training.data import storage
+from training.data.feature_extraction import extract_features
 from training.data.feature_store import FeatureStore
+from training.data.unfinished_store import photos_extracted
 
 BATCH_SIZE, SHARD_SIZE = 4, 10
 
@@ -157,7 +159,7 @@ def test_a_second_process_waits_for_the_first(extract, tmp_path, monkeypatch):
     (tmp_path / "store").mkdir()
     results = []
     waiting = threading.Thread(target=lambda: results.append(extract()))
-    with feature_extraction._one_process_at_a_time(tmp_path / "store"):
+    with storage.one_process_at_a_time(str(tmp_path / "store")):
         waiting.start()
         waiting.join(timeout=0.3)
         assert waiting.is_alive() and not (tmp_path / "store" / "partial.json").exists()
@@ -192,7 +194,7 @@ def test_a_folder_without_a_store_is_an_error(tmp_path):
 
 
 def test_a_manifest_that_is_none_is_an_error(extract):
-    manifest = extract().path / "manifest.json"
+    manifest = pathlib.Path(extract().path, "manifest.json")
     whole = manifest.read_text()
     manifest.write_text(whole.replace('"format": 1', '"format": 2'))
     with pytest.raises(UserError, match=r"manifest\.json: format 2, but this version reads"):
@@ -204,7 +206,7 @@ def test_a_manifest_that_is_none_is_an_error(extract):
 
 
 def test_photos_prepared_otherwise_are_an_error(extract):
-    manifest = extract().path / "manifest.json"
+    manifest = pathlib.Path(extract().path, "manifest.json")
     manifest.write_text(manifest.read_text().replace("resized straight", "cropped"))
     with pytest.raises(UserError, match="prepared otherwise"):
         FeatureStore.open(manifest.parent)
@@ -212,7 +214,7 @@ def test_photos_prepared_otherwise_are_an_error(extract):
 
 def test_missing_and_cut_shards_are_named(extract):
     store = extract()
-    shard = store.shard_path(1)
+    shard = pathlib.Path(store.shard_path(1))
     contents = shard.read_bytes()
     shard.write_bytes(contents[:-1])
     with pytest.raises(UserError, match=f"{shard.name}: {len(contents) - 1} bytes, expected"):
@@ -224,7 +226,7 @@ def test_missing_and_cut_shards_are_named(extract):
 
 def test_a_changed_byte_is_found_by_verifying_and_by_reading(extract, photos):
     store = extract()
-    shard = store.shard_path(1)
+    shard = pathlib.Path(store.shard_path(1))
     contents = bytearray(shard.read_bytes())
     contents[200] ^= 1
     shard.write_bytes(contents)
@@ -238,7 +240,7 @@ def test_a_changed_byte_is_found_by_verifying_and_by_reading(extract, photos):
 
 def test_a_changed_list_of_photos_is_found(extract, photos):
     store = extract()
-    (store.path / "images.json").write_text("[]")
+    pathlib.Path(store.path, "images.json").write_text("[]")
     with pytest.raises(UserError, match=r"images\.json: not the list of photos"):
         store.read(photos[1])
 
