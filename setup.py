@@ -24,6 +24,10 @@ SERVING = [
 # Writes a run as an ONNX file and checks it with the runtime that will run it.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
+# Extracts features on many machines. Its protobuf is older than TensorFlow's newest, which pip
+# settles where both are installed at once.
+BEAM = ["apache-beam>=2.77"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -46,6 +50,7 @@ setup(
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
         "onnx": ONNX,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, "pytest>=8.0", "ruff>=0.6"],
+        "beam": BEAM,
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, *BEAM, "pytest>=8.0", "ruff>=0.6"],
     },
 )

@@ -162,4 +162,5 @@ def _serialize(image: str, regions: np.ndarray, scene: np.ndarray) -> bytes:
         "scene_feature": feature(scene.astype(little_endian, copy=False).tobytes()),
     }
     example = tf.train.Example(features=tf.train.Features(feature=fields))
-    return example.SerializeToString()
+    # The fields are a map, whose order would otherwise be another one in each process.
+    return example.SerializeToString(deterministic=True)
