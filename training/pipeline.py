@@ -16,13 +16,16 @@ from biam_tf.progress import progress
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
+from training.data.broken_photos import BROKEN_PHOTOS, to_csv, without_photos
 from training.data.dataset import TaggingDataset
 from training.data.feature_extraction import ensure_features
+from training.data.photo_check import broken_photos
 from training.data.registry import load_dataset
+from training.data.sampling import make_sampler
 from training.data.sources import FeatureSource, PhotoSource
 from training.devices import make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json
+from training.run_folder import RunFolder, write_json, write_text
 from training.scoring import make_scorer, score_examples
 from training.trainer import Trainee, train
 
@@ -54,7 +57,7 @@ def run(config: RunConfig) -> dict:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.training.precision)
     try:
-        sources = _train(config, folder, strategy, dataset, vocabulary)
+        dataset, sources = _train(config, folder, strategy, dataset, vocabulary)
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -111,8 +114,8 @@ def _load_dataset(config: RunConfig) -> TaggingDataset:
     return dataset
 
 
-def _train(config, folder, strategy, dataset, vocabulary) -> dict:
-    """Trains to the end; returns the sources of the splits, for evaluation."""
+def _train(config, folder, strategy, dataset, vocabulary) -> tuple[TaggingDataset, dict]:
+    """Trains to the end; returns the data set without broken photos, and its splits' sources."""
     keras.utils.set_random_seed(config.training.seed)
     with strategy.scope():
         backbone = build_backbone(
@@ -130,22 +133,25 @@ def _train(config, folder, strategy, dataset, vocabulary) -> dict:
             scored = build_tagger(backbone, head)
             saved[folder.backbone] = backbone
 
-    train_split = _labeled_by_seen(dataset)
-    make_source = _source_maker(config, folder, dataset, backbone)
-    train_source = make_source(train_split.images)
+    dataset, broken, make_source = _examples(config, folder, dataset, backbone)
+    train_split = _labeled_by_seen(dataset, config.data.max_labels)
+    labels = train_split.labels[:, dataset.seen]
+    sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
+    train_source = make_source(train_split.images, sampler)
     sources = {name: make_source(dataset.split(name).images) for name in _evaluated(dataset)}
     validate = None
     if "val" in dataset.splits:
         validate = _validation(config, dataset, vocabulary, scored, sources["val"])
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
-    labels = train_split.labels[:, dataset.seen]
     # Only now, with everything known to fit, is the folder taken.
     folder.claim(config)
     vocabulary.save(folder.vocabulary)
     folder.write_backbone_identity(config.backbone, backbone)
+    if config.backbone.trainable and config.data.max_broken_share:
+        write_text(folder.path / BROKEN_PHOTOS, to_csv(broken))
     train(config, folder, strategy, Trainee(model, saved), train_source, labels, validate)
-    return sources
+    return dataset, sources
 
 
 def _build_head(config, backbone, vocabulary) -> keras.Model:
@@ -160,33 +166,70 @@ def _build_head(config, backbone, vocabulary) -> keras.Model:
         raise UserError(f"head: {error}") from error
 
 
-def _labeled_by_seen(dataset: TaggingDataset):
-    """The training photos that show a seen class; the others have nothing to rank."""
+def _labeled_by_seen(dataset: TaggingDataset, max_labels: int | None):
+    """The training photos that show a seen class, the others having nothing to rank; nor too many.
+
+    Args:
+        dataset: its training photos.
+        max_labels: photos with more seen labels are left out as well.
+    """
     split = dataset.split("train")
-    kept = np.flatnonzero((split.labels[:, dataset.seen] > 0).any(axis=1))
-    if len(kept) < len(split):
-        print(f"{len(split) - len(kept)} training photos show no seen class: left out", flush=True)
-    if not len(kept):
+    shown = (split.labels[:, dataset.seen] > 0).sum(axis=1)
+    if not shown.any():
         raise UserError(f"{dataset.directory}: no training photo shows a seen class")
+    if not shown.all():
+        print(f"{(shown == 0).sum()} training photos show no seen class: left out", flush=True)
+    kept = shown > 0
+    if max_labels is not None:
+        kept &= shown <= max_labels
+        crowded = (shown > max_labels).sum()
+        print(f"{crowded} training photos have more than {max_labels} labels: left out", flush=True)
+        if not kept.any():
+            raise UserError(
+                f"data.max_labels: {max_labels}, but no training photo has so few seen labels; "
+                f"the fewest are {shown[shown > 0].min()}"
+            )
+    kept = np.flatnonzero(kept)
     return dataclasses.replace(
         split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
     )
 
 
-def _source_maker(config, folder, dataset, backbone):
-    """Returns a function of image names to examples: photos, or their stored features."""
+def _examples(config, folder, dataset, backbone):
+    """Finds the examples of a run: photos, or their stored features.
+
+    Returns:
+        The data set without the photos that cannot be read, these, and a function of image names
+        to a source. With a sampler that is a source of training examples.
+    """
+    size = backbone.input_shape[1]
     if config.backbone.trainable:
-        size = backbone.input_shape[1]
-        return lambda images: PhotoSource(
-            dataset.directory, images, size, config.data.cache, progress=progress
+        broken = broken_photos(
+            dataset, size, config.data.max_broken_share, folder.path / BROKEN_PHOTOS
         )
-    location = (
-        folder.path.parent
-        / "features"
-        / (f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}")
-    )
-    store = ensure_features(config, dataset, backbone, location)
-    return lambda images: FeatureSource(store, images, config.data.cache)
+
+        def make_source(images, sampler=None):
+            varied = {} if sampler is None else {"augmentation": config.data.augmentation}
+            return PhotoSource(
+                dataset.directory,
+                images,
+                size,
+                config.data.cache,
+                progress=progress,
+                sampler=sampler,
+                **varied,
+            )
+
+    else:
+        name = f"{dataset.fingerprint}-{config.backbone.name}-{size}"
+        location = folder.path.parent / "features" / name
+        store = ensure_features(config, dataset, backbone, location)
+        broken = store.broken
+
+        def make_source(images, sampler=None):
+            return FeatureSource(store, images, config.data.cache, sampler=sampler)
+
+    return without_photos(dataset, {photo.image for photo in broken}), broken, make_source
 
 
 def _validation(config, dataset, vocabulary, model, source):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
-from training.data import storage
+from training.data import photo_reader, storage
 from training.data.feature_extraction import extract_features
 from training.data.feature_store import FeatureStore
 from training.data.unfinished_store import photos_extracted
@@ -146,6 +146,50 @@ def test_all_unreadable_photos_are_named_at_once(extract, photos, tmp_path):
     assert f"{images[12]}: " in message
     assert f"{images[25]}: no such file" in message
     assert message.count("\n") == 3
+
+
+def test_broken_photos_up_to_the_share_are_listed_and_left_out(extract, photos, tmp_path):
+    directory, images = photos
+    whole = extract("whole").read([images[4], images[13]])
+    (directory / images[3]).write_bytes(b"")
+    (directory / images[12]).unlink()
+    store = extract(max_broken_share=2 / 26)
+    assert len(store) == 24 and [photo.image for photo in store.broken] == [images[3], images[12]]
+    assert images[3] not in store.images
+    np.testing.assert_array_equal(store.read([images[13]])[0], whole[0][1:])
+    assert (tmp_path / "store" / "broken_photos.csv").read_text() == (
+        f"image,reason\n{images[3]},the file is empty\n{images[12]},no such file\n"
+    )
+    store.verify()
+    with pytest.raises(UserError, match=f"no features of 1 of 1 photos, such as {images[3]}"):
+        store.rows([images[3]])
+
+
+def test_more_broken_photos_than_the_share_are_all_named_and_can_be_replaced(extract, photos):
+    directory, images = photos
+    original = (directory / images[3]).read_bytes()
+    for image in (images[3], images[12], images[25]):
+        (directory / image).write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"3 of 26 .*max_broken_share: 0\.1 allows 2") as error:
+        extract(max_broken_share=0.1)
+    assert all(image in str(error.value) for image in (images[3], images[12], images[25]))
+    (directory / images[3]).write_bytes(original)
+    store = extract(max_broken_share=0.1)
+    assert [photo.image for photo in store.broken] == [images[12], images[25]]
+
+
+def test_a_photo_that_only_failed_for_a_moment_is_not_taken_for_broken(extract, monkeypatch):
+    decode = photo_reader.decode_photo
+    calls = []
+
+    def fails_in_graphs(contents, image_size):
+        calls.append(tf.executing_eagerly())
+        return decode(contents if calls[-1] else tf.constant(b"half of it"), image_size)
+
+    monkeypatch.setattr(photo_reader, "decode_photo", fails_in_graphs)
+    with pytest.raises(tf.errors.UnavailableError, match=r"can be read now; .*repeat the command"):
+        extract(max_broken_share=0.99)
+    assert calls == [False, True]
 
 
 def test_features_beyond_float16_are_an_error_that_names_the_photo(extract, make_backbone, photos):
