@@ -17,9 +17,9 @@ STREAM = 2
 
 
 def picture_side(image_size: int, augmentation: AugmentationConfig) -> int:
-    """Returns the side in pixels of the pictures that crops are taken from.
+    """Returns the side in pixels of the pictures that are kept in memory to be varied.
 
-    The smallest square crop of it still has `image_size` pixels, so that no crop is blurred by
+    The smallest square crop of one still has `image_size` pixels, so that no crop is blurred by
     being enlarged.
     """
     if augmentation.crop_scale is None:
@@ -38,7 +38,8 @@ def augment(
     """Returns one photo, varied.
 
     Args:
-        picture: (D, D, 3), values 0 to 255; D as `picture_side` says.
+        picture: (height, width, 3), values 0 to 255; of any size where it is cropped, else
+            (S, S, 3).
         image_size: S, side of the result.
         augmentation: what may happen to it.
         seed: (2,) int32, of this photo's place in the epoch.
@@ -46,18 +47,18 @@ def augment(
     Returns:
         float32 (S, S, 3), values 0 to 255.
     """
-    side = picture.shape[0]
     draws = tf.random.stateless_uniform((5,), seed)
     photo = tf.cast(picture, tf.float32)
     if augmentation.crop_scale is not None:
         begin, size = _crop(augmentation.crop_scale, draws[:4])
-        scale = image_size / (size * side)
+        sides = tf.cast(tf.shape(photo)[:2], tf.float32)
+        scale = image_size / (size * sides)
         # One step from the crop to its new size, antialiased where it shrinks.
         photo = tf.raw_ops.ScaleAndTranslate(
             images=photo[tf.newaxis],
             size=(image_size, image_size),
             scale=scale,
-            translation=-begin * side * scale,
+            translation=-begin * sides * scale,
             kernel_type="triangle",
             antialias=True,
         )[0]

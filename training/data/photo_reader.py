@@ -30,6 +30,13 @@ def read_photo(directory: str | os.PathLike, image: tf.Tensor, image_size: int) 
     return decode_photo(tf.io.read_file(path), image_size)
 
 
+def read_whole_photo(directory: str | os.PathLike, image: tf.Tensor) -> tf.Tensor:
+    """Returns the photo `image` as it is, uint8 (height, width, 3); otherwise as `read_photo`."""
+    path = tf.strings.join([os.fspath(directory), image], separator="/")
+    photo = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+    return tf.ensure_shape(photo, (None, None, 3))
+
+
 def photo_batches(
     directory: str | os.PathLike,
     images: Sequence[str],

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from training.config import AugmentationConfig
-from training.data import photo_reader
 from training.data.augmentation import augment, epoch_seed
 from training.data.feature_store import FeatureStore
+from training.data.photo_reader import read_photo, read_whole_photo
 from training.data.sampling import Natural, Sampler
 
 # Photos among which a streamed epoch is mixed. A constant, not a share of the memory: the order
@@ -67,10 +67,10 @@ class Photos:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: S, side of the photos that are given.
-        picture_side: D, side of the pictures that crops are taken from.
-        augmentation: of training photos; those of an evaluation never are.
+        augmentation: of training photos; those of an evaluation never are varied.
         sampler: says how often each photo comes in an epoch.
-        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes them in every epoch.
+        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes them in every epoch,
+            and takes crops from the photos as they are.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Photos:
         directory: str | os.PathLike,
         images: Sequence[str],
         image_size: int,
-        picture_side: int,
         augmentation: AugmentationConfig,
         sampler: Sampler,
         pictures: np.ndarray | None = None,
@@ -86,7 +85,6 @@ class Photos:
         self._directory = directory
         self._images = tf.constant(list(images))
         self._image_size = image_size
-        self._picture_side = picture_side
         self._augmentation = augmentation
         self._sampler = sampler
         self._pictures = pictures
@@ -99,10 +97,12 @@ class Photos:
         seed_of_epoch = tf.constant(epoch_seed(seed, epoch))
 
         def example(place: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            if self._pictures is None:
-                photo = self._decode(index, self._picture_side)
+            if self._pictures is not None:
+                photo = take(self._pictures, index)
+            elif self._augmentation.crop_scale is not None:
+                photo = read_whole_photo(self._directory, tf.gather(self._images, index))
             else:
-                photo = tf.cast(take(self._pictures, index), tf.float32)
+                photo = self._decode(index)
             if self._augmentation.any:
                 seed = tf.random.experimental.stateless_fold_in(seed_of_epoch, place)
                 photo = augment(photo, self._image_size, self._augmentation, seed)
@@ -116,13 +116,13 @@ class Photos:
         """Returns all images in their order."""
         indices = tf.data.Dataset.range(len(self._images))
         return indices.map(
-            lambda index: (index, {"images": self._decode(index, self._image_size)}),
+            lambda index: (index, {"images": self._decode(index)}),
             num_parallel_calls=tf.data.AUTOTUNE,
         ).batch(batch_size)
 
-    def _decode(self, index: tf.Tensor, side: int) -> tf.Tensor:
+    def _decode(self, index: tf.Tensor) -> tf.Tensor:
         image = tf.gather(self._images, index)
-        return tf.round(photo_reader.read_photo(self._directory, image, side))
+        return tf.round(read_photo(self._directory, image, self._image_size))
 
 
 class StreamedRecords:

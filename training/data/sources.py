@@ -125,15 +125,16 @@ class PhotoSource(_Source):
     """Batches of `images` (B, S, S, 3), float32 in 0..255, for a backbone that is trained.
 
     Pixels are rounded to whole numbers, with either cache: exact for photos that have the size
-    already, and within 0.5 of 255 for those that are resized. Where training photos are cropped,
-    that is done with pictures that are large enough (see `augmentation.picture_side`) and rounded.
+    already, and within 0.5 of 255 for those that are resized. The batches do not depend on the
+    cache, except where training photos are cropped: from memory that is done with pictures of a
+    fixed size (see `augmentation.picture_side`), from the disk with the photos themselves.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: S, side of the photos in pixels.
         cache: "memory" decodes all photos once and keeps them as bytes; "stream" decodes them
-            in every epoch; "auto" takes memory if they fit. The batches are the same.
+            in every epoch; "auto" takes memory if they fit.
         memory_limit_bytes: for "auto"; None is half of this machine's memory.
         progress: makes the bar shown while photos are read into memory, called as
             `biam_tf.progress.progress`; None shows nothing.
@@ -166,7 +167,7 @@ class PhotoSource(_Source):
         if pictures is not None and not augmentation.any:
             reader = Arrays({"images": pictures}, sampler)  # whole batches at a time
         else:
-            reader = Photos(directory, images, image_size, side, augmentation, sampler, pictures)
+            reader = Photos(directory, images, image_size, augmentation, sampler, pictures)
         super().__init__(images, cache, sampler, reader)
 
 

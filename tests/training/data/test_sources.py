@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
@@ -208,17 +209,39 @@ VARIED = AugmentationConfig(flip=True, crop_scale=(0.5, 1.0))
 
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])
-def test_varied_photos_are_the_same_from_memory_and_from_the_disk_and_after_a_resume(
+def test_varied_photos_are_the_same_after_a_resume_in_the_order_of_the_plain_ones(
     cache, make_source
 ):
-    batches, inputs = epoch_of(make_source(PhotoSource, "memory", augmentation=VARIED))
-    source = make_source(PhotoSource, cache, augmentation=VARIED)
-    assert epoch_of(make_source(PhotoSource, "memory"))[0] == batches
-    for skipped in (0, 4):
-        rest, photos = epoch_of(source, skip_batches=skipped)
-        assert rest == batches[skipped:]
-        for some, others in zip(photos, inputs[skipped:], strict=True):
-            np.testing.assert_array_equal(some["images"], others["images"])
+    batches, inputs = epoch_of(make_source(PhotoSource, cache, augmentation=VARIED))
+    assert epoch_of(make_source(PhotoSource, cache))[0] == batches
+    rest, photos = epoch_of(make_source(PhotoSource, cache, augmentation=VARIED), skip_batches=4)
+    assert rest == batches[4:]
+    for some, others in zip(photos, inputs[4:], strict=True):
+        np.testing.assert_array_equal(some["images"], others["images"])
+
+
+def test_mirrored_photos_are_the_same_from_memory_and_from_the_disk(make_source):
+    flip = AugmentationConfig(flip=True)
+    epochs = [
+        epoch_of(make_source(PhotoSource, c, augmentation=flip)) for c in ("memory", "stream")
+    ]
+    for some, others in zip(epochs[0][1], epochs[1][1], strict=True):
+        np.testing.assert_array_equal(some["images"], others["images"])
+
+
+def test_crops_from_memory_and_from_the_disk_show_the_same_place(photos, tmp_path):
+    rows, columns = np.meshgrid(np.arange(120), np.arange(90), indexing="ij")
+    smooth = np.stack([rows * 2, columns * 2, rows + columns], axis=-1).astype(np.uint8)
+    images = [f"{number}.png" for number in range(8)]
+    for image in images:
+        Image.fromarray(smooth).save(tmp_path / image)
+    epochs = [
+        epoch_of(PhotoSource(tmp_path, images, 16, cache, augmentation=VARIED))
+        for cache in ("memory", "stream")
+    ]
+    for some, others in zip(epochs[0][1], epochs[1][1], strict=True):
+        np.testing.assert_allclose(some["images"], others["images"], atol=5)
+        assert np.ptp(some["images"].mean(axis=(1, 2)), axis=0).max() > 5  # different places
 
 
 def test_photos_are_varied_anew_in_every_epoch(make_source):
