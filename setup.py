@@ -27,6 +27,10 @@ ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 # Plots of sweeps and of learning-rate range tests.
 REPORT = ["matplotlib>=3.8"]
 
+# Extracts features on many machines. Its protobuf is older than TensorFlow's newest, which pip
+# settles where both are installed at once.
+BEAM = ["apache-beam>=2.77"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -49,7 +53,8 @@ setup(
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
         "onnx": ONNX,
+        "beam": BEAM,
         "report": REPORT,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, *REPORT, "pytest>=8.0", "ruff>=0.6"],
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, *BEAM, *REPORT, "pytest>=8.0", "ruff>=0.6"],
     },
 )

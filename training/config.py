@@ -19,9 +19,28 @@ from training.typed_yaml import Range, Settings
 Count = Annotated[int, Range(at_least=1)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]
 Beta = Annotated[float, Range(at_least=0, below=1)]
+Share = Annotated[float, Range(at_least=0, below=1)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
 Momentum = Annotated[float, Range(above=0, below=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """How training photos are varied from epoch to epoch, where the backbone is trained with them.
+
+    Attributes:
+        flip: mirror every other photo, left to right.
+        crop_scale: [least, most] share of the photo's area that a random crop keeps; null: none.
+    """
+
+    flip: bool = False
+    crop_scale: tuple[float, float] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether photos are varied at all."""
+        return self.flip or self.crop_scale is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +54,11 @@ class DataConfig:
         cache: keep features in memory, stream them from the disk, or decide by their size.
         pictures: number of training pictures (scenes only).
         seed: of the drawing (scenes only).
+        max_broken_share: up to this share of the photos may be unreadable and is left out.
+        max_labels: training photos with more seen labels are left out; null: none is.
+        sampling: how often a training photo comes in an epoch, see docs/features.md.
+        max_images_per_class: of one epoch (sampling: capped).
+        augmentation: of training photos (backbone.trainable: true).
     """
 
     name: Literal["scenes", "folder", "nus_wide", "open_images"] = "scenes"
@@ -43,6 +67,11 @@ class DataConfig:
     cache: Literal["auto", "memory", "stream"] = "auto"
     pictures: Count = 3000
     seed: Seed = 0
+    max_broken_share: Share = 0.0
+    max_labels: Count | None = None
+    sampling: Literal["natural", "balanced", "capped"] = "natural"
+    max_images_per_class: Count | None = None
+    augmentation: AugmentationConfig = AugmentationConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +327,43 @@ def _check_data(settings: Settings, config: RunConfig) -> None:
             "data.directory",
             "expected the folder of your photos, got nothing; give it here or with "
             "--set data.directory=PATH",
+        )
+    _check_sampling(settings, config.data)
+    _check_augmentation(settings, config)
+
+
+def _check_sampling(settings: Settings, data: DataConfig) -> None:
+    keys = ["data.sampling", "data.max_images_per_class"]
+    if data.sampling == "capped" and data.max_images_per_class is None:
+        settings.fail_combination(
+            keys, "capped needs to know how many; set data.max_images_per_class: 1000, say"
+        )
+    if data.sampling != "capped" and data.max_images_per_class is not None:
+        settings.fail_combination(
+            keys[::-1], f"has no effect with data.sampling: {data.sampling}; set it to capped"
+        )
+
+
+def _check_augmentation(settings: Settings, config: RunConfig) -> None:
+    augmentation = config.data.augmentation
+    if augmentation.crop_scale is not None:
+        least, most = augmentation.crop_scale
+        if not 0 < least <= most <= 1:
+            settings.fail(
+                "data.augmentation.crop_scale",
+                "expected [least, most] shares of a photo's area with 0 < least <= most <= 1, "
+                f"got {list(augmentation.crop_scale)}",
+            )
+    if augmentation.any and not config.backbone.trainable:
+        settings.fail_combination(
+            [
+                "data.augmentation",
+                "data.augmentation.flip",
+                "data.augmentation.crop_scale",
+                "backbone.trainable",
+            ],
+            "stored features cannot follow photos that are varied; set backbone.trainable: true, "
+            "or data.augmentation: {flip: false, crop_scale: null}",
         )
 
 

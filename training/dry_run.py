@@ -13,6 +13,7 @@ import numpy as np
 from biam_tf.metrics import evaluate_scores
 from biam_tf.runs import load_run
 from training.config import RunConfig
+from training.data import storage
 from training.data.dataset import TaggingDataset
 from training.devices import computing_in, make_strategy
 from training.dry_run_report import Findings, format_findings
@@ -147,12 +148,13 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
         epoch_end=epoch_end,
         finish=max(0.0, finish),
     )
+    local = storage.is_local(sample.store)
     room = Room(
         memory=total_memory(),
         memory_free=memory_free,
-        store_disk=free_disk(sample.store),
+        store_disk=free_disk(sample.store) if local else None,
         run_disk=free_disk(sample.folder.path),
-        one_disk=same_disk(sample.store, sample.folder.path),
+        one_disk=local and same_disk(sample.store, sample.folder.path),
         gpus=peak_gpu_memory(),
     )
     return Findings(

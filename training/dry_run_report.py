@@ -112,8 +112,9 @@ def _disk_lines(findings: Findings) -> list[str]:
     room = findings.room
     lines = ["disk"]
     if store:
-        lines.append(
-            f"  {'feature store':22s}{size(store):>12s}  {size(room.store_disk)} free there"
-        )
+        free = "not on this machine"
+        if room.store_disk is not None:
+            free = f"{size(room.store_disk)} free there"
+        lines.append(f"  {'feature store':22s}{size(store):>12s}  {free}")
     lines.append(f"  {'run':22s}{size(folder):>12s}  {size(room.run_disk)} free there")
     return lines

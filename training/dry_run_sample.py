@@ -1,18 +1,22 @@
 """Some photos of every split, for a run in small, and what it took to get their examples."""
 
 import dataclasses
-import pathlib
 import time
 
 import numpy as np
 
+from training.data import storage
+from training.data.augmentation import picture_side
 from training.data.dataset import Split, TaggingDataset
-from training.data.feature_extraction import all_images, extract_features, photos_extracted
+from training.data.feature_extraction import all_images, extract_features
 from training.data.feature_store import MANIFEST, FeatureStore
 from training.data.folder import check_photos
-from training.data.sources import FeatureSource, PhotoSource, choose_cache
+from training.data.sampling import make_sampler
+from training.data.sources import UNVARIED, FeatureSource, PhotoSource, choose_cache
+from training.data.unfinished_store import photos_extracted
 from training.estimates import Workload
-from training.pipeline import Models, feature_location, final_split, labeled_by_seen
+from training.examples import feature_location, final_split, trainable_photos
+from training.pipeline import Models
 
 STEPS_ON_FEATURES, PHOTOS_FOR_STEPS = 2, 256
 
@@ -23,7 +27,7 @@ class Sample:
     def __init__(self, config, folder, dataset: TaggingDataset, models: Models, aside):
         self.config, self.folder, self.models, self.aside = config, folder, models, aside
         self.dataset = dataset
-        self.train = labeled_by_seen(dataset)
+        self.train = trainable_photos(dataset, config.data.max_labels)
         self.final = final_split(dataset)
         batch = config.training.batch_size
         steps = STEPS_ON_FEATURES
@@ -43,7 +47,10 @@ class Sample:
         self._make_source(self.images[:1])
         opening = time.perf_counter() - started
         started = time.perf_counter()
-        self.sources = {name: self._make_source(s.images) for name, s in self.small.splits.items()}
+        self.sources = {
+            name: self._make_source(split.images, varied=name == "train")
+            for name, split in self.small.splits.items()
+        }
         reading = time.perf_counter() - started - len(self.sources) * opening
         held = sum(map(len, self.sources.values()))
         self.read_photo = max(0.0, reading / held)
@@ -51,16 +58,20 @@ class Sample:
         self.held_bytes = held * self.photo_bytes if self.in_memory else 0
 
     @property
-    def store(self) -> pathlib.Path:
+    def store(self) -> str:
         """Where the run's feature store is or will be."""
         return feature_location(self.config, self.folder.path, self.dataset, self.models.backbone)
 
-    def _photos(self, images):
-        side = self.models.backbone.input_shape[1]
-        self.photo_bytes = 3 * side**2
+    def _photos(self, images, varied=False):
+        size, augmentation = self.models.backbone.input_shape[1], self.config.data.augmentation
+        self.photo_bytes = 3 * picture_side(size, augmentation) ** 2
         total = len(self.train) + sum(len(self.dataset.split(name)) for name in self.scored)
         self.cache = choose_cache(self.config.data.cache, total * self.photo_bytes)
-        return PhotoSource(self.dataset.directory, images, side, self.cache)
+        if not varied:
+            augmentation = UNVARIED
+        return PhotoSource(
+            self.dataset.directory, images, size, self.cache, augmentation=augmentation
+        )
 
     @property
     def scored(self) -> list[str]:
@@ -71,14 +82,14 @@ class Sample:
         store, backbone = self.store, self.models.backbone
         photos = len(all_images(self.dataset))
         self.to_extract = photos - photos_extracted(store)
-        if (store / MANIFEST).is_file():
+        if storage.is_file(storage.join(store, MANIFEST)):
             opened = FeatureStore.open(store, backbone_name=self.config.backbone.name)
         else:
             opened = self._extract(backbone)
         self.photo_bytes = opened.manifest.photo_nbytes
         self.store_photo = sum(s.bytes for s in opened.manifest.shards) / len(opened)
         self.cache = choose_cache(self.config.data.cache, photos * self.photo_bytes)
-        return lambda images: FeatureSource(opened, images, self.cache)
+        return lambda images, varied=False: FeatureSource(opened, images, self.cache)
 
     def _extract(self, backbone) -> FeatureStore:
         started = time.perf_counter()
@@ -142,6 +153,8 @@ class Watch:
 def workload(sample: Sample) -> Workload:
     """Returns what the whole run has to do."""
     config, dataset = sample.config, sample.dataset
+    labels = sample.train.labels[:, dataset.seen]
+    sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
     validation = len(dataset.split("val")) if "val" in dataset.splits else 0
     read = len(sample.train) + sum(len(dataset.split(name)) for name in sample.scored)
     return Workload(
@@ -149,7 +162,7 @@ def workload(sample: Sample) -> Workload:
         photos_to_extract=sample.to_extract,
         photos_to_read=read if sample.in_memory else 0,
         epochs=config.training.epochs,
-        steps_per_epoch=len(sample.train) // config.training.batch_size,
+        steps_per_epoch=sampler.epoch_size // config.training.batch_size,
         batch_size=config.training.batch_size,
         validation_photos=validation,
         test_photos=len(dataset.split(sample.final)),

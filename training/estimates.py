@@ -154,7 +154,7 @@ class Room:
     Attributes:
         memory: all of it.
         memory_free: what other processes leave now.
-        store_disk: free where the feature store goes.
+        store_disk: free where the feature store goes; None: on no disk of this machine.
         run_disk: free where the run's folder goes.
         one_disk: whether both are the same disk.
         gpus: largest number of bytes in use on each GPU during the dry run.
@@ -162,7 +162,7 @@ class Room:
 
     memory: int
     memory_free: int
-    store_disk: int
+    store_disk: int | None
     run_disk: int
     one_disk: bool
     gpus: Mapping[str, int]
@@ -194,7 +194,7 @@ def shortages(memory: int, store: int, folder: int, room: Room) -> list[str]:
             "free; set output or data.feature_store to another disk"
         )
         return found
-    if store > room.store_disk:
+    if room.store_disk is not None and store > room.store_disk:
         found.append(
             f"disk: the feature store needs {size(store)}, {size(room.store_disk)} are free; set "
             "data.feature_store to another disk"

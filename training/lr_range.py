@@ -112,14 +112,10 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _test(config, schedule):
+    from training.data.sampling import make_sampler
     from training.devices import computing_in, make_strategy
-    from training.pipeline import (
-        build_models,
-        class_vocabulary,
-        labeled_by_seen,
-        open_dataset,
-        source_maker,
-    )
+    from training.examples import open_examples, trainable_photos
+    from training.pipeline import build_models, class_vocabulary, open_dataset
     from training.rate_range import run_range_test
     from training.run_folder import RunFolder
 
@@ -128,9 +124,12 @@ def _test(config, schedule):
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
         models = build_models(config, strategy, vocabulary)
-        split, folder = labeled_by_seen(dataset), RunFolder(pathlib.Path(config.output))
-        source = source_maker(config, folder.path, dataset, models.backbone)(split.images)
+        folder = RunFolder(pathlib.Path(config.output))
+        examples = open_examples(config, folder.path, dataset, models.backbone)
+        split = trainable_photos(examples.dataset, config.data.max_labels)
         labels = split.labels[:, dataset.seen]
+        sampler = make_sampler(config.data, labels, config.training.seed, epochs=1)
+        source = examples.source(split.images, sampler)
         return run_range_test(config, strategy, models.trainee(folder), source, labels, schedule)
 
 

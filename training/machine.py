@@ -45,17 +45,17 @@ def peak_gpu_memory() -> dict[str, int]:
     return {name: tf.config.experimental.get_memory_info(name)["peak"] for name in names}
 
 
-def free_disk(path: pathlib.Path) -> int:
+def free_disk(path: str | os.PathLike) -> int:
     """Returns the free bytes of the disk that holds `path`, which need not exist yet."""
     return shutil.disk_usage(existing_parent(path)).free
 
 
-def same_disk(a: pathlib.Path, b: pathlib.Path) -> bool:
+def same_disk(a: str | os.PathLike, b: str | os.PathLike) -> bool:
     """Tells whether two paths, which need not exist yet, lie on one disk."""
     return existing_parent(a).stat().st_dev == existing_parent(b).stat().st_dev
 
 
-def existing_parent(path: pathlib.Path) -> pathlib.Path:
+def existing_parent(path: str | os.PathLike) -> pathlib.Path:
     """Returns `path`, or the nearest folder above it that exists."""
     path = pathlib.Path(os.path.abspath(path))
     while not path.exists():

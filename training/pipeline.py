@@ -6,7 +6,6 @@ import pathlib
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from biam_tf.backbones import build_backbone
@@ -18,13 +17,14 @@ from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from training.cluster import read_tf_config
 from training.config import RunConfig
-from training.data.dataset import Split, TaggingDataset
-from training.data.feature_extraction import ensure_features
+from training.data.broken_photos import BROKEN_PHOTOS, to_csv
+from training.data.dataset import TaggingDataset
 from training.data.registry import load_dataset
-from training.data.sources import FeatureSource, PhotoSource
+from training.data.sampling import make_sampler
 from training.devices import computing_in, make_strategy
 from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json, writing_to
+from training.examples import final_split, open_examples, trainable_photos
+from training.run_folder import RunFolder, write_json, write_text, writing_to
 from training.scoring import make_scorer, score_examples
 from training.trainer import Trainee, train
 from training.workers import Workers
@@ -66,7 +66,7 @@ def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | No
     dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
-        sources = _train(config, folder, strategy, workers, dataset, vocabulary)
+        dataset, sources = _train(config, folder, strategy, workers, dataset, vocabulary)
     if not workers.is_chief:
         return None
 
@@ -175,14 +175,17 @@ def build_models(
         return Models(backbone, head, build_tagger(backbone, bound), build_tagger(backbone, head))
 
 
-def _train(config, folder, strategy, workers, dataset, vocabulary) -> dict:
-    """Trains to the end; returns the sources of the splits, for evaluation."""
+def _train(config, folder, strategy, workers, dataset, vocabulary) -> tuple[TaggingDataset, dict]:
+    """Trains to the end; returns the data set without broken photos, and its splits' sources."""
     models = build_models(config, strategy, vocabulary)
-    train_split = labeled_by_seen(dataset)
-    make_source = source_maker(config, folder.path, dataset, models.backbone)
-    train_source = make_source(train_split.images)
+    examples = open_examples(config, folder.path, dataset, models.backbone)
+    dataset = examples.dataset
+    train_split = trainable_photos(dataset, config.data.max_labels)
+    labels = train_split.labels[:, dataset.seen]
+    sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
+    train_source = examples.source(train_split.images, sampler)
     evaluated = _evaluated(dataset) if workers.is_chief else []
-    sources = {name: make_source(dataset.split(name).images) for name in evaluated}
+    sources = {name: examples.source(dataset.split(name).images) for name in evaluated}
     validate = None
     if "val" in dataset.splits:
         validate = _validation(config, dataset, vocabulary, models.scored, sources.get("val"))
@@ -193,15 +196,16 @@ def _train(config, folder, strategy, workers, dataset, vocabulary) -> dict:
         )
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
-    labels = train_split.labels[:, dataset.seen]
     # Only now, with everything known to fit, is the folder taken.
     if workers.is_chief:
         folder.claim(config)
         with writing_to(folder.vocabulary):
             vocabulary.save(folder.vocabulary)
         folder.write_backbone_identity(config.backbone, models.backbone)
+        if config.backbone.trainable and config.data.max_broken_share:
+            write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
     train(config, folder, strategy, models.trainee(folder), train_source, labels, validate)
-    return sources
+    return dataset, sources
 
 
 def _build_head(config, backbone, vocabulary) -> keras.Model:
@@ -214,42 +218,6 @@ def _build_head(config, backbone, vocabulary) -> keras.Model:
         )
     except ValueError as error:  # settings that do not fit this backbone's regions
         raise UserError(f"head: {error}") from error
-
-
-def labeled_by_seen(dataset: TaggingDataset) -> Split:
-    """Returns the training photos that show a seen class; the others have nothing to rank.
-
-    Raises:
-        UserError: no training photo shows one.
-    """
-    split = dataset.split("train")
-    kept = np.flatnonzero((split.labels[:, dataset.seen] > 0).any(axis=1))
-    if len(kept) < len(split):
-        print(f"{len(split) - len(kept)} training photos show no seen class: left out", flush=True)
-    if not len(kept):
-        raise UserError(f"{dataset.directory}: no training photo shows a seen class")
-    return dataclasses.replace(
-        split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
-    )
-
-
-def source_maker(config, run, dataset, backbone):
-    """Returns a function of image names to examples: photos, or their stored features."""
-    if config.backbone.trainable:
-        size = backbone.input_shape[1]
-        return lambda images: PhotoSource(
-            dataset.directory, images, size, config.data.cache, progress=progress
-        )
-    store = ensure_features(
-        config, dataset, backbone, feature_location(config, run, dataset, backbone)
-    )
-    return lambda images: FeatureSource(store, images, config.data.cache)
-
-
-def feature_location(config, run, dataset, backbone) -> pathlib.Path:
-    """Returns the folder of a run's feature store: the configured one, or one beside the run."""
-    name = f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}"
-    return pathlib.Path(config.data.feature_store or run.parent / "features" / name)
 
 
 def check_selectable(config: RunConfig, dataset: TaggingDataset) -> None:
@@ -278,11 +246,6 @@ def _validation(config, dataset, vocabulary, model, source):
 
     check_selectable(config, dataset)
     return validate
-
-
-def final_split(dataset: TaggingDataset) -> str:
-    """Returns the name of the split that a run is evaluated on in the end."""
-    return "test" if "test" in dataset.splits else "val" if "val" in dataset.splits else "train"
 
 
 def _evaluated(dataset: TaggingDataset) -> list[str]:

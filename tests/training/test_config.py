@@ -200,6 +200,28 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
             "data.feature_store: stored features cannot follow a backbone that is trained; set "
             "backbone.trainable: false",
         ),
+        ("data: {max_broken_share: 1}", "data.max_broken_share: expected a number at least 0 and"),
+        ("data: {max_labels: 0}", "data.max_labels: expected a number at least 1, got 0"),
+        ("data: {sampling: balance}", "data.sampling: expected one of natural, balanced, capped"),
+        ("data: {sampling: capped}", "data.sampling: capped needs to know how many; set data.max_"),
+        (
+            "data: {max_images_per_class: 9}",
+            "data.max_images_per_class: has no effect with data.sampling: natural; set it to",
+        ),
+        (
+            "data: {augmentation: {crop_scale: [0.5, 1.5]}}",
+            "data.augmentation.crop_scale: expected [least, most] shares of a photo's area with "
+            "0 < least <= most <= 1, got [0.5, 1.5]",
+        ),
+        (
+            "data: {augmentation: {crop_scale: 0.5}}",
+            "data.augmentation.crop_scale: expected a list, got 0.5",
+        ),
+        (
+            "data: {augmentation: {flip: true}}\nbackbone: {name: vgg19, trainable: false}",
+            "data.augmentation: stored features cannot follow photos that are varied; set "
+            "backbone.trainable: true, or data.augmentation: {flip: false, crop_scale: null}",
+        ),
         (
             "backbone: {trainable: false}",
             "backbone.trainable: small starts from random weights here and would never be "

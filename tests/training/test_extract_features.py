@@ -125,6 +125,32 @@ def test_broken_photos_are_found_before_the_backbone_runs(config, directory, bac
     assert not (tmp_path / "features" / "manifest.json").exists()
 
 
+def test_broken_photos_up_to_the_share_are_left_out_and_named(
+    overrides, directory, tmp_path, capsys
+):
+    (directory / "images" / "test2.jpg").write_bytes(b"no photo")
+    (directory / "images" / "val0.jpg").unlink()
+    arguments_ = arguments([*overrides, "data.max_broken_share=0.2"], tmp_path / "features")
+    for words in ("11 photos checked and extracted", "all photos had been extracted before"):
+        assert main(arguments_) == 0
+        printed = capsys.readouterr().out
+        assert words in printed and "2 photos are broken and left out, 18 % of 11" in printed
+        assert "images/val0.jpg: no such file" in printed
+        assert str(tmp_path / "features" / "broken_photos.csv") in printed
+    assert main(arguments([*overrides, "data.max_broken_share=0.1"], tmp_path / "features")) == 2
+    assert "2 of 11 photos cannot be read (data.max_broken_share: 0.1 allows 1)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_photos_may_lie_elsewhere_than_their_list(overrides, directory, tmp_path):
+    (directory / "images").rename(tmp_path / "images")
+    command = arguments(overrides, tmp_path / "features")
+    assert main(command) == 2  # missing photos are found at once
+    assert main([*command, "--photos", str(tmp_path)]) == 0
+    assert len(FeatureStore.open(tmp_path / "features")) == 11
+
+
 def test_a_store_of_other_weights_is_an_error(config, directory, backbone, tmp_path):
     dataset = read_folder(directory)
     ensure_features(config, dataset, backbone, tmp_path / "features")

@@ -1,41 +1,25 @@
 """Computes backbone features of photos and writes them as a feature store, resumably."""
 
 import contextlib
-import dataclasses
 import os
-import pathlib
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
-import tensorflow as tf
 import tqdm
 
 from biam_tf.backbones import weights_fingerprint
-from biam_tf.errors import UserError
 from biam_tf.progress import progress as progress_bar
 from training.config import RunConfig
-from training.data import photo_reader, store_manifest
+from training.data import photo_reader, storage, store_manifest
+from training.data.broken_photos import BROKEN_PHOTOS, check_share, report
 from training.data.dataset import TaggingDataset
-from training.data.feature_store import (
-    IMAGES,
-    MANIFEST,
-    PARTIAL,
-    PREPROCESSING,
-    FeatureStore,
-    sha256_of_file,
-)
+from training.data.feature_store import PREPROCESSING, FeatureStore
 from training.data.folder import check_photos
-from training.data.store_manifest import BackboneIdentity, Shard, StoreManifest
+from training.data.shard_extraction import ShardExtractor, images_of_shard
+from training.data.store_manifest import MANIFEST, BackboneIdentity, Shard, StoreManifest
+from training.data.unfinished_store import UnfinishedStore, check_same_job, images_to_do
 
-try:
-    import fcntl
-except ImportError:  # Windows has none: there, two extractions into one folder are not kept apart
-    fcntl = None
-
-LOCK = ".lock"
+SHARD_SIZE = 1024
 
 
 def extract_features(
@@ -46,14 +30,15 @@ def extract_features(
     store: str | os.PathLike,
     *,
     batch_size: int = 32,
-    shard_size: int = 1024,
+    shard_size: int = SHARD_SIZE,
+    max_broken_share: float = 0.0,
     progress: Callable[..., tqdm.tqdm] | None = None,
 ) -> FeatureStore:
     """Computes the features of `images` and keeps them in the folder `store`.
 
     Finished shards stay when the work is interrupted, and the same call goes on after them. A
-    store that is whole is opened and returned. Several processes may call this for one folder:
-    the others wait for the first. Features are rounded to float16.
+    store that is whole is opened and returned. Several processes may call this for one local
+    folder: the others wait for the first. Features are rounded to float16.
 
     Args:
         backbone: model from `images` (B, S, S, 3) in 0..255 to a dict of `region_features`
@@ -62,100 +47,48 @@ def extract_features(
         photos_directory: the folder that `images` are relative to.
         images: (N,) relative paths, each once; the order of the records. What matters for
             `cache: stream` is that the photos of a split stand together.
-        store: the folder; made if it does not exist.
+        store: the folder, local or of a file system of TensorFlow; made if it does not exist.
         batch_size: photos at a time.
         shard_size: photos a file, unless the store was begun with another number.
+        max_broken_share: up to this share of `images` may be unreadable and is left out.
         progress: makes the bar, called as `biam_tf.progress.progress`; None shows nothing.
 
     Raises:
-        UserError: photos that cannot be read (all of them are named), features that are not
-            finite in float16, too little space on the disk, or a store in this folder that is
-            of another backbone or of other photos.
+        UserError: too many photos that cannot be read (all of them are named), features that are
+            not finite in float16, too little space on the disk, or a store in this folder that
+            is of another backbone or of other photos.
     """
-    store = pathlib.Path(store)
-    job = _describe_job(backbone, backbone_name, images, shard_size)
-    store.mkdir(parents=True, exist_ok=True)
-    with _one_process_at_a_time(store):
-        if (store / MANIFEST).is_file():
-            _check_same_job(store, StoreManifest.read(store / MANIFEST), job)
-            return FeatureStore.open(store)
-        done = _resume(store, job)
-        _check_space(store, done)
-        store_manifest.write_atomically(store / IMAGES, store_manifest.encode_images(images))
-        bar = progress and progress(
-            total=done.count, label="Features", unit="photo", initial=done.photos_done
-        )
-        with bar or contextlib.nullcontext() as bar:
-            update = bar.update if bar else lambda count: None
-            _write_shards(backbone, photos_directory, images, store, done, batch_size, update)
+    store = storage.normal_path(store)
+    job = describe_job(backbone, backbone_name, images, shard_size)
+    storage.make_folder(store)
+    with storage.one_process_at_a_time(store):
+        unfinished = begin_or_open(store, job, images)
+        if unfinished is not None:
+            extractor = ShardExtractor(backbone, unfinished, photos_directory, batch_size)
+            _write_shards(extractor, images, max_broken_share, progress)
     return FeatureStore.open(store)
 
 
-def ensure_features(
-    config: RunConfig,
-    dataset: TaggingDataset,
-    backbone: keras.Model,
-    default_location: str | os.PathLike,
-) -> FeatureStore:
-    """Returns a store with the features of all photos of `dataset`, extracting what is missing.
-
-    A whole store is opened, an unfinished one is finished, after the photos that still need the
-    backbone were checked.
-
-    Args:
-        config: of the run; `data.feature_store` says where, `backbone` whose features.
-        dataset: the photos of all splits are extracted, split by split.
-        backbone: the model that `config.backbone` describes.
-        default_location: the store's folder where `data.feature_store` is not set.
+def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> UnfinishedStore | None:
+    """Returns the unfinished store to go on with, or None where the folder holds a whole one.
 
     Raises:
-        UserError: broken photos, or a store in that folder that is of another backbone or lacks
-            some of the photos.
+        UserError: the folder holds the features of another job.
     """
-    store = pathlib.Path(config.data.feature_store or default_location)
-    images = all_images(dataset)
-    if (store / MANIFEST).is_file():
-        opened = FeatureStore.open(
-            store,
-            backbone_name=config.backbone.name,
-            image_size=backbone.inputs[0].shape[1],
-            weights_fingerprint=weights_fingerprint(backbone),
-        )
-        opened.rows(images)
-        return opened
-    with progress_bar(len(images), "Checking photos", "photo") as bar:
-        check_photos(
-            dataset, images[photos_extracted(store) :], progress=lambda done, total: bar.update(1)
-        )
-    return extract_features(
-        backbone,
-        config.backbone.name,
-        dataset.directory,
-        images,
-        store,
-        batch_size=config.backbone.batch_size,
-        progress=progress_bar,
-    )
+    manifest = storage.join(store, MANIFEST)
+    if not storage.is_file(manifest):
+        return UnfinishedStore.begin(store, job, images)
+    whole = StoreManifest.read(manifest)
+    check_same_job(store, whole, job)
+    if storage.is_file(storage.join(store, store_manifest.PARTIAL)):  # stopped while clearing up
+        UnfinishedStore(store, whole).remove_leftovers()
+    return None
 
 
-def all_images(dataset: TaggingDataset) -> list[str]:
-    """Returns the photos of all splits in the order in which a store keeps them."""
-    # Split by split, which is the order that streaming a split needs.
-    return list(dict.fromkeys(image for split in dataset.splits.values() for image in split.images))
-
-
-def photos_extracted(store: str | os.PathLike) -> int:
-    """Returns how many photos of `store`, whole or not, are in finished shards; 0 if none."""
-    for name in (MANIFEST, PARTIAL):
-        path = pathlib.Path(store) / name
-        if path.is_file():
-            return StoreManifest.read(path).photos_done
-    return 0
-
-
-def _describe_job(
+def describe_job(
     backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
 ) -> StoreManifest:
+    """Returns the manifest of the store that is to be, without shards."""
     if len(set(images)) != len(images) or not images:
         raise ValueError(f"{len(images)} images: expected at least one, and each only once")
     outputs = backbone.output
@@ -173,139 +106,125 @@ def _describe_job(
     )
 
 
-def _check_same_job(store: pathlib.Path, stored: StoreManifest, job: StoreManifest) -> None:
-    differences = stored.differences(job)
-    if differences:
-        raise UserError(
-            f"{store}: holds the features of another job ({'; '.join(differences)}); name another "
-            "folder for the new features or delete this one"
-        )
-
-
-def _resume(store: pathlib.Path, job: StoreManifest) -> StoreManifest:
-    """Returns the manifest of the finished shards, which is `job` itself where there are none."""
-    if not (store / PARTIAL).is_file():
-        job.write(store / PARTIAL)
-        return job
-    partial = StoreManifest.read(store / PARTIAL)
-    _check_same_job(store, partial, job)
-    whole = []
-    for shard in partial.shards:
-        file = store / shard.file
-        if not file.is_file() or file.stat().st_size != shard.bytes:
-            break
-        whole.append(shard)
-    return dataclasses.replace(partial, shards=tuple(whole))
-
-
-def _check_space(store: pathlib.Path, done: StoreManifest) -> None:
-    needed = (done.count - done.photos_done) * done.photo_nbytes
-    free = shutil.disk_usage(store).free
-    if needed > free:
-        raise UserError(
-            f"{store}: the features need another {needed / 1e9:.1f} GB, but the disk has "
-            f"{free / 1e9:.1f} GB left; name a folder on another disk"
-        )
-
-
 def _write_shards(
-    backbone: keras.Model,
-    photos_directory: str | os.PathLike,
+    extractor: ShardExtractor,
     images: Sequence[str],
-    store: pathlib.Path,
-    done: StoreManifest,
-    batch_size: int,
-    update: Callable[[int], object],
+    max_broken_share: float,
+    progress: Callable[..., tqdm.tqdm] | None,
 ) -> None:
-    image_size = done.backbone.image_size
-    features = _half_precision_features(backbone)
-    remaining = images[done.photos_done :]
-    # No batch reaches across shards: a shard holds the same features, bit for bit, whether
-    # the extraction was interrupted before it or not.
-    batches = iter(
-        photo_reader.photo_batches(
-            photos_directory, remaining, image_size, batch_size, done.shard_size
-        )
-        if remaining
-        else ()
+    store, job = extractor.store, extractor.store.job
+    shards = store.all_finished(extractor.photos_directory)
+    to_do = [number for number in range(job.shard_total) if number not in shards]
+    photos = [images_of_shard(job, images, number) for number in to_do]
+    left = sum(map(len, photos))
+    storage.check_space(store.path, left * job.photo_nbytes)
+    bar = progress and progress(
+        total=job.count, label="Features", unit="photo", initial=job.count - left
     )
-    while len(done.shards) < done.shard_total:
-        number = len(done.shards)
-        rows = done.shard_photos(number)
-        file = store / done.shard_file(number)
-        temporary = file.with_name(file.name + ".tmp")
-        with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
-            for begin in range(rows.start, rows.stop, batch_size):
-                names = images[begin : min(begin + batch_size, rows.stop)]
-                try:
-                    photos = next(batches)
-                except tf.errors.OpError as error:
-                    unreadable = photo_reader.unreadable_photos(
-                        photos_directory, images[rows.start :], image_size
-                    )
-                    raise unreadable or error from error
-                regions, scenes, finite = (values.numpy() for values in features(photos))
-                if not finite.all():
-                    raise UserError(
-                        f"{names[int(np.argmin(finite))]}: the backbone {done.backbone} gives "
-                        "features for this photo that are not finite or exceed 65504, the "
-                        "largest float16; check its weights"
-                    )
-                for record in map(_serialize, names, regions, scenes):
-                    writer.write(record)
-                update(len(names))
-        _flush_to_disk(temporary)
-        shard = Shard(file.name, len(rows), temporary.stat().st_size, sha256_of_file(temporary))
-        os.replace(temporary, file)
-        done = dataclasses.replace(done, shards=(*done.shards, shard))
-        done.write(store / PARTIAL)
-    done.write(store / MANIFEST)
-    (store / PARTIAL).unlink()
+    with bar or contextlib.nullcontext() as bar:
+        update = bar.update if bar else lambda count: None
+        batches = extractor.batches(photos)
+        for place, number in enumerate(to_do):
+            shards[number] = extractor.extract(number, photos[place], next(batches), update)
+            if shards[number].broken:
+                not_yet = [image for shard in photos[place + 1 :] for image in shard]
+                _check_broken(extractor, shards, not_yet, max_broken_share)
+    store.finish(shards)
 
 
-def _half_precision_features(backbone: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Returns the backbone as a graph: region features, scene feature, and which are finite."""
+def _check_broken(
+    extractor: ShardExtractor,
+    shards: dict[int, Shard],
+    not_yet: Sequence[str],
+    max_broken_share: float,
+) -> None:
+    """Raises if too many photos are broken, naming those that were not come to as well."""
+    job, directory = extractor.store.job, extractor.photos_directory
+    broken = [photo for number in sorted(shards) for photo in shards[number].broken]
+    if len(broken) > max_broken_share * job.count and not_yet:
+        broken += photo_reader.find_broken(directory, not_yet, job.backbone.image_size)
+    check_share(broken, job.count, max_broken_share, directory)
 
-    @tf.function(input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)])
-    def features(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        outputs = backbone(photos, training=False)
-        regions = tf.cast(outputs["region_features"], tf.float16)  # (B, h, w, d)
-        scenes = tf.cast(outputs["scene_feature"], tf.float16)  # (B, d_g)
-        finite = tf.reduce_all(tf.math.is_finite(regions), axis=(1, 2, 3)) & tf.reduce_all(
-            tf.math.is_finite(scenes), axis=1
+
+def ensure_features(
+    config: RunConfig,
+    dataset: TaggingDataset,
+    backbone: keras.Model,
+    default_location: str | os.PathLike,
+    photos_directory: str | os.PathLike | None = None,
+    beam_options: Sequence[str] | None = None,
+) -> FeatureStore:
+    """Returns a store with the features of all photos of `dataset`, extracting what is missing.
+
+    A whole store is opened, an unfinished one is finished. Where no photo may be broken, those
+    that still need the backbone are checked first.
+
+    Args:
+        config: of the run; `data.feature_store` says where, `backbone` whose features.
+        dataset: the photos of all splits are extracted, split by split.
+        backbone: the model that `config.backbone` describes.
+        default_location: the store's folder where `data.feature_store` is not set.
+        photos_directory: where the photos lie, if not in the data set's folder.
+        beam_options: the options of an Apache Beam pipeline that does the work; None does it
+            here.
+
+    Raises:
+        UserError: broken photos, more than `data.max_broken_share` of them; or a store in that
+            folder that is of another backbone or lacks some of the photos.
+    """
+    path = storage.normal_path(config.data.feature_store or default_location)
+    images = all_images(dataset)
+    if storage.is_file(storage.join(path, MANIFEST)):
+        store = FeatureStore.open(
+            path,
+            backbone_name=config.backbone.name,
+            image_size=backbone.inputs[0].shape[1],
+            weights_fingerprint=weights_fingerprint(backbone),
         )
-        return regions, scenes, finite
+    elif beam_options is not None:
+        from training.data.beam_extraction import extract_features_with_beam
 
-    return features
+        store = extract_features_with_beam(
+            backbone,
+            config.backbone,
+            photos_directory or dataset.directory,
+            images,
+            path,
+            max_broken_share=config.data.max_broken_share,
+            options=beam_options,
+        )
+    else:
+        if not config.data.max_broken_share and photos_directory is None:
+            to_do = images_to_do(path, images)
+            with progress_bar(len(images), "Checking photos", "photo") as bar:
+                check_photos(dataset, to_do, progress=lambda done, total: bar.update(1))
+        store = extract_features(
+            backbone,
+            config.backbone.name,
+            photos_directory or dataset.directory,
+            images,
+            path,
+            batch_size=config.backbone.batch_size,
+            max_broken_share=config.data.max_broken_share,
+            progress=progress_bar,
+        )
+    _check_it_has(store, images, config.data.max_broken_share)
+    return store
 
 
-def _serialize(image: str, regions: np.ndarray, scene: np.ndarray) -> bytes:
-    def feature(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    little_endian = np.dtype("<f2")
-    fields = {
-        "image": feature(image.encode()),
-        "region_features": feature(regions.astype(little_endian, copy=False).tobytes()),
-        "scene_feature": feature(scene.astype(little_endian, copy=False).tobytes()),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=fields))
-    return example.SerializeToString()
+def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: float) -> None:
+    """Checks that a store has all `images` but the broken ones, and says which those are."""
+    wanted = set(images)
+    broken = [photo for photo in store.broken if photo.image in wanted]
+    left_out = {photo.image for photo in broken}
+    store.rows([image for image in images if image not in left_out])
+    check_share(broken, len(images), max_broken_share, store.path)
+    if broken:
+        listed_in = storage.join(store.path, BROKEN_PHOTOS)
+        print(report(broken, len(images), listed_in), flush=True)
 
 
-def _flush_to_disk(path: pathlib.Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _one_process_at_a_time(store: pathlib.Path) -> Iterator[None]:
-    """Keeps others out of `store`; the lock goes with the process, however that ends."""
-    with open(store / LOCK, "w", encoding="utf-8") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{store}: waiting for another process to finish it", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def all_images(dataset: TaggingDataset) -> list[str]:
+    """Returns the photos of all splits in the order in which a store keeps them."""
+    # Split by split, which is the order that streaming a split needs.
+    return list(dict.fromkeys(image for split in dataset.splits.values() for image in split.images))

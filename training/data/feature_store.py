@@ -1,36 +1,41 @@
 """Backbone features, computed once and kept in sharded TFRecord files: reading them.
 
-A store is a folder, written by `training.data.feature_extraction`:
+A store is a folder, local or of a file system that TensorFlow has (`gs://bucket/features`), written
+by `training.data.feature_extraction`:
 
     features-00000-of-00005.tfrecord   tf.train.Example: image, region_features, scene_feature
     images.json                        the relative paths of the photos, in record order
+    broken_photos.csv                  those of them that could not be read and have no record
     manifest.json                      whose features these are, and every shard's checksum
 
-The manifest is written last: without it the store is not whole, and `partial.json` in its place
-says which shards are finished.
+The manifest is written last: without it the store is not whole, see
+`training.data.unfinished_store`.
 """
 
 import functools
-import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.data import store_manifest
-from training.data.store_manifest import BackboneIdentity, StoreManifest
+from training.data import storage, store_manifest
+from training.data.broken_photos import BrokenPhoto
+from training.data.store_manifest import (
+    IMAGES,
+    MANIFEST,
+    PARTIAL,
+    BackboneIdentity,
+    StoreManifest,
+)
+from training.data.unfinished_store import photos_extracted
 
-MANIFEST, PARTIAL, IMAGES = "manifest.json", "partial.json", "images.json"
 RECORD = {
     name: tf.io.FixedLenFeature([], tf.string)
     for name in ("image", "region_features", "scene_feature")
 }
-PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
-READ_BATCH = 64
 EXTRACT_AGAIN = "delete the folder and extract the features again"
 PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
 READ_BATCH = 64
@@ -44,9 +49,11 @@ class FeatureStore:
         manifest: what the store holds.
     """
 
-    def __init__(self, path: pathlib.Path, manifest: StoreManifest):
+    def __init__(self, path: str, manifest: StoreManifest):
         self.path = path
         self.manifest = manifest
+        # Record numbers of the whole store, by shard.
+        self._first_records = np.cumsum([0, *(shard.count for shard in manifest.shards)])
 
     @classmethod
     def open(
@@ -69,10 +76,10 @@ class FeatureStore:
             UserError: no store, an unfinished one, one of another backbone, or one of which a
                 shard is missing or has the wrong size.
         """
-        path = pathlib.Path(path)
-        if not (path / MANIFEST).is_file():
+        path = storage.normal_path(path)
+        if not storage.is_file(storage.join(path, MANIFEST)):
             raise UserError(_why_not_whole(path))
-        manifest = StoreManifest.read(path / MANIFEST)
+        manifest = StoreManifest.read(storage.join(path, MANIFEST))
         stored = manifest.backbone
         wanted = BackboneIdentity(
             backbone_name or stored.name,
@@ -89,18 +96,17 @@ class FeatureStore:
                 f"{path}: the photos were prepared otherwise ({manifest.preprocessing}) than this "
                 f"version does ({PREPROCESSING}); {EXTRACT_AGAIN}"
             )
-        for shard in manifest.shards:
-            file = path / shard.file
-            if not file.is_file():
+        files = [storage.join(path, shard.file) for shard in manifest.shards]
+        sizes = storage.for_each(storage.size_of, files)
+        for shard, file, size in zip(manifest.shards, files, sizes, strict=True):
+            if size is None:
                 raise UserError(f"{file}: this shard is missing; {EXTRACT_AGAIN}")
-            if file.stat().st_size != shard.bytes:
-                raise UserError(
-                    f"{file}: {file.stat().st_size} bytes, expected {shard.bytes}; {EXTRACT_AGAIN}"
-                )
+            if size != shard.bytes:
+                raise UserError(f"{file}: {size} bytes, expected {shard.bytes}; {EXTRACT_AGAIN}")
         return cls(path, manifest)
 
     def __len__(self) -> int:
-        return self.manifest.count
+        return int(self._first_records[-1])
 
     @property
     def region_shape(self) -> tuple[int, int, int]:
@@ -117,14 +123,20 @@ class FeatureStore:
         """Bytes that the features of all photos take in memory."""
         return len(self) * self.manifest.photo_nbytes
 
+    @property
+    def broken(self) -> tuple[BrokenPhoto, ...]:
+        """The photos that could not be read when the features were extracted."""
+        return self.manifest.broken
+
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
-        """The relative paths of the photos, in record order."""
-        file = self.path / IMAGES
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        """The relative paths of the photos that have features, in record order."""
+        file = storage.join(self.path, IMAGES)
+        text = storage.read_text(file) if storage.is_file(file) else ""
         if store_manifest.fingerprint(text) != self.manifest.images:
             raise UserError(f"{file}: not the list of photos of this store; {EXTRACT_AGAIN}")
-        return tuple(json.loads(text))
+        broken = {photo.image for photo in self.broken}
+        return tuple(image for image in json.loads(text) if image not in broken)
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
@@ -167,11 +179,15 @@ class FeatureStore:
 
     def shards_of(self, rows: np.ndarray) -> np.ndarray:
         """Returns the numbers of the shards that hold `rows`, ascending."""
-        return np.unique(np.asarray(rows) // self.manifest.shard_size)
+        return np.unique(np.searchsorted(self._first_records, rows, side="right") - 1)
 
-    def shard_path(self, number: int) -> pathlib.Path:
+    def shard_rows(self, number: int) -> range:
+        """Returns the record numbers of shard `number`."""
+        return range(*map(int, self._first_records[number : number + 2]))
+
+    def shard_path(self, number: int) -> str:
         """Returns the file of shard `number`."""
-        return self.path / self.manifest.shard_file(number)
+        return storage.join(self.path, self.manifest.shard_file(number))
 
     def read(self, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Reads the features of `images` into memory, in their order.
@@ -189,9 +205,7 @@ class FeatureStore:
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         shards = self.shards_of(rows)
-        stored = np.concatenate(
-            [self.manifest.shard_photos(number) for number in shards] or [ascending]
-        )
+        stored = np.concatenate([self.shard_rows(number) for number in shards] or [ascending])
         begin = 0
         for batch in self._batches(shards):
             batch_rows = stored[begin : begin + len(batch["image"])]
@@ -208,7 +222,7 @@ class FeatureStore:
     def _batches(self, shards: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
         if not len(shards):
             return
-        files = [os.fspath(self.shard_path(number)) for number in shards]
+        files = [self.shard_path(number) for number in shards]
         records = tf.data.TFRecordDataset(files).batch(READ_BATCH)
         parsed = records.map(self.parse, num_parallel_calls=2, deterministic=True).prefetch(2)
         try:
@@ -225,25 +239,19 @@ class FeatureStore:
             UserError: names the first shard that is not what was written.
         """
         for shard in self.manifest.shards:
-            file = self.path / shard.file
-            if not file.is_file() or sha256_of_file(file) != shard.sha256:
+            file = storage.join(self.path, shard.file)
+            if not storage.is_file(file) or storage.sha256_of_file(file) != shard.sha256:
                 raise UserError(f"{file}: damaged, its checksum is wrong; {EXTRACT_AGAIN}")
 
 
-def sha256_of_file(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file's contents in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _why_not_whole(path: pathlib.Path) -> str:
-    if not (path / PARTIAL).is_file():
+def _why_not_whole(path: str) -> str:
+    if not storage.is_file(storage.join(path, PARTIAL)):
         return (
             f"{path}: no feature store here; `python -m training.extract_features` or a run with a "
             "frozen backbone makes one"
         )
-    partial = StoreManifest.read(path / PARTIAL)
+    partial = StoreManifest.read(storage.join(path, PARTIAL))
     return (
-        f"{path}: the extraction of features was not finished ({partial.photos_done} of "
+        f"{path}: the extraction of features was not finished ({photos_extracted(path)} of "
         f"{partial.count} photos); repeat the command that was interrupted, and it goes on"
     )

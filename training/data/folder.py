@@ -54,13 +54,14 @@ class _Problems:
         raise UserError("\n".join([f"{self._directory}: {count}", *self._lines, *more]))
 
 
-def read_folder(directory: str | os.PathLike) -> TaggingDataset:
+def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
     """Reads a folder data set; photos are looked for, but not opened (see `check_photos`).
 
     Unseen classes keep their labels in training rows; it is training that never looks at them.
 
     Args:
         directory: the folder with `annotations.csv` and `classes.csv`.
+        look_for_photos: whether a photo that is not there, or empty, is an error here and now.
 
     Returns:
         The classes that are not ignored, in the order of classes.csv, and the splits that occur.
@@ -82,7 +83,7 @@ def read_folder(directory: str | os.PathLike) -> TaggingDataset:
     names = tuple(name for name, group in classes.items() if group != "ignored")
     if classes and not names:
         problems.add(CLASSES, None, "every class is ignored; at least one seen class is needed")
-    splits = _read_annotations(directory, classes, names, problems)
+    splits = _read_annotations(directory, classes, names, look_for_photos, problems)
     problems.raise_if_any()
     return TaggingDataset(directory, names, tuple(classes[name] for name in names), splits)
 
@@ -162,7 +163,11 @@ def _read_classes(directory: pathlib.Path, problems: _Problems) -> dict[str, str
 
 
 def _read_annotations(
-    directory: pathlib.Path, classes: dict[str, str], names: tuple[str, ...], problems: _Problems
+    directory: pathlib.Path,
+    classes: dict[str, str],
+    names: tuple[str, ...],
+    look_for_photos: bool,
+    problems: _Problems,
 ) -> dict[str, Split]:
     columns = {name: column for column, name in enumerate(names)}
     images: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -179,7 +184,8 @@ def _read_annotations(
             )
             continue
         first_rows[image] = row
-        _check_photo_file(directory, image, row, problems)
+        if _photo_is_named(image, row, problems) and look_for_photos:
+            _check_photo_file(directory, image, row, problems)
         present = _declared(cells["labels"], classes, row, problems)
         absent = _declared(cells.get("absent", ""), classes, row, problems)
         for name in dict.fromkeys(name for name in present if name in absent):
@@ -230,13 +236,17 @@ def _undeclared(name: str, classes: Iterable[str]) -> str:
     return f"label {name!r} is not declared in {CLASSES}; {hint}"
 
 
-def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: _Problems) -> None:
+def _photo_is_named(image: str, row: int, problems: _Problems) -> bool:
     if not image:
         problems.add(ANNOTATIONS, row, "no photo is named")
-        return
+        return False
     if image.startswith("/") or ".." in image.split("/"):
         problems.add(ANNOTATIONS, row, f"photo {image!r} lies outside the folder")
-        return
+        return False
+    return True
+
+
+def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: _Problems) -> None:
     try:
         # One call tells existence and size. ValueError: a NUL character in the name.
         size = os.stat(f"{directory}/{image}").st_size

@@ -7,44 +7,37 @@ to a run that was stopped within it. Features and photos have sources of the sam
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from biam_tf.errors import UserError
+from training.config import AugmentationConfig
 from training.data import photo_reader
+from training.data.augmentation import picture_side
 from training.data.feature_store import FeatureStore
+from training.data.readers import Arrays, Photos, Reader, StreamedRecords, take
+from training.data.sampling import Natural, Sampler
 
 Cache = Literal["auto", "memory", "stream"]
-# Photos among which a streamed epoch is mixed. A constant, not a share of the memory: the order
-# of the batches would otherwise depend on the machine.
-SHUFFLE_BUFFER = 2048
-SHARDS_AT_ONCE = 4
+UNVARIED = AugmentationConfig()
 CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
-
-
-class _Reader(Protocol):
-    """Gives `(indices (B,), inputs)` batches; an index is a position in the source's images."""
-
-    def training(
-        self, batch_size: int, seed: int, epoch: int, skip_batches: int
-    ) -> tf.data.Dataset: ...
-
-    def evaluation(self, batch_size: int) -> tf.data.Dataset: ...
 
 
 class _Source:
     """What feature and photo sources share: labels, checks, and the pipeline's options."""
 
-    def __init__(self, images: Sequence[str], cache: str, reader: _Reader):
+    def __init__(self, images: Sequence[str], cache: str, sampler: Sampler, reader: Reader):
         self.images = tuple(images)
         self.cache = cache
+        self._epoch_size = sampler.epoch_size
         self._reader = reader
 
     def __len__(self) -> int:
-        return len(self.images)
+        """Returns how many examples an epoch draws from: all images, unless a sampler says less."""
+        return self._epoch_size
 
     def training_batches(
         self,
@@ -56,9 +49,9 @@ class _Source:
     ) -> tf.data.Dataset:
         """Returns one epoch of shuffled `(inputs, labels)` batches of the same size.
 
-        Each example comes at most once; the `len(self) % batch_size` left over are others in
-        each epoch. Under `tf.distribute`, pass this to `experimental_distribute_dataset`:
-        `batch_size` is the global one.
+        Each example comes as often as the sampler says, once without one; the
+        `len(self) % batch_size` left over are others in each epoch. Under `tf.distribute`, pass
+        this to `experimental_distribute_dataset`: `batch_size` is the global one.
 
         Args:
             labels: (N, C) int8, aligned with the source's images; not copied.
@@ -70,15 +63,15 @@ class _Source:
         Raises:
             UserError: fewer images than one batch needs.
         """
-        if len(labels) != len(self):
-            raise ValueError(f"{len(labels)} rows of labels for {len(self)} images")
+        if len(labels) != len(self.images):
+            raise ValueError(f"{len(labels)} rows of labels for {len(self.images)} images")
         if len(self) < batch_size:
             raise UserError(
                 f"training.batch_size: {batch_size}, but there are only {len(self)} photos to "
                 "train on; give a smaller one"
             )
         batches = self._reader.training(batch_size, seed, epoch, skip_batches).map(
-            lambda indices, inputs: (inputs, _take(labels, indices)),
+            lambda indices, inputs: (inputs, take(labels, indices)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
@@ -103,6 +96,7 @@ class FeatureSource(_Source):
             reads them from the disk in every epoch, shuffled by shards and in a buffer; "auto"
             takes memory if the whole store fits.
         memory_limit_bytes: for "auto"; None is half of this machine's memory.
+        sampler: says how often each image comes in an epoch of training; None is once.
 
     Raises:
         UserError: the store lacks some of the images, or is damaged.
@@ -114,32 +108,39 @@ class FeatureSource(_Source):
         images: Sequence[str],
         cache: Cache = "auto",
         memory_limit_bytes: int | None = None,
+        sampler: Sampler | None = None,
     ):
+        sampler = sampler or Natural(len(images))
         # The whole store, though this source may be one split: the others are read as well.
         cache = choose_cache(cache, store.nbytes, memory_limit_bytes)
         if cache == "memory":
             regions, scenes = store.read(images)
-            reader = _Arrays({"region_features": regions, "scene_feature": scenes})
+            reader = Arrays({"region_features": regions, "scene_feature": scenes}, sampler)
         else:
-            reader = _StreamedRecords(store, store.rows(images))
-        super().__init__(images, cache, reader)
+            reader = StreamedRecords(store, store.rows(images), sampler)
+        super().__init__(images, cache, sampler, reader)
 
 
 class PhotoSource(_Source):
     """Batches of `images` (B, S, S, 3), float32 in 0..255, for a backbone that is trained.
 
     Pixels are rounded to whole numbers, with either cache: exact for photos that have the size
-    already, and within 0.5 of 255 for those that are resized.
+    already, and within 0.5 of 255 for those that are resized. The batches do not depend on the
+    cache, except where training photos are cropped: from memory that is done with pictures of a
+    fixed size (see `augmentation.picture_side`), from the disk with the photos themselves.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: S, side of the photos in pixels.
         cache: "memory" decodes all photos once and keeps them as bytes; "stream" decodes them
-            in every epoch; "auto" takes memory if they fit. The batches are the same.
+            in every epoch; "auto" takes memory if they fit.
         memory_limit_bytes: for "auto"; None is half of this machine's memory.
         progress: makes the bar shown while photos are read into memory, called as
             `biam_tf.progress.progress`; None shows nothing.
+        augmentation: how photos are varied in training; never in an evaluation, which reads them
+            from the disk where those in memory are of another size.
+        sampler: says how often each photo comes in an epoch of training; None is once.
 
     Raises:
         UserError: photos that cannot be read, all of them named. With "stream" a broken photo
@@ -154,142 +155,20 @@ class PhotoSource(_Source):
         cache: Cache = "auto",
         memory_limit_bytes: int | None = None,
         progress: Callable[..., tqdm.tqdm] | None = None,
+        augmentation: AugmentationConfig = UNVARIED,
+        sampler: Sampler | None = None,
     ):
-        cache = choose_cache(cache, len(images) * image_size**2 * 3, memory_limit_bytes)
+        sampler = sampler or Natural(len(images))
+        side = picture_side(image_size, augmentation)
+        cache = choose_cache(cache, len(images) * side**2 * 3, memory_limit_bytes)
+        pictures = None
         if cache == "memory":
-            reader = _Arrays(
-                {"images": photo_reader.load_photos(directory, images, image_size, progress)}
-            )
+            pictures = photo_reader.load_photos(directory, images, side, progress)
+        if pictures is not None and not augmentation.any:
+            reader = Arrays({"images": pictures}, sampler)  # whole batches at a time
         else:
-            reader = _StreamedPhotos(directory, images, image_size)
-        super().__init__(images, cache, reader)
-
-
-class _Arrays:
-    """Examples in memory; every epoch is a permutation of all of them."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]):
-        self._count = len(next(iter(arrays.values())))
-        self._arrays = arrays
-
-    def training(
-        self, batch_size: int, seed: int, epoch: int, skip_batches: int
-    ) -> tf.data.Dataset:
-        order = _epoch_order(self._count, batch_size, seed, epoch, skip_batches)
-        indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
-        return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        indices = tf.data.Dataset.range(self._count).batch(batch_size)
-        return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _gather(self, indices: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        inputs = {
-            name: tf.cast(_take(array, indices), tf.float32) for name, array in self._arrays.items()
-        }
-        return indices, inputs
-
-
-class _StreamedPhotos:
-    """Photos decoded when their turn comes, in the same order as `_Arrays` of them."""
-
-    def __init__(self, directory: str | os.PathLike, images: Sequence[str], image_size: int):
-        self._directory = directory
-        self._images = tf.constant(list(images))
-        self._image_size = image_size
-
-    def training(
-        self, batch_size: int, seed: int, epoch: int, skip_batches: int
-    ) -> tf.data.Dataset:
-        order = _epoch_order(len(self._images), batch_size, seed, epoch, skip_batches)
-        return self._decode(order).batch(batch_size, drop_remainder=True)
-
-    def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        return self._decode(np.arange(len(self._images))).batch(batch_size)
-
-    def _decode(self, order: np.ndarray) -> tf.data.Dataset:
-        def example(index: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            image = tf.gather(self._images, index)
-            photo = photo_reader.read_photo(self._directory, image, self._image_size)
-            return index, {"images": tf.round(photo)}
-
-        indices = tf.data.Dataset.from_tensor_slices(order)
-        return indices.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-class _StreamedRecords:
-    """Features of a store that is larger than the memory, read once an epoch."""
-
-    def __init__(self, store: FeatureStore, rows: np.ndarray):
-        self._store = store
-        self._shards = store.shards_of(rows)
-        self._ascending = bool(np.all(np.diff(rows) > 0))
-        index_of_row = np.full(len(store), -1, np.int64)
-        index_of_row[rows] = np.arange(len(rows))
-        self._index_of_row = tf.constant(index_of_row)
-
-    def training(
-        self, batch_size: int, seed: int, epoch: int, skip_batches: int
-    ) -> tf.data.Dataset:
-        rng = np.random.default_rng([seed, epoch])
-        records = self._records(rng.permutation(self._shards), SHARDS_AT_ONCE).shuffle(
-            SHUFFLE_BUFFER, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
-        )
-        # What is skipped is read, as the order is only known by shuffling, but not parsed.
-        return self._parse(records.batch(batch_size, drop_remainder=True).skip(skip_batches))
-
-    def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        if not self._ascending:
-            raise UserError(
-                f"{self._store.path}: the photos stand in another order than in the data set, so "
-                "that their features cannot be streamed in order; set data.cache to memory, or "
-                "delete the folder and extract the features again"
-            )
-        return self._parse(self._records(self._shards, shards_at_once=1).batch(batch_size))
-
-    def _records(self, shards: np.ndarray, shards_at_once: int) -> tf.data.Dataset:
-        """Returns `(index, serialized record)` of this source's images, shard by shard."""
-        files = [os.fspath(self._store.shard_path(number)) for number in shards]
-        first_rows = [self._store.manifest.shard_photos(number).start for number in shards]
-        records = tf.data.Dataset.from_tensor_slices(
-            (files, np.asarray(first_rows, np.int64))
-        ).interleave(
-            lambda file, first_row: tf.data.TFRecordDataset(file).enumerate(first_row),
-            cycle_length=shards_at_once,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        indexed = records.map(lambda row, record: (tf.gather(self._index_of_row, row), record))
-        return indexed.filter(lambda index, record: index >= 0)
-
-    def _parse(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        def parse(
-            indices: tf.Tensor, serialized: tf.Tensor
-        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            parsed = self._store.parse(serialized)
-            names = ("region_features", "scene_feature")
-            return indices, {name: tf.cast(parsed[name], tf.float32) for name in names}
-
-        return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _take(array: np.ndarray, indices: tf.Tensor) -> tf.Tensor:
-    """Returns `array[indices]` in a graph, with a static shape where `indices` has one.
-
-    NumPy does it because a tensor in a pipeline's graph is copied whenever TensorFlow rewrites
-    or distributes the pipeline, which is every epoch, and these arrays are all the examples.
-    """
-    taken = tf.numpy_function(
-        lambda indices: array.take(indices, axis=0), [indices], array.dtype, stateful=False
-    )
-    return tf.ensure_shape(taken, (indices.shape[0], *array.shape[1:]))
-
-
-def _epoch_order(
-    count: int, batch_size: int, seed: int, epoch: int, skip_batches: int
-) -> np.ndarray:
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return order[skip_batches * batch_size : count // batch_size * batch_size]
+            reader = Photos(directory, images, image_size, augmentation, sampler, pictures)
+        super().__init__(images, cache, sampler, reader)
 
 
 def choose_cache(cache: str, nbytes: int, memory_limit_bytes: int | None = None) -> str:

@@ -4,26 +4,42 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from biam_tf.errors import UserError
+from training.data import storage
+from training.data.broken_photos import BrokenPhoto
 
 FORMAT = 1
+MANIFEST, PARTIAL, IMAGES = "manifest.json", "partial.json", "images.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of a store: its name, photos, size in bytes, and SHA-256 in hexadecimal."""
+    """One file of a store.
+
+    Attributes:
+        file: its name.
+        count: photos whose features it holds.
+        bytes: its size.
+        sha256: its checksum in hexadecimal.
+        broken: photos that belong here but could not be read, in the order of the photo list.
+    """
 
     file: str
     count: int
     bytes: int
     sha256: str
+    broken: tuple[BrokenPhoto, ...] = ()
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "Shard":
+        """Returns the shard that `dataclasses.asdict` gave `fields` of, also after JSON."""
+        broken = tuple(BrokenPhoto(**photo) for photo in fields.get("broken", ()))
+        return cls(**(fields | {"broken": broken}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +64,8 @@ class StoreManifest:
         region_shape: (h, w, d) of one photo's region features.
         scene_size: d_g, length of one photo's scene feature.
         dtype: of both.
-        count: photos in the whole store.
-        shard_size: photos a shard; the last one may hold fewer.
+        count: photos in the list, broken ones included.
+        shard_size: photos of the list a shard; the last one may have fewer.
         images: SHA-256 of the list of photos, in the order of the records.
         shards: the finished files, in order.
         format: of the store; another one belongs to another version of this program.
@@ -72,9 +88,9 @@ class StoreManifest:
         return -(-self.count // self.shard_size)
 
     @property
-    def photos_done(self) -> int:
-        """How many photos the finished shards hold."""
-        return sum(shard.count for shard in self.shards)
+    def broken(self) -> tuple[BrokenPhoto, ...]:
+        """The photos of the finished shards that could not be read, in order."""
+        return tuple(photo for shard in self.shards for photo in shard.broken)
 
     @property
     def photo_nbytes(self) -> int:
@@ -105,13 +121,13 @@ class StoreManifest:
         }
         return [f"{what} {was}, now {is_}" for what, (was, is_) in named.items() if was != is_]
 
-    def write(self, path: pathlib.Path) -> None:
+    def write(self, path: str) -> None:
         """Writes the manifest as JSON; `path` never holds half of it."""
         fields = dataclasses.asdict(self)
-        write_atomically(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+        storage.write_text(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
-    def read(cls, path: pathlib.Path) -> "StoreManifest":
+    def read(cls, path: str) -> "StoreManifest":
         """Reads what `write` wrote.
 
         Raises:
@@ -119,7 +135,7 @@ class StoreManifest:
         """
         advice = "delete the store's folder and extract the features again"
         try:
-            fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            fields: dict[str, Any] = json.loads(storage.read_text(path))
             if fields["format"] != FORMAT:
                 raise UserError(
                     f"{path}: format {fields['format']}, but this version reads format {FORMAT}; "
@@ -127,7 +143,7 @@ class StoreManifest:
                 )
             fields["backbone"] = BackboneIdentity(**fields["backbone"])
             fields["region_shape"] = tuple(fields["region_shape"])
-            fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
+            fields["shards"] = tuple(map(Shard.from_fields, fields["shards"]))
             return cls(**fields)
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, UserError):
@@ -143,13 +159,3 @@ def encode_images(images: Sequence[str]) -> str:
 def fingerprint(text: str) -> str:
     """Returns the SHA-256 of `text` in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` to another name in the same folder, then renames: all of it or nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,3 +1,4 @@
+import pathlib
 import threading
 
 import numpy as np
@@ -7,9 +8,10 @@ import tensorflow as tf
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
-from training.data import feature_extraction
-from training.data.feature_extraction import extract_features, photos_extracted
+from training.data import photo_reader, storage
+from training.data.feature_extraction import extract_features
 from training.data.feature_store import FeatureStore
+from training.data.unfinished_store import photos_extracted
 
 BATCH_SIZE, SHARD_SIZE = 4, 10
 
@@ -146,6 +148,50 @@ def test_all_unreadable_photos_are_named_at_once(extract, photos, tmp_path):
     assert message.count("\n") == 3
 
 
+def test_broken_photos_up_to_the_share_are_listed_and_left_out(extract, photos, tmp_path):
+    directory, images = photos
+    whole = extract("whole").read([images[4], images[13]])
+    (directory / images[3]).write_bytes(b"")
+    (directory / images[12]).unlink()
+    store = extract(max_broken_share=2 / 26)
+    assert len(store) == 24 and [photo.image for photo in store.broken] == [images[3], images[12]]
+    assert images[3] not in store.images
+    np.testing.assert_array_equal(store.read([images[13]])[0], whole[0][1:])
+    assert (tmp_path / "store" / "broken_photos.csv").read_text() == (
+        f"image,reason\n{images[3]},the file is empty\n{images[12]},no such file\n"
+    )
+    store.verify()
+    with pytest.raises(UserError, match=f"no features of 1 of 1 photos, such as {images[3]}"):
+        store.rows([images[3]])
+
+
+def test_more_broken_photos_than_the_share_are_all_named_and_can_be_replaced(extract, photos):
+    directory, images = photos
+    original = (directory / images[3]).read_bytes()
+    for image in (images[3], images[12], images[25]):
+        (directory / image).write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"3 of 26 .*max_broken_share: 0\.1 allows 2") as error:
+        extract(max_broken_share=0.1)
+    assert all(image in str(error.value) for image in (images[3], images[12], images[25]))
+    (directory / images[3]).write_bytes(original)
+    store = extract(max_broken_share=0.1)
+    assert [photo.image for photo in store.broken] == [images[12], images[25]]
+
+
+def test_a_photo_that_only_failed_for_a_moment_is_not_taken_for_broken(extract, monkeypatch):
+    decode = photo_reader.decode_photo
+    calls = []
+
+    def fails_in_graphs(contents, image_size):
+        calls.append(tf.executing_eagerly())
+        return decode(contents if calls[-1] else tf.constant(b"half of it"), image_size)
+
+    monkeypatch.setattr(photo_reader, "decode_photo", fails_in_graphs)
+    with pytest.raises(tf.errors.UnavailableError, match=r"can be read now; .*repeat the command"):
+        extract(max_broken_share=0.99)
+    assert calls == [False, True]
+
+
 def test_features_beyond_float16_are_an_error_that_names_the_photo(extract, make_backbone, photos):
     backbone = make_backbone()
     backbone.set_weights([weights * 1e6 for weights in backbone.get_weights()])
@@ -157,7 +203,7 @@ def test_a_second_process_waits_for_the_first(extract, tmp_path, monkeypatch):
     (tmp_path / "store").mkdir()
     results = []
     waiting = threading.Thread(target=lambda: results.append(extract()))
-    with feature_extraction._one_process_at_a_time(tmp_path / "store"):
+    with storage.one_process_at_a_time(str(tmp_path / "store")):
         waiting.start()
         waiting.join(timeout=0.3)
         assert waiting.is_alive() and not (tmp_path / "store" / "partial.json").exists()
@@ -192,7 +238,7 @@ def test_a_folder_without_a_store_is_an_error(tmp_path):
 
 
 def test_a_manifest_that_is_none_is_an_error(extract):
-    manifest = extract().path / "manifest.json"
+    manifest = pathlib.Path(extract().path, "manifest.json")
     whole = manifest.read_text()
     manifest.write_text(whole.replace('"format": 1', '"format": 2'))
     with pytest.raises(UserError, match=r"manifest\.json: format 2, but this version reads"):
@@ -204,7 +250,7 @@ def test_a_manifest_that_is_none_is_an_error(extract):
 
 
 def test_photos_prepared_otherwise_are_an_error(extract):
-    manifest = extract().path / "manifest.json"
+    manifest = pathlib.Path(extract().path, "manifest.json")
     manifest.write_text(manifest.read_text().replace("resized straight", "cropped"))
     with pytest.raises(UserError, match="prepared otherwise"):
         FeatureStore.open(manifest.parent)
@@ -212,7 +258,7 @@ def test_photos_prepared_otherwise_are_an_error(extract):
 
 def test_missing_and_cut_shards_are_named(extract):
     store = extract()
-    shard = store.shard_path(1)
+    shard = pathlib.Path(store.shard_path(1))
     contents = shard.read_bytes()
     shard.write_bytes(contents[:-1])
     with pytest.raises(UserError, match=f"{shard.name}: {len(contents) - 1} bytes, expected"):
@@ -224,7 +270,7 @@ def test_missing_and_cut_shards_are_named(extract):
 
 def test_a_changed_byte_is_found_by_verifying_and_by_reading(extract, photos):
     store = extract()
-    shard = store.shard_path(1)
+    shard = pathlib.Path(store.shard_path(1))
     contents = bytearray(shard.read_bytes())
     contents[200] ^= 1
     shard.write_bytes(contents)
@@ -238,7 +284,7 @@ def test_a_changed_byte_is_found_by_verifying_and_by_reading(extract, photos):
 
 def test_a_changed_list_of_photos_is_found(extract, photos):
     store = extract()
-    (store.path / "images.json").write_text("[]")
+    pathlib.Path(store.path, "images.json").write_text("[]")
     with pytest.raises(UserError, match=r"images\.json: not the list of photos"):
         store.read(photos[1])
 

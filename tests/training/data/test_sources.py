@@ -5,10 +5,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
+from training.config import AugmentationConfig
 from training.data import sources
+from training.data.feature_extraction import extract_features
+from training.data.sampling import Balanced, Capped
 from training.data.sources import FeatureSource, PhotoSource
 
 BATCH_SIZE = 4
@@ -199,6 +203,109 @@ def test_photos_that_cannot_be_read_into_memory_are_all_named(photos, tmp_path):
     with pytest.raises(UserError, match="2 of 26 photos") as error:
         PhotoSource(directory, images, 16, "memory")
     assert images[4] in str(error.value) and images[9] in str(error.value)
+
+
+VARIED = AugmentationConfig(flip=True, crop_scale=(0.5, 1.0))
+
+
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_varied_photos_are_the_same_after_a_resume_in_the_order_of_the_plain_ones(
+    cache, make_source
+):
+    batches, inputs = epoch_of(make_source(PhotoSource, cache, augmentation=VARIED))
+    assert epoch_of(make_source(PhotoSource, cache))[0] == batches
+    rest, photos = epoch_of(make_source(PhotoSource, cache, augmentation=VARIED), skip_batches=4)
+    assert rest == batches[4:]
+    for some, others in zip(photos, inputs[4:], strict=True):
+        np.testing.assert_array_equal(some["images"], others["images"])
+
+
+def test_mirrored_photos_are_the_same_from_memory_and_from_the_disk(make_source):
+    flip = AugmentationConfig(flip=True)
+    epochs = [
+        epoch_of(make_source(PhotoSource, c, augmentation=flip)) for c in ("memory", "stream")
+    ]
+    for some, others in zip(epochs[0][1], epochs[1][1], strict=True):
+        np.testing.assert_array_equal(some["images"], others["images"])
+
+
+def test_crops_from_memory_and_from_the_disk_show_the_same_place(photos, tmp_path):
+    rows, columns = np.meshgrid(np.arange(120), np.arange(90), indexing="ij")
+    smooth = np.stack([rows * 2, columns * 2, rows + columns], axis=-1).astype(np.uint8)
+    images = [f"{number}.png" for number in range(8)]
+    for image in images:
+        Image.fromarray(smooth).save(tmp_path / image)
+    epochs = [
+        epoch_of(PhotoSource(tmp_path, images, 16, cache, augmentation=VARIED))
+        for cache in ("memory", "stream")
+    ]
+    for some, others in zip(epochs[0][1], epochs[1][1], strict=True):
+        np.testing.assert_allclose(some["images"], others["images"], atol=5)
+        assert np.ptp(some["images"].mean(axis=(1, 2)), axis=0).max() > 5  # different places
+
+
+def test_photos_are_varied_anew_in_every_epoch(make_source):
+    source = make_source(PhotoSource, "memory", augmentation=VARIED)
+    by_number = []
+    for epoch in (0, 1):
+        numbers, inputs = epoch_of(source, epoch=epoch)
+        photos = np.concatenate([batch["images"] for batch in inputs])
+        by_number.append(dict(zip(flat(numbers), photos, strict=True)))
+    both = by_number[0].keys() & by_number[1].keys()
+    assert len(both) >= 22
+    assert all(np.abs(by_number[0][n] - by_number[1][n]).max() > 1 for n in both)
+
+
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_photos_are_not_varied_in_an_evaluation(cache, make_source):
+    plain = next(make_source(PhotoSource, "memory").evaluation_batches(26).as_numpy_iterator())
+    varied = make_source(PhotoSource, cache, augmentation=VARIED).evaluation_batches(26)
+    np.testing.assert_array_equal(next(varied.as_numpy_iterator())["images"], plain["images"])
+
+
+SAMPLING_LABELS = np.where(np.arange(26)[:, np.newaxis] % [2, 13, 5] == 0, 1, -1).astype(np.int8)
+SAMPLING_LABELS[:, 0] = np.maximum(SAMPLING_LABELS[:, 0], -SAMPLING_LABELS.max(axis=1))
+
+
+@pytest.mark.parametrize(("kind", "cache"), EVERY_SOURCE)
+@pytest.mark.parametrize(
+    "sampler", [Balanced(SAMPLING_LABELS), Capped(SAMPLING_LABELS, 6, seed=3, epochs=2)]
+)
+def test_photos_come_as_often_as_the_sampler_says(kind, cache, sampler, make_source):
+    source = make_source(kind, cache, sampler=sampler)
+    batches = source.training_batches(label_rows(26), 1, seed=3, epoch=1)
+    numbers = flat(as_lists(batches)[0])
+    assert len(source) == len(numbers) == sampler.epoch_size
+    np.testing.assert_array_equal(np.bincount(numbers, minlength=26), sampler.counts(3, 1))
+    rest, _ = as_lists(source.training_batches(label_rows(26), 1, 3, 1, skip_batches=5))
+    assert flat(rest) == numbers[5:]
+    for inputs in source.evaluation_batches(26):
+        assert all(len(values) == 26 for values in inputs.values())
+
+
+@pytest.mark.parametrize("cache", ["memory", "stream"])
+def test_features_next_to_broken_photos_are_those_of_their_own_photos(
+    cache, backbone, photos, store, tmp_path
+):
+    directory = shutil.copytree(photos[0], tmp_path / "photos")
+    broken = [photos[1][i] for i in (0, 7, 8, 9, 10, 11, 25)]
+    for image in broken:
+        (directory / image).unlink()
+    partial = extract_features(
+        backbone, "tiny", directory, photos[1], tmp_path / "store", batch_size=4, shard_size=3,
+        max_broken_share=0.5,
+    )  # fmt: skip
+    images = [image for image in photos[1] if image not in broken]
+    assert partial.images == tuple(images) and len(partial) == 19
+    regions, _ = store.read(images)
+    source = FeatureSource(partial, images, cache)
+    np.testing.assert_allclose(
+        np.concatenate([batch["region_features"] for batch in source.evaluation_batches(4)]),
+        regions,
+        atol=2e-3,
+    )
+    for numbers, inputs in zip(*epoch_of(source), strict=True):
+        np.testing.assert_allclose(inputs["region_features"], regions[numbers], atol=2e-3)
 
 
 TWO_REPLICAS = """
