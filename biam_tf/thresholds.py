@@ -1,0 +1,299 @@
+"""Where to cut: calibrated scores, and a threshold for each class, from validation labels.
+
+A ranking model's scores only rank. Two things are fitted to the scores of validation photos:
+
+*Calibration.* The probability that class c is in a photo with score s is sigmoid(a s + b_c). The
+slope a and the offset b of `global` are the maximum-likelihood fit over all labels of all seen
+classes (Platt scaling, with his smoothed targets). A seen class moves the offset by d_c, the most
+probable value under a normal prior of mean 0 and standard deviation 1: much evidence moves it far,
+little hardly at all. Unseen classes, and classes that are named later, have the global offset.
+
+*Thresholds.* A class is given as a tag where its score reaches its threshold. Photos are dealt
+into folds. In turn, each fold is left out and two cuts are chosen on the others: the class's own,
+with the best F1 of this class, and the global one, the probability with the best F1 over all seen
+classes together. Both are tried on the fold left out. A class keeps its own cut, the mean over the
+folds, only where that found the better F1 on photos it was not chosen on; every other class takes
+the global cut, the mean over the folds, through its own calibration.
+
+**No label of an unseen class is looked at**, though validation photos may have them: what an
+unseen class gets is what its calibration, fitted on seen classes, makes of the global cut.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from biam_tf.errors import UserError
+
+FOLDS = 5
+FORMAT = 1
+OWN, GLOBAL = "own", "global"
+# Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
+_LEAST_SLOPE = 1e-3
+_NEWTON_STEPS = 50
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Thresholds:
+    """Calibration and cuts of a vocabulary.
+
+    Attributes:
+        names: C class names.
+        cuts: (C,) a class is a tag where its score is at least this.
+        offsets: (C,) of each class's calibration.
+        sources: (C,) "own" or "global": where the cut comes from.
+        slope: of the calibration, positive.
+        global_offset: of classes that are not among the names.
+        global_logit: the global cut, as the logit of a probability.
+        fitted_on: facts about the fit, ready for JSON.
+    """
+
+    names: tuple[str, ...]
+    cuts: np.ndarray
+    offsets: np.ndarray
+    sources: tuple[str, ...]
+    slope: float
+    global_offset: float
+    global_logit: float
+    fitted_on: dict
+
+    @property
+    def global_cut(self) -> float:
+        """The cut of classes that are not among the names."""
+        return (self.global_logit - self.global_offset) / self.slope
+
+    def for_names(self, names: Sequence[str]) -> "Thresholds":
+        """Returns the thresholds of other classes; those not known here take the global ones."""
+        known = {name: i for i, name in enumerate(self.names)}
+        places = [known.get(name) for name in names]
+        return dataclasses.replace(
+            self,
+            names=tuple(names),
+            cuts=np.array([self.global_cut if i is None else self.cuts[i] for i in places]),
+            offsets=np.array(
+                [self.global_offset if i is None else self.offsets[i] for i in places]
+            ),
+            sources=tuple(GLOBAL if i is None else self.sources[i] for i in places),
+        )
+
+    def decide(self, scores) -> np.ndarray:
+        """Returns which tags are given, bool, for scores (..., C) in the order of the names."""
+        return np.asarray(scores, np.float64) >= self.cuts
+
+    def probabilities(self, scores) -> np.ndarray:
+        """Returns calibrated scores (..., C), float64: how probable each class is."""
+        return _sigmoid(self.slope * np.asarray(scores, np.float64) + self.offsets)
+
+    def to_json(self) -> str:
+        """Returns the text of `thresholds.json`, which `load` reads."""
+        classes = [
+            {"name": name, "threshold": float(cut), "offset": float(offset), "from": source}
+            for name, cut, offset, source in zip(
+                self.names, self.cuts, self.offsets, self.sources, strict=True
+            )
+        ]
+        value = {
+            "format": FORMAT,
+            "about": "A class is a tag where score >= threshold; its probability is "
+            "1 / (1 + exp(-(slope * score + offset))). Classes not listed take global.",
+            "slope": self.slope,
+            "global": {
+                "threshold": self.global_cut,
+                "offset": self.global_offset,
+                "probability": float(_sigmoid(self.global_logit)),
+                "logit": self.global_logit,
+            },
+            "fitted_on": self.fitted_on,
+            "classes": classes,
+        }
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Thresholds":
+        """Reads `thresholds.json`.
+
+        Raises:
+            UserError: the file is not one.
+        """
+        try:
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            if value["format"] != FORMAT:
+                raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
+            classes = value["classes"]
+            return cls(
+                names=tuple(entry["name"] for entry in classes),
+                cuts=np.array([entry["threshold"] for entry in classes], np.float64),
+                offsets=np.array([entry["offset"] for entry in classes], np.float64),
+                sources=tuple(entry["from"] for entry in classes),
+                slope=float(value["slope"]),
+                global_offset=float(value["global"]["offset"]),
+                global_logit=float(value["global"]["logit"]),
+                fitted_on=value["fitted_on"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a file of thresholds ({error})") from error
+
+
+def fit_thresholds(
+    scores,
+    labels,
+    names: Sequence[str],
+    groups: Sequence[str],
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> Thresholds:
+    """Fits calibration and thresholds to the scores of validation photos (see the module).
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0; only those of seen classes are looked at.
+        names: C class names.
+        groups: "seen" or "unseen" for each class.
+        folds: how many parts the photos are dealt into.
+        seed: of the dealing.
+
+    Raises:
+        UserError: no photo shows a seen class, or there are fewer photos than folds.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
+    if len(scores) < folds:
+        raise UserError(f"thresholds: {len(scores)} validation photos for {folds} folds")
+    own_scores, own_labels = scores[:, seen], labels[:, seen]
+    if not (own_labels > 0).any() or not (own_labels < 0).any():
+        raise UserError(
+            "thresholds: validation photos need labels of seen classes, present and absent ones"
+        )
+    calibration = _fit_calibration(own_scores, own_labels)
+    fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
+    cuts, logits = np.full((folds, len(seen)), np.nan), np.full(folds, np.nan)
+    own_tags = np.zeros(own_labels.shape, bool)
+    global_tags = np.zeros(own_labels.shape, bool)
+    for fold in range(folds):
+        out, rest = fold_of == fold, fold_of != fold
+        fitted = _fit_calibration(own_scores[rest], own_labels[rest])
+        logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
+        global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
+        for c in range(len(seen)):
+            cuts[fold, c] = best_cut(own_scores[rest, c], own_labels[rest, c])
+        own_tags[out] = own_scores[out] >= cuts[fold]  # NaN, without a positive: never
+    own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))
+    keeps_own = own_f1 > global_f1
+
+    offsets = np.full(len(groups), calibration.offset)
+    offsets[seen] += calibration.moves
+    logit = float(np.nanmean(logits))
+    all_cuts = (logit - offsets) / calibration.slope
+    all_cuts[seen[keeps_own]] = np.nanmean(cuts[:, keeps_own], axis=0)
+    sources = np.full(len(groups), GLOBAL, dtype=object)
+    sources[seen[keeps_own]] = OWN
+    positives = (own_labels > 0).sum(axis=0)
+    return Thresholds(
+        names=tuple(names),
+        cuts=all_cuts,
+        offsets=offsets,
+        sources=tuple(sources),
+        slope=calibration.slope,
+        global_offset=calibration.offset,
+        global_logit=logit,
+        fitted_on={
+            "images": len(scores),
+            "folds": folds,
+            "seed": seed,
+            "seen_classes": len(seen),
+            "seen_classes_without_positives": int((positives == 0).sum()),
+            "own_thresholds": int(keeps_own.sum()),
+            "labels_of_unseen_classes": "not used",
+        },
+    )
+
+
+def best_cut(scores, labels) -> float:
+    """Returns the cut with the best F1: tags are the entries whose score is at least the cut.
+
+    Halfway between two neighbouring scores (or the lowest score, where all are tags); of equally
+    good cuts the highest. NaN without a positive.
+
+    Args:
+        scores: floating scores of any shape.
+        labels: +1, -1, 0 (left out), of the same shape.
+    """
+    scores, labels = np.asarray(scores, np.float64).ravel(), np.asarray(labels).ravel()
+    labeled = np.flatnonzero(labels)
+    order = labeled[np.argsort(-scores[labeled], kind="stable")]
+    ranked, hits = scores[order], np.cumsum(labels[order] > 0)
+    if not len(hits) or not hits[-1]:
+        return np.nan
+    ends = np.append(ranked[:-1] != ranked[1:], True)  # equal scores can't be told apart
+    f1 = np.where(ends, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
+    last = int(np.argmax(f1))
+    following = ranked[min(last + 1, len(ranked) - 1)]
+    return float((ranked[last] + following) / 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Calibration:
+    slope: float
+    offset: float
+    moves: np.ndarray  # (S,), of the seen classes
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        return self.slope * scores + self.offset + self.moves
+
+
+def _fit_calibration(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
+    """The global slope and offset, then each class's move, all for scores (N, S)."""
+    labeled = labels != 0
+    present = labels > 0
+    slope, offset = _fit_sigmoid(scores[labeled], present[labeled])
+    logits = slope * scores + offset
+    moves = np.zeros(scores.shape[1])
+    # Newton's method on a concave function of one number, for all classes at once. Bounded
+    # steps: far out, where the sigmoid is flat, the quadratic model is not to be trusted.
+    for _ in range(_NEWTON_STEPS):
+        p = _sigmoid(logits + moves)
+        gradient = np.where(labeled, present - p, 0.0).sum(axis=0) - moves
+        curvature = np.where(labeled, p * (1 - p), 0.0).sum(axis=0) + 1.0
+        step = np.clip(gradient / curvature, -2, 2)
+        moves = moves + step
+        if np.abs(step).max() < 1e-9:
+            break
+    return _Calibration(slope, offset, moves)
+
+
+def _fit_sigmoid(scores: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+    """Platt's fit: the slope and offset of sigmoid(a s + b) that make the labels most likely."""
+    mean, spread = scores.mean(), scores.std() or 1.0
+    x = (scores - mean) / spread
+    positives = int(present.sum())
+    negatives = len(present) - positives
+    target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    for _ in range(_NEWTON_STEPS):
+        p = _sigmoid(weights[0] * x + weights[1])
+        curvature = p * (1 - p)
+        gradient = np.array([np.sum((target - p) * x), np.sum(target - p)])
+        cross = np.sum(curvature * x)
+        hessian = np.array([[np.sum(curvature * x * x), cross], [cross, np.sum(curvature)]])
+        hessian += 1e-9 * np.trace(hessian) * np.eye(2)
+        step = np.clip(np.linalg.solve(hessian, gradient), -2, 2)
+        weights = weights + step
+        if np.abs(step).max() < 1e-9:
+            break
+    slope = max(weights[0], _LEAST_SLOPE)
+    return float(slope / spread), float(weights[1] - slope * mean / spread)
+
+
+def _f1(tags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    present = labels > 0
+    right = (tags & present).sum(axis=0)
+    total = (tags & (labels != 0)).sum(axis=0) + present.sum(axis=0)
+    return np.divide(2.0 * right, total, out=np.zeros(len(total)), where=total > 0)
+
+
+def _sigmoid(x):
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))
