@@ -15,8 +15,12 @@ classes together. Both are tried on the fold left out. A class keeps its own cut
 folds, only where that found the better F1 on photos it was not chosen on; every other class takes
 the global cut, the mean over the folds, through its own calibration.
 
-**No label of an unseen class is looked at**, though validation photos may have them: what an
-unseen class gets is what its calibration, fitted on seen classes, makes of the global cut.
+**No label of an unseen class is looked at**, though validation photos may have them: an unseen
+class gets the global calibration and the global cut, both fitted to seen classes alone.
+
+One number beside them does come from labels of unseen classes, where validation photos have any:
+the constant of calibrated stacking (`biam_tf.calibrated_stacking`). It tells how far apart the two
+groups' scores lie; nothing else depends on it.
 """
 
 import dataclasses
@@ -27,6 +31,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.errors import UserError
 
 FOLDS = 5
@@ -35,6 +40,8 @@ OWN, GLOBAL = "own", "global"
 # Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
 _LEAST_SLOPE = 1e-3
 _NEWTON_STEPS = 50
+# Numbers worked on at a time.
+_BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +57,8 @@ class Thresholds:
         global_offset: of classes that are not among the names.
         global_logit: the global cut, as the logit of a probability.
         fitted_on: facts about the fit, ready for JSON.
+        stacking: `{"constant", "k", "labels_of_unseen_classes"}`; None: the validation photos show
+            no unseen class.
     """
 
     names: tuple[str, ...]
@@ -60,11 +69,17 @@ class Thresholds:
     global_offset: float
     global_logit: float
     fitted_on: dict
+    stacking: dict | None = None
 
     @property
     def global_cut(self) -> float:
         """The cut of classes that are not among the names."""
         return (self.global_logit - self.global_offset) / self.slope
+
+    @property
+    def global_probability(self) -> float:
+        """The global cut as a calibrated probability."""
+        return float(_sigmoid(self.global_logit))
 
     def for_names(self, names: Sequence[str]) -> "Thresholds":
         """Returns the thresholds of other classes; those not known here take the global ones."""
@@ -104,10 +119,11 @@ class Thresholds:
             "global": {
                 "threshold": self.global_cut,
                 "offset": self.global_offset,
-                "probability": float(_sigmoid(self.global_logit)),
+                "probability": self.global_probability,
                 "logit": self.global_logit,
             },
             "fitted_on": self.fitted_on,
+            "stacking": self.stacking,
             "classes": classes,
         }
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -133,9 +149,20 @@ class Thresholds:
                 global_offset=float(value["global"]["offset"]),
                 global_logit=float(value["global"]["logit"]),
                 fitted_on=value["fitted_on"],
+                stacking=value["stacking"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a file of thresholds ({error})") from error
+
+
+def why_not(labels, groups: Sequence[str]) -> str | None:
+    """Returns why no thresholds can be fitted to these labels (N, C); None where they can."""
+    own_labels = np.asarray(labels)[:, np.asarray(groups, dtype=object) == "seen"]
+    if len(own_labels) < 2:
+        return f"{len(own_labels)} validation photos; at least 2 are needed"
+    if not (own_labels > 0).any() or not (own_labels < 0).any():
+        return "no validation photo shows a seen class, or all show all of them"
+    return None
 
 
 def fit_thresholds(
@@ -145,6 +172,7 @@ def fit_thresholds(
     groups: Sequence[str],
     folds: int = FOLDS,
     seed: int = 0,
+    k: int = 3,
 ) -> Thresholds:
     """Fits calibration and thresholds to the scores of validation photos (see the module).
 
@@ -153,21 +181,20 @@ def fit_thresholds(
         labels: (N, C) of +1, -1, 0; only those of seen classes are looked at.
         names: C class names.
         groups: "seen" or "unseen" for each class.
-        folds: how many parts the photos are dealt into.
+        folds: how many parts the photos are dealt into; with fewer photos, one each.
         seed: of the dealing.
+        k: how many classes a photo is given where the constant of stacking is found.
 
     Raises:
-        UserError: no photo shows a seen class, or there are fewer photos than folds.
+        UserError: `why_not`.
     """
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    scores, labels = np.asarray(scores), np.asarray(labels)
     seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
-    if len(scores) < folds:
-        raise UserError(f"thresholds: {len(scores)} validation photos for {folds} folds")
-    own_scores, own_labels = scores[:, seen], labels[:, seen]
-    if not (own_labels > 0).any() or not (own_labels < 0).any():
-        raise UserError(
-            "thresholds: validation photos need labels of seen classes, present and absent ones"
-        )
+    problem = why_not(labels, groups)
+    if problem:
+        raise UserError(f"thresholds: {problem}")
+    folds = min(folds, len(scores))
+    own_scores, own_labels = scores[:, seen].astype(np.float64), labels[:, seen]
     calibration = _fit_calibration(own_scores, own_labels)
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
     cuts, logits = np.full((folds, len(seen)), np.nan), np.full(folds, np.nan)
@@ -209,7 +236,16 @@ def fit_thresholds(
             "own_thresholds": int(keeps_own.sum()),
             "labels_of_unseen_classes": "not used",
         },
+        stacking=_best_stacking(scores, labels, groups, k),
     )
+
+
+def _best_stacking(scores, labels, groups: Sequence[str], k: int) -> dict | None:
+    unseen = (labels[:, np.asarray(groups, dtype=object) == "unseen"] > 0).sum()
+    if not unseen or k > len(groups):
+        return None
+    constant = seen_unseen_curve(scores, labels, groups, k).best_constant()
+    return {"constant": constant, "k": k, "labels_of_unseen_classes": int(unseen)}
 
 
 def best_cut(scores, labels) -> float:
@@ -248,10 +284,19 @@ class _Calibration:
 def _fit_calibration(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
     """The global slope and offset, then each class's move, all for scores (N, S)."""
     labeled = labels != 0
-    present = labels > 0
-    slope, offset = _fit_sigmoid(scores[labeled], present[labeled])
-    logits = slope * scores + offset
+    slope, offset = _fit_sigmoid(scores[labeled], labels[labeled] > 0)
     moves = np.zeros(scores.shape[1])
+    block = max(1, _BLOCK // len(scores))
+    for start in range(0, len(moves), block):
+        columns = slice(start, start + block)
+        moves[columns] = _fit_moves(slope * scores[:, columns] + offset, labels[:, columns])
+    return _Calibration(slope, offset, moves)
+
+
+def _fit_moves(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The most probable move of each class, given its logits without one."""
+    labeled, present = labels != 0, labels > 0
+    moves = np.zeros(logits.shape[1])
     # Newton's method on a concave function of one number, for all classes at once. Bounded
     # steps: far out, where the sigmoid is flat, the quadratic model is not to be trusted.
     for _ in range(_NEWTON_STEPS):
@@ -262,7 +307,7 @@ def _fit_calibration(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
         moves = moves + step
         if np.abs(step).max() < 1e-9:
             break
-    return _Calibration(slope, offset, moves)
+    return moves
 
 
 def _fit_sigmoid(scores: np.ndarray, present: np.ndarray) -> tuple[float, float]:

@@ -130,7 +130,10 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained, and by which validation figure the best epoch is chosen."""
+    """How the model is trained, and by which validation figure the best epoch is chosen.
+
+    `tensorboard` writes files for TensorBoard into the run's folder.
+    """
 
     epochs: Count = 10
     batch_size: Count = 32
@@ -140,6 +143,7 @@ class TrainingConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
     select_on: Literal["seen_mAP", "zsl_mAP", "gzsl_mAP"] = "seen_mAP"
+    tensorboard: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

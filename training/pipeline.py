@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from biam_tf.backbones import build_backbone
+from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.metrics import format_table
 from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
-from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
 from training.data.dataset import TaggingDataset
@@ -21,10 +21,14 @@ from training.data.feature_extraction import ensure_features
 from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.devices import make_strategy
-from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
-from training.run_folder import RunFolder, write_json
+from training.evaluation import ATTRIBUTES_FILE, explain_photos, sheet_contents
+from training.final_evaluation import MakeSource, evaluate_run, final_split
+from training.run_folder import RunFolder
 from training.scoring import make_scorer, score_examples
+from training.tensorboard import TensorBoardWriter, write_projector
 from training.trainer import Trainee, train
+
+PHOTOS_ON_TENSORBOARD = 4
 
 
 def run(config: RunConfig) -> dict:
@@ -49,27 +53,18 @@ def run(config: RunConfig) -> dict:
         return metrics
 
     strategy = make_strategy(config)
-    dataset = _load_dataset(config)
+    dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.training.precision)
     try:
-        sources = _train(config, folder, strategy, dataset, vocabulary)
+        make_source = _train(config, folder, strategy, dataset, vocabulary)
     finally:
         keras.config.set_dtype_policy(policy)
 
-    trained = load_run(folder.path)
-    split = _final_split(dataset)
-    labels = dataset.split(split).labels
-    metrics, _ = evaluate_split(
-        trained, sources[split], labels, vocabulary, f"evaluating on {split}"
-    )
-    metrics["split"] = split
-    sheet = folder.report / "contact_sheet.png"
-    draw_sheet(trained, sheet, dataset, dataset.split(split), vocabulary, _sheet_title(config))
-    write_json(folder.metrics, metrics)
+    metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
     print(f"\n{format_table(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-    print(_what_next(folder, dataset, split, sheet))
+    print(_what_next(folder, dataset, metrics["split"]))
     return metrics
 
 
@@ -91,7 +86,8 @@ def class_vocabulary(config: RunConfig, dataset: TaggingDataset) -> Vocabulary:
     return Vocabulary.from_file(path, dataset.names, dataset.groups)
 
 
-def _load_dataset(config: RunConfig) -> TaggingDataset:
+def open_dataset(config: RunConfig) -> TaggingDataset:
+    """Returns the run's data set, drawn where need be, and says what is in it."""
     bars = []
 
     def drawing(done: int, total: int) -> None:
@@ -111,8 +107,8 @@ def _load_dataset(config: RunConfig) -> TaggingDataset:
     return dataset
 
 
-def _train(config, folder, strategy, dataset, vocabulary) -> dict:
-    """Trains to the end; returns the sources of the splits, for evaluation."""
+def _train(config, folder, strategy, dataset, vocabulary) -> MakeSource:
+    """Trains to the end; returns what makes sources of photos, for evaluation."""
     keras.utils.set_random_seed(config.training.seed)
     with strategy.scope():
         backbone = build_backbone(
@@ -131,7 +127,7 @@ def _train(config, folder, strategy, dataset, vocabulary) -> dict:
             saved[folder.backbone] = backbone
 
     train_split = _labeled_by_seen(dataset)
-    make_source = _source_maker(config, folder, dataset, backbone)
+    make_source = source_maker(config, folder.path, dataset, backbone)
     train_source = make_source(train_split.images)
     sources = {name: make_source(dataset.split(name).images) for name in _evaluated(dataset)}
     validate = None
@@ -144,8 +140,27 @@ def _train(config, folder, strategy, dataset, vocabulary) -> dict:
     folder.claim(config)
     vocabulary.save(folder.vocabulary)
     folder.write_backbone_identity(config.backbone, backbone)
-    train(config, folder, strategy, Trainee(model, saved), train_source, labels, validate)
-    return sources
+    observers = _observers(config, folder, dataset, vocabulary, backbone, head)
+    trainee = Trainee(model, saved)
+    train(config, folder, strategy, trainee, train_source, labels, validate, observers)
+    made = {source.images: source for source in sources.values()}
+    return lambda images: made[images] if images in made else make_source(images)
+
+
+def _observers(config, folder, dataset, vocabulary, backbone, head) -> list[TensorBoardWriter]:
+    """Who is told how training goes: TensorBoard, with some photos' response maps."""
+    if not config.training.tensorboard:
+        return []
+    split = dataset.split("val" if "val" in dataset.splits else final_split(dataset))
+
+    def draw():
+        explained = explain_photos(
+            backbone, head, dataset, split, vocabulary, PHOTOS_ON_TENSORBOARD
+        )
+        return make_contact_sheet(**sheet_contents(explained, split, vocabulary))
+
+    write_projector(folder.tensorboard, vocabulary)
+    return [TensorBoardWriter(folder.tensorboard, draw)]
 
 
 def _build_head(config, backbone, vocabulary) -> keras.Model:
@@ -173,15 +188,24 @@ def _labeled_by_seen(dataset: TaggingDataset):
     )
 
 
-def _source_maker(config, folder, dataset, backbone):
-    """Returns a function of image names to examples: photos, or their stored features."""
+def source_maker(
+    config: RunConfig, run: pathlib.Path, dataset: TaggingDataset, backbone: keras.Model
+) -> MakeSource:
+    """Returns a function of image names to examples: photos, or their stored features.
+
+    Args:
+        config: settings of the run.
+        run: its folder; features are stored beside it unless the settings say where.
+        dataset: holds the photos.
+        backbone: gives the features, unless it is trained.
+    """
     if config.backbone.trainable:
         size = backbone.input_shape[1]
         return lambda images: PhotoSource(
             dataset.directory, images, size, config.data.cache, progress=progress
         )
     location = (
-        folder.path.parent
+        run.parent
         / "features"
         / (f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}")
     )
@@ -212,23 +236,15 @@ def _validation(config, dataset, vocabulary, model, source):
     return validate
 
 
-def _final_split(dataset: TaggingDataset) -> str:
-    return "test" if "test" in dataset.splits else "val" if "val" in dataset.splits else "train"
-
-
 def _evaluated(dataset: TaggingDataset) -> list[str]:
     """Names of the splits whose examples are scored during or after training."""
-    return sorted({_final_split(dataset), *({"val"} & dataset.splits.keys())})
+    return sorted({final_split(dataset), *({"val"} & dataset.splits.keys())})
 
 
-def _sheet_title(config: RunConfig) -> str:
-    return f"{config.output}: top tags and where they were seen"
-
-
-def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str, sheet) -> str:
+def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
     return "\n".join(
         [
-            f"Look at {sheet}",
+            f"Look at {folder.report_page} and {folder.contact_sheet}",
             f"Every class: {folder.metrics}",
             "",
             "Next:",

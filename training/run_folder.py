@@ -13,7 +13,12 @@ from biam_tf.runs import RunPaths
 from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
 
 # Settings that say where or how fast, not what: a run may go on with other ones.
-FREE_TO_CHANGE = ("output", "data.feature_store", "backbone.batch_size")
+FREE_TO_CHANGE = (
+    "output",
+    "data.feature_store",
+    "backbone.batch_size",
+    "training.tensorboard",
+)
 
 
 class RunFolder(RunPaths):

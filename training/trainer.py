@@ -124,7 +124,12 @@ def train(
                     values = {"loss": loss, "learning_rate": float(optimizer.learning_rate)}
                     for observer in observers:
                         observer.step(epoch * steps_per_epoch + int(position.step), values)
-                    bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+                    speed = settings.batch_size * (int(position.step) - first_step)
+                    speed /= time.perf_counter() - started
+                    bar.set_postfix_str(
+                        f"loss {loss:.4g}, lr {values['learning_rate']:.2e}, {speed:.0f} images/s",
+                        refresh=False,
+                    )
                     bar.update(1)
                     if stop_requested():
                         checkpoints.save()
