@@ -2,11 +2,11 @@
 
 A ranking model's scores only rank. Two things are fitted to the scores of validation photos:
 
-*Calibration.* The probability that class c is in a photo with score s is sigmoid(a s + b_c). The
-slope a and the offset b of `global` are the maximum-likelihood fit over all labels of all seen
-classes (Platt scaling, with his smoothed targets). A seen class moves the offset by d_c, the most
-probable value under a normal prior of mean 0 and standard deviation 1: much evidence moves it far,
-little hardly at all. Unseen classes, and classes that are named later, have the global offset.
+*Calibration.* The probability that an unseen class is in a photo with score s is
+sigmoid(a s + b), the maximum-likelihood fit over all labels of all seen classes (Platt scaling,
+with his smoothed targets). That of seen class c is sigmoid(a' s + b' + d_c), fitted jointly, with a
+normal prior of mean 0 and standard deviation 1 on the d: much evidence moves a class far, little
+hardly at all. Classes that are named later are treated like unseen ones.
 
 *Thresholds.* A class is given as a tag where its score reaches its threshold. Photos are dealt
 into folds. In turn, each fold is left out and two cuts are chosen on the others: the class's own,
@@ -40,8 +40,6 @@ OWN, GLOBAL = "own", "global"
 # Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
 _LEAST_SLOPE = 1e-3
 _NEWTON_STEPS = 50
-# Numbers worked on at a time.
-_BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,10 +49,11 @@ class Thresholds:
     Attributes:
         names: C class names.
         cuts: (C,) a class is a tag where its score is at least this.
+        slopes: (C,) of each class's calibration, positive.
         offsets: (C,) of each class's calibration.
         sources: (C,) "own" or "global": where the cut comes from.
-        slope: of the calibration, positive.
-        global_offset: of classes that are not among the names.
+        global_slope: of classes that are not among the names.
+        global_offset: likewise.
         global_logit: the global cut, as the logit of a probability.
         fitted_on: facts about the fit, ready for JSON.
         stacking: `{"constant", "k", "labels_of_unseen_classes"}`; None: the validation photos show
@@ -63,9 +62,10 @@ class Thresholds:
 
     names: tuple[str, ...]
     cuts: np.ndarray
+    slopes: np.ndarray
     offsets: np.ndarray
     sources: tuple[str, ...]
-    slope: float
+    global_slope: float
     global_offset: float
     global_logit: float
     fitted_on: dict
@@ -74,7 +74,7 @@ class Thresholds:
     @property
     def global_cut(self) -> float:
         """The cut of classes that are not among the names."""
-        return (self.global_logit - self.global_offset) / self.slope
+        return (self.global_logit - self.global_offset) / self.global_slope
 
     @property
     def global_probability(self) -> float:
@@ -84,15 +84,15 @@ class Thresholds:
     def for_names(self, names: Sequence[str]) -> "Thresholds":
         """Returns the thresholds of other classes; those not known here take the global ones."""
         known = {name: i for i, name in enumerate(self.names)}
-        places = [known.get(name) for name in names]
+        # Behind the known classes stands one for all the others.
+        places = [known.get(name, len(known)) for name in names]
         return dataclasses.replace(
             self,
             names=tuple(names),
-            cuts=np.array([self.global_cut if i is None else self.cuts[i] for i in places]),
-            offsets=np.array(
-                [self.global_offset if i is None else self.offsets[i] for i in places]
-            ),
-            sources=tuple(GLOBAL if i is None else self.sources[i] for i in places),
+            cuts=np.append(self.cuts, self.global_cut)[places],
+            slopes=np.append(self.slopes, self.global_slope)[places],
+            offsets=np.append(self.offsets, self.global_offset)[places],
+            sources=tuple((*self.sources, GLOBAL)[i] for i in places),
         )
 
     def decide(self, scores) -> np.ndarray:
@@ -101,23 +101,27 @@ class Thresholds:
 
     def probabilities(self, scores) -> np.ndarray:
         """Returns calibrated scores (..., C), float64: how probable each class is."""
-        return _sigmoid(self.slope * np.asarray(scores, np.float64) + self.offsets)
+        return _sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
 
     def to_json(self) -> str:
         """Returns the text of `thresholds.json`, which `load` reads."""
         classes = [
-            {"name": name, "threshold": float(cut), "offset": float(offset), "from": source}
-            for name, cut, offset, source in zip(
-                self.names, self.cuts, self.offsets, self.sources, strict=True
-            )
+            {
+                "name": name,
+                "threshold": float(self.cuts[i]),
+                "slope": float(self.slopes[i]),
+                "offset": float(self.offsets[i]),
+                "from": self.sources[i],
+            }
+            for i, name in enumerate(self.names)
         ]
         value = {
             "format": FORMAT,
             "about": "A class is a tag where score >= threshold; its probability is "
             "1 / (1 + exp(-(slope * score + offset))). Classes not listed take global.",
-            "slope": self.slope,
             "global": {
                 "threshold": self.global_cut,
+                "slope": self.global_slope,
                 "offset": self.global_offset,
                 "probability": self.global_probability,
                 "logit": self.global_logit,
@@ -143,9 +147,10 @@ class Thresholds:
             return cls(
                 names=tuple(entry["name"] for entry in classes),
                 cuts=np.array([entry["threshold"] for entry in classes], np.float64),
+                slopes=np.array([entry["slope"] for entry in classes], np.float64),
                 offsets=np.array([entry["offset"] for entry in classes], np.float64),
                 sources=tuple(entry["from"] for entry in classes),
-                slope=float(value["slope"]),
+                global_slope=float(value["global"]["slope"]),
                 global_offset=float(value["global"]["offset"]),
                 global_logit=float(value["global"]["logit"]),
                 fitted_on=value["fitted_on"],
@@ -195,14 +200,15 @@ def fit_thresholds(
         raise UserError(f"thresholds: {problem}")
     folds = min(folds, len(scores))
     own_scores, own_labels = scores[:, seen].astype(np.float64), labels[:, seen]
-    calibration = _fit_calibration(own_scores, own_labels)
+    calibration = _fit_classes(own_scores, own_labels)
+    global_slope, global_offset = _fit_global(own_scores, own_labels)
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
     cuts, logits = np.full((folds, len(seen)), np.nan), np.full(folds, np.nan)
     own_tags = np.zeros(own_labels.shape, bool)
     global_tags = np.zeros(own_labels.shape, bool)
     for fold in range(folds):
         out, rest = fold_of == fold, fold_of != fold
-        fitted = _fit_calibration(own_scores[rest], own_labels[rest])
+        fitted = _fit_classes(own_scores[rest], own_labels[rest])
         logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
         global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
         for c in range(len(seen)):
@@ -211,10 +217,11 @@ def fit_thresholds(
     own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))
     keeps_own = own_f1 > global_f1
 
-    offsets = np.full(len(groups), calibration.offset)
-    offsets[seen] += calibration.moves
+    slopes = np.full(len(groups), global_slope)
+    offsets = np.full(len(groups), global_offset)
+    slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
     logit = float(np.nanmean(logits))
-    all_cuts = (logit - offsets) / calibration.slope
+    all_cuts = (logit - offsets) / slopes
     all_cuts[seen[keeps_own]] = np.nanmean(cuts[:, keeps_own], axis=0)
     sources = np.full(len(groups), GLOBAL, dtype=object)
     sources[seen[keeps_own]] = OWN
@@ -222,10 +229,11 @@ def fit_thresholds(
     return Thresholds(
         names=tuple(names),
         cuts=all_cuts,
+        slopes=slopes,
         offsets=offsets,
         sources=tuple(sources),
-        slope=calibration.slope,
-        global_offset=calibration.offset,
+        global_slope=global_slope,
+        global_offset=global_offset,
         global_logit=logit,
         fitted_on={
             "images": len(scores),
@@ -273,64 +281,70 @@ def best_cut(scores, labels) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Calibration:
+    """One slope and (S,) offsets of the seen classes."""
+
     slope: float
-    offset: float
-    moves: np.ndarray  # (S,), of the seen classes
+    offsets: np.ndarray
 
     def logits(self, scores: np.ndarray) -> np.ndarray:
-        return self.slope * scores + self.offset + self.moves
+        return self.slope * scores + self.offsets
 
 
-def _fit_calibration(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
-    """The global slope and offset, then each class's move, all for scores (N, S)."""
-    labeled = labels != 0
-    slope, offset = _fit_sigmoid(scores[labeled], labels[labeled] > 0)
-    moves = np.zeros(scores.shape[1])
-    block = max(1, _BLOCK // len(scores))
-    for start in range(0, len(moves), block):
-        columns = slice(start, start + block)
-        moves[columns] = _fit_moves(slope * scores[:, columns] + offset, labels[:, columns])
-    return _Calibration(slope, offset, moves)
-
-
-def _fit_moves(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The most probable move of each class, given its logits without one."""
-    labeled, present = labels != 0, labels > 0
-    moves = np.zeros(logits.shape[1])
-    # Newton's method on a concave function of one number, for all classes at once. Bounded
-    # steps: far out, where the sigmoid is flat, the quadratic model is not to be trusted.
-    for _ in range(_NEWTON_STEPS):
-        p = _sigmoid(logits + moves)
-        gradient = np.where(labeled, present - p, 0.0).sum(axis=0) - moves
-        curvature = np.where(labeled, p * (1 - p), 0.0).sum(axis=0) + 1.0
-        step = np.clip(gradient / curvature, -2, 2)
-        moves = moves + step
-        if np.abs(step).max() < 1e-9:
-            break
-    return moves
-
-
-def _fit_sigmoid(scores: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+def _fit_global(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Platt's fit: the slope and offset of sigmoid(a s + b) that make the labels most likely."""
+    labeled = labels != 0
+    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0)
+    return fitted.slope, float(fitted.offsets)
+
+
+def _fit_classes(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
+    """The slope, the offset and the classes' moves that are most probable together."""
+    rows, classes = np.nonzero(labels)
+    return _newton(scores[rows, classes], labels[rows, classes] > 0, classes, scores.shape[1])
+
+
+def _newton(scores, present, classes: np.ndarray | None, count: int) -> _Calibration:
+    """Newton's method for the fits above.
+
+    Args:
+        scores: (M,) of the labels.
+        present: (M,) bool, the labels.
+        classes: (M,) which class each label is of; None: no class moves its offset.
+        count: number of classes.
+    """
     mean, spread = scores.mean(), scores.std() or 1.0
-    x = (scores - mean) / spread
+    x = np.stack([(scores - mean) / spread, np.ones(len(scores))])  # slope and offset
     positives = int(present.sum())
     negatives = len(present) - positives
     target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    weights = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    shared = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    moves = np.zeros(count)
     for _ in range(_NEWTON_STEPS):
-        p = _sigmoid(weights[0] * x + weights[1])
-        curvature = p * (1 - p)
-        gradient = np.array([np.sum((target - p) * x), np.sum(target - p)])
-        cross = np.sum(curvature * x)
-        hessian = np.array([[np.sum(curvature * x * x), cross], [cross, np.sum(curvature)]])
-        hessian += 1e-9 * np.trace(hessian) * np.eye(2)
+        logits = shared @ x if classes is None else shared @ x + moves[classes]
+        p = _sigmoid(logits)
+        residual, weight = target - p, p * (1 - p)
+        gradient, hessian = x @ residual, (x * weight) @ x.T
+        if classes is not None:
+            # Each move meets only the two shared numbers: eliminated, they leave two equations.
+            own_gradient = np.bincount(classes, residual, count) - moves
+            own = np.bincount(classes, weight, count) + 1
+            cross = np.stack([np.bincount(classes, weight * row, count) for row in x])
+            gradient = gradient - cross @ (own_gradient / own)
+            hessian = hessian - (cross / own) @ cross.T
+        hessian += 1e-9 * np.trace(hessian) * np.eye(2)  # all scores may be the same
+        # Bounded: where the sigmoid is flat, the quadratic model is not to be trusted far out.
         step = np.clip(np.linalg.solve(hessian, gradient), -2, 2)
-        weights = weights + step
-        if np.abs(step).max() < 1e-9:
+        change = np.abs(step).max()
+        shared = shared + step
+        if classes is not None:
+            own_step = np.clip((own_gradient - step @ cross) / own, -2, 2)
+            moves = moves + own_step
+            change = max(change, np.abs(own_step).max())
+        if change < 1e-9:
             break
-    slope = max(weights[0], _LEAST_SLOPE)
-    return float(slope / spread), float(weights[1] - slope * mean / spread)
+    slope = max(shared[0], _LEAST_SLOPE)
+    offset = shared[1] - slope * mean / spread
+    return _Calibration(float(slope / spread), offset + moves if count else offset)
 
 
 def _f1(tags: np.ndarray, labels: np.ndarray) -> np.ndarray:
