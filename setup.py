@@ -24,6 +24,10 @@ SERVING = [
 # Writes a run as an ONNX file and checks it with the runtime that will run it.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
+# The plane of region features in a run's report (t-SNE), and the program that shows a run's
+# TensorBoard files.
+REPORT = ["scikit-learn>=1.5", "tensorboard>=2.18"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -33,7 +37,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
-    package_data={"biam_tf": ["py.typed"], "serving": ["deploy/*.config"]},
+    package_data={
+        "biam_tf": ["py.typed"],
+        "serving": ["deploy/*.config"],
+        "training": ["report/page.html"],
+    },
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.8",
@@ -41,11 +49,13 @@ setup(
         "pyyaml>=6.0",  # run configurations
         "pillow>=10.0",  # checks photos, draws the quickstart's pictures and the contact sheets
         "tqdm>=4.60",  # progress lines
+        "jinja2>=3.1",  # a run's report; escapes names by itself
     ],
     extras_require={
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
         "onnx": ONNX,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, "pytest>=8.0", "ruff>=0.6"],
+        "report": REPORT,
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, *REPORT, "pytest>=8.0", "ruff>=0.6"],
     },
 )

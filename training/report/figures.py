@@ -157,7 +157,7 @@ def precision_recall_figures(
 
 
 def _photos(count: int) -> str:
-    return f"{count} photo" + "s" * (count != 1)
+    return f"{count} photo" + ("" if count == 1 else "s")
 
 
 def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figure:

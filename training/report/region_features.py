@@ -12,7 +12,8 @@ from training.data.dataset import Split
 from training.data.sources import PhotoSource
 from training.scoring import make_scorer
 
-CLASSES, PHOTOS_A_CLASS = 10, 40
+CLASSES, PHOTOS_A_CLASS = 10, 30
+ITERATIONS = 600
 BATCH = 32
 
 
@@ -106,9 +107,17 @@ def to_plane(features: np.ndarray, seed: int) -> np.ndarray:
         ImportError: scikit-learn is not installed.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    tsne = TSNE(
+        perplexity=min(30.0, (len(features) - 1) / 3),
+        init="pca",
+        max_iter=ITERATIONS,
+        random_state=seed,
+    )
+    # Some hundred points are faster with one thread than with several that wait for each other.
+    with threadpool_limits(1):
+        return tsne.fit_transform(features)
 
 
 def neighbours_alike(features: np.ndarray, members: np.ndarray) -> float:
