@@ -1,22 +1,27 @@
-"""Where to cut: calibrated scores, and a threshold for each class, from validation labels.
+"""Where to cut: calibrated scores, and a threshold for each class, from validation photos.
 
 A ranking model's scores only rank. Two things are fitted to the scores of validation photos:
 
-*Calibration.* The probability that an unseen class is in a photo with score s is
-sigmoid(a s + b), the maximum-likelihood fit over all labels of all seen classes (Platt scaling,
-with his smoothed targets). That of seen class c is sigmoid(a' s + b' + d_c), fitted jointly, with a
-normal prior of mean 0 and standard deviation 1 on the d: much evidence moves a class far, little
-hardly at all. Classes that are named later are treated like unseen ones.
+*Calibration.* The probability that seen class c is in a photo with score s is
+sigmoid(a s + b + d_c), the most probable fit to the labels of all seen classes together, with a
+normal prior of mean 0 and standard deviation 1 on the d: many labels move a class far, few hardly
+at all. An unseen class has no labels to fit to, and its scores may lie lower or higher than others:
+they are standardized by their own mean and standard deviation over the validation photos, and the
+probability is sigmoid(a z + b), fitted to the seen classes' standardized scores (Platt scaling).
+A class that is named later has not even such scores: sigmoid(a s + b), fitted to the seen classes'
+scores as they are. Labels enter as Platt's smoothed targets.
 
 *Thresholds.* A class is given as a tag where its score reaches its threshold. Photos are dealt
-into folds. In turn, each fold is left out and two cuts are chosen on the others: the class's own,
-with the best F1 of this class, and the global one, the probability with the best F1 over all seen
-classes together. Both are tried on the fold left out. A class keeps its own cut, the mean over the
-folds, only where that found the better F1 on photos it was not chosen on; every other class takes
-the global cut, the mean over the folds, through its own calibration.
+into folds; in turn, each fold is left out and cuts are chosen on the others. "global": the
+probability with the best F1 over all labels of seen classes together. "own": for each seen class
+with at least `OWN_POSITIVES` photos, the score with the best F1 of this class. Both are tried on
+the fold left out. A class keeps its own cut, the mean over the folds, only where that found the
+better F1 on photos it was not chosen on; all other seen classes take the global one, the mean over
+the folds, through their own calibration. "standardized": unseen classes take the standardized score
+with the best F1 over the seen classes' standardized scores, the mean over the folds.
 
-**No label of an unseen class is looked at**, though validation photos may have them: an unseen
-class gets the global calibration and the global cut, both fitted to seen classes alone.
+**No label of an unseen class is looked at**, though validation photos may have them; of unseen
+classes only scores are used, which need no labels.
 
 One number beside them does come from labels of unseen classes, where validation photos have any:
 the constant of calibrated stacking (`biam_tf.calibrated_stacking`). It tells how far apart the two
@@ -35,8 +40,10 @@ from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.errors import UserError
 
 FOLDS = 5
+# Of the best cut for a handful of photos, little but luck remains on others.
+OWN_POSITIVES = 8
 FORMAT = 1
-OWN, GLOBAL = "own", "global"
+OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
 # Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
 _LEAST_SLOPE = 1e-3
 _NEWTON_STEPS = 50
@@ -51,7 +58,7 @@ class Thresholds:
         cuts: (C,) a class is a tag where its score is at least this.
         slopes: (C,) of each class's calibration, positive.
         offsets: (C,) of each class's calibration.
-        sources: (C,) "own" or "global": where the cut comes from.
+        sources: (C,) "own", "global" or "standardized": where the cut comes from.
         global_slope: of classes that are not among the names.
         global_offset: likewise.
         global_logit: the global cut, as the logit of a probability.
@@ -200,32 +207,39 @@ def fit_thresholds(
         raise UserError(f"thresholds: {problem}")
     folds = min(folds, len(scores))
     own_scores, own_labels = scores[:, seen].astype(np.float64), labels[:, seen]
-    calibration = _fit_classes(own_scores, own_labels)
-    global_slope, global_offset = _fit_global(own_scores, own_labels)
+    scale = _standard_scale(scores)
+    standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
-    cuts, logits = np.full((folds, len(seen)), np.nan), np.full(folds, np.nan)
+    cuts = np.full((folds, len(seen)), np.nan)
+    logits, standard_cuts = np.full(folds, np.nan), np.full(folds, np.nan)
     own_tags = np.zeros(own_labels.shape, bool)
     global_tags = np.zeros(own_labels.shape, bool)
+    positives = (own_labels > 0).sum(axis=0)
     for fold in range(folds):
         out, rest = fold_of == fold, fold_of != fold
         fitted = _fit_classes(own_scores[rest], own_labels[rest])
         logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
+        standard_cuts[fold] = best_cut(standardized[rest], own_labels[rest])
         global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
-        for c in range(len(seen)):
+        for c in np.flatnonzero(positives >= OWN_POSITIVES):
             cuts[fold, c] = best_cut(own_scores[rest, c], own_labels[rest, c])
-        own_tags[out] = own_scores[out] >= cuts[fold]  # NaN, without a positive: never
+        own_tags[out] = own_scores[out] >= cuts[fold]  # without a cut (NaN): never
     own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))
     keeps_own = own_f1 > global_f1
 
-    slopes = np.full(len(groups), global_slope)
-    offsets = np.full(len(groups), global_offset)
+    # Unseen classes first, then what is known of seen ones.
+    slope, offset = _fit_global(standardized, own_labels)
+    slopes = slope / scale.deviation
+    offsets = offset - slopes * scale.mean
+    all_cuts = scale.mean + scale.deviation * np.nanmean(standard_cuts)
+    calibration = _fit_classes(own_scores, own_labels)
     slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
     logit = float(np.nanmean(logits))
-    all_cuts = (logit - offsets) / slopes
+    all_cuts[seen] = (logit - calibration.offsets) / calibration.slope
     all_cuts[seen[keeps_own]] = np.nanmean(cuts[:, keeps_own], axis=0)
-    sources = np.full(len(groups), GLOBAL, dtype=object)
-    sources[seen[keeps_own]] = OWN
-    positives = (own_labels > 0).sum(axis=0)
+    global_slope, global_offset = _fit_global(own_scores, own_labels)
+    sources = np.full(len(groups), STANDARDIZED, dtype=object)
+    sources[seen] = np.where(keeps_own, OWN, GLOBAL)
     return Thresholds(
         names=tuple(names),
         cuts=all_cuts,
@@ -277,6 +291,20 @@ def best_cut(scores, labels) -> float:
     last = int(np.argmax(f1))
     following = ranked[min(last + 1, len(ranked) - 1)]
     return float((ranked[last] + following) / 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scale:
+    """Mean and standard deviation of each class's scores, (C,)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def _standard_scale(scores: np.ndarray) -> _Scale:
+    mean = scores.mean(axis=0, dtype=np.float64)
+    deviation = scores.std(axis=0, dtype=np.float64)
+    return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def test_the_global_calibration_makes_seen_labels_most_likely(data, fitted):
 def test_the_calibration_of_seen_classes_is_the_most_probable_one(data, fitted):
     scores, labels = data[0][:, :10], data[1][:, :10]
     slope, offsets = fitted.slopes[0], fitted.offsets[:10]
-    assert (fitted.slopes[:10] == slope).all() and (fitted.slopes[10:] == fitted.global_slope).all()
+    assert (fitted.slopes[:10] == slope).all()
 
     def value(slope, offset, moves) -> float:
         return log_likelihood(slope * scores + offset + moves, labels) - np.sum(moves**2) / 2
@@ -115,9 +115,32 @@ def test_labels_of_unseen_classes_change_neither_calibration_nor_thresholds(data
     other = fit_thresholds(scores, labels, NAMES, GROUPS, seed=1)
     np.testing.assert_array_equal(other.cuts, fitted.cuts)
     np.testing.assert_array_equal(other.offsets, fitted.offsets)
-    assert other.sources == fitted.sources and set(fitted.sources[10:]) == {"global"}
-    np.testing.assert_array_equal(fitted.cuts[10:], fitted.global_cut)
+    assert other.sources == fitted.sources and set(fitted.sources[10:]) == {"standardized"}
     assert other.fitted_on == fitted.fitted_on and other.stacking != fitted.stacking
+
+
+def test_an_unseen_class_is_treated_alike_whatever_the_level_of_its_scores(data, fitted):
+    scores = data[0].copy()
+    scores[:, 11] = 3 * scores[:, 11] - 40
+    other = fit_thresholds(scores, data[1], NAMES, GROUPS, seed=1)
+    np.testing.assert_allclose(other.probabilities(scores), fitted.probabilities(data[0]))
+    np.testing.assert_array_equal(other.decide(scores), fitted.decide(data[0]))
+
+
+def test_unseen_classes_take_the_seen_classes_best_cut_of_standardized_scores(data, fitted):
+    scores, labels = data
+    z = (scores - scores.mean(axis=0)) / scores.std(axis=0)
+    fold_of = np.random.default_rng(1).permutation(np.arange(len(scores)) % 5)
+    cut = np.mean(
+        [best_cut(z[fold_of != f][:, :10], labels[fold_of != f][:, :10]) for f in range(5)]
+    )
+    np.testing.assert_array_equal(fitted.decide(scores)[:, 10:], z[:, 10:] >= cut)
+    # The probability is that of a seen class with the same standardized score.
+    slope, offset = np.polyfit(z[:, 10], fitted.slopes[10] * scores[:, 10] + fitted.offsets[10], 1)
+    best = log_likelihood(slope * z[:, :10] + offset, labels[:, :10])
+    for change in (-0.01, 0.01):
+        assert best > log_likelihood((slope + change) * z[:, :10] + offset, labels[:, :10])
+        assert best > log_likelihood(slope * z[:, :10] + offset + change, labels[:, :10])
 
 
 def test_a_class_without_positives_takes_the_global_cut_through_its_own_calibration(data):
@@ -128,6 +151,12 @@ def test_a_class_without_positives_takes_the_global_cut_through_its_own_calibrat
     at_cut = fitted.slopes[4] * fitted.cuts[4] + fitted.offsets[4]
     assert at_cut == pytest.approx(fitted.global_logit)
     assert fitted.fitted_on["seen_classes_without_positives"] == 1
+
+
+def test_a_class_with_few_photos_has_no_threshold_of_its_own(data):
+    scores, labels = data[0], data[1].copy()
+    labels[:, 3] = np.where(np.arange(len(labels)) < 7, 1, -1)
+    assert fit_thresholds(scores, labels, NAMES, GROUPS).sources[3] == "global"
 
 
 def test_own_thresholds_are_those_that_did_better_on_photos_left_out(data):

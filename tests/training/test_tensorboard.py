@@ -93,3 +93,24 @@ def test_the_projector_gets_a_row_and_a_name_for_each_class(tmp_path, rng):
     config = (tmp_path / "projector_config.pbtxt").read_text()
     assert 'tensor_path: "class_embeddings.tsv"' in config
     assert 'metadata_path: "classes.tsv"' in config
+
+
+def test_tensorboard_itself_reads_what_is_written(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from google.protobuf import text_format
+    from tensorboard.plugins.projector import projector_config_pb2
+
+    writer = TensorBoardWriter(tmp_path, lambda: Image.new("RGB", (30, 20)))
+    writer.step(1, {"loss": 2.5, "learning_rate": 0.1})
+    writer.epoch(record(1))
+    write_projector(tmp_path, Vocabulary(["sea", "sky"], np.eye(2), ["seen", "unseen"]))
+
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    plugins = {
+        tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]
+    }
+    assert plugins.pop("response_maps") == "images"
+    assert set(plugins.values()) == {"scalars"} and len(plugins) == 5
+    config = projector_config_pb2.ProjectorConfig()
+    text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
+    assert (tmp_path / config.embeddings[0].tensor_path).exists()

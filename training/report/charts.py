@@ -173,8 +173,12 @@ def _ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def _label_of(value: float, per_cent: bool) -> str:
-    text = f"{100 * value if per_cent else value:.4g}"
-    return "0" if text == "-0" else text.replace("-", "\N{MINUS SIGN}", text.startswith("-"))
+    value = 100 * value if per_cent else value
+    text = f"{value:.4g}"
+    if 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        text = f"{float(mantissa):g}e{int(exponent)}"
+    return "0" if text == "-0" else text
 
 
 def _thinned(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ from training.run_folder import write_text
 from training.tensorboard import LEARNING_RATE, LOSS, read_scalar
 
 LISTED_CLASSES = 8
+# Classes with fewer photos are among the best and the worst only where there are too few others.
+ENOUGH_PHOTOS = 5
 # The page lists every class up to here; metrics.json always does.
 MOST_CLASSES_LISTED = 500
 PARTS = {
@@ -83,6 +85,8 @@ def _content(data: ReportData) -> dict[str, Any]:
         for c in np.argsort(-aps, kind="stable")
         if positives[c]
     ]
+    with_enough = sum(entry["positives"] >= ENOUGH_PHOTOS for entry in classes)
+    fewest = ENOUGH_PHOTOS if with_enough >= 4 * LISTED_CLASSES else 1
     records = _records(data)
     return {
         "title": run.folder.path.resolve().name,
@@ -95,7 +99,8 @@ def _content(data: ReportData) -> dict[str, Any]:
         "records": records,
         "curves": _curves(data, records) if records else [],
         "cards": photo_cards(data.explained, data.dataset, data.split, data.vocabulary, thresholds),
-        "class_lists": _class_lists(classes),
+        "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
+        "fewest_photos": fewest,
         "classes": classes if len(classes) <= MOST_CLASSES_LISTED else [],
         "classes_without_positives": int((positives == 0).sum()),
         "precision_recall": figures.precision_recall_figures(

@@ -116,3 +116,14 @@ def test_neighbours_are_compared_by_angle():
     features = np.array([[1, 0], [9, 0.1], [0, 1], [0.1, 9]])
     assert neighbours_alike(features, np.array([0, 0, 1, 1])) == 1
     assert neighbours_alike(features, np.array([0, 1, 0, 1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"),
+    [(5e-4, ["0", "2e-4", "4e-4"]), (2500, ["0", "1000", "2000"]), (-3, ["-3", "-2", "-1", "0"])],
+)
+def test_ticks_stay_short(highest, expected):
+    limits = (min(0, highest), max(0, highest))
+    chart = Chart("label", "x", "y", (0.2, 0.3), limits)
+    texts = [e.text for e in elements(chart.markup(), "text") if e.get("text-anchor") == "end"]
+    assert texts == expected
