@@ -107,6 +107,15 @@ def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
     return found / max(1, len(hits)), found / (hits + 1)
 
 
+def _with_falls(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with what lies between two positives: precision falls, recall stays."""
+    ranks = np.round(np.arange(1, len(recall) + 1) / precision)  # of the positives, from 1
+    lowest = np.arange(1, len(recall)) / (ranks[1:] - 1)  # just before the next one
+    xs, ys = np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[:-1]
+    ys[1::2] = lowest
+    return np.r_[0, xs], np.r_[precision[:1], ys]
+
+
 def chosen_classes(average_precisions, positives, groups) -> list[int]:
     """Returns the best, the middle and the worst class of each group, of its commoner half.
 
@@ -141,7 +150,7 @@ def precision_recall_figures(
         recall, precision = precision_recall(scores[:, c], labels[:, c])
         label = f"Precision over recall of class {names[c]}"
         chart = Chart(label, "recall, per cent", "precision, per cent", (0, 1), (0, 1), "xy")
-        chart.line(np.r_[0, recall], np.r_[precision[:1], precision], groups[c], area=True)
+        chart.line(*_with_falls(recall, precision), groups[c], area=True)
         note = f"{groups[c]}, AP {100 * average_precisions[c]:.1f}, {_photos(positives[c])}"
         if thresholds is not None:
             given = thresholds.decide(scores)[:, c] & (labels[:, c] != 0)

@@ -14,7 +14,7 @@ from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
 from training.evaluation import ExplainedPhotos
 
-PHOTO, MAP = 320, 150
+PHOTO, MAP = 320, 190
 TAGS, MAPS = 5, 3
 VERDICTS = {1: "right", -1: "wrong", 0: "unknown"}
 

@@ -127,3 +127,15 @@ def test_ticks_stay_short(highest, expected):
     chart = Chart("label", "x", "y", (0.2, 0.3), limits)
     texts = [e.text for e in elements(chart.markup(), "text") if e.get("text-anchor") == "end"]
     assert texts == expected
+
+
+def test_the_point_of_any_threshold_lies_on_the_curve(rng):
+    scores, labels = rng.normal(size=60), rng.choice([-1, 1], p=[0.8, 0.2], size=60)
+    xs, ys = figures._with_falls(*figures.precision_recall(scores, labels))
+    for cut in np.sort(scores)[:-1]:
+        given = scores >= cut
+        right = (given & (labels > 0)).sum()
+        recall, precision = right / (labels > 0).sum(), right / given.sum()
+        at_recall = ys[np.isclose(xs, recall)]
+        if 0 < recall < 1:
+            assert at_recall.min() - 1e-9 <= precision <= at_recall.max() + 1e-9
