@@ -24,8 +24,9 @@ SERVING = [
 # Writes a run as an ONNX file and checks it with the runtime that will run it.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
-# Plots of sweeps and of learning-rate range tests.
-REPORT = ["matplotlib>=3.8"]
+# The plane of region features in a run's report (t-SNE), plots of sweeps and of learning-rate range
+# tests, and the program that shows a run's TensorBoard files.
+REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 
 # Extracts features on many machines. Its protobuf is older than TensorFlow's newest, which pip
 # settles where both are installed at once.
@@ -40,7 +41,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
-    package_data={"biam_tf": ["py.typed"], "serving": ["deploy/*.config"]},
+    package_data={
+        "biam_tf": ["py.typed"],
+        "serving": ["deploy/*.config"],
+        "training": ["report/page.html"],
+    },
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.8",
@@ -48,6 +53,7 @@ setup(
         "pyyaml>=6.0",  # run configurations
         "pillow>=10.0",  # checks photos, draws the quickstart's pictures and the contact sheets
         "tqdm>=4.60",  # progress lines
+        "jinja2>=3.1",  # a run's report; escapes names by itself
     ],
     extras_require={
         "efficientnet": EFFICIENTNET,

@@ -31,8 +31,24 @@ class _Tag:
     label: int | None
 
 
-def draw_contact_sheet(
-    path,
+def draw_contact_sheet(path, photos, names, groups, scores, **options) -> None:
+    """Draws `make_contact_sheet` of the same arguments into a PNG file, all or nothing.
+
+    Args:
+        path: PNG file to write; an existing one is replaced.
+        photos: as all that follow, see `make_contact_sheet`.
+        names: C class names.
+        groups: their groups.
+        scores: (N, C) floating scores.
+        **options: the other arguments of `make_contact_sheet`.
+
+    Raises:
+        ValueError: as `make_contact_sheet` does.
+    """
+    _save(make_contact_sheet(photos, names, groups, scores, **options), pathlib.Path(path))
+
+
+def make_contact_sheet(
     photos: Sequence[np.ndarray],
     names: Sequence[str],
     groups: Sequence[str],
@@ -44,8 +60,8 @@ def draw_contact_sheet(
     tags: int = 5,
     maps: int = 3,
     title: str = "Photos and their best tags",
-) -> None:
-    """Draws photos with their best tags and response maps into one PNG file, all or nothing.
+) -> Image.Image:
+    """Draws photos with their best tags and response maps into one picture.
 
     Each photo stands beside its best tags, a bar each: from the photo's median score (no bar)
     to its best score (full). With labels, right tags are green with a tick, wrong ones red
@@ -55,7 +71,6 @@ def draw_contact_sheet(
     score is the mean of a few regions, and where nothing is found responses vary, too.
 
     Args:
-        path: PNG file to write; an existing one is replaced.
         photos: N uint8 arrays (H, W, 3), each of any size.
         names: C class names.
         groups: `"seen"` or `"unseen"` for each class.
@@ -115,7 +130,7 @@ def draw_contact_sheet(
         _draw_card(card, photo, caption, entries, missed, heats, map_height)
         x = MARGIN + (i % columns) * (width + GAP)
         sheet.paste(card, (x, top + (i // columns) * (height + GAP)))
-    _save(sheet, pathlib.Path(path))
+    return sheet
 
 
 def _check(photos, names, groups, scores, labels, response_maps, captions) -> None:
@@ -175,7 +190,7 @@ def _draw_card(
         x = PADDING + column * (MAP + PADDING)
         caption = _shortened(draw, tag.name, MAP, _font(15))
         draw.text((x, y - 8), caption, _color(tag.label), _font(15), anchor="ls")
-        card.paste(_overlay(_fitted(photo, MAP), heat), (x, y))
+        card.paste(overlay_heat(_fitted(photo, MAP), heat), (x, y))
 
 
 def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, x: int, y: int) -> None:
@@ -244,8 +259,15 @@ def _color(label: int | None) -> str:
     return UNKNOWN if not label else RIGHT if label > 0 else WRONG
 
 
-def _overlay(photo: Image.Image, heat: np.ndarray) -> Image.Image:
-    """The photo, grayed, under what of its response map lies above the median, scaled to 0-1."""
+def overlay_heat(photo: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Returns the photo, grayed, under its response map as heat.
+
+    The heat is what of the map lies above its median, scaled to the map's highest response.
+
+    Args:
+        photo: RGB, any size.
+        heat: (h, w) floating responses.
+    """
     heat = np.nan_to_num(heat)
     low, high = np.median(heat), heat.max()
     heat = np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)

@@ -132,7 +132,7 @@ def f1_at_k(scores, labels, k: int, images_without_positives: str = "counted") -
         rows = slice(start, start + block)
         present = labels[rows] > 0
         positives += int(present.sum())
-        true_positives += int((present & _top_k(scores[rows], k)).sum())
+        true_positives += int((present & top_k_mask(scores[rows], k)).sum())
         if images_without_positives == "left_out":
             counted_images += int(present.any(axis=1).sum())
         else:
@@ -291,7 +291,7 @@ def _mean_over_classes(values, positives, weighted: bool, without_positives: str
     return float((weights * np.where(has_positive, values, 0.0)).sum() / total) if total else np.nan
 
 
-def _top_k(scores: np.ndarray, k: int) -> np.ndarray:
+def top_k_mask(scores: np.ndarray, k: int) -> np.ndarray:
     """True at each row's k largest scores; of equal ones at the border, the first."""
     border = np.partition(scores, -k, axis=1)[:, -k, None]
     above, level = scores > border, scores == border

@@ -12,6 +12,7 @@ import yaml
 
 import biam_tf.layers  # noqa: F401  a saved model names its layers, which must be known
 from biam_tf.errors import UserError
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
 
@@ -66,9 +67,29 @@ class RunPaths:
         return self.path / "metrics.json"
 
     @property
+    def thresholds(self) -> pathlib.Path:
+        """Calibration and thresholds of the classes, JSON; only with a validation split."""
+        return self.path / "thresholds.json"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """What TensorBoard shows."""
+        return self.path / "tensorboard"
+
+    @property
     def report(self) -> pathlib.Path:
         """Pictures a person would look at."""
         return self.path / "report"
+
+    @property
+    def report_page(self) -> pathlib.Path:
+        """The report, one HTML file that needs no other."""
+        return self.report / "index.html"
+
+    @property
+    def contact_sheet(self) -> pathlib.Path:
+        """Photos with their best tags and response maps, PNG."""
+        return self.report / "contact_sheet.png"
 
     def require_whole(self) -> None:
         """Raises a UserError that says what to do unless training has ended here."""
@@ -92,6 +113,8 @@ class TrainedRun:
         head: `region_features`, `scene_feature`, `class_embeddings` to scores.
         backbone: `images` to `region_features` and `scene_feature`, with the weights that the
             head was trained on.
+        thresholds: where to cut its scores; `None`: it had no validation split, or is an older
+            run.
     """
 
     folder: RunPaths
@@ -99,6 +122,7 @@ class TrainedRun:
     vocabulary: Vocabulary
     head: keras.Model
     backbone: keras.Model
+    thresholds: Thresholds | None = None
 
     @property
     def image_size(self) -> int:
@@ -127,6 +151,7 @@ def load_run(path: str | os.PathLike) -> TrainedRun:
         vocabulary=Vocabulary.load(folder.vocabulary),
         head=keras.models.load_model(folder.model),
         backbone=_load_backbone(folder, settings),
+        thresholds=Thresholds.load(folder.thresholds) if folder.thresholds.exists() else None,
     )
 
 

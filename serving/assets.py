@@ -23,10 +23,12 @@ def write_assets(
     requests: Requests,
     differences: Mapping[str, float],
 ) -> None:
-    """Writes vocabulary, configuration, metrics, model card and warm-up requests."""
+    """Writes vocabulary, configuration, thresholds, metrics, model card and warm-up requests."""
     folder.mkdir()
     run.vocabulary.save(folder / "vocabulary.npz")
     shutil.copyfile(run.folder.config, folder / "config.yaml")
+    if run.folder.thresholds.exists():
+        shutil.copyfile(run.folder.thresholds, folder / run.folder.thresholds.name)
     metrics = None
     if run.folder.metrics.exists():
         shutil.copyfile(run.folder.metrics, folder / "metrics.json")

@@ -178,6 +178,7 @@ class TrainingConfig:
         patience: ends training after so many epochs without a better one; null: never.
         checkpoint_minutes: time between two checkpoints within an epoch; null: none but that at
             its end.
+        tensorboard: writes files for TensorBoard into the run's folder.
     """
 
     epochs: Count = 10
@@ -193,6 +194,7 @@ class TrainingConfig:
     select_on: Literal["seen_mAP", "zsl_mAP", "gzsl_mAP"] = "seen_mAP"
     patience: Count | None = None
     checkpoint_minutes: Positive | None = 15.0
+    tensorboard: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

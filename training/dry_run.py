@@ -11,7 +11,6 @@ import time
 import numpy as np
 
 from biam_tf.metrics import evaluate_scores
-from biam_tf.runs import load_run
 from training.config import RunConfig
 from training.data import storage
 from training.data.dataset import TaggingDataset
@@ -19,7 +18,7 @@ from training.devices import computing_in, make_strategy
 from training.dry_run_report import Findings, format_findings
 from training.dry_run_sample import Sample, Watch, workload
 from training.estimates import Costs, Room, Sizes
-from training.evaluation import draw_sheet, evaluate_split
+from training.final_evaluation import evaluate_run
 from training.machine import (
     available_memory,
     free_disk,
@@ -111,16 +110,13 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
     while len(scorings) < 2:
         score()
     first_step, step, epoch_end = step_times(begun, watch.events)
-    small_test = sample.small.split(sample.final)
     score_photo = scorings[-1] / len(sample.sources[watched])
     print("evaluation ...", flush=True)
     begun = time.perf_counter()
     with _quietly():
-        trained = load_run(place.path)
-        test_source = sample.sources[sample.final]
-        evaluate_split(trained, test_source, small_test.labels, vocabulary)
-        draw_sheet(trained, place.report / "sheet.png", sample.small, small_test, vocabulary, "")
-    finish = time.perf_counter() - begun - score_photo * len(test_source)
+        evaluate_run(small_config, place, sample.small, vocabulary, sample.source)
+    scored = sum(len(sample.sources[name]) for name in sample.scored)
+    finish = time.perf_counter() - begun - score_photo * scored
     validation_metrics, _ = _time_metrics(dataset, "val", vocabulary)
     test_metrics, score_bytes = _time_metrics(dataset, sample.final, vocabulary)
     checkpoint = max(_bytes_below(folder) for folder in place.checkpoints.iterdir())

@@ -73,6 +73,11 @@ class Sample:
             self.dataset.directory, images, size, self.cache, augmentation=augmentation
         )
 
+    def source(self, images) -> FeatureSource | PhotoSource:
+        """Returns the examples of some of the sample's photos, for scoring."""
+        made = {split.images: self.sources[name] for name, split in self.small.splits.items()}
+        return made.get(images) or self._make_source(images)
+
     @property
     def scored(self) -> list[str]:
         """Splits that a run scores."""

@@ -11,7 +11,8 @@ from training.cli import run_command
 
 DESCRIPTION = """\
 Scores the photos of a folder data set (annotations.csv, classes.csv) with a trained run and
-writes mAP and F1@K for unseen classes (ZSL), all classes (GZSL) and seen classes.
+writes mAP and F1@K, with 95 % intervals, for unseen classes (ZSL), all classes (GZSL) and seen
+classes; F1 at the run's thresholds, where it has some; the trade between seen and unseen classes.
 
 The data set's own classes.csv says which classes are scored and which count as seen. They need
 not be the run's: a class it never heard of takes its embedding from the word vectors that the
@@ -52,6 +53,9 @@ def main(argv=None) -> int:
         metavar="PNG",
         help="also draw some photos with their top tags and response maps",
     )
+    parser.add_argument(
+        "--report", type=pathlib.Path, metavar="HTML", help="also write a report, one file"
+    )
     return run_command(parser, _command, argv)
 
 
@@ -60,23 +64,40 @@ def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
     from training.data.folder import read_folder
     from training.data.sources import PhotoSource
-    from training.evaluation import draw_sheet, evaluate_split, evaluation_vocabulary
+    from training.evaluation import (
+        PHOTOS_ON_SHEET,
+        draw_sheet,
+        evaluate_split,
+        evaluation_vocabulary,
+        explain_photos,
+    )
+    from training.report.page import ReportData, write_report
     from training.run_folder import write_json
 
     dataset = read_folder(arguments.data)
     split = dataset.split(arguments.split)
     run = load_run(arguments.run)
     vocabulary = evaluation_vocabulary(run, dataset, arguments.word_vectors)
-    source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
-    metrics, _ = evaluate_split(run, source, split.labels, vocabulary)
+
+    def make_source(images):
+        return PhotoSource(dataset.directory, images, run.image_size, cache="stream")
+
+    metrics, scores = evaluate_split(run, make_source(split.images), split.labels, vocabulary)
     metrics |= {"run": str(arguments.run), "data": arguments.data, "split": arguments.split}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, metrics)
     print(f"\n{format_table(metrics)}\n\nEvery class: {arguments.output}")
+    if not arguments.contact_sheet and not arguments.report:
+        return
+    explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, PHOTOS_ON_SHEET)
     if arguments.contact_sheet:
         title = f"{arguments.run}: {arguments.split} photos of {arguments.data}"
-        draw_sheet(run, arguments.contact_sheet, dataset, split, vocabulary, title)
+        draw_sheet(explained, arguments.contact_sheet, split, vocabulary, title)
         print(f"Look at {arguments.contact_sheet}")
+    if arguments.report:
+        data = ReportData(run, dataset, split, vocabulary, scores, metrics, explained, make_source)
+        write_report(arguments.report, data)
+        print(f"Look at {arguments.report}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """Figures of a trained run on labeled photos, and the sheet of pictures beside them."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.bootstrap import bootstrap_intervals, number_of_resamples
+from biam_tf.calibrated_stacking import SeenUnseenCurve, harmonic_mean, seen_unseen_curve
 from biam_tf.contact_sheet import draw_contact_sheet
+from biam_tf.decision_metrics import DEFINITIONS, f1_at_threshold
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores
 from biam_tf.models import build_tagger
@@ -14,6 +18,7 @@ from biam_tf.models.head import with_response_maps
 from biam_tf.photos import decode_photo
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import Split, TaggingDataset
 from training.data.sources import FeatureSource, PhotoSource
@@ -22,6 +27,8 @@ from training.scoring import make_scorer, score_examples
 ATTRIBUTES_FILE = "class_attributes.csv"
 EVALUATION_BATCH = 32
 PHOTOS_ON_SHEET = 12
+LEVEL = 0.95
+TAGS_PER_PHOTO = 3
 
 
 def score_split(
@@ -56,10 +63,72 @@ def evaluate_split(
     labels: np.ndarray,
     vocabulary: Vocabulary,
     label: str = "scoring",
+    seed: int = 0,
 ) -> tuple[dict, np.ndarray]:
-    """Returns the metrics of `evaluate_scores` and the scores (N, C) behind them."""
+    """Returns all figures of a split, ready for JSON, and the scores (N, C) behind them.
+
+    The figures are those of `evaluate_scores` and, beside them,
+
+    - "bootstrap": 95 % intervals, `[low, high]`, of mAP and F1@3 of each part;
+    - "at_threshold": micro, macro and sample F1 of each part at the run's thresholds, null
+      without any;
+    - "calibrated_stacking": `stacking_figures`, null where not both groups have a label.
+    """
     scores = score_split(run, source, vocabulary, label)
-    return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups), scores
+    metrics = evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups)
+    intervals = bootstrap_intervals(
+        scores, labels, vocabulary.groups, TAGS_PER_PHOTO, seed, level=LEVEL
+    )
+    metrics["bootstrap"] = {
+        "resamples": number_of_resamples(labels),
+        "seed": seed,
+        "level": LEVEL,
+        **{
+            part: {figure: [own.low, own.high] for figure, own in figures.items()}
+            for part, figures in intervals.items()
+        },
+    }
+    metrics["at_threshold"] = None
+    if run.thresholds is not None:
+        thresholds = run.thresholds.for_names(vocabulary.names)
+        decisions = thresholds.decide(scores)
+        metrics["at_threshold"] = {
+            **f1_at_threshold(decisions, labels, vocabulary.groups),
+            "tags_per_image": float(decisions.sum(axis=1).mean()),
+            "definitions": DEFINITIONS,
+        }
+    curve = stacking_curve(scores, labels, vocabulary.groups)
+    metrics["calibrated_stacking"] = curve and stacking_figures(curve, run.thresholds)
+    return metrics, scores
+
+
+def stacking_curve(scores, labels, groups: Sequence[str]) -> SeenUnseenCurve | None:
+    """The curve of `biam_tf.calibrated_stacking`, or None where a group has no label."""
+    groups = np.asarray(groups, dtype=object)
+    both = all((labels[:, groups == group] > 0).any() for group in ("seen", "unseen"))
+    return (
+        seen_unseen_curve(scores, labels, groups, TAGS_PER_PHOTO)
+        if both and len(groups) >= TAGS_PER_PHOTO
+        else None
+    )
+
+
+def stacking_figures(curve: SeenUnseenCurve, thresholds: Thresholds | None) -> dict:
+    """The area under a curve, and its recalls without a constant and with validation's best."""
+
+    def at(constant: float) -> dict:
+        seen, unseen = curve.at(constant)
+        both = float(harmonic_mean(seen, unseen))
+        return {"seen_recall": seen, "unseen_recall": unseen, "harmonic_mean": both}
+
+    best = None if thresholds is None else thresholds.stacking
+    return {
+        "k": curve.k,
+        "area": curve.area,
+        "without_constant": at(0.0),
+        "best_constant_on_validation": best and best["constant"],
+        "with_best_constant": best and at(best["constant"]),
+    }
 
 
 def evaluation_vocabulary(
@@ -97,43 +166,83 @@ def evaluation_vocabulary(
     return Vocabulary(dataset.names, embeddings, dataset.groups)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplainedPhotos:
+    """Some photos of a split and what the model makes of them.
+
+    Attributes:
+        rows: (P,) which photos of the split.
+        pixels: (P, S, S, 3) uint8, as the model takes them.
+        scores: (P, C).
+        response_maps: (P, h, w, C); None: the head classifies no regions.
+    """
+
+    rows: np.ndarray
+    pixels: np.ndarray
+    scores: np.ndarray
+    response_maps: np.ndarray | None
+
+
+def explain_photos(
+    backbone, head, dataset: TaggingDataset, split: Split, vocabulary: Vocabulary, count: int
+) -> ExplainedPhotos:
+    """Scores some photos, spread evenly over a split, those with an unseen class first.
+
+    Args:
+        backbone: takes the photos.
+        head: its response maps are given, where it has any.
+        dataset: where the photos lie.
+        split: which are chosen from.
+        vocabulary: the classes.
+        count: how many photos.
+    """
+    rows = _photos_to_show(split, dataset.unseen, count)
+    size = backbone.input_shape[1]
+    photos = tf.stack(
+        [
+            decode_photo(tf.io.read_file(str(dataset.photo_path(split.images[i]))), size)
+            for i in rows
+        ]
+    )
+    has_maps = "pooled_features" not in [layer.name for layer in head.layers]
+    tagger = build_tagger(backbone, with_response_maps(head) if has_maps else head)
+    inputs = {"images": photos, "class_embeddings": tf.constant(vocabulary.embeddings)}
+    # Called once, so that compiling it would take longer than running it.
+    outputs = tagger([inputs[tensor.name] for tensor in tagger.inputs], training=False)
+    return ExplainedPhotos(
+        rows,
+        photos.numpy().round().astype(np.uint8),
+        (outputs["scores"] if has_maps else outputs).numpy(),
+        np.asarray(outputs["response_maps"], np.float32) if has_maps else None,
+    )
+
+
 def draw_sheet(
-    run: TrainedRun,
+    explained: ExplainedPhotos,
     path: pathlib.Path,
-    dataset: TaggingDataset,
     split: Split,
     vocabulary: Vocabulary,
     title: str,
 ) -> None:
-    """Draws some photos of a split with their top tags and response maps into a PNG.
-
-    Photos are spread evenly over the split, those with an unseen class first.
-    """
-    chosen = _photos_to_show(split, dataset.unseen)
-    photos = [
-        decode_photo(tf.io.read_file(str(dataset.photo_path(split.images[i]))), run.image_size)
-        for i in chosen
-    ]
-    has_maps = "pooled_features" not in [layer.name for layer in run.head.layers]
-    head = with_response_maps(run.head) if has_maps else run.head
-    scorer = make_scorer(build_tagger(run.backbone, head))
-    embeddings = tf.convert_to_tensor(vocabulary.embeddings)
-    outputs = scorer({"images": tf.stack(photos)}, embeddings)
+    """Draws photos of a split with their top tags and response maps into a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_contact_sheet(
-        path,
-        [np.asarray(photo).round().astype(np.uint8) for photo in photos],
-        vocabulary.names,
-        vocabulary.groups,
-        outputs["scores"].numpy(),
-        labels=split.labels[chosen],
-        response_maps=outputs["response_maps"].numpy() if has_maps else None,
-        title=title,
-    )
+    draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
 
 
-def _photos_to_show(split: Split, unseen: np.ndarray) -> Sequence[int]:
+def sheet_contents(explained: ExplainedPhotos, split: Split, vocabulary: Vocabulary) -> dict:
+    """Returns the arguments of `biam_tf.contact_sheet.make_contact_sheet` for these photos."""
+    return {
+        "photos": list(explained.pixels),
+        "names": vocabulary.names,
+        "groups": vocabulary.groups,
+        "scores": explained.scores,
+        "labels": split.labels[explained.rows],
+        "response_maps": explained.response_maps,
+    }
+
+
+def _photos_to_show(split: Split, unseen: np.ndarray, count: int) -> np.ndarray:
     with_unseen = np.flatnonzero((split.labels[:, unseen] > 0).any(axis=1))
-    pool = with_unseen if len(with_unseen) >= PHOTOS_ON_SHEET else np.arange(len(split))
-    spread = np.linspace(0, len(pool) - 1, min(PHOTOS_ON_SHEET, len(pool)))
+    pool = with_unseen if len(with_unseen) >= count else np.arange(len(split))
+    spread = np.linspace(0, len(pool) - 1, min(count, len(pool)))
     return pool[spread.round().astype(int)]

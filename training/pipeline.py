@@ -9,11 +9,11 @@ import keras
 import tensorflow as tf
 
 from biam_tf.backbones import build_backbone
+from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.metrics import format_table
 from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
-from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from training.cluster import read_tf_config
 from training.config import RunConfig
@@ -22,12 +22,16 @@ from training.data.dataset import TaggingDataset
 from training.data.registry import load_dataset
 from training.data.sampling import make_sampler
 from training.devices import computing_in, make_strategy
-from training.evaluation import ATTRIBUTES_FILE, draw_sheet, evaluate_split
+from training.evaluation import ATTRIBUTES_FILE, explain_photos, sheet_contents
 from training.examples import final_split, open_examples, trainable_photos
-from training.run_folder import RunFolder, write_json, write_text, writing_to
+from training.final_evaluation import MakeSource, evaluate_run
+from training.run_folder import RunFolder, write_text, writing_to
 from training.scoring import make_scorer, score_examples
+from training.tensorboard import TensorBoardWriter, write_projector
 from training.trainer import Trainee, train
 from training.workers import Workers
+
+PHOTOS_ON_TENSORBOARD = 4
 
 
 def run(config: RunConfig) -> dict | None:
@@ -66,22 +70,13 @@ def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | No
     dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
-        dataset, sources = _train(config, folder, strategy, workers, dataset, vocabulary)
+        dataset, make_source = _train(config, folder, strategy, workers, dataset, vocabulary)
     if not workers.is_chief:
         return None
 
-    trained = load_run(folder.path)
-    split = final_split(dataset)
-    labels = dataset.split(split).labels
-    metrics, _ = evaluate_split(
-        trained, sources[split], labels, vocabulary, f"evaluating on {split}"
-    )
-    metrics["split"] = split
-    sheet = folder.report / "contact_sheet.png"
-    draw_sheet(trained, sheet, dataset, dataset.split(split), vocabulary, _sheet_title(config))
-    write_json(folder.metrics, metrics)
+    metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
     print(f"\n{format_table(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-    print(_what_next(folder, dataset, split, sheet))
+    print(_what_next(folder, dataset, metrics["split"]))
     return metrics
 
 
@@ -175,8 +170,10 @@ def build_models(
         return Models(backbone, head, build_tagger(backbone, bound), build_tagger(backbone, head))
 
 
-def _train(config, folder, strategy, workers, dataset, vocabulary) -> tuple[TaggingDataset, dict]:
-    """Trains to the end; returns the data set without broken photos, and its splits' sources."""
+def _train(
+    config, folder, strategy, workers, dataset, vocabulary
+) -> tuple[TaggingDataset, MakeSource]:
+    """Trains to the end; returns the data set without broken photos, and sources of its photos."""
     models = build_models(config, strategy, vocabulary)
     examples = open_examples(config, folder.path, dataset, models.backbone)
     dataset = examples.dataset
@@ -204,8 +201,27 @@ def _train(config, folder, strategy, workers, dataset, vocabulary) -> tuple[Tagg
         folder.write_backbone_identity(config.backbone, models.backbone)
         if config.backbone.trainable and config.data.max_broken_share:
             write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
-    train(config, folder, strategy, models.trainee(folder), train_source, labels, validate)
-    return dataset, sources
+    observers = []
+    if config.training.tensorboard and workers.is_chief:
+        observers.append(_tensorboard(folder, dataset, vocabulary, models))
+    trainee = models.trainee(folder)
+    train(config, folder, strategy, trainee, train_source, labels, validate, observers)
+    made = {source.images: source for source in sources.values()}
+    return dataset, lambda images: made[images] if images in made else examples.source(images)
+
+
+def _tensorboard(folder, dataset, vocabulary, models) -> TensorBoardWriter:
+    """Writes how training goes for TensorBoard, with some photos' response maps."""
+    split = dataset.split("val" if "val" in dataset.splits else final_split(dataset))
+
+    def draw():
+        explained = explain_photos(
+            models.backbone, models.head, dataset, split, vocabulary, PHOTOS_ON_TENSORBOARD
+        )
+        return make_contact_sheet(**sheet_contents(explained, split, vocabulary))
+
+    write_projector(folder.tensorboard, vocabulary)
+    return TensorBoardWriter(folder.tensorboard, draw)
 
 
 def _build_head(config, backbone, vocabulary) -> keras.Model:
@@ -253,14 +269,10 @@ def _evaluated(dataset: TaggingDataset) -> list[str]:
     return sorted({final_split(dataset), *({"val"} & dataset.splits.keys())})
 
 
-def _sheet_title(config: RunConfig) -> str:
-    return f"{config.output}: top tags and where they were seen"
-
-
-def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str, sheet) -> str:
+def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
     return "\n".join(
         [
-            f"Look at {sheet}",
+            f"Look at {folder.report_page} and {folder.contact_sheet}",
             f"Every class: {folder.metrics}",
             "",
             "Next:",

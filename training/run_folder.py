@@ -21,6 +21,7 @@ FREE_TO_CHANGE = (
     "data.feature_store",
     "backbone.batch_size",
     "training.checkpoint_minutes",
+    "training.tensorboard",
 )
 
 

@@ -137,7 +137,13 @@ def train(
                     values = {"loss": result.loss, "learning_rate": result.learning_rate}
                     for observer in observers:
                         observer.step(epoch * steps_per_epoch + step, values)
-                    bar.set_postfix_str(f"loss {result.loss:.4g}", refresh=False)
+                    speed = settings.batch_size * (step - first_step)
+                    speed /= time.perf_counter() - started
+                    bar.set_postfix_str(
+                        f"loss {result.loss:.4g}, lr {result.learning_rate:.2e}, "
+                        f"{speed:.0f} images/s",
+                        refresh=False,
+                    )
                     bar.update(1)
                     # Of several processes, all learn of a request within the same step.
                     stop = result.stop if workers.are_many else bool(stop_request)

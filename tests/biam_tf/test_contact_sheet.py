@@ -85,7 +85,7 @@ def test_heat_is_where_the_response_is():
     heat = np.zeros((4, 4))
     heat[0, 3] = 7
     photo = Image.new("RGB", (80, 80), (120, 120, 120))
-    picture = np.asarray(contact_sheet._overlay(photo, heat)).astype(int)
+    picture = np.asarray(contact_sheet.overlay_heat(photo, heat)).astype(int)
     assert picture[5, 75].sum() > picture[75, 5].sum() + 100
 
 
@@ -93,7 +93,7 @@ def test_responses_up_to_the_median_leave_the_photo_as_it_is():
     heat = np.ones((6, 6))
     heat[0, :3], heat[5, 5] = -9, 4
     photo = Image.new("RGB", (90, 90), (120, 120, 120))
-    picture = np.asarray(contact_sheet._overlay(photo, heat)).astype(int)
+    picture = np.asarray(contact_sheet.overlay_heat(photo, heat)).astype(int)
     assert (picture[:45, :45] == 120).all() and picture[85, 85].sum() > 480
 
 

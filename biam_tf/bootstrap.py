@@ -1,0 +1,162 @@
+"""Bootstrap intervals of mAP and F1@K: how far the figures would move with other photos.
+
+Photos are drawn with replacement, as many as there are. A draw is a count for each photo, so
+that a class is sorted once for all draws: a photo drawn w times stands w times in a row.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from biam_tf.metrics import top_k_mask
+
+RESAMPLES = 1000
+FEWEST_RESAMPLES = 100
+# Labels times draws that are worked through: with more labels there are fewer draws. Corel5k's
+# 265,000 labels take a thousand draws in two seconds.
+_WORK = 2_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An interval about an estimate, fractions 0-1."""
+
+    low: float
+    high: float
+
+
+def number_of_resamples(labels) -> int:
+    """Returns how many draws a test set gets: `RESAMPLES`, fewer where it is very large."""
+    labeled = int(np.count_nonzero(labels))
+    return int(np.clip(_WORK // max(1, labeled), FEWEST_RESAMPLES, RESAMPLES))
+
+
+def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
+    """Returns how often each draw takes each photo, (images, resamples) int32."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=resamples)
+    return np.ascontiguousarray(drawn.T, dtype=np.int32)
+
+
+def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
+    """Average precision of each class in each draw, exactly.
+
+    The same as `biam_tf.metrics.average_precision` of the drawn photos in their order. Of a
+    positive that is drawn w times, with L labeled photos ranked before it and W of them
+    negative, the precisions are (L - W + j) / (L + j) for j = 1..w; they sum to
+    w - W (H(L + w) - H(L)), H(n) being the n-th harmonic number.
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0.
+        counts: (N, B), of `draw_counts`.
+
+    Returns:
+        (B, C) float64, NaN where a draw holds no positive of a class.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
+    result = np.full((counts.shape[1], labels.shape[1]), np.nan)
+    for c in np.flatnonzero((labels > 0).any(axis=0)):
+        labeled = np.flatnonzero(labels[:, c])
+        ranked = labeled[np.argsort(-scores[labeled, c].astype(np.float64), kind="stable")]
+        hits = np.flatnonzero(labels[ranked, c] > 0)
+        drawn = counts[ranked]
+        own = drawn[hits]  # (positives, B)
+        before = _drawn_before(drawn, hits)
+        wrong = before - (np.cumsum(own, axis=0) - own)
+        precisions = own - wrong * (harmonic[before + own] - harmonic[before])
+        positives = own.sum(axis=0)
+        np.divide(precisions.sum(axis=0), positives, out=result[:, c], where=positives > 0)
+    return result
+
+
+def bootstrap_intervals(
+    scores,
+    labels,
+    groups: Sequence[str],
+    k: int = 3,
+    seed: int = 0,
+    resamples: int | None = None,
+    level: float = 0.95,
+) -> dict[str, dict[str, Interval]]:
+    """Intervals of the figures of `evaluate_scores` with its own conventions.
+
+    A draw's mAP is the mean over the classes it holds a positive of, times the share of classes
+    that have one in the whole test set: a class that counts as 0 there counts as 0 here, and
+    one whose few positives happen not to be drawn is no failure of the model. Photos that
+    repeat stand side by side in a ranking, which moves average precision a little; the interval
+    is therefore that of the draws, moved to have its mean at the estimate.
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0.
+        groups: "seen" or "unseen" for each class.
+        k: of F1@K.
+        seed: of the draws.
+        resamples: number of draws; None is `number_of_resamples`.
+        level: share of the draws within the interval.
+
+    Returns:
+        `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; parts without
+        a class that has a positive are absent, as is F1@K where there are fewer than K classes.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    groups = np.asarray(groups, dtype=object)
+    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
+    aps = average_precision_of_draws(scores, labels, counts)
+    whole = average_precision_of_draws(scores, labels, np.ones((len(labels), 1), np.int32))
+    result = {}
+    for part, members in (
+        ("zsl", groups == "unseen"),
+        ("gzsl", np.ones(len(groups), bool)),
+        ("seen", groups == "seen"),
+    ):
+        columns = np.flatnonzero(members)
+        present = columns[~np.isnan(whole[0, columns])]
+        if not len(present):
+            continue
+        share = len(present) / len(columns)
+        draws = {"mAP": share * _mean_of_drawn(aps[:, present])}
+        estimates = {"mAP": share * whole[0, present].mean()}
+        if k <= len(columns):
+            own = scores[:, columns], labels[:, columns], k
+            draws[f"F1@{k}"] = _f1_of_draws(*own, counts)
+            estimates[f"F1@{k}"] = _f1_of_draws(*own, np.ones((len(labels), 1), np.int32))[0]
+        result[part] = {
+            figure: _interval(values, estimates[figure], level) for figure, values in draws.items()
+        }
+    return result
+
+
+def _drawn_before(drawn: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Sums of the rows of `drawn` (n, B) before each of the ascending rows `hits`, (h, B)."""
+    # Only sums between two hits, then over those: several times faster than all partial sums.
+    starts = np.union1d(0, hits)
+    through = np.cumsum(np.add.reduceat(drawn, starts, axis=0), axis=0)
+    before = np.concatenate([np.zeros_like(through[:1]), through[:-1]])
+    return before[len(starts) - len(hits) :]
+
+
+def _mean_of_drawn(aps: np.ndarray) -> np.ndarray:
+    drawn = ~np.isnan(aps)
+    classes = drawn.sum(axis=1)
+    total = np.where(drawn, aps, 0.0).sum(axis=1)
+    return np.divide(total, classes, out=np.zeros(len(aps)), where=classes > 0)
+
+
+def _f1_of_draws(scores, labels, k: int, counts: np.ndarray) -> np.ndarray:
+    present = labels > 0
+    positives = present.sum(axis=1)
+    right = (present & top_k_mask(scores, k)).sum(axis=1)
+    tagged = np.where(positives > 0, k, 0)  # photos that show none of the classes are left out
+    # 2 TP / (tags given + positives) is the harmonic mean of precision and recall.
+    given = ((tagged + positives) @ counts).astype(np.float64)
+    return np.divide(2.0 * (right @ counts), given, out=np.zeros(len(given)), where=given > 0)
+
+
+def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail]) - draws.mean() + estimate
+    return Interval(float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1)))

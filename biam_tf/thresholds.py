@@ -1,0 +1,386 @@
+"""Where to cut: calibrated scores, and a threshold for each class, from validation photos.
+
+A ranking model's scores only rank. Two things are fitted to the scores of validation photos:
+
+*Calibration.* The probability that seen class c is in a photo with score s is
+sigmoid(a s + b + d_c), the most probable fit to the labels of all seen classes together, with a
+normal prior of mean 0 and standard deviation 1 on the d: many labels move a class far, few hardly
+at all. An unseen class has no labels to fit to, and its scores may lie lower or higher than others:
+they are standardized by their own mean and standard deviation over the validation photos, and the
+probability is sigmoid(a z + b), fitted to the seen classes' standardized scores (Platt scaling).
+A class that is named later has not even such scores: sigmoid(a s + b), fitted to the seen classes'
+scores as they are. Labels enter as Platt's smoothed targets.
+
+*Thresholds.* A class is given as a tag where its score reaches its threshold. Photos are dealt
+into folds; in turn, each fold is left out and cuts are chosen on the others. "global": the
+probability with the best F1 over all labels of seen classes together. "own": for each seen class
+with at least `OWN_POSITIVES` photos, the score with the best F1 of this class. Both are tried on
+the fold left out. A class keeps its own cut, the mean over the folds, only where that found the
+better F1 on photos it was not chosen on; all other seen classes take the global one, the mean over
+the folds, through their own calibration. "standardized": unseen classes take the standardized score
+with the best F1 over the seen classes' standardized scores, the mean over the folds.
+
+**No label of an unseen class is looked at**, though validation photos may have them; of unseen
+classes only scores are used, which need no labels.
+
+One number beside them does come from labels of unseen classes, where validation photos have any:
+the constant of calibrated stacking (`biam_tf.calibrated_stacking`). It tells how far apart the two
+groups' scores lie; nothing else depends on it.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from biam_tf.calibrated_stacking import seen_unseen_curve
+from biam_tf.errors import UserError
+
+FOLDS = 5
+# Of the best cut for a handful of photos, little but luck remains on others.
+OWN_POSITIVES = 8
+FORMAT = 1
+OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
+# Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
+_LEAST_SLOPE = 1e-3
+_NEWTON_STEPS = 50
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Thresholds:
+    """Calibration and cuts of a vocabulary.
+
+    Attributes:
+        names: C class names.
+        cuts: (C,) a class is a tag where its score is at least this.
+        slopes: (C,) of each class's calibration, positive.
+        offsets: (C,) of each class's calibration.
+        sources: (C,) "own", "global" or "standardized": where the cut comes from.
+        global_slope: of classes that are not among the names.
+        global_offset: likewise.
+        global_logit: the global cut, as the logit of a probability.
+        fitted_on: facts about the fit, ready for JSON.
+        stacking: `{"constant", "k", "labels_of_unseen_classes"}`; None: the validation photos show
+            no unseen class.
+    """
+
+    names: tuple[str, ...]
+    cuts: np.ndarray
+    slopes: np.ndarray
+    offsets: np.ndarray
+    sources: tuple[str, ...]
+    global_slope: float
+    global_offset: float
+    global_logit: float
+    fitted_on: dict
+    stacking: dict | None = None
+
+    @property
+    def global_cut(self) -> float:
+        """The cut of classes that are not among the names."""
+        return (self.global_logit - self.global_offset) / self.global_slope
+
+    @property
+    def global_probability(self) -> float:
+        """The global cut as a calibrated probability."""
+        return float(_sigmoid(self.global_logit))
+
+    def for_names(self, names: Sequence[str]) -> "Thresholds":
+        """Returns the thresholds of other classes; those not known here take the global ones."""
+        known = {name: i for i, name in enumerate(self.names)}
+        # Behind the known classes stands one for all the others.
+        places = [known.get(name, len(known)) for name in names]
+        return dataclasses.replace(
+            self,
+            names=tuple(names),
+            cuts=np.append(self.cuts, self.global_cut)[places],
+            slopes=np.append(self.slopes, self.global_slope)[places],
+            offsets=np.append(self.offsets, self.global_offset)[places],
+            sources=tuple((*self.sources, GLOBAL)[i] for i in places),
+        )
+
+    def decide(self, scores) -> np.ndarray:
+        """Returns which tags are given, bool, for scores (..., C) in the order of the names."""
+        return np.asarray(scores, np.float64) >= self.cuts
+
+    def probabilities(self, scores) -> np.ndarray:
+        """Returns calibrated scores (..., C), float64: how probable each class is."""
+        return _sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
+
+    def to_json(self) -> str:
+        """Returns the text of `thresholds.json`, which `load` reads."""
+        classes = [
+            {
+                "name": name,
+                "threshold": float(self.cuts[i]),
+                "slope": float(self.slopes[i]),
+                "offset": float(self.offsets[i]),
+                "from": self.sources[i],
+            }
+            for i, name in enumerate(self.names)
+        ]
+        value = {
+            "format": FORMAT,
+            "about": "A class is a tag where score >= threshold; its probability is "
+            "1 / (1 + exp(-(slope * score + offset))). Classes not listed take global.",
+            "global": {
+                "threshold": self.global_cut,
+                "slope": self.global_slope,
+                "offset": self.global_offset,
+                "probability": self.global_probability,
+                "logit": self.global_logit,
+            },
+            "fitted_on": self.fitted_on,
+            "stacking": self.stacking,
+            "classes": classes,
+        }
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Thresholds":
+        """Reads `thresholds.json`.
+
+        Raises:
+            UserError: the file is not one.
+        """
+        try:
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+            if value["format"] != FORMAT:
+                raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
+            classes = value["classes"]
+            return cls(
+                names=tuple(entry["name"] for entry in classes),
+                cuts=np.array([entry["threshold"] for entry in classes], np.float64),
+                slopes=np.array([entry["slope"] for entry in classes], np.float64),
+                offsets=np.array([entry["offset"] for entry in classes], np.float64),
+                sources=tuple(entry["from"] for entry in classes),
+                global_slope=float(value["global"]["slope"]),
+                global_offset=float(value["global"]["offset"]),
+                global_logit=float(value["global"]["logit"]),
+                fitted_on=value["fitted_on"],
+                stacking=value["stacking"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a file of thresholds ({error})") from error
+
+
+def why_not(labels, groups: Sequence[str]) -> str | None:
+    """Returns why no thresholds can be fitted to these labels (N, C); None where they can."""
+    own_labels = np.asarray(labels)[:, np.asarray(groups, dtype=object) == "seen"]
+    if len(own_labels) < 2:
+        return f"{len(own_labels)} validation photos; at least 2 are needed"
+    if not (own_labels > 0).any() or not (own_labels < 0).any():
+        return "no validation photo shows a seen class, or all show all of them"
+    return None
+
+
+def fit_thresholds(
+    scores,
+    labels,
+    names: Sequence[str],
+    groups: Sequence[str],
+    folds: int = FOLDS,
+    seed: int = 0,
+    k: int = 3,
+) -> Thresholds:
+    """Fits calibration and thresholds to the scores of validation photos (see the module).
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0; only those of seen classes are looked at.
+        names: C class names.
+        groups: "seen" or "unseen" for each class.
+        folds: how many parts the photos are dealt into; with fewer photos, one each.
+        seed: of the dealing.
+        k: how many classes a photo is given where the constant of stacking is found.
+
+    Raises:
+        UserError: `why_not`.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
+    problem = why_not(labels, groups)
+    if problem:
+        raise UserError(f"thresholds: {problem}")
+    folds = min(folds, len(scores))
+    own_scores, own_labels = scores[:, seen].astype(np.float64), labels[:, seen]
+    scale = _standard_scale(scores)
+    standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
+    fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
+    cuts = np.full((folds, len(seen)), np.nan)
+    logits, standard_cuts = np.full(folds, np.nan), np.full(folds, np.nan)
+    own_tags = np.zeros(own_labels.shape, bool)
+    global_tags = np.zeros(own_labels.shape, bool)
+    positives = (own_labels > 0).sum(axis=0)
+    for fold in range(folds):
+        out, rest = fold_of == fold, fold_of != fold
+        fitted = _fit_classes(own_scores[rest], own_labels[rest])
+        logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
+        standard_cuts[fold] = best_cut(standardized[rest], own_labels[rest])
+        global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
+        for c in np.flatnonzero(positives >= OWN_POSITIVES):
+            cuts[fold, c] = best_cut(own_scores[rest, c], own_labels[rest, c])
+        own_tags[out] = own_scores[out] >= cuts[fold]  # without a cut (NaN): never
+    own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))
+    keeps_own = own_f1 > global_f1
+
+    # Unseen classes first, then what is known of seen ones.
+    slope, offset = _fit_global(standardized, own_labels)
+    slopes = slope / scale.deviation
+    offsets = offset - slopes * scale.mean
+    all_cuts = scale.mean + scale.deviation * np.nanmean(standard_cuts)
+    calibration = _fit_classes(own_scores, own_labels)
+    slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
+    logit = float(np.nanmean(logits))
+    all_cuts[seen] = (logit - calibration.offsets) / calibration.slope
+    all_cuts[seen[keeps_own]] = np.nanmean(cuts[:, keeps_own], axis=0)
+    global_slope, global_offset = _fit_global(own_scores, own_labels)
+    sources = np.full(len(groups), STANDARDIZED, dtype=object)
+    sources[seen] = np.where(keeps_own, OWN, GLOBAL)
+    return Thresholds(
+        names=tuple(names),
+        cuts=all_cuts,
+        slopes=slopes,
+        offsets=offsets,
+        sources=tuple(sources),
+        global_slope=global_slope,
+        global_offset=global_offset,
+        global_logit=logit,
+        fitted_on={
+            "images": len(scores),
+            "folds": folds,
+            "seed": seed,
+            "seen_classes": len(seen),
+            "seen_classes_without_positives": int((positives == 0).sum()),
+            "own_thresholds": int(keeps_own.sum()),
+            "labels_of_unseen_classes": "not used",
+        },
+        stacking=_best_stacking(scores, labels, groups, k),
+    )
+
+
+def _best_stacking(scores, labels, groups: Sequence[str], k: int) -> dict | None:
+    unseen = (labels[:, np.asarray(groups, dtype=object) == "unseen"] > 0).sum()
+    if not unseen or k > len(groups):
+        return None
+    constant = seen_unseen_curve(scores, labels, groups, k).best_constant()
+    return {"constant": constant, "k": k, "labels_of_unseen_classes": int(unseen)}
+
+
+def best_cut(scores, labels) -> float:
+    """Returns the cut with the best F1: tags are the entries whose score is at least the cut.
+
+    Halfway between two neighbouring scores (or the lowest score, where all are tags); of equally
+    good cuts the highest. NaN without a positive.
+
+    Args:
+        scores: floating scores of any shape.
+        labels: +1, -1, 0 (left out), of the same shape.
+    """
+    scores, labels = np.asarray(scores, np.float64).ravel(), np.asarray(labels).ravel()
+    labeled = np.flatnonzero(labels)
+    order = labeled[np.argsort(-scores[labeled], kind="stable")]
+    ranked, hits = scores[order], np.cumsum(labels[order] > 0)
+    if not len(hits) or not hits[-1]:
+        return np.nan
+    ends = np.append(ranked[:-1] != ranked[1:], True)  # equal scores can't be told apart
+    f1 = np.where(ends, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
+    last = int(np.argmax(f1))
+    following = ranked[min(last + 1, len(ranked) - 1)]
+    return float((ranked[last] + following) / 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scale:
+    """Mean and standard deviation of each class's scores, (C,)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def _standard_scale(scores: np.ndarray) -> _Scale:
+    mean = scores.mean(axis=0, dtype=np.float64)
+    deviation = scores.std(axis=0, dtype=np.float64)
+    return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Calibration:
+    """One slope and (S,) offsets of the seen classes."""
+
+    slope: float
+    offsets: np.ndarray
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        return self.slope * scores + self.offsets
+
+
+def _fit_global(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Platt's fit: the slope and offset of sigmoid(a s + b) that make the labels most likely."""
+    labeled = labels != 0
+    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0)
+    return fitted.slope, float(fitted.offsets)
+
+
+def _fit_classes(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
+    """The slope, the offset and the classes' moves that are most probable together."""
+    rows, classes = np.nonzero(labels)
+    return _newton(scores[rows, classes], labels[rows, classes] > 0, classes, scores.shape[1])
+
+
+def _newton(scores, present, classes: np.ndarray | None, count: int) -> _Calibration:
+    """Newton's method for the fits above.
+
+    Args:
+        scores: (M,) of the labels.
+        present: (M,) bool, the labels.
+        classes: (M,) which class each label is of; None: no class moves its offset.
+        count: number of classes.
+    """
+    mean, spread = scores.mean(), scores.std() or 1.0
+    x = np.stack([(scores - mean) / spread, np.ones(len(scores))])  # slope and offset
+    positives = int(present.sum())
+    negatives = len(present) - positives
+    target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    shared = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    moves = np.zeros(count)
+    for _ in range(_NEWTON_STEPS):
+        logits = shared @ x if classes is None else shared @ x + moves[classes]
+        p = _sigmoid(logits)
+        residual, weight = target - p, p * (1 - p)
+        gradient, hessian = x @ residual, (x * weight) @ x.T
+        if classes is not None:
+            # Each move meets only the two shared numbers: eliminated, they leave two equations.
+            own_gradient = np.bincount(classes, residual, count) - moves
+            own = np.bincount(classes, weight, count) + 1
+            cross = np.stack([np.bincount(classes, weight * row, count) for row in x])
+            gradient = gradient - cross @ (own_gradient / own)
+            hessian = hessian - (cross / own) @ cross.T
+        hessian += 1e-9 * np.trace(hessian) * np.eye(2)  # all scores may be the same
+        # Bounded: where the sigmoid is flat, the quadratic model is not to be trusted far out.
+        step = np.clip(np.linalg.solve(hessian, gradient), -2, 2)
+        change = np.abs(step).max()
+        shared = shared + step
+        if classes is not None:
+            own_step = np.clip((own_gradient - step @ cross) / own, -2, 2)
+            moves = moves + own_step
+            change = max(change, np.abs(own_step).max())
+        if change < 1e-9:
+            break
+    slope = max(shared[0], _LEAST_SLOPE)
+    offset = shared[1] - slope * mean / spread
+    return _Calibration(float(slope / spread), offset + moves if count else offset)
+
+
+def _f1(tags: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    present = labels > 0
+    right = (tags & present).sum(axis=0)
+    total = (tags & (labels != 0)).sum(axis=0) + present.sum(axis=0)
+    return np.divide(2.0 * right, total, out=np.zeros(len(total)), where=total > 0)
+
+
+def _sigmoid(x):
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))

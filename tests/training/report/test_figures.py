@@ -1,0 +1,141 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from biam_tf.calibrated_stacking import seen_unseen_curve
+from biam_tf.metrics import average_precision
+from training.report import figures
+from training.report.charts import MOST_POINTS, Chart, scatter
+from training.report.region_features import choose_classes, neighbours_alike
+
+
+def elements(markup, tag: str) -> list[ElementTree.Element]:
+    return ElementTree.fromstring(markup).findall(f".//{tag}")
+
+
+def test_a_chart_places_points_within_its_axes():
+    chart = Chart("label", "x", "y", (0, 10), (0, 1))
+    chart.line([0, 10], [0, 1], "seen")
+    (line,) = elements(chart.markup(), "polyline")
+    assert line.get("points") == "46,198 348,12"  # left at the bottom, right at the top
+    assert line.get("class") == "line seen"
+
+
+def test_ticks_are_round_numbers_in_per_cent_where_asked():
+    chart = Chart("label", "x", "y", (0, 3), (0, 1), per_cent="y", whole_x=True)
+    ticks = [e.text for e in elements(chart.markup(), "text") if e.get("class") == "tick"]
+    assert ticks == ["0", "25", "50", "75", "100", "0", "1", "2", "3"]
+
+
+def test_text_never_becomes_markup():
+    name = '<script>alert("&")</script>'
+    chart = Chart(name, name, name, (0, 1), (0, 1))
+    chart.dot(0.5, 0.5, "seen", name)
+    plane = scatter(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 0], [name], name)
+    for markup in (chart.markup(), plane):
+        assert "<script" not in markup
+        assert ElementTree.fromstring(markup).get("aria-label") == name
+
+
+def test_long_lines_keep_their_course_with_fewer_points():
+    chart = Chart("label", "x", "y", (0, 9999), (0, 1))
+    chart.line(np.arange(10000), np.full(10000, 0.5), "quiet")
+    (line,) = elements(chart.markup(), "polyline")
+    points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+    assert len(points) == MOST_POINTS and {y for _, y in points} == {105.0}
+
+
+def test_a_chart_of_one_value_has_room_around_it():
+    chart = Chart("label", "x", "y", (0, 1), (3, 3))
+    chart.line([0, 1], [3, 3], "seen")
+    assert "nan" not in chart.markup() and "inf" not in chart.markup()
+
+
+def test_the_area_under_precision_at_each_positive_is_the_average_precision(rng):
+    scores = rng.normal(size=40).round(1)
+    labels = rng.choice([-1, 0, 1], size=40)
+    recall, precision = figures.precision_recall(scores, labels)
+    steps = np.diff(np.r_[0, recall])
+    assert steps @ precision == pytest.approx(
+        average_precision(scores[:, None], labels[:, None])[0]
+    )
+
+
+def test_curves_are_of_the_best_middle_and_worst_class_of_the_commoner_half():
+    aps = np.array([0.1, 0.9, 0.5, 0.3, 0.7, 1.0])
+    positives = np.array([10, 10, 10, 10, 10, 1])
+    groups = ["seen"] * 6
+    assert figures.chosen_classes(aps, positives, groups) == [1, 2, 0]
+    groups = ["seen"] * 4 + ["unseen"] * 2
+    assert figures.chosen_classes(aps, positives, groups) == [4, 1, 3, 0]
+    assert figures.chosen_classes(aps, np.zeros(6, int), groups) == []
+
+
+def test_reliability_bins_hold_each_label_once(rng):
+    probabilities = rng.random((500, 3)) ** 3
+    labels = np.where(rng.random((500, 3)) < probabilities, 1, -1)
+    labels[0] = 0
+    means, shares, counts = figures.reliability(probabilities, labels)
+    assert counts.sum() == 499 * 3
+    known = labels != 0
+    assert means @ counts == pytest.approx(probabilities[known].sum())
+    assert shares @ counts == pytest.approx((labels > 0).sum())
+    np.testing.assert_allclose(means, shares, atol=0.1)
+
+
+def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
+    groups = ["seen"] * 5 + ["unseen"] * 3
+    scores, labels = rng.normal(size=(30, 8)), rng.choice([-1, 1], size=(30, 8))
+    curve = seen_unseen_curve(scores, labels, groups, 3)
+    figure = figures.stacking_figure(curve, 0.5)
+    tips = [title.text for title in elements(figure.chart, "title")]
+    assert len(tips) == 2 and tips[1].startswith("0.5 taken off: ")
+    seen, unseen = curve.at(0.5)
+    assert re.findall(r"[\d.]+", tips[1])[1:] == [f"{100 * seen:.1f}", f"{100 * unseen:.1f}"]
+    assert f"{curve.area:.3f}" in figure.note
+
+
+class FewPhotos:
+    def __init__(self, labels):
+        self.labels = np.array(labels)
+
+
+def test_region_features_are_of_classes_with_photos_of_their_own():
+    both = [[1, 1, -1, -1]] * 9  # class 1 never stands alone
+    alone = [[1, -1, -1, -1]] * 3 + [[-1, -1, 1, -1]] * 4 + [[-1, -1, -1, 1]]
+    chosen = choose_classes(FewPhotos(both + alone), ["unseen"] * 4)
+    assert chosen.tolist() == [0, 2]
+    # Too few unseen classes: all of them.
+    chosen = choose_classes(FewPhotos(both + alone), ["seen", "seen", "unseen", "seen"])
+    assert chosen.tolist() == [0, 2]
+
+
+def test_neighbours_are_compared_by_angle():
+    features = np.array([[1, 0], [9, 0.1], [0, 1], [0.1, 9]])
+    assert neighbours_alike(features, np.array([0, 0, 1, 1])) == 1
+    assert neighbours_alike(features, np.array([0, 1, 0, 1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"),
+    [(5e-4, ["0", "2e-4", "4e-4"]), (2500, ["0", "1000", "2000"]), (-3, ["-3", "-2", "-1", "0"])],
+)
+def test_ticks_stay_short(highest, expected):
+    limits = (min(0, highest), max(0, highest))
+    chart = Chart("label", "x", "y", (0.2, 0.3), limits)
+    texts = [e.text for e in elements(chart.markup(), "text") if e.get("text-anchor") == "end"]
+    assert texts == expected
+
+
+def test_the_point_of_any_threshold_lies_on_the_curve(rng):
+    scores, labels = rng.normal(size=60), rng.choice([-1, 1], p=[0.8, 0.2], size=60)
+    xs, ys = figures._with_falls(*figures.precision_recall(scores, labels))
+    for cut in np.sort(scores)[:-1]:
+        given = scores >= cut
+        right = (given & (labels > 0)).sum()
+        recall, precision = right / (labels > 0).sum(), right / given.sum()
+        at_recall = ys[np.isclose(xs, recall)]
+        if 0 < recall < 1:
+            assert at_recall.min() - 1e-9 <= precision <= at_recall.max() + 1e-9

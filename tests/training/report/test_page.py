@@ -1,0 +1,221 @@
+"""The page of a whole run, read as a browser would."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from biam_tf.runs import load_run
+from biam_tf.thresholds import Thresholds
+from training import evaluate
+from training.data.folder import read_folder
+from training.data.sources import PhotoSource
+from training.evaluation import evaluate_split, explain_photos
+from training.report import __main__ as report
+from training.report.page import ReportData, write_report
+from training.report.region_features import to_plane
+
+SECTIONS = ["figures", "training", "photos", "classes", "curves", "thresholds", "regions"]
+SECTIONS += ["settings"]
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements with their attributes, the text, and whether all is closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements, self.text, self._open = [], "", []
+        self.feed(text)
+        self.close()
+        assert not self._open, f"not closed: {self._open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def attributes(self, *names: str) -> list[str]:
+        return [a[name] for _, a in self.elements for name in names if name in a]
+
+
+def read(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def assert_stands_alone(path) -> None:
+    page = read(path)
+    for value in page.attributes("src", "href", "srcset", "data", "action", "poster"):
+        assert value.startswith(("data:", "#")), value[:80]
+    text = path.read_text(encoding="utf-8")
+    without_pictures = re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", text)
+    assert not re.search(r"https?:|url\(|@import|<script|<iframe|javascript:", without_pictures)
+    targets = {value[1:] for value in page.attributes("href") if value.startswith("#")}
+    assert targets <= set(page.attributes("id"))
+    for tag, attributes in page.elements:
+        if tag in ("img", "svg"):
+            assert attributes.get("alt" if tag == "img" else "aria-label"), (tag, attributes)
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return read(finished.report_page)
+
+
+def test_a_run_leaves_a_page_that_needs_no_other_file(finished):
+    assert_stands_alone(finished.report_page)
+    assert (finished.report / "contact_sheet.png").exists()
+
+
+def test_the_page_has_every_section(page):
+    assert [a["id"] for tag, a in page.elements if tag == "section"] == SECTIONS
+
+
+def test_the_page_says_what_the_metrics_say(page, finished):
+    metrics = json.loads(finished.metrics.read_text())
+    assert metrics["bootstrap"]["resamples"] == 1000 and "1000 draws" in page.text
+    for part in ("zsl", "gzsl", "seen"):
+        low, high = metrics["bootstrap"][part]["mAP"]
+        assert 0 <= low <= metrics[part]["mAP"] <= high <= 1
+        assert (
+            f"{100 * metrics[part]['mAP']:.1f}{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+            in page.text
+        )
+        for kind in ("micro", "macro", "sample"):
+            f1 = metrics["at_threshold"][part][kind]["f1"]
+            assert f"{100 * f1:.1f}" in page.text
+    assert "Too few photos show exactly one" in page.text  # of its 8 test photos
+
+
+def test_the_page_shows_photos_with_tags_maps_and_what_they_miss(page, scenes):
+    split = read_folder(scenes).split("test")
+    assert sum(tag == "article" for tag, _ in page.elements) == 8
+    assert sum(tag == "img" for tag, _ in page.elements) == 8 * (1 + 3)
+    for image in split.images:
+        assert image in page.text
+    verdicts = [a["class"] for _, a in page.elements if a.get("class", "").startswith("mark ")]
+    assert {"mark right", "mark wrong"} <= set(verdicts) and "Missed: " in page.text
+
+
+def test_the_page_has_the_settings_versions_and_curves(page, finished):
+    assert "learning_rate: 0.002" in page.text and "tensorflow" in page.text
+    labels = page.attributes("aria-label")
+    for start in ("Training loss", "Learning rate", "Validation mAP", "Precision over recall"):
+        assert any(label.startswith(start) for label in labels)
+
+
+def test_the_command_writes_the_same_page_again(finished, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file()}
+    output = tmp_path / "again.html"
+    assert report.main([str(finished.path), "--output", str(output)]) == 0
+    dated = re.compile(r"<dt>written</dt><dd>.*?</dd>")
+    old, new = (p.read_text(encoding="utf-8") for p in (finished.report_page, output))
+    assert dated.sub("", old) == dated.sub("", new)
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.rglob("*") if p.is_file()}
+
+
+def test_the_command_names_what_is_no_run(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_evaluate_writes_a_page_without_curves_of_training(finished, scenes, tmp_path):
+    pytest.importorskip("sklearn")
+    page = tmp_path / "train.html"
+    command = [str(finished.path), "--data", str(scenes), "--split", "train"]
+    output = tmp_path / "train.json"
+    assert evaluate.main([*command, "--output", str(output), "--report", str(page)]) == 0
+    assert_stands_alone(page)
+    content = read(page)
+    ids = [a["id"] for tag, a in content.elements if tag == "section"]
+    assert ids == [section for section in SECTIONS if section != "training"]
+    # 40 photos are enough for region features in a plane.
+    planes = [label for label in content.attributes("aria-label") if "t-SNE" in label]
+    assert [label.partition(":")[0] for label in planes] == [
+        "Average over all regions",
+        "Strongest region",
+    ]
+
+
+class TestOfNamesThatLookLikeMarkup:
+    NAME = "<img src=x onerror=\"alert(1)\"> & 'co'"
+
+    @pytest.fixture
+    def data(self, finished, scenes) -> ReportData:
+        run, dataset = load_run(finished.path), read_folder(scenes)
+        names = (*(f"{self.NAME} {c}" for c in range(len(dataset.names))),)
+        vocabulary = dataclasses.replace(run.vocabulary, names=names)
+        dataset = dataclasses.replace(dataset, names=names)
+        split = dataset.split("test")
+
+        def make_source(images):
+            return PhotoSource(dataset.directory, images, run.image_size)
+
+        metrics, scores = evaluate_split(run, make_source(split.images), split.labels, vocabulary)
+        explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, 2)
+        return ReportData(
+            run,
+            dataset,
+            split,
+            vocabulary,
+            scores,
+            metrics | {"split": "test"},
+            explained,
+            make_source,
+        )
+
+    def test_they_stay_text(self, data, tmp_path):
+        write_report(tmp_path / "page.html", data)
+        assert_stands_alone(tmp_path / "page.html")
+        page = read(tmp_path / "page.html")
+        assert self.NAME in page.text
+        assert not page.attributes("onerror")
+
+    def test_a_run_without_thresholds_says_so(self, data, tmp_path):
+        run = dataclasses.replace(data.run, thresholds=None)
+        metrics = data.metrics | {"at_threshold": None}
+        write_report(tmp_path / "page.html", dataclasses.replace(data, run=run, metrics=metrics))
+        page = read(tmp_path / "page.html")
+        assert "This run has no thresholds" in page.text and "micro F1" not in page.text
+
+
+def test_without_scikit_learn_the_page_says_what_to_install(
+    finished, scenes, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    output = tmp_path / "train.html"
+    command = [str(finished.path), "--data", str(scenes), "--split", "train"]
+    command += ["--output", str(tmp_path / "train.json"), "--report", str(output)]
+    assert evaluate.main(command) == 0
+    text = read(output).text
+    assert "scikit-learn, which is not installed" in text and "biam-tf[report]" in text
+
+
+def test_the_plane_keeps_groups_apart_and_the_seed_fixes_it(rng):
+    pytest.importorskip("sklearn")
+    members = np.repeat([0, 1], 15)
+    features = rng.normal(size=(30, 8)) + 8 * members[:, None]
+    plane = to_plane(features, seed=0)
+    np.testing.assert_array_equal(plane, to_plane(features, seed=0))
+    centers = [plane[members == k].mean(axis=0) for k in (0, 1)]
+    spread = max(plane[members == k].std() for k in (0, 1))
+    assert np.linalg.norm(centers[0] - centers[1]) > 2 * spread
+
+
+def test_thresholds_travel_with_the_run(finished):
+    trained = load_run(finished.path)
+    assert trained.thresholds.names == trained.vocabulary.names
+    assert trained.thresholds.to_json() == Thresholds.load(finished.thresholds).to_json()

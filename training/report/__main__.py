@@ -1,0 +1,54 @@
+"""Writes a run's report again, without training: `python -m training.report RUN`."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+from training.cli import run_command
+
+DESCRIPTION = """\
+Evaluates a trained run once more and writes its report, one HTML file.
+
+The data set is read from where the run's config.yaml says, stored features are taken where there
+are some. Without --output the page and the sheet of pictures in the run's folder are replaced. A
+run without thresholds, made by an older version, gets them. Nothing else changes.
+"""
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.report",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="HTML", help="where the page goes instead"
+    )
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    from biam_tf.metrics import format_table
+    from biam_tf.runs import load_run
+    from training.config import load_config
+    from training.examples import open_examples
+    from training.final_evaluation import with_thresholds, write_figures
+    from training.pipeline import open_dataset
+
+    run = load_run(arguments.run)
+    config = load_config(run.folder.config)
+    examples = open_examples(config, arguments.run, open_dataset(config), run.backbone)
+    dataset, make_source = examples.dataset, examples.source
+    if run.thresholds is None:
+        run = with_thresholds(config, run, dataset, run.vocabulary, make_source)
+    metrics = write_figures(config, run, dataset, run.vocabulary, make_source, arguments.output)
+    print(f"\n{format_table(metrics)}\n\nLook at {arguments.output or run.folder.report_page}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

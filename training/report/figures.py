@@ -1,0 +1,230 @@
+"""The charts of a report, each from the numbers it shows."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from biam_tf.calibrated_stacking import SeenUnseenCurve
+from biam_tf.thresholds import Thresholds
+from training.report.charts import Chart, padded
+
+PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # of validation: CSS class of its line
+CURVES_OF_A_GROUP = 3
+BINS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A chart and what stands above and below it.
+
+    Attributes:
+        title: above.
+        chart: the chart.
+        note: below.
+    """
+
+    title: str
+    chart: Markup
+    note: str = ""
+
+
+def learning_curves(
+    records: Sequence[Mapping],
+    losses: tuple[np.ndarray, np.ndarray],
+    rates: tuple[np.ndarray, np.ndarray],
+) -> list[Figure]:
+    """Loss, learning rate and validation mAP over the epochs.
+
+    Args:
+        records: lines of the run's log.
+        losses: steps and losses of single steps; empty: only the means of epochs are drawn.
+        rates: steps and learning rates, likewise.
+    """
+    epochs = np.array([record["epoch"] for record in records], float)
+    steps_per_epoch = records[0]["step"] / records[0]["epoch"]
+    span = (0.0, float(epochs[-1]))
+    means = np.array([record["loss"] for record in records])
+    # A few first losses, many times larger than the rest, would press it flat.
+    top = np.quantile(losses[1], 0.99) if len(losses[1]) else np.inf
+    singles = np.minimum(losses[1], top)
+    limits = padded([singles, means])
+    chart = Chart("Training loss by epoch", "epoch", "", span, limits, whole_x=True)
+    chart.line(losses[0] / steps_per_epoch, singles, "quiet")
+    # The mean of an epoch belongs to its middle.
+    chart.line(epochs - 0.5, means, "all")
+    for epoch, mean in zip(epochs, means, strict=True):
+        chart.dot(epoch - 0.5, mean, "all", f"epoch {epoch:g}: {mean:.4g}", 3)
+    note = "Dots: means of epochs." + " Faint: steps." * bool(len(singles))
+    figures = [Figure("Loss", chart.markup(), note)]
+
+    if len(rates[0]):
+        xs, ys, note = rates[0] / steps_per_epoch, rates[1], "At every step."
+    else:
+        xs, ys = epochs, np.array([record["learning_rate"] for record in records])
+        note = "At the end of each epoch."
+    limits = padded([[0], ys])
+    chart = Chart("Learning rate by epoch", "epoch", "", span, limits, whole_x=True)
+    chart.line(xs, ys, "all")
+    figures.append(Figure("Learning rate", chart.markup(), note))
+
+    validated = [part for part in PARTS if part in records[-1].get("validation", {})]
+    if validated:
+        values = {
+            part: np.array([record["validation"][part] for record in records]) for part in validated
+        }
+        chart = Chart(
+            "Validation mAP by epoch",
+            "epoch",
+            "mAP, per cent",
+            span,
+            (0, padded(list(values.values()))[1]),
+            "y",
+            whole_x=True,
+        )
+        for part, its in values.items():
+            chart.line(epochs, its, PARTS[part])
+            for epoch, value in zip(epochs, its, strict=True):
+                tip = f"epoch {epoch:g}, {PARTS[part]} classes: {100 * value:.1f}"
+                chart.dot(epoch, value, PARTS[part], tip, 3)
+        best = records[-1]["best_epoch"]
+        figures.append(Figure("Validation mAP", chart.markup(), f"Kept: epoch {best}."))
+    return figures
+
+
+def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns recall and precision down to each positive of a class, best scores first.
+
+    Args:
+        scores: (N,) of the class.
+        labels: (N,) of +1, -1, 0 (left out).
+    """
+    labeled = np.flatnonzero(labels)
+    order = labeled[np.argsort(-np.asarray(scores, np.float64)[labeled], kind="stable")]
+    hits = np.flatnonzero(labels[order] > 0)
+    found = np.arange(1, len(hits) + 1)
+    return found / max(1, len(hits)), found / (hits + 1)
+
+
+def _with_falls(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve with what lies between two positives: precision falls, recall stays."""
+    ranks = np.round(np.arange(1, len(recall) + 1) / precision)  # of the positives, from 1
+    lowest = np.arange(1, len(recall)) / (ranks[1:] - 1)  # just before the next one
+    xs, ys = np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[:-1]
+    ys[1::2] = lowest
+    return np.r_[0, xs], np.r_[precision[:1], ys]
+
+
+def chosen_classes(average_precisions, positives, groups) -> list[int]:
+    """Returns the best, the middle and the worst class of each group, of its commoner half.
+
+    Curves of classes with a handful of photos are all steps, so the rarer half is left out.
+
+    Args:
+        average_precisions: (C,).
+        positives: (C,) number of photos that show each class.
+        groups: (C,) "seen" or "unseen".
+    """
+    chosen = []
+    for group in ("unseen", "seen"):
+        own = [c for c in np.flatnonzero(positives) if groups[c] == group]
+        if not own:
+            continue
+        usual = np.median(positives[own])
+        common = sorted(
+            (c for c in own if positives[c] >= usual), key=lambda c: -average_precisions[c]
+        )
+        places = np.linspace(0, len(common) - 1, min(CURVES_OF_A_GROUP, len(common)))
+        chosen.extend(int(common[round(place)]) for place in places)
+    return chosen
+
+
+def precision_recall_figures(
+    scores, labels, names, groups, average_precisions, thresholds: Thresholds | None
+) -> list[Figure]:
+    """A precision-recall curve of each of the `chosen_classes`, with its threshold's point."""
+    positives = (labels > 0).sum(axis=0)
+    figures = []
+    for c in chosen_classes(average_precisions, positives, groups):
+        recall, precision = precision_recall(scores[:, c], labels[:, c])
+        label = f"Precision over recall of class {names[c]}"
+        chart = Chart(label, "recall, per cent", "precision, per cent", (0, 1), (0, 1), "xy")
+        chart.line(*_with_falls(recall, precision), groups[c], area=True)
+        note = f"{groups[c]}, AP {100 * average_precisions[c]:.1f}, {_photos(positives[c])}"
+        if thresholds is not None:
+            given = thresholds.decide(scores)[:, c] & (labels[:, c] != 0)
+            right = int((given & (labels[:, c] > 0)).sum())
+            if given.any():
+                at = right / positives[c], right / int(given.sum())
+                tip = f"at its threshold: recall {100 * at[0]:.0f}, precision {100 * at[1]:.0f}"
+                chart.dot(*at, "cut", tip, 5)
+            else:
+                note += "; its threshold gives it to no photo"
+        figures.append(Figure(names[c], chart.markup(), note))
+    return figures
+
+
+def _photos(count: int) -> str:
+    return f"{count} photo" + ("" if count == 1 else "s")
+
+
+def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figure:
+    """Seen over unseen recall as a constant is taken from the seen classes' scores."""
+    limits = [(0, max(0.05, padded([recall])[1])) for recall in (curve.unseen, curve.seen)]
+    label = "Recall of seen labels over recall of unseen labels"
+    names = f"unseen recall@{curve.k}, per cent", f"seen recall@{curve.k}, per cent"
+    chart = Chart(label, *names, *limits, "xy")
+    chart.line(curve.unseen, curve.seen, "all", area=True)
+    points = [("as scored", 0.0, "quiet")]
+    if best_constant is not None:
+        points.append((f"{best_constant:.2g} taken off", best_constant, "cut"))
+    for name, constant, css in points:
+        seen, unseen = curve.at(constant)
+        chart.dot(unseen, seen, css, f"{name}: seen {100 * seen:.1f}, unseen {100 * unseen:.1f}", 5)
+    return Figure("Seen against unseen", chart.markup(), f"Area under the curve {curve.area:.3f}.")
+
+
+def reliability(probabilities, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns mean probability, share of positives and number of labels of each bin that has any.
+
+    Bins are of equal width on the scale of logits from 0.5 to 99.5 per cent, where nearly all
+    probabilities of a photo's many absent classes are small.
+    """
+    known = labels != 0
+    probabilities, present = probabilities[known], labels[known] > 0
+    logit = np.log(0.995 / 0.005)
+    edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
+    places = np.searchsorted(edges, probabilities)
+    counts = np.bincount(places, minlength=BINS)
+    kept = counts > 0
+    means, shares = (
+        np.bincount(places, values, BINS)[kept] / counts[kept]
+        for values in (probabilities, present)
+    )
+    return means, shares, counts[kept]
+
+
+def reliability_figure(probabilities, labels, groups) -> Figure:
+    """How often a class is there, over how probable it was called; for seen and unseen ones."""
+    label = "Share of labels present over calibrated probability"
+    chart = Chart(label, "probability, per cent", "present, per cent", (0, 1), (0, 1), "xy")
+    chart.line([0, 1], [0, 1], "guide")
+    groups = np.asarray(groups, dtype=object)
+    errors = []
+    for group in ("seen", "unseen"):
+        own = groups == group
+        if not own.any() or not (labels[:, own] != 0).any():
+            continue
+        means, shares, counts = reliability(probabilities[:, own], labels[:, own])
+        chart.line(means, shares, group)
+        for mean, share, count in zip(means, shares, counts, strict=True):
+            tip = f"{group}: {100 * share:.1f} of {count} labels called {100 * mean:.1f} probable"
+            chart.dot(mean, share, group, tip, 3.5)
+        error = np.sum(counts * np.abs(means - shares)) / counts.sum()
+        errors.append(f"{group} {100 * error:.2f}")
+    return Figure(
+        "Calibration",
+        chart.markup(),
+        f"Mean distance from the diagonal, per cent: {', '.join(errors)}.",
+    )

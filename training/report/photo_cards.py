@@ -1,0 +1,142 @@
+"""Photos of a report: each with its best tags, what they miss, and where they were found."""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from biam_tf.contact_sheet import overlay_heat
+from biam_tf.thresholds import Thresholds
+from biam_tf.vocabulary import Vocabulary
+from training.data.dataset import Split, TaggingDataset
+from training.evaluation import ExplainedPhotos
+
+PHOTO, MAP = 320, 190
+TAGS, MAPS = 5, 3
+VERDICTS = {1: "right", -1: "wrong", 0: "unknown"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A tag of a photo.
+
+    Attributes:
+        name: of the class.
+        unseen: whether it was never trained.
+        verdict: "right", "wrong" or "unknown".
+        value: what stands beside it, a probability or a score.
+        length: of its bar, 0-100.
+        given: whether its score reaches the class's threshold.
+    """
+
+    name: str
+    unseen: bool
+    verdict: str
+    value: str
+    length: float
+    given: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A photo and what the model says of it.
+
+    Attributes:
+        source: the photo, a data URI.
+        width: of the photo in pixels.
+        height: of the photo in pixels.
+        name: of the file.
+        tags: best first.
+        missed: present classes that are not among the tags.
+        maps: (name, verdict, data URI) of the first tags' response maps over the photo.
+    """
+
+    source: str
+    width: int
+    height: int
+    name: str
+    tags: Sequence[Tag]
+    missed: Sequence[str]
+    maps: Sequence[tuple[str, str, str]]
+
+
+def photo_cards(
+    explained: ExplainedPhotos,
+    dataset: TaggingDataset,
+    split: Split,
+    vocabulary: Vocabulary,
+    thresholds: Thresholds | None,
+) -> list[Card]:
+    """Returns a card for each photo.
+
+    Args:
+        explained: the photos, their scores and response maps.
+        dataset: where the photos lie.
+        split: the photos' names and labels.
+        vocabulary: the classes.
+        thresholds: for the same classes in the same order, or None.
+    """
+    cards = []
+    for i, row in enumerate(explained.rows):
+        image = split.images[row]
+        # The file itself, in its own proportions: the model's square pixels are no pretty sight.
+        with Image.open(dataset.photo_path(image)) as file:
+            photo = file.convert("RGB")
+        labels, scores = split.labels[row], explained.scores[i].astype(np.float64)
+        best = np.argsort(-scores, kind="stable")[: min(TAGS, len(scores))]
+        maps = []
+        if explained.response_maps is not None:
+            small = _fitted(photo, MAP)
+            for c in best[:MAPS]:
+                heat = overlay_heat(small, explained.response_maps[i, :, :, c].astype(np.float64))
+                maps.append((vocabulary.names[c], VERDICTS[int(labels[c])], data_uri(heat)))
+        shown = _fitted(photo, PHOTO)
+        cards.append(
+            Card(
+                source=data_uri(shown),
+                width=shown.width,
+                height=shown.height,
+                name=image,
+                tags=_tags(best, scores, labels, vocabulary, thresholds),
+                missed=[vocabulary.names[c] for c in np.flatnonzero(labels > 0) if c not in best],
+                maps=maps,
+            )
+        )
+    return cards
+
+
+def data_uri(picture: Image.Image) -> str:
+    """Returns a picture as a JPEG within a URI."""
+    encoded = io.BytesIO()
+    picture.save(encoded, format="JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+
+
+def _tags(best, scores, labels, vocabulary, thresholds) -> list[Tag]:
+    given = np.zeros(len(scores), bool)
+    low = float(np.median(scores))
+    span = scores[best[0]] - low or 1.0
+    lengths, values = (scores - low) / span, [f"{score:.2f}" for score in scores]
+    if thresholds is not None:
+        lengths, given = thresholds.probabilities(scores), thresholds.decide(scores)
+        values = [f"{100 * probability:.0f} %" for probability in lengths]
+    return [
+        Tag(
+            name=vocabulary.names[c],
+            unseen=vocabulary.groups[c] == "unseen",
+            verdict=VERDICTS[int(labels[c])],
+            value=values[c],
+            length=round(100 * float(np.clip(lengths[c], 0, 1)), 1),
+            given=bool(given[c]),
+        )
+        for c in best
+    ]
+
+
+def _fitted(photo: Image.Image, side: int) -> Image.Image:
+    scale = side / max(photo.size)
+    size = tuple(max(1, round(length * scale)) for length in photo.size)
+    return photo.resize(size, Image.Resampling.LANCZOS)
