@@ -103,7 +103,8 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
         "training": (steps - 1) * costs.step,
         "validation": work.epochs * validation if work.validation_photos else 0.0,
         "saving": work.epochs * costs.epoch_end,
-        "test": work.test_photos * costs.score_photo
+        # Thresholds are fitted to the scores of the validation photos, which the run scores again.
+        "test": (work.test_photos + work.validation_photos) * costs.score_photo
         + costs.first_score
         + costs.test_metrics
         + costs.finish,

@@ -78,7 +78,7 @@ def test_the_seconds_of_a_run_are_counts_times_costs():
         "training": pytest.approx(199 * 0.5),
         "validation": pytest.approx(10 * (100 * 0.02 + 0.25)),
         "saving": 15.0,
-        "test": pytest.approx(200 * 0.02 + 3.0 + 0.75 + 6.0),
+        "test": pytest.approx((200 + 100) * 0.02 + 3.0 + 0.75 + 6.0),
     }
 
 
