@@ -126,7 +126,10 @@ class _Measurement:
         from serving.batching import Batching
 
         model_dir = self._export(self._run, Batching.for_this_device())
-        photo, classes = _photo(640, 480, 0), _classes(100, self._run.vocabulary.embedding_size)
+        photo, classes = (
+            noise_photo(640, 480, 0),
+            class_matrix(100, self._run.vocabulary.embedding_size),
+        )
         rounds = []
         loaded = tf.saved_model.load(model_dir / "1")
         signature = loaded.signatures["serving_default"]
@@ -159,8 +162,8 @@ class _Measurement:
         from serving.batching import Batching
 
         model_dir = self._export(run, Batching.for_this_device())
-        photos = [_photo(640, 480, seed) for seed in range(20)]
-        classes = _classes(1000, run.vocabulary.embedding_size)
+        photos = [noise_photo(640, 480, seed) for seed in range(20)]
+        classes = class_matrix(1000, run.vocabulary.embedding_size)
         with _Servers({"it": model_dir}) as servers, _clients() as ask:
             rounds = [
                 ask(_rescored, servers["it"].address, photos, classes) for _ in range(self._rounds)
@@ -345,8 +348,8 @@ def _requests(embedding_size: int, count: int):
     return [
         [
             (
-                _photo(200 + 40 * client, 160 + 20 * number, client),
-                _classes(5 + 61 * client, embedding_size),
+                noise_photo(200 + 40 * client, 160 + 20 * number, client),
+                class_matrix(5 + 61 * client, embedding_size),
             )
             for number in range(count)
         ]
@@ -354,12 +357,14 @@ def _requests(embedding_size: int, count: int):
     ]
 
 
-def _classes(count: int, embedding_size: int) -> np.ndarray:
+def class_matrix(count: int, embedding_size: int) -> np.ndarray:
+    """Returns random class embeddings (count, embedding_size), normalized."""
     rows = np.random.default_rng(count).normal(size=(count, embedding_size))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def _photo(width: int, height: int, seed: int) -> bytes:
+def noise_photo(width: int, height: int, seed: int) -> bytes:
+    """Returns a JPEG of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((width, height)).save(file, "JPEG")

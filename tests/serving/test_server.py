@@ -32,7 +32,7 @@ from tiny_model import (
     expected_scores,
     write_tiny_model,
 )
-from tiny_server import ready, started, wait_for
+from tiny_server import ready, resident_bytes, started, wait_for
 
 from biam_tf.errors import UserError
 from serving import server as server_command
@@ -395,11 +395,12 @@ def test_requests_that_run_during_a_reload_finish_on_their_version(tmp_path):
     server.stop()
 
 
-def test_reloading_under_load_fails_no_request(tmp_path):
-    reloads = 3
+@pytest.mark.slow
+def test_20_reloads_under_load_fail_no_request_and_leave_the_memory_flat(tmp_path):
+    reloads = 20
     write_tiny_model(tmp_path, 1, bias=1.0)
     server = ready(started(tmp_path, poll_seconds=0.02))
-    stop = threading.Event()
+    stop, memory = threading.Event(), []
 
     def ask():
         with grpc.insecure_channel(server.address) as channel:
@@ -419,12 +420,14 @@ def test_reloading_under_load_fails_no_request(tmp_path):
             for version in range(2, 2 + reloads):
                 write_tiny_model(tmp_path, version, bias=float(version))
                 wait_for(lambda version=version: server.versions.current.number == version)
+                memory.append(resident_bytes())
         finally:
             time.sleep(0.2)
             stop.set()
         for client in clients:
             assert reloads + 1 in client.result()
     server.stop()
+    assert memory[-1] - memory[reloads // 4] < 50e6
 
 
 def serve(model_dir, *options):
