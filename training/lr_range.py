@@ -80,11 +80,13 @@ def _command(arguments: argparse.Namespace) -> None:
         suggested_rate,
         write_range_csv,
     )
+    from training.stopping import terminating_cleanly
 
     table, plot = arguments.output / "lr_range.csv", arguments.output / "lr_range.png"
     plotting = can_plot(plot)
     schedule = ExponentialRise(arguments.first, arguments.last, arguments.steps)
-    test = _test(config, schedule)
+    with terminating_cleanly():
+        test = _test(config, schedule)
     if len(test.rates) < 2:
         raise UserError(f"the loss diverged at once at a rate of {arguments.first:g}; lower --from")
     suggestion = suggested_rate(test)

@@ -62,14 +62,14 @@ def _command(arguments: argparse.Namespace) -> int:
 
     from training.stopping import terminating_cleanly
 
-    if arguments.dry_run:
-        require_one_process(config, "a dry run")
-
-        from training.dry_run import dry_run
-
-        return 0 if dry_run(config) else 1
-
     with terminating_cleanly():
+        if arguments.dry_run:
+            require_one_process(config, "a dry run")
+
+            from training.dry_run import dry_run
+
+            return 0 if dry_run(config) else 1
+
         from training.pipeline import run
 
         run(config)

@@ -84,6 +84,7 @@ def _command(arguments: argparse.Namespace) -> int:
     require_one_process(config, "a sweep")
 
     from training.plots import can_plot
+    from training.stopping import terminating_cleanly
     from training.sweep_report import best_line, draw_plot, ranked, write_files
     from training.trials import Comparison, run_trials
 
@@ -94,7 +95,8 @@ def _command(arguments: argparse.Namespace) -> int:
     _check(trials, comparison)
     plot = arguments.output / "sweep.png"
     plotting = can_plot(plot)
-    outcomes = run_trials(trials, comparison, go_on_after_errors=True)
+    with terminating_cleanly():
+        outcomes = run_trials(trials, comparison, go_on_after_errors=True)
 
     part = (arguments.sort_by or config.training.select_on).removesuffix("_mAP")
     settings = ranked(outcomes, part)

@@ -180,7 +180,7 @@ def _heat_map(settings, axes: Sequence[GridKey], part: str):
         means[place] = np.mean(setting.validation(part))
         text = mean_and_spread(setting.validation(part)).replace(" ± ", "\n± ")
         plot.text(place[1], place[0], text, ha="center", va="center", fontsize=9)
-    image = plot.imshow(means, cmap="Blues", aspect="auto", alpha=0.75)
+    image = plot.imshow(means, cmap="Blues", aspect="auto", alpha=0.6)
     plot.set_xticks(range(len(across.values)), across.values)
     plot.set_yticks(range(len(down.values)), down.values)
     plot.set_xlabel(across.key)
