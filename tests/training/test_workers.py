@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
+import time
 
+import keras
 import numpy as np
 import pytest
 from tiny_run import TINY
@@ -41,7 +44,7 @@ def test_the_first_worker_is_the_chief_unless_there_is_one():
         (tf_config({"worker": "host-a:2222"}), "cluster.worker is 'host-a:2222', not a list"),
         (tf_config({"worker": ["host-a"]}), "names 'host-a', which is no host:port"),
         (tf_config({"worker": ["a:1", "a:1"]}), "names a:1 twice"),
-        (tf_config({"ps": ["a:1"]}), "cluster names 'ps'; this strategy knows chief and worker"),
+        (tf_config({"ps": ["a:1"]}), "cluster names 'ps', which has no part in this strategy"),
         (tf_config({"chief": ["a:1", "b:1"]}), "names 2 processes; there is one chief"),
         (tf_config(), "has no task with a type and an index"),
         (tf_config(type="evaluator", index=0), "task.type is 'evaluator', but the cluster has wor"),
@@ -118,7 +121,7 @@ def one_process(start, scenes, finished, tmp_path_factory) -> RunFolder:
     settings = command(scenes, finished, folder.path)[4::2]
     assert start(folder.path, *settings) == 0
     falling = losses(folder)
-    assert len(falling) == 20 and falling[-1] < 0.5 * falling[0]
+    assert len(falling) == 20 and falling[-1] < 0.6 * falling[0]
     return folder
 
 
@@ -148,11 +151,39 @@ def test_two_workers_take_the_steps_of_one_and_the_loss_of_one_ends_both(
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_two_devices_take_the_steps_of_one(scenes, finished, one_process):
+@pytest.fixture(scope="module")
+def two_devices(scenes, finished, one_process) -> RunFolder:
     folder = RunFolder(one_process.path.parent / "devices")
-    settings = ("strategy=mirrored", "logical_cpu_devices=2")
-    subprocess.run(
-        command(scenes, finished, folder.path, *settings), check=True, capture_output=True
-    )
-    np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
+    subprocess.run(on_two_devices(scenes, finished, folder), check=True, capture_output=True)
+    return folder
+
+
+def on_two_devices(scenes, finished, folder: RunFolder) -> list[str]:
+    settings = ("strategy=mirrored", "logical_cpu_devices=2", "training.checkpoint_minutes=1e-9")
+    return command(scenes, finished, folder.path, *settings)
+
+
+@pytest.mark.slow
+def test_two_devices_take_the_steps_of_one(one_process, two_devices):
+    np.testing.assert_allclose(losses(two_devices), losses(one_process), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_at_the_same_weights(scenes, finished, two_devices):
+    folder = RunFolder(two_devices.path.parent / "killed")
+    arguments = on_two_devices(scenes, finished, folder)
+    moments = random.Random(0)
+    for epoch in (1, 8, 14):  # and then up to three epochs later, anywhere
+        with subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            for line in process.stdout:
+                if line.startswith(f"epoch {epoch:3d}"):
+                    time.sleep(moments.uniform(0, 0.5))
+                    process.kill()
+    assert not folder.metrics.exists()
+    subprocess.run(arguments, check=True, capture_output=True)
+    heads = [keras.models.load_model(run.model) for run in (two_devices, folder)]
+    for a, b in zip(*(head.get_weights() for head in heads), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert losses(folder).tolist() == losses(two_devices).tolist()
