@@ -191,6 +191,7 @@ def test_evaluate_names_what_is_wrong(finished, scenes, tmp_path, capsys, argume
         (["training.epochs=ten"], "training.epochs"),
         (["data.directory=/no/such/folder"], "/no/such/folder"),
         (["training.batch_size=41"], "training.batch_size: 41"),
+        (["training.batch_size=64", "training.accumulation_steps=2"], "training.batch_size: 64"),
         (["training.select_on=zsl_mAP"], "choose seen_mAP"),
         (["head.top_k=145"], "k=145 is larger than the 144 regions"),
         (["strategy=multi_worker"], "strategy: multi_worker: TF_CONFIG is not set"),
