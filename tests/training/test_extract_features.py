@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -141,6 +142,13 @@ def test_broken_photos_up_to_the_share_are_left_out_and_named(
     assert "2 of 11 photos cannot be read (data.max_broken_share: 0.1 allows 1)" in (
         capsys.readouterr().err
     )
+
+
+def test_without_beam_the_extra_is_named(overrides, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "training.data.beam_extraction", raising=False)
+    assert main([*arguments(overrides, tmp_path / "features"), "--beam"]) == 2
+    assert "install it with pip install 'biam-tf[beam]'" in capsys.readouterr().err
 
 
 def test_photos_may_lie_elsewhere_than_their_list(overrides, directory, tmp_path):

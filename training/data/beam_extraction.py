@@ -158,6 +158,13 @@ def extract_features_with_beam(
                 work = ShardWork(store, unfinished.job, directory, settings)
                 _run(work, to_do, options)
             shards = unfinished.all_finished(directory)
+            missing = unfinished.job.shard_total - len(shards)
+            if missing:
+                raise UserError(
+                    f"{store}: the pipeline ended, but {missing} of {unfinished.job.shard_total} "
+                    "shards are not here; name a folder that all its machines reach under this "
+                    "name, or repeat the command"
+                )
             broken = [photo for shard in shards.values() for photo in shard.broken]
             check_share(broken, job.count, max_broken_share, directory)
             unfinished.finish(shards)
