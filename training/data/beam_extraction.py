@@ -184,7 +184,10 @@ def _run(work: ShardWork, to_do: Sequence[int], options: Sequence[str]) -> None:
         settings = PipelineOptions(list(options))
         standard = settings.view_as(StandardOptions)
         standard.runner = standard.runner or LOCAL_RUNNER
-        pipeline = beam.Pipeline(options=settings)
+        try:
+            pipeline = beam.Pipeline(options=settings)
+        except (ValueError, ImportError) as error:  # an unknown runner, or one not installed
+            raise UserError(f"--runner={standard.runner}: {error}") from error
         _ = (
             pipeline
             | "Store" >> beam.Create([work.store])

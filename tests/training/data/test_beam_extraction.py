@@ -155,10 +155,12 @@ def test_shards_that_went_elsewhere_are_an_error(with_beam, monkeypatch):
         with_beam()
 
 
-def test_a_wrong_pipeline_option_is_an_error(with_beam, capfd):
+def test_wrong_pipeline_options_are_errors(with_beam, capfd):
     with pytest.raises(UserError, match="the options after -- are not a Beam pipeline's"):
         with_beam(options=["--direct_num_workers=two"])
     assert "direct_num_workers" in capfd.readouterr().err
+    with pytest.raises(UserError, match=r"--runner=FlingRunner: Unexpected .*FlinkRunner"):
+        with_beam(options=["--runner=FlingRunner"])
 
 
 @pytest.mark.slow
