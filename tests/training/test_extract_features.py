@@ -159,6 +159,24 @@ def test_photos_may_lie_elsewhere_than_their_list(overrides, directory, tmp_path
     assert len(FeatureStore.open(tmp_path / "features")) == 11
 
 
+def test_the_store_may_be_on_any_file_system_of_tensorflow(
+    overrides, config, directory, backbone, tmp_path
+):
+    place = "ram://bucket/features"
+    assert main(arguments(overrides, place)) == 0
+    assert not (tmp_path / "bucket").exists() and len(FeatureStore.open(place)) == 11
+    remote = dataclasses.replace(config, data=dataclasses.replace(config.data, feature_store=place))
+    for photo in (directory / "images").iterdir():
+        photo.write_bytes(b"not needed any more")
+    store = ensure_features(remote, read_folder(directory), backbone, tmp_path / "default")
+    assert store.path == place
+
+
+def test_an_unknown_file_system_is_named(overrides, capsys):
+    assert main(arguments(overrides, "s3://bucket/features")) == 2
+    assert "has no file system for s3://, only for " in capsys.readouterr().err
+
+
 def test_a_store_of_other_weights_is_an_error(config, directory, backbone, tmp_path):
     dataset = read_folder(directory)
     ensure_features(config, dataset, backbone, tmp_path / "features")
