@@ -30,7 +30,7 @@ class AugmentationConfig:
     """How training photos are varied from epoch to epoch, where the backbone is trained with them.
 
     Attributes:
-        flip: mirror every other photo, left to right.
+        flip: mirror half of the photos, left to right.
         crop_scale: [least, most] share of the photo's area that a random crop keeps; null: none.
     """
 

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -143,12 +144,37 @@ def test_broken_photos_up_to_the_share_are_left_out_and_named(
     )
 
 
+def test_without_beam_the_extra_is_named(overrides, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "training.data.beam_extraction", raising=False)
+    assert main([*arguments(overrides, tmp_path / "features"), "--beam"]) == 2
+    assert "install it with pip install 'biam-tf[beam]'" in capsys.readouterr().err
+
+
 def test_photos_may_lie_elsewhere_than_their_list(overrides, directory, tmp_path):
     (directory / "images").rename(tmp_path / "images")
     command = arguments(overrides, tmp_path / "features")
     assert main(command) == 2  # missing photos are found at once
     assert main([*command, "--photos", str(tmp_path)]) == 0
     assert len(FeatureStore.open(tmp_path / "features")) == 11
+
+
+def test_the_store_may_be_on_any_file_system_of_tensorflow(
+    overrides, config, directory, backbone, tmp_path
+):
+    place = "ram://bucket/features"
+    assert main(arguments(overrides, place)) == 0
+    assert not (tmp_path / "bucket").exists() and len(FeatureStore.open(place)) == 11
+    remote = dataclasses.replace(config, data=dataclasses.replace(config.data, feature_store=place))
+    for photo in (directory / "images").iterdir():
+        photo.write_bytes(b"not needed any more")
+    store = ensure_features(remote, read_folder(directory), backbone, tmp_path / "default")
+    assert store.path == place
+
+
+def test_an_unknown_file_system_is_named(overrides, capsys):
+    assert main(arguments(overrides, "s3://bucket/features")) == 2
+    assert "has no file system for s3://, only for " in capsys.readouterr().err
 
 
 def test_a_store_of_other_weights_is_an_error(config, directory, backbone, tmp_path):

@@ -1,27 +1,21 @@
 """Which photos a run trains on, and how it varies them; whole runs through the command line."""
 
 import json
+import shutil
 
 import pytest
-from tiny_run import TINY
 
-from training import run
-from training.data import photo_check
+from training.data.broken_photos import to_csv
 from training.data.folder import read_folder
+from training.data.photo_check import broken_photos
 from training.data.sampling import Capped
 from training.run_folder import RunFolder
 
 
-@pytest.fixture(scope="module")
-def pictures(scenes, tmp_path_factory):
+@pytest.fixture
+def pictures(scenes, tmp_path):
     """The drawn pictures, of which a training one is cut and a test one is missing."""
-    directory = tmp_path_factory.mktemp("pictures") / "scenes"
-    directory.mkdir()
-    for path in scenes.rglob("*"):
-        if path.is_file():
-            copy = directory / path.relative_to(scenes)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    directory = shutil.copytree(scenes, tmp_path / "scenes")
     rows = [row.split(",") for row in (scenes / "annotations.csv").read_text().splitlines()]
     training = next(row[0] for row in rows if row[1] == "train")
     test = next(row[0] for row in rows if row[1] == "test")
@@ -30,39 +24,33 @@ def pictures(scenes, tmp_path_factory):
     return directory, [training, test]
 
 
-@pytest.fixture
-def train(pictures):
-    def train(folder, *settings):
-        arguments = [f"data.directory={pictures[0]}", "data.name=folder", f"output={folder}"]
-        command = []
-        for setting in [*TINY, *arguments, *settings]:
-            command += ["--set", setting]
-        return run.main(command)
-
-    return train
-
-
-def test_broken_photos_are_left_out_of_training_and_evaluation(
-    train, pictures, tmp_path, capsys, monkeypatch
-):
+def test_broken_photos_are_left_out_of_training_and_evaluation(start, pictures, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
-    assert train(folder.path, "data.max_broken_share=0.01") == 2
-    error = capsys.readouterr().err
-    assert "2 of 52 photos cannot be read (data.max_broken_share: 0.01 allows 0)" in error
-    assert all(image in error for image in pictures[1]) and not folder.path.exists()
-
-    allowed = ["data.max_broken_share=0.05", "training.epochs=1"]
-    assert train(folder.path, *allowed) == 0
+    settings = [f"data.directory={pictures[0]}", "data.max_broken_share=0.05", "training.epochs=1"]
+    assert start(folder.path, *settings) == 0
     assert "2 photos are broken and left out, 3.8 % of 52" in capsys.readouterr().out
     assert json.loads(folder.metrics.read_text())["images"] == 7
+    assert json.loads(folder.log.read_text())["step"] == 39 // 8
     listed = (folder.path / "broken_photos.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in listed] == ["image", *pictures[1]]
 
-    # Whoever goes on takes the list as it is.
-    monkeypatch.setattr(photo_check, "find_broken", None)
-    folder.metrics.unlink()
-    assert train(folder.path, *allowed) == 0
-    assert json.loads(folder.metrics.read_text())["images"] == 7
+
+def test_more_broken_photos_than_the_share_stop_a_run(start, pictures, tmp_path, capsys):
+    settings = [f"data.directory={pictures[0]}", "data.max_broken_share=0.01"]
+    assert start(tmp_path / "run", *settings) == 2
+    error = capsys.readouterr().err
+    assert "2 of 52 photos cannot be read (data.max_broken_share: 0.01 allows 0)" in error
+    assert all(image in error for image in pictures[1]) and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_resumes_takes_its_list_of_broken_photos(pictures, tmp_path):
+    dataset = read_folder(pictures[0], look_for_photos=False)
+    found = broken_photos(dataset, 96, 0.05, tmp_path / "list.csv")
+    assert [photo.image for photo in found] == pictures[1]
+    (tmp_path / "list.csv").write_text(to_csv(found))
+    for image in dataset.split("train").images:
+        (pictures[0] / image).unlink()  # no photo is looked at again
+    assert broken_photos(dataset, 96, 0.05, tmp_path / "list.csv") == found
 
 
 def test_the_photos_of_an_epoch_are_chosen_and_varied_as_set(start, scenes, tmp_path, capsys):

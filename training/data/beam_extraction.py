@@ -158,6 +158,13 @@ def extract_features_with_beam(
                 work = ShardWork(store, unfinished.job, directory, settings)
                 _run(work, to_do, options)
             shards = unfinished.all_finished(directory)
+            missing = unfinished.job.shard_total - len(shards)
+            if missing:
+                raise UserError(
+                    f"{store}: the pipeline ended, but {missing} of {unfinished.job.shard_total} "
+                    "shards are not here; name a folder that all its machines reach under this "
+                    "name, or repeat the command"
+                )
             broken = [photo for shard in shards.values() for photo in shard.broken]
             check_share(broken, job.count, max_broken_share, directory)
             unfinished.finish(shards)
@@ -177,7 +184,10 @@ def _run(work: ShardWork, to_do: Sequence[int], options: Sequence[str]) -> None:
         settings = PipelineOptions(list(options))
         standard = settings.view_as(StandardOptions)
         standard.runner = standard.runner or LOCAL_RUNNER
-        pipeline = beam.Pipeline(options=settings)
+        try:
+            pipeline = beam.Pipeline(options=settings)
+        except (ValueError, ImportError) as error:  # an unknown runner, or one not installed
+            raise UserError(f"--runner={standard.runner}: {error}") from error
         _ = (
             pipeline
             | "Store" >> beam.Create([work.store])

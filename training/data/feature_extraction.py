@@ -218,7 +218,8 @@ def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: 
     broken = [photo for photo in store.broken if photo.image in wanted]
     left_out = {photo.image for photo in broken}
     store.rows([image for image in images if image not in left_out])
-    check_share(broken, len(images), max_broken_share, store.path)
+    where = f"{store.path} (to be deleted once they are replaced)"
+    check_share(broken, len(images), max_broken_share, where)
     if broken:
         listed_in = storage.join(store.path, BROKEN_PHOTOS)
         print(report(broken, len(images), listed_in), flush=True)

@@ -90,7 +90,7 @@ class Capped:
         # Classes with no more photos than that never run out of room.
         limited = positive[:, positive.sum(axis=0) > most]
         self._classes = limited.shape[1]
-        self._limited = [tuple(np.flatnonzero(row)) for row in limited]
+        self._limited = [np.flatnonzero(row).tolist() for row in limited]
         self.epoch_size = min(len(self._walk(seed, epoch)) for epoch in range(epochs))
 
     def counts(self, seed: int, epoch: int) -> np.ndarray:
@@ -106,7 +106,7 @@ class Capped:
         order = np.lexsort((rng.permutation(len(self._rarest)), self._rarest))
         room = [self._most] * self._classes
         taken = []
-        for photo in order:
+        for photo in order.tolist():
             classes = self._limited[photo]
             if all(room[c] for c in classes):
                 taken.append(photo)

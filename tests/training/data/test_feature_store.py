@@ -11,7 +11,7 @@ from biam_tf.photos import decode_photo
 from training.data import photo_reader, storage
 from training.data.feature_extraction import extract_features
 from training.data.feature_store import FeatureStore
-from training.data.unfinished_store import photos_extracted
+from training.data.unfinished_store import UnfinishedStore, photos_extracted
 
 BATCH_SIZE, SHARD_SIZE = 4, 10
 
@@ -105,6 +105,29 @@ def test_a_resumed_extraction_goes_on_after_the_finished_shards(interrupted, ext
         "images.json",
         "manifest.json",
     ]
+
+
+def test_an_extraction_stopped_at_its_very_end_is_finished_without_the_photos(
+    extract, photos, tmp_path, monkeypatch
+):
+    directory, images = photos
+    whole = extract("whole")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(UnfinishedStore, "finish", interrupt)
+        extract()
+    for image in images:
+        (directory / image).unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(UnfinishedStore, "remove_leftovers", interrupt)
+        extract()
+    (tmp_path / "store" / "features-00000-of-00003.tfrecord.0.tmp").touch()  # of a killed process
+    assert extract().manifest == whole.manifest
+    names = [{path.name for path in (tmp_path / n).iterdir()} for n in ("whole", "store")]
+    assert names[0] == names[1]
 
 
 def test_a_shard_lost_before_the_end_is_written_again(interrupted, extract):
