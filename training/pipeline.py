@@ -11,7 +11,6 @@ import numpy as np
 from biam_tf.backbones import build_backbone
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
-from biam_tf.metrics import format_table
 from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
 from biam_tf.vocabulary import Vocabulary
@@ -21,7 +20,12 @@ from training.data.feature_extraction import ensure_features
 from training.data.registry import load_dataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.devices import make_strategy
-from training.evaluation import ATTRIBUTES_FILE, explain_photos, sheet_contents
+from training.evaluation import (
+    ATTRIBUTES_FILE,
+    explain_photos,
+    format_figures,
+    sheet_contents,
+)
 from training.final_evaluation import MakeSource, evaluate_run, final_split
 from training.run_folder import RunFolder
 from training.scoring import make_scorer, score_examples
@@ -49,7 +53,7 @@ def run(config: RunConfig) -> dict:
     folder.check_free_for(config)
     if folder.metrics.exists():
         metrics = json.loads(folder.metrics.read_text())
-        print(f"{folder.path} is complete already:\n\n{format_table(metrics)}")
+        print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
         return metrics
 
     strategy = make_strategy(config)
@@ -63,7 +67,7 @@ def run(config: RunConfig) -> dict:
         keras.config.set_dtype_policy(policy)
 
     metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
-    print(f"\n{format_table(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
+    print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
     print(_what_next(folder, dataset, metrics["split"]))
     return metrics
 
