@@ -104,7 +104,7 @@ class Thresholds:
 
     def decide(self, scores) -> np.ndarray:
         """Returns which tags are given, bool, for scores (..., C) in the order of the names."""
-        return np.asarray(scores, np.float64) >= self.cuts
+        return np.asarray(scores) >= self.cuts
 
     def probabilities(self, scores) -> np.ndarray:
         """Returns calibrated scores (..., C), float64: how probable each class is."""
