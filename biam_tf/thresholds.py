@@ -104,7 +104,7 @@ class Thresholds:
 
     def decide(self, scores) -> np.ndarray:
         """Returns which tags are given, bool, for scores (..., C) in the order of the names."""
-        return np.asarray(scores, np.float64) >= self.cuts
+        return np.asarray(scores) >= self.cuts
 
     def probabilities(self, scores) -> np.ndarray:
         """Returns calibrated scores (..., C), float64: how probable each class is."""
@@ -185,6 +185,7 @@ def fit_thresholds(
     folds: int = FOLDS,
     seed: int = 0,
     k: int = 3,
+    own_positives: int = OWN_POSITIVES,
 ) -> Thresholds:
     """Fits calibration and thresholds to the scores of validation photos (see the module).
 
@@ -196,6 +197,7 @@ def fit_thresholds(
         folds: how many parts the photos are dealt into; with fewer photos, one each.
         seed: of the dealing.
         k: how many classes a photo is given where the constant of stacking is found.
+        own_positives: how many photos must show a class for a cut of its own.
 
     Raises:
         UserError: `why_not`.
@@ -221,7 +223,7 @@ def fit_thresholds(
         logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
         standard_cuts[fold] = best_cut(standardized[rest], own_labels[rest])
         global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
-        for c in np.flatnonzero(positives >= OWN_POSITIVES):
+        for c in np.flatnonzero(positives >= own_positives):
             cuts[fold, c] = best_cut(own_scores[rest, c], own_labels[rest, c])
         own_tags[out] = own_scores[out] >= cuts[fold]  # without a cut (NaN): never
     own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))

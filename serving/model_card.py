@@ -126,6 +126,8 @@ def _limits(run: TrainedRun, settings: GraphSettings) -> list[str]:
         f"- photos: JPEG, PNG, GIF (first frame) and BMP of at most {settings.max_pixels} pixels",
         f"- batching: {said}",
         "- scores only rank: they are no probabilities, and those of classes that were not "
-        "trained run lower than those of trained ones",
+        "trained run lower than those of trained ones"
+        + "; thresholds.json has a threshold and a calibration of each class"
+        * bool(run.thresholds),
         "",
     ]

@@ -60,7 +60,6 @@ def main(argv=None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from biam_tf.metrics import format_table
     from biam_tf.runs import load_run
     from training.data.folder import read_folder
     from training.data.sources import PhotoSource
@@ -70,6 +69,7 @@ def _command(arguments: argparse.Namespace) -> None:
         evaluate_split,
         evaluation_vocabulary,
         explain_photos,
+        format_figures,
     )
     from training.report.page import ReportData, write_report
     from training.run_folder import write_json
@@ -86,7 +86,7 @@ def _command(arguments: argparse.Namespace) -> None:
     metrics |= {"run": str(arguments.run), "data": arguments.data, "split": arguments.split}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, metrics)
-    print(f"\n{format_table(metrics)}\n\nEvery class: {arguments.output}")
+    print(f"\n{format_figures(metrics)}\n\nEvery class: {arguments.output}")
     if not arguments.contact_sheet and not arguments.report:
         return
     explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, PHOTOS_ON_SHEET)

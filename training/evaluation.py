@@ -12,7 +12,7 @@ from biam_tf.calibrated_stacking import SeenUnseenCurve, harmonic_mean, seen_uns
 from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.decision_metrics import DEFINITIONS, f1_at_threshold
 from biam_tf.errors import UserError
-from biam_tf.metrics import evaluate_scores
+from biam_tf.metrics import evaluate_scores, format_table
 from biam_tf.models import build_tagger
 from biam_tf.models.head import with_response_maps
 from biam_tf.photos import decode_photo
@@ -129,6 +129,38 @@ def stacking_figures(curve: SeenUnseenCurve, thresholds: Thresholds | None) -> d
         "best_constant_on_validation": best and best["constant"],
         "with_best_constant": best and at(best["constant"]),
     }
+
+
+def format_figures(metrics: dict) -> str:
+    """Returns the figures of `evaluate_split` as plain text, tables in per cent.
+
+    Metrics of runs made before there were thresholds are shown as far as they go.
+    """
+    text = format_table(metrics)
+    at = metrics.get("at_threshold")
+    if at:
+        kinds = ("micro", "macro", "sample")
+        rows = ["at threshold  " + "  ".join(f"{kind} F1".rjust(9) for kind in kinds)]
+        for name, part in (("ZSL", at["zsl"]), ("GZSL", at["gzsl"]), ("seen", at["seen"])):
+            if part:
+                cells = (f"{100 * part[kind]['f1']:.1f}".rjust(9) for kind in kinds)
+                rows.append(name.ljust(14) + "  ".join(cells))
+        rows.append(f"{at['tags_per_image']:.1f} tags a photo")
+        text += "\n\n" + "\n".join(rows)
+    stacking = metrics.get("calibrated_stacking")
+    if stacking:
+        k, best = stacking["k"], stacking["best_constant_on_validation"]
+        text += f"\n\nrecall@{k} of all classes' joint ranking, seen and unseen labels: "
+        text += _recalls(stacking["without_constant"])
+        if best is not None:
+            text += f"; with {best:.2f} taken off seen scores: "
+            text += _recalls(stacking["with_best_constant"])
+        text += f"; area under the curve {stacking['area']:.3f}"
+    return text
+
+
+def _recalls(recalls: dict) -> str:
+    return f"{100 * recalls['seen_recall']:.1f} and {100 * recalls['unseen_recall']:.1f}"
 
 
 def evaluation_vocabulary(

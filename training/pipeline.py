@@ -11,7 +11,6 @@ import tensorflow as tf
 from biam_tf.backbones import build_backbone
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
-from biam_tf.metrics import format_table
 from biam_tf.models import bind_vocabulary, build_head, build_tagger
 from biam_tf.progress import progress
 from biam_tf.vocabulary import Vocabulary
@@ -22,7 +21,12 @@ from training.data.dataset import TaggingDataset
 from training.data.registry import load_dataset
 from training.data.sampling import make_sampler
 from training.devices import computing_in, make_strategy
-from training.evaluation import ATTRIBUTES_FILE, explain_photos, sheet_contents
+from training.evaluation import (
+    ATTRIBUTES_FILE,
+    explain_photos,
+    format_figures,
+    sheet_contents,
+)
 from training.examples import final_split, open_examples, trainable_photos
 from training.final_evaluation import MakeSource, evaluate_run
 from training.run_folder import RunFolder, write_text, writing_to
@@ -54,7 +58,7 @@ def run(config: RunConfig) -> dict | None:
         folder.check_free_for(config)
     if folder.metrics.exists():
         metrics = json.loads(folder.metrics.read_text())
-        print(f"{folder.path} is complete already:\n\n{format_table(metrics)}")
+        print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
         return metrics
 
     strategy = make_strategy(config)
@@ -75,7 +79,7 @@ def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | No
         return None
 
     metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
-    print(f"\n{format_table(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
+    print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
     print(_what_next(folder, dataset, metrics["split"]))
     return metrics
 

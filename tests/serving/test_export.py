@@ -210,6 +210,7 @@ def test_what_lies_beside_the_model(models, finished, run):
     assert (extra / "config.yaml").read_text() == finished.config.read_text()
     assert json.loads((extra / "metrics.json").read_text())["images"] == 8
     assert Vocabulary.load(extra / "vocabulary.npz").names == run.vocabulary.names
+    assert (extra / "thresholds.json").read_bytes() == finished.thresholds.read_bytes()
     card = (extra / "model_card.md").read_text()
     for part in (
         "48 seen",
@@ -219,6 +220,7 @@ def test_what_lies_beside_the_model(models, finished, run):
         "64000000 pixels",
         "GZSL",
         "float (C, 14)",
+        "thresholds.json has",
     ):
         assert part in card
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 
@@ -16,6 +17,7 @@ from biam_tf.runs import load_run
 from training import evaluate
 from training.config import load_config
 from training.run_folder import RunFolder
+from training.tensorboard import read_scalar
 
 
 def weights(folder: RunFolder) -> list[np.ndarray]:
@@ -43,6 +45,8 @@ def test_a_run_leaves_everything_it_promises(finished, scenes):
 
     trained = load_run(finished.path)
     assert len(trained.vocabulary.names) == 72 and trained.image_size == 96
+    assert len(read_scalar(finished.tensorboard, "training/loss")[0]) == lines[-1]["step"] == 10
+    assert (finished.tensorboard / "projector_config.pbtxt").exists()
 
 
 def test_the_same_command_again_prints_the_figures_and_changes_nothing(start, finished, capsys):
@@ -72,6 +76,19 @@ def test_a_seed_fixes_a_run_and_another_seed_gives_another(start, finished, tmp_
     for a, b in zip(weights(finished), weights(again), strict=True):
         np.testing.assert_array_equal(a, b)
     assert losses(finished) == losses(again) != losses(other)
+
+
+def test_tensorboard_changes_nothing_and_may_be_left_out(start, finished, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "plain")
+    assert start(folder.path, "training.tensorboard=false") == 0
+    assert not folder.tensorboard.exists() and folder.report_page.exists()
+    for a, b in zip(weights(finished), weights(folder), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Another line on the screen says how training goes.
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch 2/2")]
+    assert re.search(r"left, loss [\d.]+, lr \d\.\d\de[-+]\d\d, \d+ images/s$", lines[-1])
+    # What is written for TensorBoard doesn't make another run.
+    assert start(folder.path, "training.tensorboard=true") == 0
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ def main(argv=None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from biam_tf.metrics import format_table
     from biam_tf.runs import load_run
     from training.config import load_config
+    from training.evaluation import format_figures
     from training.examples import open_examples
     from training.final_evaluation import with_thresholds, write_figures
     from training.pipeline import open_dataset
@@ -47,7 +47,7 @@ def _command(arguments: argparse.Namespace) -> None:
     if run.thresholds is None:
         run = with_thresholds(config, run, dataset, run.vocabulary, make_source)
     metrics = write_figures(config, run, dataset, run.vocabulary, make_source, arguments.output)
-    print(f"\n{format_table(metrics)}\n\nLook at {arguments.output or run.folder.report_page}")
+    print(f"\n{format_figures(metrics)}\n\nLook at {arguments.output or run.folder.report_page}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from training.report.charts import Chart, padded
 PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # of validation: CSS class of its line
 CURVES_OF_A_GROUP = 3
 BINS = 10
+# Scores calibrated at a time.
+BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ def precision_recall_figures(
         chart.line(*_with_falls(recall, precision), groups[c], area=True)
         note = f"{groups[c]}, AP {100 * average_precisions[c]:.1f}, {_photos(positives[c])}"
         if thresholds is not None:
-            given = thresholds.decide(scores)[:, c] & (labels[:, c] != 0)
+            given = (scores[:, c] >= thresholds.cuts[c]) & (labels[:, c] != 0)
             right = int((given & (labels[:, c] > 0)).sum())
             if given.any():
                 at = right / positives[c], right / int(given.sum())
@@ -185,41 +187,53 @@ def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figu
     return Figure("Seen against unseen", chart.markup(), f"Area under the curve {curve.area:.3f}.")
 
 
-def reliability(probabilities, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reliability(
+    thresholds: Thresholds, scores, labels, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean probability, share of positives and number of labels of each bin that has any.
 
     Bins are of equal width on the scale of logits from 0.5 to 99.5 per cent, where nearly all
     probabilities of a photo's many absent classes are small.
+
+    Args:
+        thresholds: calibrate the scores.
+        scores: (N, C).
+        labels: (N, C) of +1, -1, 0 (left out).
+        columns: the classes that count.
     """
-    known = labels != 0
-    probabilities, present = probabilities[known], labels[known] > 0
     logit = np.log(0.995 / 0.005)
     edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
-    places = np.searchsorted(edges, probabilities)
-    counts = np.bincount(places, minlength=BINS)
-    kept = counts > 0
-    means, shares = (
-        np.bincount(places, values, BINS)[kept] / counts[kept]
-        for values in (probabilities, present)
-    )
-    return means, shares, counts[kept]
+    sums = np.zeros((3, BINS))
+    block = max(1, BLOCK // scores.shape[1])
+    for start in range(0, len(scores), block):
+        rows = slice(start, start + block)
+        truth = labels[rows][:, columns]
+        probabilities = thresholds.probabilities(scores[rows])[:, columns][truth != 0]
+        present = truth[truth != 0] > 0
+        places = np.searchsorted(edges, probabilities)
+        for i, values in enumerate((probabilities, present, np.ones(len(present)))):
+            sums[i] += np.bincount(places, values, BINS)
+    kept = sums[2] > 0
+    counts = sums[2, kept]
+    return sums[0, kept] / counts, sums[1, kept] / counts, counts.astype(int)
 
 
-def reliability_figure(probabilities, labels, groups) -> Figure:
+def reliability_figure(thresholds: Thresholds, scores, labels, groups) -> Figure:
     """How often a class is there, over how probable it was called; for seen and unseen ones."""
     label = "Share of labels present over calibrated probability"
     chart = Chart(label, "probability, per cent", "present, per cent", (0, 1), (0, 1), "xy")
     chart.line([0, 1], [0, 1], "guide")
-    groups = np.asarray(groups, dtype=object)
     errors = []
     for group in ("seen", "unseen"):
-        own = groups == group
-        if not own.any() or not (labels[:, own] != 0).any():
+        columns = np.flatnonzero(np.asarray(groups, dtype=object) == group)
+        means, shares, counts = reliability(thresholds, scores, labels, columns)
+        if not len(counts):
             continue
-        means, shares, counts = reliability(probabilities[:, own], labels[:, own])
         chart.line(means, shares, group)
         for mean, share, count in zip(means, shares, counts, strict=True):
-            tip = f"{group}: {100 * share:.1f} of {count} labels called {100 * mean:.1f} probable"
+            tip = (
+                f"{group}: {100 * share:.1f} % of {count} labels called {100 * mean:.1f} % probable"
+            )
             chart.dot(mean, share, group, tip, 3.5)
         error = np.sum(counts * np.abs(means - shares)) / counts.sum()
         errors.append(f"{group} {100 * error:.2f}")

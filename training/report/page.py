@@ -167,10 +167,8 @@ def _class_lists(classes: list[dict]) -> list[dict]:
 def _threshold_figures(data: ReportData, thresholds) -> list[figures.Figure]:
     shown = []
     if thresholds is not None:
-        probabilities = thresholds.probabilities(data.scores)
-        shown.append(
-            figures.reliability_figure(probabilities, data.split.labels, data.vocabulary.groups)
-        )
+        own = data.scores, data.split.labels, data.vocabulary.groups
+        shown.append(figures.reliability_figure(thresholds, *own))
     curve = stacking_curve(data.scores, data.split.labels, data.vocabulary.groups)
     if curve is not None:
         stacking = thresholds and thresholds.stacking

@@ -6,6 +6,7 @@ import pytest
 
 from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.metrics import average_precision
+from biam_tf.thresholds import fit_thresholds
 from training.report import figures
 from training.report.charts import MOST_POINTS, Chart, scatter
 from training.report.region_features import choose_classes, neighbours_alike
@@ -73,16 +74,19 @@ def test_curves_are_of_the_best_middle_and_worst_class_of_the_commoner_half():
     assert figures.chosen_classes(aps, np.zeros(6, int), groups) == []
 
 
-def test_reliability_bins_hold_each_label_once(rng):
-    probabilities = rng.random((500, 3)) ** 3
-    labels = np.where(rng.random((500, 3)) < probabilities, 1, -1)
+def test_reliability_bins_hold_each_label_once(rng, monkeypatch):
+    scores = rng.normal(size=(500, 4)) - 1
+    labels = np.where(rng.random((500, 4)) < 1 / (1 + np.exp(-2 * scores)), 1, -1)
     labels[0] = 0
-    means, shares, counts = figures.reliability(probabilities, labels)
-    assert counts.sum() == 499 * 3
-    known = labels != 0
-    assert means @ counts == pytest.approx(probabilities[known].sum())
-    assert shares @ counts == pytest.approx((labels > 0).sum())
-    np.testing.assert_allclose(means, shares, atol=0.1)
+    thresholds = fit_thresholds(scores, labels, list("abcd"), ["seen"] * 3 + ["unseen"])
+    columns = np.array([0, 2])
+    monkeypatch.setattr(figures, "BLOCK", 1000)  # two blocks
+    means, shares, counts = figures.reliability(thresholds, scores, labels, columns)
+    assert counts.sum() == 499 * 2
+    probabilities = thresholds.probabilities(scores)[1:, columns]
+    assert means @ counts == pytest.approx(probabilities.sum())
+    assert shares @ counts == pytest.approx((labels[:, columns] > 0).sum())
+    np.testing.assert_allclose(means, shares, atol=0.15)
 
 
 def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
