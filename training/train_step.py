@@ -128,7 +128,7 @@ class TrainStep:
                 tf.cond(finite, lambda: self._update(gradients, rate), lambda: None)
             else:
                 self._update(gradients, rate)
-            return loss, stop, finite
+            return loss, tf.identity(stop), finite  # reduced below: a value of each device
 
         loss, stops, finite = self._strategy.run(replica_step, (inputs, labels))
         applied = self._strategy.experimental_local_results(finite)[0]  # the same on all devices

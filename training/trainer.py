@@ -102,6 +102,11 @@ def train(
     settings = config.training
     workers = Workers(strategy)
     steps_per_epoch = len(source) // settings.batch_size
+    if not steps_per_epoch:
+        raise UserError(
+            f"training.batch_size: {settings.batch_size}, but there are only {len(source)} photos "
+            "to train on; give a smaller one"
+        )
     slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
     train_step = TrainStep(
         settings,
@@ -118,6 +123,7 @@ def train(
     if workers.is_chief and checkpoints.restore():
         _resume(folder, position)
     workers.copy_from_chief(variables)
+    observers = observers if workers.is_chief else ()
 
     with stopping_between_steps() as stop_request:
         saved_at = time.monotonic()

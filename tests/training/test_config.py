@@ -111,6 +111,13 @@ def test_floats_may_be_written_as_people_write_them(write, text):
     assert config.training.optimizer.learning_rate == pytest.approx(1e-4)
 
 
+def test_what_may_be_left_out_is_null(write):
+    path = write("training: {clip_norm: 1, patience: 3}\n")
+    config = load_config(path, ["training.patience=null", "training.checkpoint_minutes=null"])
+    assert config.training.clip_norm == 1.0 and config.training.ema_momentum is None
+    assert config.training.patience is None and config.training.checkpoint_minutes is None
+
+
 def test_a_whole_number_is_a_float_where_one_is_expected(write):
     value = load_config(write("training: {loss: {margin: 2}}")).training.loss.margin
     assert value == 2.0 and isinstance(value, float)
@@ -209,6 +216,30 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
             "backbone: {name: vgg19, weights: none, trainable: false}",
             "backbone.trainable: vgg19 starts from random weights here and would never be "
             "trained; set backbone.trainable: true, or backbone.weights: imagenet or a file",
+        ),
+        (
+            "backbone: {name: vgg19, trainable: false, learning_rate_scale: 0.1}",
+            "backbone.learning_rate_scale: a frozen backbone has no learning rate; set "
+            "backbone.trainable: true",
+        ),
+        (
+            "training: {batch_size: 32, accumulation_steps: 3}",
+            "training.accumulation_steps: a batch of training.batch_size: 32 cannot be split into "
+            "3 equal parts",
+        ),
+        ("training: {clip_norm: 0}", "training.clip_norm: expected a number above 0, got 0.0"),
+        (
+            "training: {ema_momentum: 1}",
+            "training.ema_momentum: expected a number above 0 and below 1, got 1.0",
+        ),
+        ("training: {patience: 0}", "training.patience: expected a number at least 1, got 0"),
+        (
+            "training: {checkpoint_minutes: never}",
+            "training.checkpoint_minutes: expected a number, got 'never'",
+        ),
+        (
+            "{strategy: multi_worker, logical_cpu_devices: 2}",
+            "logical_cpu_devices: a worker of strategy: multi_worker has one CPU device",
         ),
     ],
 )

@@ -1,0 +1,161 @@
+"""Kills a training at random moments and compares where it ends: `python -m benchmarks.resume`.
+
+A small run is trained twice on each number of devices: once undisturbed, once in processes that
+SIGKILL ends at random moments, until it has been killed as often as asked; each time the same
+command goes on. In the end every weight that was kept must be equal, bit for bit. Within an epoch
+there is a checkpoint after every step, so that many kills meet one that is being written. The
+processes are forked from one that has imported TensorFlow, and nothing else, to save time.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import random
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+SETTINGS = [
+    "data.name=folder",
+    "backbone.name=small",
+    "head.channels=8",
+    "head.top_k=3",
+    "head.region_context=none",  # the slower half of the head, of which nothing depends here
+    "head.scene_dropout=0.5",
+    "training.epochs=8",
+    "training.batch_size=8",
+    "training.ema_momentum=0.9",
+    "training.precision=mixed_float16",
+    "training.checkpoint_minutes=1e-9",
+]
+
+
+def main() -> int:
+    """Prints every kill and whether the weights are equal; returns 1 if they are not."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20, help="of each run (default: 20)")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default: 1 2")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    arguments = parser.parse_args()
+    from training.data.scenes import draw_scenes
+
+    different = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        scenes = draw_scenes(folder / "scenes", pictures=40, seed=3)
+        for devices in arguments.devices:
+            command = _command(scenes, devices)
+            undisturbed, killed = folder / f"undisturbed-{devices}", folder / f"killed-{devices}"
+            _run_to_its_end([*command, "--set", f"output={undisturbed}"])
+            moments = random.Random(arguments.seed)
+            kills = run_with_kills(
+                [*command, "--set", f"output={killed}"], killed, arguments.kills, moments
+            )
+            equal = same_models(undisturbed, killed)
+            different += not equal
+            print(
+                f"{devices} device(s), killed {kills} times: weights "
+                f"{'equal bit for bit' if equal else 'DIFFERENT'}",
+                flush=True,
+            )
+    return int(different > 0)
+
+
+def run_with_kills(
+    command: list[str], output: pathlib.Path, kills: int, moments: random.Random
+) -> int:
+    """Runs a training command, kills it so many times, lets it end; returns the kills.
+
+    A process is killed up to two seconds after it has written its first checkpoint, so that no
+    kill is wasted on the start of Python.
+    """
+    done = 0
+    while done < kills:
+        before = _newest_checkpoint(output)
+        process = _start(command)
+        while process.is_alive() and _newest_checkpoint(output) <= before:
+            time.sleep(0.01)
+        delay = moments.uniform(0, 2)
+        process.join(delay)
+        if not process.is_alive():
+            break  # it ended before
+        process.kill()
+        process.join()
+        done += 1
+        print(
+            f"kill {done}: {delay:.2f} s after a checkpoint; {_found(output)}",
+            flush=True,
+        )
+    _run_to_its_end(command)
+    return done
+
+
+def same_models(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two runs kept the same weights, bit for bit."""
+    import keras
+
+    import biam_tf.layers  # noqa: F401  a saved model names its layers
+
+    pairs = []
+    for name in ("model.keras", "backbone.keras"):
+        models = [keras.models.load_model(folder / name) for folder in (one, other)]
+        pairs += zip(*(model.get_weights() for model in models), strict=True)
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _command(scenes: pathlib.Path, devices: int) -> list[str]:
+    strategy = "mirrored" if devices > 1 else "default"
+    own = [f"data.directory={scenes}", f"strategy={strategy}", f"logical_cpu_devices={devices}"]
+    command = []
+    for setting in [*SETTINGS, *own]:
+        command += ["--set", setting]
+    return command
+
+
+def _start(command: list[str]) -> multiprocessing.Process:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.pipeline"])
+    process = context.Process(target=_train, args=(command,))
+    process.start()
+    return process
+
+
+def _train(command: list[str]) -> None:
+    from training import run
+
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        sys.exit(run.main(command))
+
+
+def _run_to_its_end(command: list[str]) -> None:
+    process = _start(command)
+    process.join()
+    if process.exitcode:
+        sys.exit(f"the training ended with status {process.exitcode}")
+
+
+def _newest_checkpoint(output: pathlib.Path) -> int:
+    folder = output / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _found(output: pathlib.Path) -> str:
+    """What the dead process left, in words."""
+    log = output / "log.jsonl"
+    epochs = len(log.read_text().splitlines()) if log.exists() else 0
+    half = [
+        name
+        for name in (".partial-model.keras", ".partial-backbone.keras", "checkpoints/.partial")
+        if (output / name).exists()
+    ]
+    written = f"checkpoint {_newest_checkpoint(output)}, {epochs} epochs in the log"
+    return written + (f"; half written: {', '.join(half)}" if half else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""One training on 1 and 2 devices and in 1 to 3 processes: `python -m benchmarks.scaling`.
+
+The head is trained from stored features of drawn pictures, with the same batches of 36 everywhere.
+Dropout, whose noise has the shape of a device's part of a batch, is left out, and so is everything
+that turns rounding noise into something larger: Adam, and a mean over violated pairs. Printed are
+the largest relative difference of the loss in the first steps from one device, and the speed.
+Several devices of one processor share its cores: the speed shows what sharing costs, not what more
+machines bring.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+BATCH, STEPS = 36, 20
+SETTINGS = [
+    "data.name=folder",
+    "backbone.trainable=false",
+    "head.attention_dropout=0.0",
+    "head.output_dropout=0.0",
+    "head.scene_dropout=0.0",
+    f"training.batch_size={BATCH}",
+    f"training.epochs={STEPS}",  # of one step each, whose loss is then in the log
+    "training.optimizer.name=sgd",
+    "training.optimizer.learning_rate=1e-5",
+    "training.schedule.warmup_epochs=0",
+    "training.loss.reduction=sum",
+]
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--processes", type=int, default=3, help="at most (default: 3)")
+    parser.add_argument("--channels", type=int, default=64, help="of the head (default: 64)")
+    arguments = parser.parse_args()
+    from biam_tf.backbones import build_backbone
+    from training.data.scenes import draw_scenes
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        scenes = draw_scenes(folder / "scenes", pictures=BATCH, seed=3)
+        build_backbone("small", weights="none").save(folder / "backbone.keras")
+        shared = [
+            *SETTINGS,
+            f"data.directory={scenes}",
+            f"data.feature_store={folder / 'features'}",
+            f"backbone.weights={folder / 'backbone.keras'}",
+            f"head.channels={arguments.channels}",
+        ]
+        one = _train(folder / "one", shared, processes=1)
+        print("| | largest difference of 20 losses | images/s |\n|---|---|---|")
+        _print_row("1 device", one, one)
+        mirrored = ["strategy=mirrored", "logical_cpu_devices=2"]
+        _print_row("2 devices", _train(folder / "mirrored", [*shared, *mirrored], 1), one)
+        for count in range(1, arguments.processes + 1):
+            own = [*shared, "strategy=multi_worker"]
+            _print_row(f"{count} processes", _train(folder / f"{count}", own, count), one)
+
+
+def _train(output: pathlib.Path, settings: list[str], processes: int) -> list[dict]:
+    """Returns the lines of the log."""
+    command = [sys.executable, "-m", "training.run"]
+    for setting in [*settings, f"output={output}"]:
+        command += ["--set", setting]
+    cluster = {"worker": [f"localhost:{port}" for port in _free_ports(processes)]}
+    workers = [
+        subprocess.Popen(
+            command,
+            env=os.environ
+            | {
+                "TF_CONFIG": json.dumps(
+                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                )
+            },
+            stdout=subprocess.DEVNULL,
+        )
+        for index in range(processes)
+    ]
+    if any([worker.wait() for worker in workers]):
+        sys.exit(f"{output.name}: a process failed")
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def _print_row(name: str, records: list[dict], one: list[dict]) -> None:
+    pairs = zip(records, one, strict=True)
+    difference = max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in pairs)
+    # The first step holds the tracing of the graph.
+    speed = statistics.median(record["images_per_second"] for record in records[1:])
+    print(f"| {name} | {difference:.1e} | {speed:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

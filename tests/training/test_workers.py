@@ -1,0 +1,189 @@
+"""Several processes that train together, and the environment variable that names them."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from tiny_run import TINY
+
+from biam_tf.errors import UserError
+from training.cluster import read_tf_config
+from training.run_folder import RunFolder
+
+PAIR = {"worker": ["host-a:2222", "host-b:2222"]}
+
+
+def tf_config(cluster=PAIR, **task) -> dict[str, str]:
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})}
+
+
+def test_the_first_worker_is_the_chief_unless_there_is_one():
+    tasks = [read_tf_config(tf_config(type="worker", index=index)) for index in (0, 1)]
+    assert [task.is_chief for task in tasks] == [True, False]
+    assert tasks[1].count == 2 and str(tasks[1]) == "worker 1 (host-b:2222)"
+    with_chief = PAIR | {"chief": ["host-c:2222"]}
+    assert read_tf_config(tf_config(with_chief, type="chief", index=0)).is_chief
+    assert not read_tf_config(tf_config(with_chief, type="worker", index="0")).is_chief
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "TF_CONFIG is not set"),
+        ({"TF_CONFIG": "{'cluster': 1}"}, "is not JSON"),
+        ({"TF_CONFIG": "[1]"}, r"is no JSON object but \[1\]"),
+        ({"TF_CONFIG": "{}"}, "has no cluster"),
+        (tf_config({"worker": []}), r"cluster.worker is \[\], not a list of addresses"),
+        (tf_config({"worker": "host-a:2222"}), "cluster.worker is 'host-a:2222', not a list"),
+        (tf_config({"worker": ["host-a"]}), "names 'host-a', which is no host:port"),
+        (tf_config({"worker": ["a:1", "a:1"]}), "names a:1 twice"),
+        (tf_config({"ps": ["a:1"]}), "cluster names 'ps', which has no part in this strategy"),
+        (tf_config({"chief": ["a:1", "b:1"]}), "names 2 processes; there is one chief"),
+        (tf_config(), "has no task with a type and an index"),
+        (tf_config(type="evaluator", index=0), "task.type is 'evaluator', but the cluster has wor"),
+        (tf_config(type="worker", index=2), "task.index is 2, but the cluster has worker 0 to 1"),
+        (tf_config(type="worker", index=-1), "task.index is -1"),
+        (tf_config(type="worker", index="first"), "task.index is 'first', which is no whole num"),
+    ],
+)
+def test_a_wrong_tf_config_is_answered_with_what_is_expected(environment, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_tf_config(environment)
+    assert '"task": {"type": "worker", "index": 0}}' in str(caught.value)
+
+
+def command(scenes, finished, output, *settings) -> list[str]:
+    """One step an epoch, for 20 epochs, so that an epoch's loss is a step's.
+
+    Nothing here turns rounding noise into something larger: the features are fixed and those of
+    a trained backbone, Adam does not divide by the size of the gradient, no mean over violated
+    pairs jumps when one more pair is violated, and dropout, whose noise has the shape of a
+    device's part of the batch, is left out.
+    """
+    own = [
+        *(f"head.{name}=0.0" for name in ("attention_dropout", "output_dropout", "scene_dropout")),
+        "training.optimizer.name=sgd",
+        "training.optimizer.learning_rate=1e-5",
+        "training.loss.reduction=sum",
+        "training.schedule.warmup_epochs=0",
+        "training.epochs=20",
+        "training.batch_size=36",
+        "backbone.trainable=false",
+        f"backbone.weights={finished.backbone}",
+        f"data.directory={scenes}",
+        "data.name=folder",
+        f"data.feature_store={output.parent / 'features'}",
+        f"output={output}",
+        *settings,
+    ]
+    arguments = [sys.executable, "-m", "training.run"]
+    for setting in [*TINY, *own]:
+        arguments += ["--set", setting]
+    return arguments
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [listening.getsockname()[1] for listening in sockets]
+    for listening in sockets:
+        listening.close()
+    return ports
+
+
+def start_workers(count: int, arguments: list[str]) -> list[subprocess.Popen]:
+    cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
+    return [
+        subprocess.Popen(
+            arguments,
+            env=os.environ | tf_config(cluster, type="worker", index=index),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def losses(folder: RunFolder) -> np.ndarray:
+    return np.array([json.loads(line)["loss"] for line in folder.log.read_text().splitlines()])
+
+
+@pytest.fixture(scope="module")
+def one_process(start, scenes, finished, tmp_path_factory) -> RunFolder:
+    folder = RunFolder(tmp_path_factory.mktemp("workers") / "one")
+    settings = command(scenes, finished, folder.path)[4::2]
+    assert start(folder.path, *settings) == 0
+    falling = losses(folder)
+    assert len(falling) == 20 and falling[-1] < 0.6 * falling[0]
+    return folder
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_steps_of_one_and_the_loss_of_one_ends_both(
+    scenes, finished, one_process
+):
+    folder = RunFolder(one_process.path.parent / "two")
+    arguments = command(scenes, finished, folder.path, "strategy=multi_worker")
+
+    chief, other = start_workers(2, arguments)
+    for line in chief.stdout:
+        if line.startswith("epoch   3"):
+            other.kill()
+            break
+    _, error = chief.communicate()
+    other.communicate()
+    assert chief.returncode == 69
+    assert "worker 1 of this run ended or cannot be reached any more" in error
+    assert "Traceback" not in error and not folder.metrics.exists()
+
+    workers = start_workers(2, arguments)
+    outputs = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "resuming" in outputs[0][0] and "ZSL" in outputs[0][0]
+    assert "epoch" not in outputs[1][0] and "crashed" not in outputs[0][1]
+    np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two_devices(scenes, finished, one_process) -> RunFolder:
+    folder = RunFolder(one_process.path.parent / "devices")
+    subprocess.run(on_two_devices(scenes, finished, folder), check=True, capture_output=True)
+    return folder
+
+
+def on_two_devices(scenes, finished, folder: RunFolder) -> list[str]:
+    settings = ("strategy=mirrored", "logical_cpu_devices=2", "training.checkpoint_minutes=1e-9")
+    return command(scenes, finished, folder.path, *settings)
+
+
+@pytest.mark.slow
+def test_two_devices_take_the_steps_of_one(one_process, two_devices):
+    np.testing.assert_allclose(losses(two_devices), losses(one_process), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_ends_at_the_same_weights(scenes, finished, two_devices):
+    folder = RunFolder(two_devices.path.parent / "killed")
+    arguments = on_two_devices(scenes, finished, folder)
+    moments = random.Random(0)
+    for epoch in (1, 8, 14):  # and then up to three epochs later, anywhere
+        with subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            for line in process.stdout:
+                if line.startswith(f"epoch {epoch:3d}"):
+                    time.sleep(moments.uniform(0, 0.5))
+                    process.kill()
+    assert not folder.metrics.exists()
+    subprocess.run(arguments, check=True, capture_output=True)
+    heads = [keras.models.load_model(run.model) for run in (two_devices, folder)]
+    for a, b in zip(*(head.get_weights() for head in heads), strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert losses(folder).tolist() == losses(two_devices).tolist()
