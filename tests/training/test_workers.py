@@ -75,8 +75,6 @@ def command(scenes, finished, output, *settings) -> list[str]:
         "training.schedule.warmup_epochs=0",
         "training.epochs=20",
         "training.batch_size=36",
-        "training.accumulation_steps=2",
-        "training.ema_momentum=0.9",
         "backbone.trainable=false",
         f"backbone.weights={finished.backbone}",
         f"data.directory={scenes}",
