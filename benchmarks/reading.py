@@ -3,10 +3,11 @@
 Draws photos into a temporary folder, stores features of the size of EfficientNet-Lite0's at 224
 pixels (7x7x320 and 1280), and reads epochs: from our sources, and from bare tf.data loops without
 labels, resuming or a fixed order. The loops take turns; medians and the range of all rounds are
-printed, and photos/s of a source divided by those of its bare loop in the same round. Then steps of
-a real head, and pauses that stand for an accelerator's, are fed from the sources, and the share of
-the time that they wait is printed. With --memory: the memory that reading takes, in a process of
-its own each. Nothing of it is a test.
+printed: photos/s, these divided by those of the bare loop in the same round, and the CPU time a
+photo, which other programs on the machine hardly change. Then steps of a real head, and pauses
+that stand for an accelerator's, are fed from the sources, and the share of the time that they wait
+is printed. With --memory: the memory that reading takes, in a process of its own each. Nothing of
+it is a test.
 """
 
 import argparse
@@ -88,24 +89,27 @@ def _compare_speed(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     }
     loops |= {f"bare {name}": loop for name, loop in bare.items()}
     rates: dict[str, list[float]] = {name: [] for name in loops}
+    cpu: dict[str, list[float]] = {name: [] for name in loops}
     with progress(arguments.repeat + 1, "Reading", "round") as bar:
         for round_ in range(arguments.repeat + 1):
             for name, loop in loops.items():
-                rate = _photos_per_second(loop())
+                rate, cpu_seconds = _photos_per_second(loop())
                 if round_:  # the first one warms up the disk's cache
                     rates[name].append(rate)
+                    cpu[name].append(1000 * cpu_seconds)
             bar.update()
     print(
         f"{len(images)} photos of {PHOTO[0]}x{PHOTO[1]} read at {size} pixels, batches of {BATCH}"
     )
-    print(f"{'':26s}{'photos/s':>9s}  {'range':>13s}  {'of a bare loop':>14s}")
+    print(f"{'':26s}{'photos/s':>9s}{'range':>13s}{'of bare loop':>14s}{'CPU ms/photo':>14s}")
     for name, values in rates.items():
         compared = rates.get(f"bare {name.removesuffix(', varied')}")
-        ratio = ""
-        if compared:
-            ratio = f"{statistics.median(np.divide(values, compared)):.2f}"
+        ratio = f"{statistics.median(np.divide(values, compared)):.2f}" if compared else ""
         spread = f"{min(values):.0f}-{max(values):.0f}"
-        print(f"{name:26s}{statistics.median(values):9.0f}  {spread:>13s}  {ratio:>14s}")
+        print(
+            f"{name:26s}{statistics.median(values):9.0f}{spread:>13s}{ratio:>14s}"
+            f"{statistics.median(cpu[name]):14.2f}"
+        )
 
     print("\nshare of the time that steps wait for their batch")
     steps = {"head": _head_step(store)} | {f"{ms} ms pause": _pause(ms) for ms in PAUSE_MS}
@@ -165,11 +169,12 @@ def _bare_loops(folder, images, store: FeatureStore, size: int) -> dict[str, Cal
     }
 
 
-def _photos_per_second(batches: Iterable) -> float:
-    start, count = time.perf_counter(), 0
+def _photos_per_second(batches: Iterable) -> tuple[float, float]:
+    """Returns the photos a second and the CPU seconds a photo, of all threads."""
+    start, cpu, count = time.perf_counter(), time.process_time(), 0
     for _ in batches:
         count += BATCH
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - cpu) / count
 
 
 def _waiting_share(batches: tf.data.Dataset, step: Callable) -> float:

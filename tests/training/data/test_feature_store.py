@@ -1,3 +1,4 @@
+import json
 import pathlib
 import threading
 
@@ -270,6 +271,16 @@ def test_a_manifest_that_is_none_is_an_error(extract):
         manifest.write_text(broken)
         with pytest.raises(UserError, match=r"manifest\.json: not the manifest"):
             FeatureStore.open(manifest.parent)
+
+
+def test_a_store_from_before_broken_photos_were_left_out_is_opened(extract, photos):
+    manifest = pathlib.Path(extract().path, "manifest.json")
+    fields = json.loads(manifest.read_text())
+    for shard in fields["shards"]:
+        assert shard.pop("broken") == []
+    manifest.write_text(json.dumps(fields))
+    store = FeatureStore.open(manifest.parent)
+    assert store.broken == () and store.images == tuple(photos[1])
 
 
 def test_photos_prepared_otherwise_are_an_error(extract):
