@@ -170,8 +170,9 @@ class Thresholds:
 def why_not(labels, groups: Sequence[str]) -> str | None:
     """Returns why no thresholds can be fitted to these labels (N, C); None where they can."""
     own_labels = np.asarray(labels)[:, np.asarray(groups, dtype=object) == "seen"]
-    if len(own_labels) < 2:
-        return f"{len(own_labels)} validation photos; at least 2 are needed"
+    labeled = int((own_labels != 0).any(axis=1).sum())
+    if labeled < 2:
+        return f"{labeled} validation photos are labeled for seen classes; at least 2 are needed"
     if not (own_labels > 0).any() or not (own_labels < 0).any():
         return "no validation photo shows a seen class, or all show all of them"
     return None
@@ -207,57 +208,44 @@ def fit_thresholds(
     problem = why_not(labels, groups)
     if problem:
         raise UserError(f"thresholds: {problem}")
-    folds = min(folds, len(scores))
-    own_scores, own_labels = scores[:, seen].astype(np.float64), labels[:, seen]
     scale = _standard_scale(scores)
+    labeled = (labels[:, seen] != 0).any(axis=1)
+    own_scores, own_labels = scores[labeled][:, seen].astype(np.float64), labels[labeled][:, seen]
     standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
-    fold_of = np.random.default_rng(seed).permutation(np.arange(len(scores)) % folds)
-    cuts = np.full((folds, len(seen)), np.nan)
-    logits, standard_cuts = np.full(folds, np.nan), np.full(folds, np.nan)
-    own_tags = np.zeros(own_labels.shape, bool)
-    global_tags = np.zeros(own_labels.shape, bool)
-    positives = (own_labels > 0).sum(axis=0)
-    for fold in range(folds):
-        out, rest = fold_of == fold, fold_of != fold
-        fitted = _fit_classes(own_scores[rest], own_labels[rest])
-        logits[fold] = best_cut(fitted.logits(own_scores[rest]), own_labels[rest])
-        standard_cuts[fold] = best_cut(standardized[rest], own_labels[rest])
-        global_tags[out] = fitted.logits(own_scores[out]) >= logits[fold]
-        for c in np.flatnonzero(positives >= own_positives):
-            cuts[fold, c] = best_cut(own_scores[rest, c], own_labels[rest, c])
-        own_tags[out] = own_scores[out] >= cuts[fold]  # without a cut (NaN): never
-    own_f1, global_f1 = (_f1(tags, own_labels) for tags in (own_tags, global_tags))
-    keeps_own = own_f1 > global_f1
+    folds = min(folds, len(own_scores))
+    fold_of = np.random.default_rng(seed).permutation(np.arange(len(own_scores)) % folds)
+    chosen = _choose_cuts(own_scores, standardized, own_labels, fold_of, own_positives)
 
     # Unseen classes first, then what is known of seen ones.
     slope, offset = _fit_global(standardized, own_labels)
     slopes = slope / scale.deviation
     offsets = offset - slopes * scale.mean
-    all_cuts = scale.mean + scale.deviation * np.nanmean(standard_cuts)
+    cuts = scale.mean + scale.deviation * chosen.standardized
     calibration = _fit_classes(own_scores, own_labels)
     slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
-    logit = float(np.nanmean(logits))
-    all_cuts[seen] = (logit - calibration.offsets) / calibration.slope
-    all_cuts[seen[keeps_own]] = np.nanmean(cuts[:, keeps_own], axis=0)
-    global_slope, global_offset = _fit_global(own_scores, own_labels)
+    has_own = ~np.isnan(chosen.own)
+    cuts[seen] = np.where(
+        has_own, chosen.own, (chosen.logit - calibration.offsets) / calibration.slope
+    )
     sources = np.full(len(groups), STANDARDIZED, dtype=object)
-    sources[seen] = np.where(keeps_own, OWN, GLOBAL)
+    sources[seen] = np.where(has_own, OWN, GLOBAL)
+    global_slope, global_offset = _fit_global(own_scores, own_labels)
     return Thresholds(
         names=tuple(names),
-        cuts=all_cuts,
+        cuts=cuts,
         slopes=slopes,
         offsets=offsets,
         sources=tuple(sources),
         global_slope=global_slope,
         global_offset=global_offset,
-        global_logit=logit,
+        global_logit=chosen.logit,
         fitted_on={
-            "images": len(scores),
+            "images": len(own_scores),
             "folds": folds,
             "seed": seed,
             "seen_classes": len(seen),
-            "seen_classes_without_positives": int((positives == 0).sum()),
-            "own_thresholds": int(keeps_own.sum()),
+            "seen_classes_without_positives": int((~(own_labels > 0).any(axis=0)).sum()),
+            "own_thresholds": int(has_own.sum()),
             "labels_of_unseen_classes": "not used",
         },
         stacking=_best_stacking(scores, labels, groups, k),
@@ -293,6 +281,37 @@ def best_cut(scores, labels) -> float:
     last = int(np.argmax(f1))
     following = ranked[min(last + 1, len(ranked) - 1)]
     return float((ranked[last] + following) / 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Cuts:
+    """Means over the folds; `own` is (S,), NaN where the global cut does as well or better."""
+
+    own: np.ndarray
+    logit: float
+    standardized: float
+
+
+def _choose_cuts(scores, standardized, labels, fold_of, own_positives: int) -> _Cuts:
+    """Chooses cuts on all folds but one, and tries them on that one, in turn."""
+    folds = fold_of.max() + 1
+    own = np.full((folds, scores.shape[1]), np.nan)
+    logits, standard = np.full(folds, np.nan), np.full(folds, np.nan)
+    own_tags, global_tags = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
+    for fold in range(folds):
+        out, rest = fold_of == fold, fold_of != fold
+        fitted = _fit_classes(scores[rest], labels[rest])
+        logits[fold] = best_cut(fitted.logits(scores[rest]), labels[rest])
+        standard[fold] = best_cut(standardized[rest], labels[rest])
+        for c in np.flatnonzero((labels > 0).sum(axis=0) >= own_positives):
+            own[fold, c] = best_cut(scores[rest, c], labels[rest, c])
+        # Without a cut (NaN), never.
+        global_tags[out] = fitted.logits(scores[out]) >= logits[fold]
+        own_tags[out] = scores[out] >= own[fold]
+    better = _f1(own_tags, labels) > _f1(global_tags, labels)
+    kept = np.full(scores.shape[1], np.nan)
+    kept[better] = np.nanmean(own[:, better], axis=0)
+    return _Cuts(kept, float(np.nanmean(logits)), float(np.nanmean(standard)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

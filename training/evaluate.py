@@ -24,6 +24,8 @@ examples:
   python -m training.evaluate runs/quickstart --data data/scenes-3000-seed0 --output scenes.json
   python -m training.evaluate runs/my-photos --data other-photos --split val \\
       --word-vectors glove.6B.300d.txt --output other.json --contact-sheet other.png
+  python -m training.evaluate runs/my-photos --data other-photos --output other.json \\
+      --report other.html
 """
 
 

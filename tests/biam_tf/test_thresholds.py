@@ -230,10 +230,23 @@ def test_scores_that_tell_nothing_still_give_finite_thresholds(rng):
     assert fitted.probabilities(np.zeros(CLASSES)) == pytest.approx(0.2, abs=0.1)
 
 
+def test_few_labeled_photos_among_many_are_enough(rng):
+    labels = np.zeros((400, CLASSES), int)
+    labels[[3, 200, 201]] = -1
+    labels[200, 1] = 1
+    for seed in range(5):
+        fitted = fit_thresholds(rng.normal(size=labels.shape), labels, NAMES, GROUPS, seed=seed)
+        assert np.isfinite(fitted.cuts).all() and np.isfinite(fitted.offsets).all()
+        assert fitted.fitted_on["images"] == fitted.fitted_on["folds"] == 3
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.ones((1, CLASSES)), "1 validation photos; at least 2"),
+        (
+            np.eye(3, CLASSES, dtype=int) * [[1], [0], [0]],
+            "1 validation photos are labeled for seen classes; at least 2",
+        ),
         (-np.ones((9, CLASSES)), "no validation photo shows a seen class"),
         (np.ones((9, CLASSES)), "or all show all of them"),
     ],

@@ -14,6 +14,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
+# Of a label's text, about.
+LETTER, LINE = 6.8, 13
 # Points of a line: more could not be told apart.
 MOST_POINTS = 400
 
@@ -135,15 +137,29 @@ def scatter(points: np.ndarray, members: Sequence[int], names: Sequence[str], la
         css = {"cx": _number(x), "cy": _number(y), "r": "3.2", "class": f"c{c}"}
         dot = ElementTree.SubElement(root, "circle", css)
         ElementTree.SubElement(dot, "title").text = names[c]
-    for c, name in enumerate(names):
-        if not (members == c).any():
-            continue
-        x, y = np.median(places[members == c], axis=0)
-        half = 3.4 * len(name)
-        x = float(np.clip(x, margin + half, width - margin - half)) if 2 * half < width else x
-        attributes = {"x": _number(x), "y": _number(y), "text-anchor": "middle", "class": "place"}
-        ElementTree.SubElement(root, "text", attributes).text = name
+    for c, (x, y) in _label_places(places, members, names, width - margin).items():
+        attributes = {"x": _number(x), "y": _number(y), "text-anchor": "middle"}
+        text = ElementTree.SubElement(root, "text", {**attributes, "class": f"place c{c}"})
+        text.text = names[c]
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _label_places(
+    places: np.ndarray, members: np.ndarray, names: Sequence[str], right: float
+) -> dict[int, tuple[float, float]]:
+    """The middle of each class's points, moved down where another label is in the way."""
+    middles = {c: np.median(places[members == c], axis=0) for c in np.unique(members).tolist()}
+    found: dict[int, tuple[float, float]] = {}
+    for c, (x, y) in sorted(middles.items(), key=lambda item: item[1][1]):
+        half = LETTER * len(names[c]) / 2
+        x = float(np.clip(x, half, max(half, right - half)))
+        y = max(float(y), LINE)
+        for other, (other_x, other_y) in found.items():  # from the top downwards
+            room = half + LETTER * len(names[other]) / 2
+            if abs(x - other_x) < room and abs(y - other_y) < LINE:
+                y = other_y + LINE
+        found[c] = (x, y)
+    return found
 
 
 def padded(values, share: float = 0.05) -> tuple[float, float]:

@@ -107,6 +107,7 @@ def _content(data: ReportData) -> dict[str, Any]:
             scores, labels, names, groups, aps, thresholds
         ),
         "thresholds": thresholds,
+        "fitted_here": data.of_training and metrics["split"] == "val",
         "threshold_figures": _threshold_figures(data, thresholds),
         "regions": _regions(data),
         "install": EXTRA,

@@ -143,3 +143,12 @@ def test_the_point_of_any_threshold_lies_on_the_curve(rng):
         at_recall = ys[np.isclose(xs, recall)]
         if 0 < recall < 1:
             assert at_recall.min() - 1e-9 <= precision <= at_recall.max() + 1e-9
+
+
+def test_labels_of_classes_in_one_place_stand_below_each_other():
+    points = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])
+    plane = scatter(points, [0, 0, 1, 1, 2], ["alpha", "beta", "gamma"], "label")
+    texts = elements(plane, "text")
+    assert [text.text for text in texts] == ["alpha", "beta", "gamma"]
+    heights = [float(text.get("y")) for text in texts]
+    assert np.diff(heights).min() >= 13

@@ -12,9 +12,11 @@ import pytest
 from biam_tf.runs import load_run
 from biam_tf.thresholds import Thresholds
 from training import evaluate
+from training.config import load_config
 from training.data.folder import read_folder
 from training.data.sources import PhotoSource
 from training.evaluation import evaluate_split, explain_photos
+from training.final_evaluation import with_thresholds, write_figures
 from training.report import __main__ as report
 from training.report.page import ReportData, write_report
 from training.report.region_features import to_plane
@@ -97,6 +99,7 @@ def test_the_page_says_what_the_metrics_say(page, finished):
         for kind in ("micro", "macro", "sample"):
             f1 = metrics["at_threshold"][part][kind]["f1"]
             assert f"{100 * f1:.1f}" in page.text
+    assert "fitted to these very photos" not in page.text
     assert "Too few photos show exactly one" in page.text  # of its 8 test photos
 
 
@@ -202,6 +205,46 @@ def test_without_scikit_learn_the_page_says_what_to_install(
     assert evaluate.main(command) == 0
     text = read(output).text
     assert "scikit-learn, which is not installed" in text and "biam-tf[report]" in text
+
+
+class TestOfSplitsThatAreMissing:
+    @pytest.fixture
+    def parts(self, finished, scenes):
+        run, dataset = load_run(finished.path), read_folder(scenes)
+        return load_config(finished.config), run, dataset
+
+    @staticmethod
+    def without(dataset, name):
+        splits = {key: split for key, split in dataset.splits.items() if key != name}
+        return dataclasses.replace(dataset, splits=splits)
+
+    def test_without_val_there_are_no_thresholds_and_the_run_says_so(self, parts, capsys):
+        config, run, dataset = parts
+        run = dataclasses.replace(run, thresholds=None)
+        dataset = self.without(dataset, "val")
+        assert with_thresholds(config, run, dataset, run.vocabulary, None) is run
+        assert "no photo of split val: no thresholds" in capsys.readouterr().out
+
+    def test_labels_of_val_that_allow_none_are_named(self, parts, capsys):
+        config, run, dataset = parts
+        run = dataclasses.replace(run, thresholds=None)
+        val = dataset.split("val")
+        empty = dataclasses.replace(val, labels=np.full_like(val.labels, -1))
+        dataset = dataclasses.replace(dataset, splits={**dataset.splits, "val": empty})
+        assert with_thresholds(config, run, dataset, run.vocabulary, None) is run
+        assert "no validation photo shows a seen class" in capsys.readouterr().out
+
+    def test_without_test_the_page_warns_that_thresholds_know_its_photos(self, parts, tmp_path):
+        config, run, dataset = parts
+        dataset = self.without(dataset, "test")
+
+        def make_source(images):
+            return PhotoSource(dataset.directory, images, run.image_size)
+
+        output = tmp_path / "val.html"
+        metrics = write_figures(config, run, dataset, run.vocabulary, make_source, output)
+        assert metrics["split"] == "val" and metrics["images"] == 4
+        assert "fitted to these very photos" in read(output).text
 
 
 def test_the_plane_keeps_groups_apart_and_the_seed_fixes_it(rng):
