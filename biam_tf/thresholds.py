@@ -37,6 +37,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from biam_tf.calibrated_stacking import seen_unseen_curve
+from biam_tf.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.errors import UserError
 
 FOLDS = 5
@@ -44,9 +45,6 @@ FOLDS = 5
 OWN_POSITIVES = 8
 FORMAT = 1
 OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
-# Scores that tell nothing would give a slope of 0 or less, which no cut could be read from.
-_LEAST_SLOPE = 1e-3
-_NEWTON_STEPS = 50
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +84,7 @@ class Thresholds:
     @property
     def global_probability(self) -> float:
         """The global cut as a calibrated probability."""
-        return float(_sigmoid(self.global_logit))
+        return float(sigmoid(self.global_logit))
 
     def for_names(self, names: Sequence[str]) -> "Thresholds":
         """Returns the thresholds of other classes; those not known here take the global ones."""
@@ -108,7 +106,7 @@ class Thresholds:
 
     def probabilities(self, scores) -> np.ndarray:
         """Returns calibrated scores (..., C), float64: how probable each class is."""
-        return _sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
+        return sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
 
     def to_json(self) -> str:
         """Returns the text of `thresholds.json`, which `load` reads."""
@@ -217,11 +215,11 @@ def fit_thresholds(
     chosen = _choose_cuts(own_scores, standardized, own_labels, fold_of, own_positives)
 
     # Unseen classes first, then what is known of seen ones.
-    slope, offset = _fit_global(standardized, own_labels)
+    slope, offset = fit_global(standardized, own_labels)
     slopes = slope / scale.deviation
     offsets = offset - slopes * scale.mean
     cuts = scale.mean + scale.deviation * chosen.standardized
-    calibration = _fit_classes(own_scores, own_labels)
+    calibration = fit_classes(own_scores, own_labels)
     slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
     has_own = ~np.isnan(chosen.own)
     cuts[seen] = np.where(
@@ -229,7 +227,7 @@ def fit_thresholds(
     )
     sources = np.full(len(groups), STANDARDIZED, dtype=object)
     sources[seen] = np.where(has_own, OWN, GLOBAL)
-    global_slope, global_offset = _fit_global(own_scores, own_labels)
+    global_slope, global_offset = fit_global(own_scores, own_labels)
     return Thresholds(
         names=tuple(names),
         cuts=cuts,
@@ -300,7 +298,7 @@ def _choose_cuts(scores, standardized, labels, fold_of, own_positives: int) -> _
     own_tags, global_tags = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
     for fold in range(folds):
         out, rest = fold_of == fold, fold_of != fold
-        fitted = _fit_classes(scores[rest], labels[rest])
+        fitted = fit_classes(scores[rest], labels[rest])
         logits[fold] = best_cut(fitted.logits(scores[rest]), labels[rest])
         standard[fold] = best_cut(standardized[rest], labels[rest])
         for c in np.flatnonzero((labels > 0).sum(axis=0) >= own_positives):
@@ -328,80 +326,8 @@ def _standard_scale(scores: np.ndarray) -> _Scale:
     return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Calibration:
-    """One slope and (S,) offsets of the seen classes."""
-
-    slope: float
-    offsets: np.ndarray
-
-    def logits(self, scores: np.ndarray) -> np.ndarray:
-        return self.slope * scores + self.offsets
-
-
-def _fit_global(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Platt's fit: the slope and offset of sigmoid(a s + b) that make the labels most likely."""
-    labeled = labels != 0
-    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0)
-    return fitted.slope, float(fitted.offsets)
-
-
-def _fit_classes(scores: np.ndarray, labels: np.ndarray) -> _Calibration:
-    """The slope, the offset and the classes' moves that are most probable together."""
-    rows, classes = np.nonzero(labels)
-    return _newton(scores[rows, classes], labels[rows, classes] > 0, classes, scores.shape[1])
-
-
-def _newton(scores, present, classes: np.ndarray | None, count: int) -> _Calibration:
-    """Newton's method for the fits above.
-
-    Args:
-        scores: (M,) of the labels.
-        present: (M,) bool, the labels.
-        classes: (M,) which class each label is of; None: no class moves its offset.
-        count: number of classes.
-    """
-    mean, spread = scores.mean(), scores.std() or 1.0
-    x = np.stack([(scores - mean) / spread, np.ones(len(scores))])  # slope and offset
-    positives = int(present.sum())
-    negatives = len(present) - positives
-    target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    shared = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
-    moves = np.zeros(count)
-    for _ in range(_NEWTON_STEPS):
-        logits = shared @ x if classes is None else shared @ x + moves[classes]
-        p = _sigmoid(logits)
-        residual, weight = target - p, p * (1 - p)
-        gradient, hessian = x @ residual, (x * weight) @ x.T
-        if classes is not None:
-            # Each move meets only the two shared numbers: eliminated, they leave two equations.
-            own_gradient = np.bincount(classes, residual, count) - moves
-            own = np.bincount(classes, weight, count) + 1
-            cross = np.stack([np.bincount(classes, weight * row, count) for row in x])
-            gradient = gradient - cross @ (own_gradient / own)
-            hessian = hessian - (cross / own) @ cross.T
-        hessian += 1e-9 * np.trace(hessian) * np.eye(2)  # all scores may be the same
-        # Bounded: where the sigmoid is flat, the quadratic model is not to be trusted far out.
-        step = np.clip(np.linalg.solve(hessian, gradient), -2, 2)
-        change = np.abs(step).max()
-        shared = shared + step
-        if classes is not None:
-            own_step = np.clip((own_gradient - step @ cross) / own, -2, 2)
-            moves = moves + own_step
-            change = max(change, np.abs(own_step).max())
-        if change < 1e-9:
-            break
-    slope = max(shared[0], _LEAST_SLOPE)
-    offset = shared[1] - slope * mean / spread
-    return _Calibration(float(slope / spread), offset + moves if count else offset)
-
-
 def _f1(tags: np.ndarray, labels: np.ndarray) -> np.ndarray:
     present = labels > 0
     right = (tags & present).sum(axis=0)
     total = (tags & (labels != 0)).sum(axis=0) + present.sum(axis=0)
     return np.divide(2.0 * right, total, out=np.zeros(len(total)), where=total > 0)
-
-
-def _sigmoid(x):
-    return 0.5 * (1 + np.tanh(0.5 * np.asarray(x)))
