@@ -19,7 +19,8 @@ from biam_tf.runs import load_run
 from biam_tf.thresholds import OWN_POSITIVES, fit_thresholds
 from training.config import load_config
 from training.evaluation import score_split
-from training.pipeline import open_dataset, source_maker
+from training.examples import open_examples
+from training.pipeline import open_dataset
 
 
 def main() -> None:
@@ -29,13 +30,13 @@ def main() -> None:
     arguments = parser.parse_args()
     run = load_run(arguments.run)
     config = load_config(run.folder.config)
-    dataset = open_dataset(config)
-    make_source = source_maker(config, arguments.run, dataset, run.backbone)
+    examples = open_examples(config, arguments.run, open_dataset(config), run.backbone)
+    dataset = examples.dataset
     scores, labels = {}, {}
     for name in ("val", "test"):
         split = dataset.split(name)
         labels[name] = split.labels
-        scores[name] = score_split(run, make_source(split.images), run.vocabulary, name)
+        scores[name] = score_split(run, examples.source(split.images), run.vocabulary, name)
     names, groups = run.vocabulary.names, run.vocabulary.groups
 
     def fit(own_positives: int = OWN_POSITIVES):

@@ -22,6 +22,7 @@ from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import Split, TaggingDataset
 from training.data.sources import FeatureSource, PhotoSource
+from training.run_folder import writing_to
 from training.scoring import make_scorer, score_examples
 
 ATTRIBUTES_FILE = "class_attributes.csv"
@@ -257,8 +258,9 @@ def draw_sheet(
     title: str,
 ) -> None:
     """Draws photos of a split with their top tags and response maps into a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
 
 
 def sheet_contents(explained: ExplainedPhotos, split: Split, vocabulary: Vocabulary) -> dict:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from biam_tf.vocabulary import Vocabulary
-from training.run_folder import write_text
+from training.run_folder import write_text, writing_to
 
 LOSS, LEARNING_RATE, SPEED = "training/loss", "training/learning_rate", "training/images_per_second"
 PICTURE = "response_maps"
@@ -42,7 +42,9 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: pathlib.Path, draw: Callable[[], Image.Image] | None = None):
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._folder = folder
+        with writing_to(folder):
+            self._writer = tf.summary.create_file_writer(str(folder))
         self._draw = draw
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
@@ -59,12 +61,14 @@ class TensorBoardWriter:
                 _write_scalar(f"validation/{part}_mAP", value)
             if self._draw is not None:
                 _write_picture(PICTURE, self._draw())
-        self._writer.flush()
+        with writing_to(self._folder):
+            self._writer.flush()
 
 
 def write_projector(folder: pathlib.Path, vocabulary: Vocabulary) -> None:
     """Writes the class embeddings, with names and groups, for TensorBoard's projector."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = ("\t".join(f"{value:.6g}" for value in row) for row in vocabulary.embeddings)
     write_text(folder / EMBEDDINGS_FILE, "\n".join(rows) + "\n")
     # Neither quoting nor escapes in this format: a tab within a name would begin a column.
