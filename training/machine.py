@@ -8,16 +8,16 @@ import sys
 
 from training.data.sources import default_memory_limit
 
-MEMORY_INFO = pathlib.Path("/proc/meminfo")
+MEMORY_INFO, STATUS = pathlib.Path("/proc/meminfo"), pathlib.Path("/proc/self/status")
 
 
-def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
-    """Returns the largest resident memory in bytes that this process has had so far.
-
-    Args:
-        who: `resource.RUSAGE_CHILDREN` asks for the largest of the children that have ended.
-    """
-    peak = resource.getrusage(who).ru_maxrss
+def peak_memory() -> int:
+    """Returns the largest resident memory in bytes that this process has had so far."""
+    if STATUS.is_file():  # getrusage counts what the parent had when it started this process, too
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 

@@ -102,7 +102,7 @@ def ask_together(score, requests) -> list:
 def test_requests_with_other_class_lists_share_a_batch_and_keep_their_answers(
     score, run, requests, alone
 ):
-    together = ask_together(score(Batching(CLIENTS, 2000.0, 1)), requests)
+    together = ask_together(score(Batching(CLIENTS, 10_000.0, 1)), requests)
     assert run.backbone.sizes == [CLIENTS]  # as soon as it is full, long before the timeout
     for answer, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose(answer, expected, atol=1e-5)
@@ -125,7 +125,7 @@ def test_a_bad_request_leaves_those_beside_it_unharmed(score, run, requests, alo
         (requests[0][0], classes * np.nan),
     ]
     mixed = [request for pair in zip(requests[:4], bad, strict=True) for request in pair]
-    answers = ask_together(score(Batching(4, 500.0, 1)), mixed)
+    answers = ask_together(score(Batching(4, 10_000.0, 1)), mixed)
     assert run.backbone.sizes == [4]  # the bad ones never get into a batch
     for answer, expected in zip(answers[::2], alone, strict=False):
         np.testing.assert_allclose(answer, expected, atol=1e-5)

@@ -169,11 +169,11 @@ def test_two_devices_take_the_steps_of_one(one_process, two_devices):
 
 
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_at_the_same_weights(scenes, finished, two_devices):
+def test_a_run_killed_twice_ends_at_the_same_weights(scenes, finished, two_devices):
     folder = RunFolder(two_devices.path.parent / "killed")
     arguments = on_two_devices(scenes, finished, folder)
     moments = random.Random(0)
-    for epoch in (1, 8, 14):  # and then up to three epochs later, anywhere
+    for epoch in (1, 10):  # and then up to three epochs later, anywhere
         with subprocess.Popen(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
