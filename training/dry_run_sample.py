@@ -8,14 +8,14 @@ import numpy as np
 from training.data import storage
 from training.data.augmentation import picture_side
 from training.data.dataset import Split, TaggingDataset
-from training.data.feature_extraction import all_images, extract_features
+from training.data.feature_extraction import extract_features
 from training.data.feature_store import MANIFEST, FeatureStore
 from training.data.folder import check_photos
 from training.data.sampling import make_sampler
 from training.data.sources import UNVARIED, FeatureSource, PhotoSource, choose_cache
 from training.data.unfinished_store import photos_extracted
 from training.estimates import Workload
-from training.examples import feature_location, final_split, trainable_photos
+from training.examples import feature_location, final_split, scored_splits, trainable_photos
 from training.pipeline import Models
 
 STEPS_ON_FEATURES, PHOTOS_FOR_STEPS = 2, 256
@@ -29,6 +29,7 @@ class Sample:
         self.dataset = dataset
         self.train = trainable_photos(dataset, config.data.max_labels)
         self.final = final_split(dataset)
+        self.scored = scored_splits(dataset)
         batch = config.training.batch_size
         steps = STEPS_ON_FEATURES
         if config.backbone.trainable:
@@ -38,7 +39,7 @@ class Sample:
         self.small = dataclasses.replace(
             dataset, splits={name: _spread(parts[name], counts[name]) for name in parts}
         )
-        self.images = all_images(self.small)
+        self.images = self.small.images
         self.to_extract = 0
         self.check_photo = self.first_extraction = self.extract_photo = self.store_photo = 0.0
         self._make_source = self._photos if config.backbone.trainable else self._features()
@@ -78,14 +79,9 @@ class Sample:
         made = {split.images: self.sources[name] for name, split in self.small.splits.items()}
         return made.get(images) or self._make_source(images)
 
-    @property
-    def scored(self) -> list[str]:
-        """Splits that a run scores."""
-        return sorted({self.final, *({"val"} & self.dataset.splits.keys())})
-
     def _features(self):
         store, backbone = self.store, self.models.backbone
-        photos = len(all_images(self.dataset))
+        photos = len(self.dataset.images)
         self.to_extract = photos - photos_extracted(store)
         if storage.is_file(storage.join(store, MANIFEST)):
             opened = FeatureStore.open(store, backbone_name=self.config.backbone.name)
@@ -163,7 +159,7 @@ def workload(sample: Sample) -> Workload:
     validation = len(dataset.split("val")) if "val" in dataset.splits else 0
     read = len(sample.train) + sum(len(dataset.split(name)) for name in sample.scored)
     return Workload(
-        photos=len(all_images(dataset)),
+        photos=len(dataset.images),
         photos_to_extract=sample.to_extract,
         photos_to_read=read if sample.in_memory else 0,
         epochs=config.training.epochs,

@@ -132,3 +132,8 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
 def final_split(dataset: TaggingDataset) -> str:
     """Returns the name of the split whose figures are a run's: test, or else val, or train."""
     return "test" if "test" in dataset.splits else "val" if "val" in dataset.splits else "train"
+
+
+def scored_splits(dataset: TaggingDataset) -> list[str]:
+    """Returns the names of the splits whose examples are scored during or after training."""
+    return sorted({final_split(dataset), *({"val"} & dataset.splits.keys())})

@@ -27,7 +27,7 @@ from training.evaluation import (
     format_figures,
     sheet_contents,
 )
-from training.examples import final_split, open_examples, trainable_photos
+from training.examples import final_split, open_examples, scored_splits, trainable_photos
 from training.final_evaluation import MakeSource, evaluate_run
 from training.run_folder import RunFolder, write_text, writing_to
 from training.scoring import make_scorer, score_examples
@@ -185,7 +185,7 @@ def _train(
     labels = train_split.labels[:, dataset.seen]
     sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
     train_source = examples.source(train_split.images, sampler)
-    evaluated = _evaluated(dataset) if workers.is_chief else []
+    evaluated = scored_splits(dataset) if workers.is_chief else []
     sources = {name: examples.source(dataset.split(name).images) for name in evaluated}
     validate = None
     if "val" in dataset.splits:
@@ -266,11 +266,6 @@ def _validation(config, dataset, vocabulary, model, source):
 
     check_selectable(config, dataset)
     return validate
-
-
-def _evaluated(dataset: TaggingDataset) -> list[str]:
-    """Names of the splits whose examples are scored during or after training."""
-    return sorted({final_split(dataset), *({"val"} & dataset.splits.keys())})
 
 
 def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:

@@ -90,6 +90,13 @@ class TaggingDataset:
             )
         return self.splits[name]
 
+    @functools.cached_property
+    def images(self) -> tuple[str, ...]:
+        """The photos of all splits, each once, split by split."""
+        return tuple(
+            dict.fromkeys(image for split in self.splits.values() for image in split.images)
+        )
+
     def photo_path(self, image: str) -> pathlib.Path:
         """Returns where the photo `image`, as named in a split, lies on the disk."""
         return self.directory / image

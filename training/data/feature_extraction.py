@@ -173,7 +173,7 @@ def ensure_features(
             folder that is of another backbone or lacks some of the photos.
     """
     path = storage.normal_path(config.data.feature_store or default_location)
-    images = all_images(dataset)
+    images = dataset.images  # split by split, which is the order that streaming a split needs
     if storage.is_file(storage.join(path, MANIFEST)):
         store = FeatureStore.open(
             path,
@@ -223,9 +223,3 @@ def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: 
     if broken:
         listed_in = storage.join(store.path, BROKEN_PHOTOS)
         print(report(broken, len(images), listed_in), flush=True)
-
-
-def all_images(dataset: TaggingDataset) -> list[str]:
-    """Returns the photos of all splits in the order in which a store keeps them."""
-    # Split by split, which is the order that streaming a split needs.
-    return list(dict.fromkeys(image for split in dataset.splits.values() for image in split.images))

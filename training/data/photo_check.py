@@ -27,7 +27,7 @@ def broken_photos(
     """
     if not max_share:
         return ()
-    images = list(dict.fromkeys(i for split in dataset.splits.values() for i in split.images))
+    images = dataset.images
     if listed_in.exists():
         broken = from_csv(listed_in.read_text(encoding="utf-8"))
     else:

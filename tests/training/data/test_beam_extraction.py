@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import pytest
+from interrupted import Interrupted
 
 from biam_tf.backbones import build_backbone
 from biam_tf.errors import UserError
@@ -85,31 +86,10 @@ def test_the_store_is_the_same_byte_for_byte_as_from_the_local_extractor(
 def test_it_goes_on_after_the_shards_of_whoever_was_interrupted(locally, with_beam, extracted):
     whole = contents(locally())
     with pytest.raises(KeyboardInterrupt):
-        locally("begun", progress=StopsAfter(13))
+        locally("begun", progress=Interrupted(13))
     del extracted[:]
     assert contents(with_beam("begun")) == whole
     assert sorted(extracted) == [2, 3, 4, 5]
-
-
-class StopsAfter:
-    """A progress bar that stops the work after some photos, as Ctrl-C would."""
-
-    def __init__(self, photos):
-        self.photos = photos
-
-    def __call__(self, **settings):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def update(self, count):
-        self.photos -= count
-        if self.photos < 0:
-            raise KeyboardInterrupt
 
 
 def test_broken_photos_are_left_out_alike_up_to_the_set_share(locally, with_beam, photos):

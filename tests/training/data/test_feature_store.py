@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from interrupted import Interrupted
 
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
@@ -15,28 +16,6 @@ from training.data.feature_store import FeatureStore
 from training.data.unfinished_store import UnfinishedStore, photos_extracted
 
 BATCH_SIZE, SHARD_SIZE = 4, 10
-
-
-class Interrupted:
-    """A progress bar that stops the work after some photos, as Ctrl-C would."""
-
-    def __init__(self, photos):
-        self.photos = photos
-
-    def __call__(self, **settings):
-        self.settings = settings
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def update(self, count):
-        self.photos -= count
-        if self.photos < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture
