@@ -4,10 +4,10 @@ The head is trained from stored features of drawn pictures, with the same batche
 the backbone was trained for two epochs before.
 Dropout, whose noise has the shape of a device's part of a batch, is left out, and so is everything
 that turns rounding noise into something larger: Adam, a mean over violated pairs, and a learning
-rate at which single pairs of the hinge loss decide (at 1e-5 the losses part after 7 steps). Printed are
-the largest relative difference of the loss in the first steps from one device, and the speed.
-Several devices of one processor share its cores: the speed shows what sharing costs, not what more
-machines bring.
+rate at which single pairs of the hinge loss decide (at 1e-5 the losses part after 7 steps).
+Printed are the largest relative difference of the loss in the first steps from one device, and the
+speed. Several devices of one processor share its cores: the speed shows what sharing costs, not
+what more machines bring.
 """
 
 import argparse
