@@ -52,7 +52,7 @@ def make_remarks(
     lines.append(_photos_line(lists, found))
     lines.append(_unlabelled_line(configuration, unlabelled, shown))
     lines += _differences(configuration, lists, removed)
-    lines += _word_list_lines(directory)
+    lines += word_list_remarks(directory)
     cut = ", ".join(f"{name} {len(rows):,}" for name, rows in parts.items())
     lines.append(
         f"split before photos are left out: {cut} (whole data set, released code: train 129,431, "
@@ -115,19 +115,24 @@ def _differences(configuration: str, lists: layout.Lists, removed: int) -> list[
     }
     if configuration == "zero_shot":
         here |= {"tags": len(lists.tags), "tags that are concepts": removed}
-    return [
-        f"not the whole data set: {count:,} {what}, documented are {layout.DOCUMENTED[what]:,}"
+    found = [
+        f"{count:,} {what} ({layout.DOCUMENTED[what]:,})"
         for what, count in here.items()
         if count != layout.DOCUMENTED[what]
     ]
+    return [f"differs from the documentation, in brackets: {'; '.join(found)}"] * bool(found)
 
 
-def _word_list_lines(directory: pathlib.Path) -> list[str]:
-    """Whether the lists of classes are those that the released code comes with."""
+def word_list_remarks(directory: pathlib.Path) -> list[str]:
+    """Returns a line for each list of classes that is not the one of the released code."""
     lines = []
     for places in (layout.TAGS, layout.CONCEPTS):
         path = layout.find(directory, places)
+        if path is None:
+            continue
         known = known_files(CHECKSUMS)[places[-1]]
-        if path is not None and hashlib.sha256(path.read_bytes()).hexdigest() != known.sha256:
-            lines.append(f"{places[0]}: not the bytes that the released code comes with")
+        words = path.read_bytes().split()
+        official_form = b"".join(word + b"\r\n" for word in words)
+        if hashlib.sha256(official_form).hexdigest() != known.sha256:
+            lines.append(f"{places[0]}: not the list that the released code comes with")
     return lines

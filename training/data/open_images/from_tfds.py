@@ -2,25 +2,71 @@
 
 `open_images_v4` is prepared by TensorFlow Datasets itself (1.7 million training photos, 565 GiB
 to download). Its photos are encoded files inside of records; here they are written once, as the
-bytes they are, with label files beside them, and `read_open_images` reads the result.
+bytes they are, with label files beside them, and `read_open_images` reads the result:
+
+    python -m training.data.open_images.from_tfds \\
+        ~/tensorflow_datasets/open_images_v4/200k/2.0.0 data/open-images --limit 10000
 """
 
+import argparse
 import contextlib
 import csv
 import os
 import pathlib
+import sys
 from collections.abc import Callable
 
-import tensorflow_datasets as tfds
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
+from biam_tf.progress import progress as progress_bar
 from training.data.open_images import layout
 
 CHECKED_SOURCES = ("verification", "crowdsource-verification")
 FULL_CONFIDENCE = 10  # TensorFlow Datasets has tenths as whole numbers
 
 
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data.open_images.from_tfds",
+        description="Writes open_images_v4 of TensorFlow Datasets, as it lies prepared on the "
+        "disk, in the official layout, for data.name: open_images. class-descriptions.csv comes "
+        "from the download page.",
+    )
+    parser.add_argument("prepared", metavar="DIR", help="its folder, which ends in a version")
+    parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="where everything goes")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="the first N photos of each split (default: all)"
+    )
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(arguments.prepared)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{arguments.prepared}: no data set that TensorFlow Datasets prepared: {error}"
+        ) from error
+    bars = []
+
+    def written(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress_bar(total, "writing photos", "photo"))
+        bars[0].update(done - bars[0].n)
+
+    write_official_layout(builder, arguments.output, arguments.limit, written)
+    for bar in bars:
+        bar.close()
+    print(f"{arguments.output}: written; add {layout.DESCRIPTIONS} of the download page")
+
+
 def write_official_layout(
-    builder: tfds.core.DatasetBuilder,
+    builder,
     directory: str | os.PathLike,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -31,11 +77,14 @@ def write_official_layout(
     Datasets has; it comes from the download page.
 
     Args:
-        builder: of `open_images_v4`, in any of its configurations, prepared.
+        builder: a `tfds.core.DatasetBuilder` of `open_images_v4`, in any of its configurations,
+            prepared.
         directory: where everything goes.
         limit: of each split no more than so many photos, the first ones; None: all.
         progress: called with (photos written, photos in all).
     """
+    import tensorflow_datasets as tfds
+
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     trainable = builder.info.features["objects_trainable"]["label"].names
@@ -100,3 +149,7 @@ def _label_file(path: pathlib.Path):
         writer.writerow(["ImageID", "Source", "LabelName", "Confidence"])
         yield writer
     os.replace(aside, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
