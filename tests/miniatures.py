@@ -94,7 +94,7 @@ def open_images_rows(split: str, seed: int = 0) -> list[tuple[str, str, str, str
     rng = np.random.default_rng([seed, len(split)])
     rows = []
     for number in range(OPEN_IMAGES_PHOTOS[split]):
-        # Unseen classes of growing frequency: the last one of OTHER never occurs in the test labels.
+        # Each unseen class is rarer than the one before; the last of OTHER does not occur.
         for position, label in enumerate((*TRAINABLE, *OTHER[:3])):
             chance = 0.5 if label in TRAINABLE else 0.9 - 0.25 * (position - len(TRAINABLE))
             if rng.random() < chance:

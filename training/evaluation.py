@@ -65,7 +65,7 @@ def evaluate_split(
     vocabulary: Vocabulary,
     label: str = "scoring",
     seed: int = 0,
-    about: About = About(),
+    about: About | None = None,
 ) -> tuple[dict, np.ndarray]:
     """Returns all figures of a split, ready for JSON, and the scores (N, C) behind them.
 
@@ -78,6 +78,7 @@ def evaluate_split(
       without any;
     - "calibrated_stacking": `stacking_figures`, null where not both groups have a label.
     """
+    about = about or About()
     scores = score_split(run, source, vocabulary, label)
     metrics = evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, about.ks)
     metrics["headline"], metrics["partial"] = about.headline, about.partial
@@ -143,7 +144,9 @@ def format_figures(metrics: dict) -> str:
     """
     text = format_table(metrics)
     if metrics.get("partial"):
-        text = f"PARTIAL DATA, not comparable with published figures: {metrics['partial']}\n\n{text}"
+        text = (
+            f"PARTIAL DATA, not comparable with published figures: {metrics['partial']}\n\n{text}"
+        )
     at = metrics.get("at_threshold")
     if at:
         kinds = ("micro", "macro", "sample")

@@ -41,7 +41,8 @@ def remark(dataset, beginning):
 class TestClasses:
     def test_the_official_lists_give_925_seen_classes_and_81_unseen_ones(self):
         tags, concepts = (
-            tuple((WORDS / name).read_text().split()) for name in ("TagList1k.txt", "Concepts81.txt")
+            tuple((WORDS / name).read_text().split())
+            for name in ("TagList1k.txt", "Concepts81.txt")
         )
         lists = Lists((), np.empty(0), np.empty(0), concepts, tags)
         assert (len(tags), len(concepts), lists.is_concept.sum()) == (1000, 81, 75)
@@ -127,7 +128,9 @@ class TestLabels:
         )
 
     def test_the_two_sets_of_label_files_are_compared(self, nus_wide, copy):
-        assert not any("differs from Groundtruth" in r for r in read_nus_wide(nus_wide).about.remarks)
+        assert not any(
+            "differs from Groundtruth" in r for r in read_nus_wide(nus_wide).about.remarks
+        )
         path = copy / "Groundtruth/TrainTestLabels/Labels_sky_Train.txt"
         rows = path.read_text().split()
         rows[4] = "-1130179"
@@ -136,22 +139,23 @@ class TestLabels:
         assert "Labels_sky_Train.txt row 5 is -1130179" in told
 
 
-class TestPhotos:
-    FORMS = {
-        "the archive's": nus_name,
-        "one folder": lambda row: nus_name(row).split("/")[1],
-        "folder in the name": lambda row: nus_name(row).replace("/", "_"),
-        "number alone": lambda row: f"{nus_photo_id(row)}.jpg",
-        "number and size": lambda row: f"{nus_photo_id(row)}_m.jpg",
-        "with secret": lambda row: f"{nus_photo_id(row)}_1f0d6e2a{row:02x}_m.jpg",
-        "secret of digits": lambda row: f"{nus_photo_id(row)}_12345678{row:02d}.jpg",
-        "running number": lambda row: f"{98796 + row}_{nus_photo_id(row)}_f86eb60c{row:02x}_m.jpg",
-        "concept's folder": lambda row: f"{CONCEPTS[row % 6]}/{nus_photo_id(row)}.JPG",
-    }
+NAMES_IN_CIRCULATION = {
+    "the archive's": nus_name,
+    "one folder": lambda row: nus_name(row).split("/")[1],
+    "folder in the name": lambda row: nus_name(row).replace("/", "_"),
+    "number alone": lambda row: f"{nus_photo_id(row)}.jpg",
+    "number and size": lambda row: f"{nus_photo_id(row)}_m.jpg",
+    "with secret": lambda row: f"{nus_photo_id(row)}_1f0d6e2a{row:02x}_m.jpg",
+    "secret of digits": lambda row: f"{nus_photo_id(row)}_12345678{row:02d}.jpg",
+    "running number": lambda row: f"{98796 + row}_{nus_photo_id(row)}_f86eb60c{row:02x}_m.jpg",
+    "concept's folder": lambda row: f"{CONCEPTS[row % 6]}/{nus_photo_id(row)}.JPG",
+}
 
-    @pytest.mark.parametrize("form", FORMS)
+
+class TestPhotos:
+    @pytest.mark.parametrize("form", NAMES_IN_CIRCULATION)
     def test_are_found_under_every_name_in_circulation(self, tmp_path, nus_wide, form):
-        name_of = self.FORMS[form]
+        name_of = NAMES_IN_CIRCULATION[form]
         write_nus_wide(tmp_path, name_of, photos="images/240px")
         dataset = read_nus_wide(tmp_path)
         for name, rows in ROWS.items():

@@ -148,7 +148,10 @@ class TestPhotos:
     def test_a_part_of_them_is_said_to_be_one(self, tmp_path, dataset):
         left_out = {("train", 3), ("train", 4), ("test", 0)}
         own = read_open_images(write_open_images(tmp_path, left_out))
-        assert own.about.partial == "not there: 2 of 24 listed train photos, 1 of 10 listed test photos"
+        assert (
+            own.about.partial
+            == "not there: 2 of 24 listed train photos, 1 of 10 listed test photos"
+        )
         for split, count in (("train", 22), ("val", 8), ("test", 9)):
             assert len(own.split(split)) == count
         place = [dataset.split("train").images.index(i) for i in own.split("train").images]
@@ -262,11 +265,15 @@ class TestFiles:
         with pytest.raises(UserError) as error:
             read_open_images(copy)
         assert "classes-trainable.txt row 7: class '/m/0zzz' is not in" in str(error.value)
-        assert "classes-trainable.txt row 8: class '/m/0aaa1' stands here already" in str(error.value)
+        assert "classes-trainable.txt row 8: class '/m/0aaa1' stands here already" in str(
+            error.value
+        )
 
     def test_that_are_missing_are_named(self, copy):
         (copy / HUMAN_TEST).unlink()
-        with pytest.raises(UserError, match="the unseen classes are the most frequent of this file"):
+        with pytest.raises(
+            UserError, match="the unseen classes are the most frequent of this file"
+        ):
             read_open_images(copy)
         (copy / "classes-trainable.txt").unlink()
         with pytest.raises(UserError, match=r"classes-trainable.txt: not there; it is one of"):
@@ -284,7 +291,10 @@ def test_is_read_by_its_name_in_a_configuration(open_images, dataset):
     config = DataConfig("open_images", str(open_images))
     own = load_dataset(config, progress=lambda *call: calls.append(call))
     assert own.fingerprint == dataset.fingerprint
-    total = sum((open_images / layout.human_labels(split)).stat().st_size for split in ("train", "val", "test"))
+    total = sum(
+        (open_images / layout.human_labels(split)).stat().st_size
+        for split in ("train", "val", "test")
+    )
     assert calls[-1] == (total, total)
     with pytest.raises(UserError, match=r"data\.directory: not set; Open Images needs"):
         load_dataset(DataConfig("open_images"))
@@ -292,6 +302,8 @@ def test_is_read_by_its_name_in_a_configuration(open_images, dataset):
 
 def test_names_of_all_classes_stay_distinct():
     assert len(CLASS_NAMES) - len(set(CLASS_NAMES)) == 1
-    classes = reader.ClassLists(np.array([b"/m/1", b"/m/2", b"/m/3"]), ("A", "B", "A"), np.arange(2))
+    classes = reader.ClassLists(
+        np.array([b"/m/1", b"/m/2", b"/m/3"]), ("A", "B", "A"), np.arange(2)
+    )
     assert classes.distinct_names(np.array([0, 1])) == ("A", "B")
     assert classes.distinct_names(np.array([0, 2, 1])) == ("A (/m/1)", "A (/m/3)", "B")

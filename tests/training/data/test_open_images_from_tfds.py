@@ -87,7 +87,9 @@ def test_open_images_v4_of_tfds_becomes_the_official_layout(tmp_path):
         assert (written / "test" / path.name).read_bytes() == path.read_bytes()
     with_machine = read_open_images(written, machine_confidence=0.7).split("train")
     assert (with_machine.labels[:, 0] != 0).all()
-    assert (read_open_images(written, machine_confidence=0.8).split("train").labels[:, 0] == 0).any()
+    assert (
+        read_open_images(written, machine_confidence=0.8).split("train").labels[:, 0] == 0
+    ).any()
 
     command = [str(tmp_path / "records" / "open_images_v4" / "2.0.0"), str(tmp_path / "some")]
     assert main([*command, "--limit", "5"]) == 0

@@ -1,5 +1,7 @@
 """The builders of public data sets, put through TensorFlow Datasets' own tests."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -23,7 +25,7 @@ def miniature(request, tmp_path_factory):
 
 class TestNusWideBuilder(tfds.testing.DatasetBuilderTestCase):
     DATASET_CLASS = NusWide
-    SPLITS = {"train": 15, "validation": 4, "test": 10}  # noqa: RUF012
+    SPLITS: ClassVar = {"train": 15, "validation": 4, "test": 10}
 
     @staticmethod
     def write(directory):
@@ -32,8 +34,8 @@ class TestNusWideBuilder(tfds.testing.DatasetBuilderTestCase):
 
 class TestOpenImagesBuilder(tfds.testing.DatasetBuilderTestCase):
     DATASET_CLASS = OpenImagesZeroShot
-    SPLITS = {"train": 24, "validation": 8, "test": 9}  # noqa: RUF012
-    BUILDER_CONFIG_NAMES_TO_TEST = ["most_frequent"]  # noqa: RUF012
+    SPLITS: ClassVar = {"train": 24, "validation": 8, "test": 9}
+    BUILDER_CONFIG_NAMES_TO_TEST: ClassVar = ["most_frequent"]
 
     @staticmethod
     def write(directory):

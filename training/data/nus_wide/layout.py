@@ -156,7 +156,7 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
 
 
 def normal_name(line: str) -> str:
-    r"""Returns `actor/0001_2124494179.jpg` for `actor\0001_2124494179.jpg`, whatever leads to it."""
+    r"""Returns `actor/0001_2124494179.jpg` for `C:\any\actor\0001_2124494179.jpg`."""
     return "/".join(line.replace("\\", "/").split("/")[-2:])
 
 

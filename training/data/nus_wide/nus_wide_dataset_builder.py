@@ -1,15 +1,14 @@
 """NUS-WIDE for TensorFlow Datasets, on top of the reader that training uses."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
 from training.data.nus_wide.reader import read_nus_wide
 from training.data.tfds_examples import OFFICIAL_NAMES, examples, set_classes, tagging_features
 
-HOMEPAGE = (
-    "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
-)
+HOMEPAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 DESCRIPTION = """\
 269,648 photos of Flickr with the 1,000 commonest of their users' tags and 81 concepts that people
 checked. In zero-shot tagging the tags that are no concept are seen classes, the concepts unseen.
@@ -41,7 +40,7 @@ class NusWide(tfds.core.GeneratorBasedBuilder):
     """NUS-WIDE; `manual_dir` holds the official archives, unpacked, and the photos."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {
+    RELEASE_NOTES: ClassVar = {
         "1.0.0": "Tags that coincide with a concept, letter for letter, are no seen classes; the "
         "last fifth of the training list is for validation.",
     }
@@ -49,7 +48,7 @@ class NusWide(tfds.core.GeneratorBasedBuilder):
     Unpack ConceptsList.zip, Groundtruth.zip, ImageList.zip and NUS_WID_Tags.zip of {HOMEPAGE}
     into manual_dir, and put the photos anywhere below it. The authors send the photos on request.
     """
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         NusWideConfig(
             name="zero_shot",
             description="925 tags seen, 81 concepts unseen.",

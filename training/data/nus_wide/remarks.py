@@ -59,9 +59,7 @@ def make_remarks(
         "val 32,358, test 107,859); after: "
         + ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     )
-    repeated = sum(
-        count - 1 for count in collections.Counter(map(photo_id, lists.photos)).values()
-    )
+    repeated = sum(count - 1 for count in collections.Counter(map(photo_id, lists.photos)).values())
     if repeated:
         lines.append(f"{repeated} photos stand in the lists a second time, in another folder: kept")
     if disagreements:

@@ -1,6 +1,7 @@
 """Open Images v4 with zero-shot classes for TensorFlow Datasets, on top of training's reader."""
 
 import dataclasses
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -40,7 +41,7 @@ class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
     """Open Images v4; `manual_dir` holds the official CSV files, and those photos there are."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {
+    RELEASE_NOTES: ClassVar = {
         "1.0.0": "Checked image-level labels of v4 (2018_04); photos that are not there left out.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
@@ -48,7 +49,7 @@ class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
     *-annotations-human-imagelabels.csv of https://storage.googleapis.com/openimages/2018_04/ into
     manual_dir, and the photos, such as train/000060e3121c7305.jpg, anywhere below it.
     """
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         OpenImagesConfig(
             name="most_frequent",
             description="Unseen: the 400 most frequent classes of the test labels that are not "

@@ -1,4 +1,4 @@
-"""What is said of Open Images when it is read: counts, rules, and differences from what is known."""
+"""What is said of Open Images when it is read: counts, rules, differences from what is known."""
 
 import dataclasses
 import pathlib
