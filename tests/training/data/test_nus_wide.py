@@ -207,6 +207,12 @@ class TestPhotos:
         with pytest.raises(UserError, match="none of the 30 listed photos is there"):
             read_nus_wide(copy)
 
+    def test_may_be_linked_and_links_may_go_round(self, copy, tmp_path, nus_wide):
+        (copy / "Flickr").rename(tmp_path / "elsewhere")
+        (copy / "Flickr").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "round").symlink_to(copy)
+        assert read_nus_wide(copy).fingerprint == read_nus_wide(nus_wide).fingerprint
+
     def test_need_not_be_looked_for(self, copy):
         shutil.rmtree(copy / "Flickr")
         dataset = read_nus_wide(copy, look_for_photos=False)

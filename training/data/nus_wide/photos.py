@@ -15,9 +15,10 @@ They may lie in any folders, beside each other as well.
 import collections
 import dataclasses
 import hashlib
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+
+from training.data.file_walk import files_below
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 
@@ -46,7 +47,7 @@ class FoundPhotos:
 
 
 def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
-    """Finds the listed photos below a directory; each file is looked at once, none is opened.
+    """Finds the listed photos below a directory; no file is read but small ones of equal size.
 
     Args:
         directory: any folder above the photos.
@@ -58,10 +59,13 @@ def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
     row_of_name = {name: row for row, name in enumerate(listed)}
     candidates: dict[int, list[tuple[int, str]]] = collections.defaultdict(list)
     sizes, empty = {}, 0
-    for path, size in _photo_files(directory):
+    for path, entry in files_below(directory):
+        if not path.lower().endswith(ENDINGS):
+            continue
         matches = _matches(path, row_of_name, rows_of_id, listed)
         if not matches:
             continue
+        size = entry.stat().st_size
         if not size:
             empty += 1
             continue
@@ -82,20 +86,6 @@ def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
 def photo_id(name: str) -> str:
     """Returns Flickr's number of the photo in a list's `folder/0001_2124494179.jpg`."""
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0].rsplit("_", 1)[-1]
-
-
-def _photo_files(directory: pathlib.Path) -> Iterator[tuple[str, int]]:
-    """Yields (relative path, bytes) of all pictures below a directory."""
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(directory / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.lower().endswith(ENDINGS):
-                    yield path, entry.stat().st_size
-                elif entry.is_dir():
-                    folders.append(path)
 
 
 def _matches(path, row_of_name, rows_of_id, listed) -> list[tuple[int, int]]:

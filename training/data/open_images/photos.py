@@ -2,10 +2,10 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
+from training.data.file_walk import files_below
 from training.data.open_images.label_rows import ID_DIGITS
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -18,7 +18,7 @@ def find_photos(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     of several files of one photo the first by path counts. No file is opened.
     """
     numbers, paths = [], []
-    for path in _files(directory):
+    for path, _ in files_below(directory):
         stem, ending = os.path.splitext(path.rsplit("/", 1)[-1])
         if len(stem) == ID_DIGITS and ending.lower() in ENDINGS:
             try:
@@ -30,16 +30,3 @@ def find_photos(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     by_path = np.argsort(named, kind="stable")
     numbers, first = np.unique(np.array(numbers, np.uint64)[by_path], return_index=True)
     return numbers, named[by_path][first]
-
-
-def _files(directory: pathlib.Path) -> Iterator[str]:
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(directory / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    folders.append(path)
-                else:
-                    yield path
