@@ -32,6 +32,9 @@ REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 # settles where both are installed at once.
 BEAM = ["apache-beam>=2.77"]
 
+# Builders of public data sets: downloads, versions, checksums and records are its work.
+DATASETS = ["tensorflow-datasets>=4.9"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -44,7 +47,12 @@ setup(
     package_data={
         "biam_tf": ["py.typed"],
         "serving": ["deploy/*.config"],
-        "training": ["report/page.html"],
+        "training": [
+            "report/page.html",
+            "data/nus_wide/checksums.tsv",
+            "data/open_images/checksums.tsv",
+            "data/open_images/released_unseen.txt",
+        ],
     },
     install_requires=[
         "tensorflow>=2.18",
@@ -61,6 +69,16 @@ setup(
         "onnx": ONNX,
         "beam": BEAM,
         "report": REPORT,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, *BEAM, *REPORT, "pytest>=8.0", "ruff>=0.6"],
+        "datasets": DATASETS,
+        "test": [
+            *EFFICIENTNET,
+            *SERVING,
+            *ONNX,
+            *BEAM,
+            *REPORT,
+            *DATASETS,
+            "pytest>=8.0",
+            "ruff>=0.6",
+        ],
     },
 )

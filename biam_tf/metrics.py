@@ -259,10 +259,14 @@ def evaluate_scores(
 
 
 def format_table(metrics: dict) -> str:
-    """Returns `evaluate_scores`' figures as a plain-text table in per cent, one row a part."""
+    """Returns `evaluate_scores`' figures as a plain-text table in per cent, one row a part.
+
+    A key "headline", if there is one, names the mean of average precisions that comes first.
+    """
     parts = {"ZSL": metrics["zsl"], "GZSL": metrics["gzsl"], "seen": metrics["seen"]}
     f1s = [key for part in parts.values() if part for key in part if key.startswith("F1@")]
-    figures = ["mAP", "weighted_mAP", *dict.fromkeys(f1s), "chance_mAP"]
+    means = sorted(["mAP", "weighted_mAP"], key=lambda mean: mean != metrics.get("headline", "mAP"))
+    figures = [*means, *dict.fromkeys(f1s), "chance_mAP"]
 
     def cell(part: dict, figure: str) -> str:
         value = part[figure]["f1"] if isinstance(part[figure], dict) else part[figure]

@@ -71,7 +71,8 @@ class Vocabulary:
         A line is a word and its numbers, divided by spaces; a first line of two whole numbers
         (word2vec's header) is skipped, and of a repeated word the first line counts. A name is
         looked up as it is, then in lower case; failing that it is the average of its words'
-        raw vectors, where a word the file lacks is divided further at `-` and `_`.
+        raw vectors, where a word the file lacks is divided further at `-` and `_`. An id that
+        tells names apart, as in `Drum (/m/026t6)`, is not looked up.
 
         The file is read once, line by line; only the vectors that are needed are kept.
 
@@ -86,11 +87,11 @@ class Vocabulary:
         """
         names = tuple(names)
         _check_names(names)
-        wanted = {spelling for name in names for spelling in _spellings(name)}
+        wanted = {spelling for name in names for spelling in _spellings(_spoken(name))}
         vectors, known, size = read_word_vectors(pathlib.Path(path), wanted)
         embeddings, unknown = np.zeros((len(names), size)), []
         for row, name in enumerate(names):
-            found, missing = _vectors_of_name(name, vectors)
+            found, missing = _vectors_of_name(_spoken(name), vectors)
             if missing:
                 unknown.append((name, missing))
             else:
@@ -297,6 +298,11 @@ def _nearest_words(word: str, known: Collection[str]) -> list[str]:
 def _find(name: str, table: dict):
     found = table.get(name)
     return table.get(name.lower()) if found is None else found
+
+
+def _spoken(name: str) -> str:
+    """The name without an id of Open Images behind it."""
+    return re.sub(r" \(/[mg]/\w+\)$", "", name)
 
 
 def _pieces(word: str) -> list[str]:

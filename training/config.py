@@ -20,6 +20,7 @@ Count = Annotated[int, Range(at_least=1)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]
 Beta = Annotated[float, Range(at_least=0, below=1)]
 Share = Annotated[float, Range(at_least=0, below=1)]
+Confidence = Annotated[float, Range(above=0, at_most=1)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
 Momentum = Annotated[float, Range(above=0, below=1)]
@@ -58,6 +59,13 @@ class DataConfig:
         max_labels: training photos with more seen labels are left out; null: none is.
         sampling: how often a training photo comes in an epoch, see docs/features.md.
         max_images_per_class: of one epoch (sampling: capped).
+        configuration: the classes, `zero_shot` (925 tags seen, 81 concepts unseen) or
+            `standard_81` (nus_wide only).
+        unlabelled: what photos that show no class count as, see docs/datasets.md (nus_wide only).
+        unseen_classes: the 400 most frequent test classes that are not trainable, or those of the
+            released code's list (open_images only).
+        machine_confidence: from which confidence on machine-generated labels of training photos
+            count as present; null: they are not read (open_images only).
         augmentation: of training photos (backbone.trainable: true).
     """
 
@@ -71,6 +79,10 @@ class DataConfig:
     max_labels: Count | None = None
     sampling: Literal["natural", "balanced", "capped"] = "natural"
     max_images_per_class: Count | None = None
+    configuration: Literal["zero_shot", "standard_81"] = "zero_shot"
+    unlabelled: Literal["keep", "unknown", "drop"] = "keep"
+    unseen_classes: Literal["most_frequent", "released"] = "most_frequent"
+    machine_confidence: Confidence | None = None
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
@@ -191,7 +203,14 @@ class TrainingConfig:
     loss: LossConfig = LossConfig()
     clip_norm: Positive | None = None
     ema_momentum: Momentum | None = None
-    select_on: Literal["seen_mAP", "zsl_mAP", "gzsl_mAP"] = "seen_mAP"
+    select_on: Literal[
+        "seen_mAP",
+        "zsl_mAP",
+        "gzsl_mAP",
+        "seen_weighted_mAP",
+        "zsl_weighted_mAP",
+        "gzsl_weighted_mAP",
+    ] = "seen_mAP"
     patience: Count | None = None
     checkpoint_minutes: Positive | None = 15.0
     tensorboard: bool = True
@@ -330,8 +349,27 @@ def _check_data(settings: Settings, config: RunConfig) -> None:
             "expected the folder of your photos, got nothing; give it here or with "
             "--set data.directory=PATH",
         )
+    _check_reader(settings, config.data)
     _check_sampling(settings, config.data)
     _check_augmentation(settings, config)
+
+
+# Settings that only one reader knows.
+READER_SETTINGS = {
+    "nus_wide": ("configuration", "unlabelled"),
+    "open_images": ("unseen_classes", "machine_confidence"),
+}
+
+
+def _check_reader(settings: Settings, data: DataConfig) -> None:
+    defaults = DataConfig()
+    for reader, names in READER_SETTINGS.items():
+        for name in names:
+            if reader != data.name and getattr(data, name) != getattr(defaults, name):
+                settings.fail_combination(
+                    [f"data.{name}", "data.name"],
+                    f"has no effect with data.name: {data.name}; it is a setting of {reader}",
+                )
 
 
 def _check_sampling(settings: Settings, data: DataConfig) -> None:

@@ -84,7 +84,9 @@ def _command(arguments: argparse.Namespace) -> None:
     def make_source(images):
         return PhotoSource(dataset.directory, images, run.image_size, cache="stream")
 
-    metrics, scores = evaluate_split(run, make_source(split.images), split.labels, vocabulary)
+    metrics, scores = evaluate_split(
+        run, make_source(split.images), split.labels, vocabulary, about=dataset.about
+    )
     metrics |= {"run": str(arguments.run), "data": arguments.data, "split": arguments.split}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, metrics)

@@ -20,7 +20,7 @@ from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
-from training.data.dataset import Split, TaggingDataset
+from training.data.dataset import About, Split, TaggingDataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.run_folder import writing_to
 from training.scoring import make_scorer, score_examples
@@ -65,18 +65,23 @@ def evaluate_split(
     vocabulary: Vocabulary,
     label: str = "scoring",
     seed: int = 0,
+    about: About | None = None,
 ) -> tuple[dict, np.ndarray]:
     """Returns all figures of a split, ready for JSON, and the scores (N, C) behind them.
 
     The figures are those of `evaluate_scores` and, beside them,
 
+    - "headline": which mean of average precisions papers on the data set report;
+    - "partial": what of the data set was not there, null where everything was;
     - "bootstrap": 95 % intervals, `[low, high]`, of mAP and F1@3 of each part;
     - "at_threshold": micro, macro and sample F1 of each part at the run's thresholds, null
       without any;
     - "calibrated_stacking": `stacking_figures`, null where not both groups have a label.
     """
+    about = about or About()
     scores = score_split(run, source, vocabulary, label)
-    metrics = evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups)
+    metrics = evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, about.ks)
+    metrics["headline"], metrics["partial"] = about.headline, about.partial
     intervals = bootstrap_intervals(
         scores, labels, vocabulary.groups, TAGS_PER_PHOTO, seed, level=LEVEL
     )
@@ -138,6 +143,10 @@ def format_figures(metrics: dict) -> str:
     Metrics of runs made before there were thresholds are shown as far as they go.
     """
     text = format_table(metrics)
+    if metrics.get("partial"):
+        text = (
+            f"PARTIAL DATA, not comparable with published figures: {metrics['partial']}\n\n{text}"
+        )
     at = metrics.get("at_threshold")
     if at:
         kinds = ("micro", "macro", "sample")

@@ -78,6 +78,7 @@ def write_figures(
         vocabulary,
         f"evaluating on {name}",
         config.training.seed,
+        dataset.about,
     )
     metrics["split"] = name
     explained = explain_photos(

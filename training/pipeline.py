@@ -18,6 +18,7 @@ from training.cluster import read_tf_config
 from training.config import RunConfig
 from training.data.broken_photos import BROKEN_PHOTOS, to_csv
 from training.data.dataset import TaggingDataset
+from training.data.folder import ANNOTATIONS
 from training.data.registry import load_dataset
 from training.data.sampling import make_sampler
 from training.devices import computing_in, make_strategy
@@ -36,6 +37,13 @@ from training.trainer import Trainee, train
 from training.workers import Workers
 
 PHOTOS_ON_TENSORBOARD = 4
+MISSING_PHOTOS = "missing_photos.txt"
+# What a reader does while it calls `progress`, and what it counts.
+WORK_OF_READER = {
+    "scenes": ("drawing pictures", "picture"),
+    "nus_wide": ("reading labels", "photo"),
+    "open_images": ("reading labels", "byte"),
+}
 
 
 def run(config: RunConfig) -> dict | None:
@@ -110,12 +118,12 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
     """
     bars = []
 
-    def drawing(done: int, total: int) -> None:
+    def working(done: int, total: int) -> None:
         if not bars:
-            bars.append(progress(total, "drawing pictures", "picture"))
+            bars.append(progress(total, *WORK_OF_READER[config.data.name]))
         bars[0].update(done - bars[0].n)
 
-    dataset = load_dataset(config.data, progress=drawing)
+    dataset = load_dataset(config.data, progress=working)
     for bar in bars:
         bar.close()
     counts = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
@@ -124,6 +132,10 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
         f"{len(dataset.unseen)} unseen classes",
         flush=True,
     )
+    for remark in dataset.about.remarks:
+        print(f"  {remark}", flush=True)
+    if dataset.about.partial:
+        print(f"PARTIAL DATA: {dataset.about.partial}", flush=True)
     return dataset
 
 
@@ -205,6 +217,8 @@ def _train(
         folder.write_backbone_identity(config.backbone, models.backbone)
         if config.backbone.trainable and config.data.max_broken_share:
             write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
+        if dataset.about.missing:
+            write_text(folder.path / MISSING_PHOTOS, "\n".join(dataset.about.missing) + "\n")
     observers = []
     if config.training.tensorboard and workers.is_chief:
         observers.append(_tensorboard(folder, dataset, vocabulary, models))
@@ -242,12 +256,12 @@ def _build_head(config, backbone, vocabulary) -> keras.Model:
 
 def check_selectable(config: RunConfig, dataset: TaggingDataset) -> None:
     """Raises the UserError for a validation split that cannot tell which epoch is best."""
-    part = config.training.select_on.removesuffix("_mAP")
+    part = config.training.select_on.split("_", 1)[0]
     shown = {"seen": dataset.seen, "zsl": dataset.unseen, "gzsl": slice(None)}[part]
     if not (dataset.split("val").labels[:, shown] > 0).any():
         raise UserError(
             f"training.select_on: {config.training.select_on}: no validation photo shows such a "
-            "class; choose seen_mAP"
+            "class; choose seen_mAP or seen_weighted_mAP"
         )
 
 
@@ -262,22 +276,28 @@ def _validation(config, dataset, vocabulary, model, source):
     def validate() -> dict:
         batches = source.evaluation_batches(batch_size)
         scores = score_examples(scorer, batches, vocabulary.embeddings)
-        return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups)
+        ks = dataset.about.ks
+        return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, ks)
 
     check_selectable(config, dataset)
     return validate
 
 
 def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
+    evaluating = [
+        "  evaluate on any folder of photos, classes it never heard of included:",
+        f"    python -m training.evaluate {folder.path} --data MY_PHOTOS --split {split} "
+        "--output evaluation.json",
+    ]
+    if (dataset.directory / ANNOTATIONS).exists():
+        evaluating[1] = evaluating[1].replace("MY_PHOTOS", str(dataset.directory))
     return "\n".join(
         [
             f"Look at {folder.report_page} and {folder.contact_sheet}",
             f"Every class: {folder.metrics}",
             "",
             "Next:",
-            "  evaluate on any folder of photos, classes it never heard of included:",
-            f"    python -m training.evaluate {folder.path} --data {dataset.directory} "
-            f"--split {split} --output evaluation.json",
+            *evaluating,
             "  train on your own photos:",
             "    python -m training.run --config configs/corel5k.yaml "
             "--set data.directory=MY_PHOTOS \\",

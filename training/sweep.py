@@ -98,7 +98,7 @@ def _command(arguments: argparse.Namespace) -> int:
     with terminating_cleanly():
         outcomes = run_trials(trials, comparison, go_on_after_errors=True)
 
-    part = (arguments.sort_by or config.training.select_on).removesuffix("_mAP")
+    part = (arguments.sort_by or config.training.select_on).split("_", 1)[0]
     settings = ranked(outcomes, part)
     print("\n" + write_files(arguments.output, settings, axes, part))
     best = best_line(settings, part)

@@ -275,8 +275,11 @@ def _validated(metrics: dict, settings: TrainingConfig) -> tuple[float, dict]:
         for key in ("zsl", "gzsl", "seen")
         if metrics[key] and metrics[key]["classes_without_positives"] < metrics[key]["classes"]
     ]
-    value = metrics[settings.select_on.removesuffix("_mAP")]["mAP"]
-    return value, {"validation": {key: metrics[key]["mAP"] for key in parts}}
+    part, figure = settings.select_on.split("_", 1)
+    record = {"validation": {key: metrics[key]["mAP"] for key in parts}}
+    if figure == "weighted_mAP":
+        record["validation_weighted"] = {key: metrics[key][figure] for key in parts}
+    return metrics[part][figure], record
 
 
 def _resume(folder: RunFolder, position: Position) -> None:
@@ -295,7 +298,9 @@ def _no_progress(*arguments) -> tqdm:
 
 def _line(record: dict, settings: TrainingConfig) -> str:
     validation = "  ".join(
-        f"{part} mAP {100 * value:.1f}" for part, value in record.get("validation", {}).items()
+        f"{part} {kind}mAP {100 * value:.1f}"
+        for key, kind in (("validation", ""), ("validation_weighted", "weighted "))
+        for part, value in record.get(key, {}).items()
     )
     waits = record["data_wait_share"] >= NOTABLE_WAIT
     best = " *" if record["best_epoch"] == record["epoch"] else ""

@@ -24,6 +24,7 @@ class Range:
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
+    at_most: float | None = None
 
     def holds(self, value: float) -> bool:
         """Tells whether `value` lies in the range."""
@@ -31,10 +32,16 @@ class Range:
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
         )
 
     def __str__(self) -> str:
-        bounds = {"at least": self.at_least, "above": self.above, "below": self.below}
+        bounds = {
+            "at least": self.at_least,
+            "above": self.above,
+            "below": self.below,
+            "at most": self.at_most,
+        }
         return " and ".join(
             f"{name} {bound}" for name, bound in bounds.items() if bound is not None
         )

@@ -64,6 +64,13 @@ def test_a_hyphen_divides_a_word_only_where_the_whole_is_not_known(words):
     np.testing.assert_allclose(rows, expected, rtol=1e-6)
 
 
+def test_an_id_of_open_images_behind_a_name_is_not_looked_up(words):
+    with_ids = embedded(words, "zebra (/m/0898b)", "red car (/g/11_x)")
+    np.testing.assert_array_equal(with_ids, embedded(words, "zebra", "red car"))
+    with pytest.raises(UserError, match="no word vector"):
+        embedded(words, "zebra (animal)")
+
+
 def test_a_word_of_the_file_may_have_spaces(words):
     np.testing.assert_allclose(embedded(words, ". . ."), [[1, 0, 0]])
 

@@ -323,3 +323,35 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
 def test_importing_the_module_does_not_import_tensorflow():
     code = "import sys, training.config; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent).returncode == 0
+
+
+class TestSettingsOfOneReader:
+    @pytest.mark.parametrize(
+        ("setting", "reader"),
+        [
+            ("configuration=standard_81", "nus_wide"),
+            ("unlabelled=drop", "nus_wide"),
+            ("unseen_classes=released", "open_images"),
+            ("machine_confidence=0.7", "open_images"),
+        ],
+    )
+    def test_are_refused_with_another(self, setting, reader):
+        key, _, value = setting.partition("=")
+        config = load_config(None, [f"data.name={reader}", f"data.{setting}"])
+        assert str(getattr(config.data, key)) == value
+        message = message_of(None, f"data.{setting}")
+        assert f"data.{key}" in message and f"it is a setting of {reader}" in message
+
+    def test_have_their_own_values(self):
+        nus_wide = "data.name=nus_wide"
+        assert "standard_81" in message_of(None, nus_wide, "data.configuration=standard_80")
+        for value in ("0", "1.5"):
+            message = message_of(None, "data.name=open_images", f"data.machine_confidence={value}")
+            assert "above 0 and at most 1" in message
+
+
+def test_figures_weighted_by_frequency_can_choose_the_epoch():
+    config = load_config(None, ["training.select_on=gzsl_weighted_mAP"])
+    assert config.training.select_on == "gzsl_weighted_mAP"
+    config = load_config(CONFIGS / "open_images_paper.yaml", ["data.directory=photos"])
+    assert config.training.select_on == "seen_weighted_mAP"

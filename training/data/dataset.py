@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,25 @@ class Split:
         return len(self.images)
 
 
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the reader of a data set found that is not in its photos and labels.
+
+    Attributes:
+        remarks: lines for a person: counts, rules applied, differences from the documentation.
+        missing: photos that the data set lists and that are not there, as its lists name them.
+        partial: what is not there, where figures are not those of the whole data set.
+        headline: the mean of the classes' average precision that papers on it report.
+        ks: the Ks of F1@K that are reported.
+    """
+
+    remarks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    partial: str | None = None
+    headline: Literal["mAP", "weighted_mAP"] = "mAP"
+    ks: tuple[int, ...] = (3, 5)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaggingDataset:
     """Photos, classes and labels of one data set; the photos themselves stay on the disk.
@@ -46,12 +66,14 @@ class TaggingDataset:
         names: (C,) the classes that are trained or scored; ignored ones are not among them.
         groups: (C,) "seen" or "unseen", aligned with `names`.
         splits: by name, "train", "val" or "test"; a data set need not have all of them.
+        about: what its reader found beside them.
     """
 
     directory: pathlib.Path
     names: tuple[str, ...]
     groups: tuple[str, ...]
     splits: dict[str, Split]
+    about: About = About()
 
     def __post_init__(self):
         if len(self.names) != len(self.groups):

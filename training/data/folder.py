@@ -21,37 +21,11 @@ from PIL import Image
 
 from biam_tf.errors import UserError, nearest_names
 from training.data.dataset import SEEN, SPLITS, UNSEEN, Split, TaggingDataset
+from training.data.problems import Problems
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
 GROUPS = (SEEN, UNSEEN, "ignored")
 PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes
-PROBLEMS_SHOWN = 30
-
-
-class _Problems:
-    """Everything wrong with a data set, told at once and not one run at a time."""
-
-    def __init__(self, directory: pathlib.Path):
-        self._directory = directory
-        self._lines: list[str] = []
-        self.count = 0
-
-    def add(self, file: str, row: int | None, problem: str | Callable[[], str]) -> None:
-        """Notes a problem; a text that takes time to make comes as a function."""
-        self.count += 1
-        if self.count <= PROBLEMS_SHOWN:
-            place = file if row is None else f"{file} row {row}"
-            text = problem() if callable(problem) else problem
-            self._lines.append(f"  {place}: {text}")
-
-    def raise_if_any(self) -> None:
-        """Raises the one `UserError` with all of them."""
-        if not self.count:
-            return
-        hidden = self.count - len(self._lines)
-        more = [f"  and {hidden} more"] if hidden else []
-        count = "1 problem" if self.count == 1 else f"{self.count} problems"
-        raise UserError("\n".join([f"{self._directory}: {count}", *self._lines, *more]))
 
 
 def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
@@ -73,7 +47,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; a folder data set was expected here")
-    problems = _Problems(directory)
+    problems = Problems(directory)
     for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
         if not (directory / file).is_file():
             problems.add(file, None, f"no such file; it needs the columns {columns}")
@@ -89,7 +63,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
 
 
 def _rows(
-    path: pathlib.Path, required: Sequence[str], optional: Sequence[str], problems: _Problems
+    path: pathlib.Path, required: Sequence[str], optional: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (row number, cells by column) of the rows with as many cells as the header."""
     try:
@@ -134,7 +108,7 @@ def _header_is_good(
     return not complaints
 
 
-def _read_classes(directory: pathlib.Path, problems: _Problems) -> dict[str, str]:
+def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]:
     """Returns the group of each declared class, also of those with a wrong one."""
     first_rows: dict[str, int] = {}
     classes: dict[str, str] = {}
@@ -167,7 +141,7 @@ def _read_annotations(
     classes: dict[str, str],
     names: tuple[str, ...],
     look_for_photos: bool,
-    problems: _Problems,
+    problems: Problems,
 ) -> dict[str, Split]:
     columns = {name: column for column, name in enumerate(names)}
     images: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -220,7 +194,7 @@ def _as_relative(image: str) -> str:
 
 
 def _declared(
-    listed: str, classes: dict[str, str], row: int, problems: _Problems
+    listed: str, classes: dict[str, str], row: int, problems: Problems
 ) -> dict[str, None]:
     """Returns the names of a cell, in order; notes those that classes.csv does not declare."""
     found = dict.fromkeys(name for part in listed.split(";") if (name := part.strip()))
@@ -236,7 +210,7 @@ def _undeclared(name: str, classes: Iterable[str]) -> str:
     return f"label {name!r} is not declared in {CLASSES}; {hint}"
 
 
-def _photo_is_named(image: str, row: int, problems: _Problems) -> bool:
+def _photo_is_named(image: str, row: int, problems: Problems) -> bool:
     if not image:
         problems.add(ANNOTATIONS, row, "no photo is named")
         return False
@@ -246,7 +220,7 @@ def _photo_is_named(image: str, row: int, problems: _Problems) -> bool:
     return True
 
 
-def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: _Problems) -> None:
+def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: Problems) -> None:
     try:
         # One call tells existence and size. ValueError: a NUL character in the name.
         size = os.stat(f"{directory}/{image}").st_size
@@ -296,7 +270,7 @@ def check_photos(
     finally:
         threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
     if broken:
-        problems = _Problems(dataset.directory)
+        problems = Problems(dataset.directory)
         rows = _rows_of(dataset.directory)
         for image, complaint in sorted(broken.items(), key=lambda item: rows.get(item[0], 0)):
             problems.add(ANNOTATIONS, rows.get(image), f"photo {image!r} {complaint}")
@@ -321,6 +295,6 @@ def _complaint(path: pathlib.Path) -> str | None:
 
 def _rows_of(directory: pathlib.Path) -> dict[str, int]:
     rows = _rows(
-        directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), _Problems(directory)
+        directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), Problems(directory)
     )
     return {_as_relative(cells["image"]): row for row, cells in rows}

@@ -7,10 +7,15 @@ from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.dataset import TaggingDataset
 from training.data.folder import read_folder
+from training.data.nus_wide.reader import read_nus_wide
+from training.data.open_images.reader import read_open_images
 from training.data.scenes import draw_scenes
 
-# Named in configurations that are complete but for their reader.
-WITHOUT_READER = {"nus_wide": "NUS-WIDE", "open_images": "Open Images"}
+FOLDER_OF = {
+    "folder": "a folder data set needs its folder",
+    "nus_wide": "NUS-WIDE needs the folder of its unpacked archives, see docs/datasets.md",
+    "open_images": "Open Images needs the folder of its files, see docs/datasets.md",
+}
 
 
 def load_dataset(
@@ -22,27 +27,32 @@ def load_dataset(
 
     Args:
         config: the `data` section.
-        progress: called with (pictures done, pictures in all) while pictures are drawn.
+        progress: called with (done, in all) while pictures are drawn or labels are read.
         look_for_photos: whether a missing photo is an error; never where some may be broken,
             as it is counted with those.
 
     Raises:
-        UserError: the data set is not there, is broken, or has no reader in this version.
+        UserError: the data set is not there, or is broken.
     """
-    if config.name in WITHOUT_READER:
-        raise UserError(
-            f"data.name: {config.name}: the reader for {WITHOUT_READER[config.name]} is not part "
-            "of this version; its photos can be used as a folder data set: write annotations.csv "
-            "and classes.csv beside them, then set data.name: folder and data.directory"
-        )
-    look_for_photos = look_for_photos and config.max_broken_share == 0
     if config.name == "scenes":
         directory = scenes_directory(config)
         draw_scenes(directory, config.pictures, config.seed, progress=progress)
-        return read_folder(directory, look_for_photos)
+        return read_folder(directory, look_for_photos and config.max_broken_share == 0)
     if not config.directory:
-        raise UserError("data.directory: not set; a folder data set needs its folder")
-    return read_folder(config.directory, look_for_photos)
+        raise UserError(f"data.directory: not set; {FOLDER_OF[config.name]}")
+    if config.name == "nus_wide":
+        return read_nus_wide(
+            config.directory, config.configuration, config.unlabelled, progress, look_for_photos
+        )
+    if config.name == "open_images":
+        return read_open_images(
+            config.directory,
+            config.unseen_classes,
+            config.machine_confidence,
+            progress,
+            look_for_photos,
+        )
+    return read_folder(config.directory, look_for_photos and config.max_broken_share == 0)
 
 
 def scenes_directory(config: DataConfig) -> pathlib.Path:

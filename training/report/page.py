@@ -91,6 +91,7 @@ def _content(data: ReportData) -> dict[str, Any]:
     return {
         "title": run.folder.path.resolve().name,
         "metrics": metrics,
+        "headline": metrics.get("headline", "mAP"),
         "dataset": data.dataset,
         "photos": len(data.split),
         "seen": len(data.dataset.seen),

@@ -271,11 +271,6 @@ class TestLoadDataset:
         with pytest.raises(UserError, match=r"data\.directory: not set"):
             load_dataset(DataConfig("folder"))
 
-    @pytest.mark.parametrize("name", ["nus_wide", "open_images"])
-    def test_says_which_readers_are_not_there(self, name):
-        with pytest.raises(UserError, match=r"is not part of this version.*folder data set"):
-            load_dataset(DataConfig(name))
-
 
 def test_corel5k_is_read_and_its_photos_are_whole(test_data):
     dataset = read_folder(test_data / "data" / "corel5k")

@@ -1,0 +1,128 @@
+"""The photos of NUS-WIDE under any of the names in circulation.
+
+| name | where it is from |
+|---|---|
+| `Flickr/actor/0001_2124494179.jpg` | the archive that the authors send, a folder a search word |
+| `0001_2124494179.jpg` | the same in one folder |
+| `actor_0001_2124494179.jpg` | the same, the folder in the name, as in the released code's lists |
+| `2124494179.jpg`, `2124494179_m.jpg` | Flickr's number of the photo, with or without its size |
+| `2124494179_1f0d6e2a3b_m.jpg` | as Flickr's addresses have it, with its secret |
+| `98796_2124494179_1f0d6e2a3b_m.jpg` | the same behind a running number |
+
+They may lie in any folders, beside each other as well.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from training.data.file_walk import files_below
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
+
+# Flickr answers for a removed photo with a small picture that says so, and tools save it under
+# the photo's name. It is known by its being everywhere: so many photos of the same few bytes.
+PLACEHOLDER_BYTES = 10_000
+PLACEHOLDER_COPIES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundPhotos:
+    """Which files are the listed photos.
+
+    Attributes:
+        paths: of each listed photo, relative to the directory; None: not there.
+        empty: how many files of 0 bytes were passed over.
+        placeholders: how many files are Flickr's picture for a removed photo.
+        several: of how many photos there are several files; the one most like the listed name
+            counts, and of equals the first by name.
+    """
+
+    paths: tuple[str | None, ...]
+    empty: int
+    placeholders: int
+    several: int
+
+
+def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
+    """Finds the listed photos below a directory; no file is read but small ones of equal size.
+
+    Args:
+        directory: any folder above the photos.
+        listed: `folder/name` of each, as Imagelist.txt has them.
+    """
+    rows_of_id = collections.defaultdict(list)
+    for row, name in enumerate(listed):
+        rows_of_id[photo_id(name)].append(row)
+    row_of_name = {name: row for row, name in enumerate(listed)}
+    candidates: dict[int, list[tuple[int, str]]] = collections.defaultdict(list)
+    sizes, empty = {}, 0
+    for path, entry in files_below(directory):
+        if not path.lower().endswith(ENDINGS):
+            continue
+        matches = _matches(path, row_of_name, rows_of_id, listed)
+        if not matches:
+            continue
+        size = entry.stat().st_size
+        if not size:
+            empty += 1
+            continue
+        sizes[path] = size
+        for rank, row in matches:
+            candidates[row].append((rank, path))
+    placeholders = _placeholders(directory, sizes)
+    paths: list[str | None] = [None] * len(listed)
+    several = 0
+    for row, found in candidates.items():
+        found = sorted(match for match in found if match[1] not in placeholders)
+        several += len(found) > 1
+        if found:
+            paths[row] = found[0][1]
+    return FoundPhotos(tuple(paths), empty, len(placeholders), several)
+
+
+def photo_id(name: str) -> str:
+    """Returns Flickr's number of the photo in a list's `folder/0001_2124494179.jpg`."""
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0].rsplit("_", 1)[-1]
+
+
+def _matches(path, row_of_name, rows_of_id, listed) -> list[tuple[int, int]]:
+    """(rank, row) of the listed photos that a file can be; the lowest rank is the surest."""
+    parts = path.split("/")
+    exact = row_of_name.get("/".join(parts[-2:]))
+    if exact is not None:
+        return [(0, exact)]
+    pieces = parts[-1].rsplit(".", 1)[0].split("_")
+    numbers = [piece for piece in pieces if piece.isdigit()]
+    # A running number may come first, and a secret of digits alone last.
+    known = [number for number in [*numbers[1:2], *numbers[:1]] if number in rows_of_id]
+    if not known:
+        return []
+    rows = rows_of_id[known[0]]
+    # Where the lists have a photo twice, the running number or the folder tells which is meant.
+    own = [row for row in rows if listed[row].rsplit("/", 1)[-1].split(".")[0] in parts[-1]]
+    own = [row for row in own if listed[row].split("/")[0] == pieces[0]] or own
+    return [(1, row) for row in own] or [(2, row) for row in rows]
+
+
+def _placeholders(directory: pathlib.Path, sizes: dict[str, int]) -> set[str]:
+    by_size = collections.defaultdict(list)
+    for path, size in sizes.items():
+        if size <= PLACEHOLDER_BYTES:
+            by_size[size].append(path)
+    found = set()
+    for paths in by_size.values():
+        if len(paths) >= PLACEHOLDER_COPIES:
+            found.update(_copies(directory, paths))
+    return found
+
+
+def _copies(directory: pathlib.Path, paths: Iterable[str]) -> Iterator[str]:
+    same = collections.defaultdict(list)
+    for path in paths:
+        same[hashlib.sha256((directory / path).read_bytes()).digest()].append(path)
+    for group in same.values():
+        if len(group) >= PLACEHOLDER_COPIES:
+            yield from group

@@ -1,0 +1,180 @@
+"""NUS-WIDE in its official layout, read in place as a `TaggingDataset`."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from biam_tf.errors import UserError
+from training.data.dataset import SEEN, UNSEEN, About, Split, TaggingDataset
+from training.data.indicator_matrix import indicator_rows
+from training.data.nus_wide import layout
+from training.data.nus_wide.photos import FoundPhotos, find_photos
+from training.data.nus_wide.remarks import make_remarks
+from training.data.problems import Problems
+
+Configuration = Literal["zero_shot", "standard_81"]
+Unlabelled = Literal["keep", "unknown", "drop"]
+
+
+def read_nus_wide(
+    manual_dir: str | os.PathLike,
+    configuration: Configuration = "zero_shot",
+    unlabelled: Unlabelled = "keep",
+    progress: Callable[[int, int], None] | None = None,
+    look_for_photos: bool = True,
+) -> TaggingDataset:
+    """Reads NUS-WIDE from where its archives were unpacked; see `layout` for the files.
+
+    `zero_shot`: the seen classes are the 1,000 tags without those that coincide, letter for
+    letter, with one of the 81 concepts (1,000 - 75 = 925), in the order of TagList1k.txt, and
+    their labels are what Flickr's users wrote; the unseen ones are the 81 concepts with their
+    checked labels. `standard_81`: the 81 concepts, all of them seen.
+
+    Training photos are the first 80 % of TrainImagelist.txt, validation photos the rest of it.
+    The cut is made before missing photos are left out, so that it is the same for everyone.
+
+    Args:
+        manual_dir: the folder of the archives and, anywhere below it, the photos.
+        configuration: which classes there are.
+        unlabelled: photos without a label, that is, that show no class of a group. `keep`: all
+            these classes are absent, as the files say and the published figures count. `unknown`:
+            the group's labels are 0, neither present nor absent. `drop`: photos that show no
+            class of either group are left out.
+        progress: called with (rows read, rows in all) of the largest file.
+        look_for_photos: whether photos that are not there are left out; without, images are
+            named as Imagelist.txt has them.
+
+    Returns:
+        Classes in the order of the lists, seen ones first; splits train, val and test. Labels
+        take N x C bytes, 271 MB for the whole of `zero_shot`.
+
+    Raises:
+        UserError: files are missing, or their rows do not fit each other; all problems are in
+            the one message, with file and row. No listed photo is there.
+    """
+    directory = pathlib.Path(manual_dir)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; NUS-WIDE's archives were expected here")
+    problems = Problems(directory)
+    lists = layout.read_lists(directory, configuration == "zero_shot", problems)
+    seen_tags = np.flatnonzero(~lists.is_concept)
+    found = find_photos(directory, lists.photos) if look_for_photos else _as_listed(lists.photos)
+    parts = _parts(lists)
+    kept = {
+        name: rows[[found.paths[row] is not None for row in rows]] for name, rows in parts.items()
+    }
+    if not any(map(len, kept.values())):
+        raise UserError(
+            f"{directory}: none of the {len(lists.photos)} listed photos is there, under none of "
+            "the names in docs/datasets.md; put their folder, or a link to it, below this one"
+        )
+    # One matrix, ordered by split: the splits are views of it, not copies.
+    order = np.concatenate(list(kept.values()))
+    labels = np.empty((len(order), len(seen_tags) + len(lists.concepts)), np.int8)
+    place = np.full(len(lists.photos), -1)
+    place[order] = np.arange(len(order))
+    _read_tags(directory, lists, seen_tags, place, labels, problems, progress)
+    disagreements = _read_concepts(directory, lists, place, labels[:, len(seen_tags) :], problems)
+    problems.raise_if_any()
+
+    groups = [np.arange(len(seen_tags)), np.arange(len(seen_tags), labels.shape[1])]
+    groups = [group for group in groups if len(group)]
+    shown = np.stack([(labels[:, group] > 0).any(axis=1) for group in groups])  # (groups, N)
+    if unlabelled == "unknown":
+        for group, own in zip(groups, shown, strict=True):
+            labels[np.ix_(~own, group)] = 0
+    splits, begin = {}, 0
+    for name, rows in kept.items():
+        part = slice(begin, begin + len(rows))
+        begin += len(rows)
+        left = shown[:, part].any(axis=0) if unlabelled == "drop" else np.ones(len(rows), bool)
+        if left.any():
+            images = tuple(found.paths[row] for row in rows[left])
+            own = labels[part] if left.all() else labels[part][left]
+            splits[name] = Split(images, own)
+    remarks = make_remarks(
+        directory, configuration, unlabelled, lists, parts, found, shown, splits, disagreements
+    )
+    missing = tuple(
+        name for name, path in zip(lists.photos, found.paths, strict=True) if path is None
+    )
+    partial = None
+    if missing:
+        partial = f"{len(missing):,} of {len(lists.photos):,} listed photos are not there"
+    concept_group = UNSEEN if configuration == "zero_shot" else SEEN
+    return TaggingDataset(
+        directory,
+        (*(lists.tags[tag] for tag in seen_tags), *lists.concepts),
+        (SEEN,) * len(seen_tags) + (concept_group,) * len(lists.concepts),
+        splits,
+        About(remarks, missing, partial),
+    )
+
+
+def _as_listed(photos: tuple[str, ...]) -> FoundPhotos:
+    return FoundPhotos(photos, empty=0, placeholders=0, several=0)
+
+
+def _parts(lists: layout.Lists) -> dict[str, np.ndarray]:
+    trained = int(layout.TRAINED_SHARE * len(lists.train))
+    return {"train": lists.train[:trained], "val": lists.train[trained:], "test": lists.test}
+
+
+def _read_tags(directory, lists, seen_tags, place, labels, problems, progress) -> None:
+    """Fills the columns of the seen tags."""
+    if not len(lists.tags):
+        return
+    path = layout.require(directory, layout.TAG_MATRIX, problems)
+    if path is None:
+        return
+    blocks = indicator_rows(
+        path,
+        str(path.relative_to(directory)),
+        len(lists.photos),
+        len(lists.tags),
+        layout.PHOTOS[0],
+        problems,
+        progress,
+    )
+    for first, block in blocks:
+        to = place[first : first + len(block)]
+        block = block[to >= 0][:, seen_tags].view(np.int8)
+        labels[to[to >= 0], : len(seen_tags)] = 2 * block - 1
+
+
+def _read_concepts(directory, lists, place, labels, problems) -> list[str]:
+    """Fills the concepts' columns; returns where the files by split say something else."""
+    folder = layout.require(directory, layout.LABELS, problems)
+    by_split = layout.find(directory, layout.LABELS_BY_SPLIT)
+    if folder is None:
+        return []
+    disagreements = []
+    for column, concept in enumerate(lists.concepts):
+        path = layout.label_file(folder, concept)
+        shown = str(path.relative_to(directory))
+        if not path.is_file():
+            problems.add(shown, None, f"not there, but {layout.CONCEPTS[0]} lists {concept!r}")
+            continue
+        whole = np.zeros(len(lists.photos), np.int8)
+        count = len(lists.photos)
+        for first, block in indicator_rows(path, shown, count, 1, layout.PHOTOS[0], problems):
+            whole[first : first + len(block)] = block[:, 0]
+        labels[place[place >= 0], column] = 2 * whole[place >= 0] - 1
+        if by_split is not None:
+            for split, rows in (("_Train", lists.train), ("_Test", lists.test)):
+                other = layout.label_file(by_split, concept, split)
+                disagreements += _compare(other, whole[rows], str(other.relative_to(directory)))
+    return disagreements
+
+
+def _compare(path: pathlib.Path, expected: np.ndarray, shown: str) -> list[str]:
+    if not path.is_file():
+        return []
+    values = np.array(path.read_bytes().split())
+    if len(values) != len(expected):
+        return [f"{shown} has {len(values):,} rows, not {len(expected):,}"]
+    rows = np.flatnonzero(values != np.where(expected, b"1", b"0"))
+    return [f"{shown} row {row + 1:,} is {values[row].decode()}" for row in rows]

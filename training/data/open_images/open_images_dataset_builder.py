@@ -1,0 +1,88 @@
+"""Open Images v4 with zero-shot classes for TensorFlow Datasets, on top of training's reader."""
+
+import dataclasses
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from training.data.open_images.reader import read_open_images
+from training.data.tfds_examples import OFFICIAL_NAMES, examples, set_classes, tagging_features
+
+HOMEPAGE = "https://storage.googleapis.com/openimages/web/factsfigures_v4.html"
+DESCRIPTION = """\
+Photos of Flickr with image-level labels that people checked, present or absent; a class that
+nobody was asked about is unknown. The 7,186 trainable classes are seen, 400 others unseen.
+"""
+CITATION = """\
+@article{kuznetsova2020openimages,
+  author  = {Alina Kuznetsova and Hassan Rom and Neil Alldrin and Jasper Uijlings and Ivan Krasin
+             and Jordi Pont-Tuset and Shahab Kamali and Stefan Popov and Matteo Malloci and
+             Alexander Kolesnikov and Tom Duerig and Vittorio Ferrari},
+  title   = {The {Open Images} Dataset {V4}},
+  journal = {International Journal of Computer Vision},
+  year    = {2020},
+}
+"""
+LICENSE = (
+    "Annotations: CC BY 4.0 (Google LLC). Photos are listed as CC BY 2.0; the publisher asks to "
+    "verify the license of each."
+)
+
+
+@dataclasses.dataclass
+class OpenImagesConfig(tfds.core.BuilderConfig):
+    """A rule for the unseen classes; see `read_open_images`."""
+
+    unseen_classes: str = "most_frequent"
+    machine_confidence: float | None = None
+
+
+class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
+    """Open Images v4; `manual_dir` holds the official CSV files, and those photos there are."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "Checked image-level labels of v4 (2018_04); photos that are not there left out.",
+    }
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+    Put class-descriptions.csv, classes-trainable.txt and the three files
+    *-annotations-human-imagelabels.csv of https://storage.googleapis.com/openimages/2018_04/ into
+    manual_dir, and the photos, such as train/000060e3121c7305.jpg, anywhere below it.
+    """
+    BUILDER_CONFIGS: ClassVar = [
+        OpenImagesConfig(
+            name="most_frequent",
+            description="Unseen: the 400 most frequent classes of the test labels that are not "
+            "trainable.",
+        ),
+        OpenImagesConfig(
+            name="released",
+            description="Unseen: the 400 classes of the released code's lists.",
+            unseen_classes="released",
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=DESCRIPTION,
+            features=tagging_features(),
+            homepage=HOMEPAGE,
+            citation=CITATION,
+            license=LICENSE,
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        config = self.builder_config
+        dataset = read_open_images(
+            dl_manager.manual_dir, config.unseen_classes, config.machine_confidence
+        )
+        set_classes(self.info, dataset)
+        return {
+            OFFICIAL_NAMES[split]: self._generate_examples(dataset, split)
+            for split in dataset.splits
+        }
+
+    def _generate_examples(self, dataset, split):
+        return examples(dataset, split)

@@ -1,0 +1,97 @@
+"""What is said of Open Images when it is read: counts, rules, differences from what is known."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from training.data.checksums import known_files
+from training.data.dataset import Split
+from training.data.open_images import layout
+from training.data.open_images.layout import ClassLists
+
+CHECKSUMS = pathlib.Path(__file__).with_name("checksums.tsv")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitCounts:
+    """Of one split: photos listed, photos there, rows of its label file and the file's bytes."""
+
+    listed: int
+    there: int
+    rows: int
+    size: int
+
+
+def make_remarks(
+    counts: Mapping[str, SplitCounts],
+    classes: ClassLists,
+    unseen: np.ndarray,
+    released: np.ndarray,
+    candidates: int,
+    unseen_classes: str,
+    splits: Mapping[str, Split],
+) -> tuple[tuple[str, ...], str | None]:
+    """Returns the lines, and what is not there; None where all photos are.
+
+    Args:
+        counts: of each split.
+        classes: all classes.
+        unseen: positions of the unseen ones.
+        released: ids of the released code's unseen ones.
+        candidates: of how many classes the unseen ones were chosen.
+        unseen_classes: the rule for them.
+        splits: as returned.
+    """
+    lines = [_classes_line(classes, unseen, released, candidates, unseen_classes)]
+    for split, own in counts.items():
+        lines.append(_split_line(split, own, splits.get(split)))
+    lines += _differences(counts, classes)
+    lacking = [
+        f"{own.listed - own.there:,} of {own.listed:,} listed {split} photos"
+        for split, own in counts.items()
+        if own.there < own.listed
+    ]
+    lacking += [f"split {split}" for split in layout.OFFICIAL_SPLITS if split not in counts]
+    return tuple(lines), f"not there: {', '.join(lacking)}" if lacking else None
+
+
+def _classes_line(classes, unseen, released, candidates: int, rule: str) -> str:
+    line = f"classes: {len(classes.trainable):,} trainable seen; {len(unseen):,} unseen"
+    if rule == "released":
+        absent = len(released) - len(unseen)
+        return line + ", the released code's" + f" ({absent} of them unknown here)" * bool(absent)
+    shared = np.isin(classes.ids[unseen], released).sum()
+    return (
+        f"{line}, the most frequent of {candidates:,} that the test labels show and that are not "
+        f"trainable; {shared} of them are among the released code's {len(released)}"
+    )
+
+
+def _split_line(split: str, own: SplitCounts, labels: Split | None) -> str:
+    line = f"{split}: {own.listed:,} photos listed, {own.there:,} there"
+    if labels is not None:
+        present, absent = (labels.labels == 1).sum(), (labels.labels == -1).sum()
+        line += f"; labels of these classes: {present:,} present, {absent:,} absent"
+    return line
+
+
+def _differences(counts: Mapping[str, SplitCounts], classes: ClassLists) -> list[str]:
+    found = []
+    if len(classes.trainable) != layout.DOCUMENTED_TRAINABLE:
+        found.append(
+            f"{len(classes.trainable):,} trainable classes ({layout.DOCUMENTED_TRAINABLE:,})"
+        )
+    known = known_files(CHECKSUMS)
+    for split, own in counts.items():
+        official = known[layout.human_labels(split)].size
+        if own.rows != layout.DOCUMENTED_ROWS[split]:
+            found.append(f"{own.rows:,} {split} labels ({layout.DOCUMENTED_ROWS[split]:,})")
+        elif own.size != official:
+            found.append(f"{layout.human_labels(split)} has {own.size:,} bytes ({official:,})")
+        if own.listed > layout.DOCUMENTED_PHOTOS[split]:
+            found.append(f"{own.listed:,} {split} photos ({layout.DOCUMENTED_PHOTOS[split]:,})")
+    if not found:
+        return []
+    return [f"differs from the documentation of v4, in brackets: {'; '.join(found)}"]

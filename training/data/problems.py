@@ -1,0 +1,34 @@
+"""Everything that is wrong with a data set, collected while it is read."""
+
+import pathlib
+from collections.abc import Callable
+
+from biam_tf.errors import UserError
+
+PROBLEMS_SHOWN = 30
+
+
+class Problems:
+    """Everything wrong with a data set, told at once and not one run at a time."""
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+        self._lines: list[str] = []
+        self.count = 0
+
+    def add(self, file: str, row: int | None, problem: str | Callable[[], str]) -> None:
+        """Notes a problem; a text that takes time to make comes as a function."""
+        self.count += 1
+        if self.count <= PROBLEMS_SHOWN:
+            place = file if row is None else f"{file} row {row}"
+            text = problem() if callable(problem) else problem
+            self._lines.append(f"  {place}: {text}")
+
+    def raise_if_any(self) -> None:
+        """Raises the one `UserError` with all of them."""
+        if not self.count:
+            return
+        hidden = self.count - len(self._lines)
+        more = [f"  and {hidden} more"] if hidden else []
+        count = "1 problem" if self.count == 1 else f"{self.count} problems"
+        raise UserError("\n".join([f"{self._directory}: {count}", *self._lines, *more]))
