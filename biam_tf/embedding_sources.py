@@ -132,7 +132,7 @@ def _by_words(source: str, names: Sequence[str]) -> Embedded:
             continue
         found.append(Found(name, words.found, ", ".join(words.how)))
         rows[row] = np.mean([vectors[word] for word in words.found], axis=0)
-    return Embedded(source, "word vectors", _unit(rows, names, source), tuple(found))
+    return Embedded(source, "word vectors", _unit(rows, found, source), tuple(found))
 
 
 def _by_table(
@@ -153,7 +153,7 @@ def _by_table(
             continue
         found.append(Found(name, (key,), tried[key] if key != name else ""))
         rows[row] = table[places[key]]
-    return Embedded(source, kind, _unit(rows, names, source), tuple(found))
+    return Embedded(source, kind, _unit(rows, found, source), tuple(found))
 
 
 def _by_sentences(source, names, templates, progress) -> Embedded:
@@ -171,15 +171,16 @@ def _by_sentences(source, names, templates, progress) -> Embedded:
         Found(name, own, "as text" if readable(name) != name else "")
         for name, own in zip(names, zip(*texts, strict=True), strict=True)
     )
-    return Embedded(source, "sentence encoder", _unit(rows, names, source), found)
+    return Embedded(source, "sentence encoder", _unit(rows, found, source), found)
 
 
-def _unit(rows: np.ndarray, names: Sequence[str], source: str) -> np.ndarray:
-    """Returns rows of length 1; rows of zeros, which stand for missing names, as they are."""
+def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:
+    """Returns rows of length 1; those of missing names, which are zeros, as they are."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all():
-        name = names[int(np.argmin(np.isfinite(lengths)))]
-        raise UserError(f"{source}: the embedding of {name!r} is not finite")
+    for row, length in enumerate(lengths[:, 0]):
+        if not found[row].missing and not 0 < length < np.inf:
+            problem = "all zero" if length == 0 else "not finite"
+            raise UserError(f"{source}: the embedding of {found[row].name!r} is {problem}")
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 

@@ -211,6 +211,26 @@ class Vocabulary:
         return Vocabulary(names, self.embeddings[np.asarray(rows, dtype=np.intp)], tuple(groups))
 
 
+def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns those of `names` that `Vocabulary.from_file` would refuse, in their order.
+
+    Args:
+        path: an .npz file, a .csv attribute table, or word vectors.
+        names: class names.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    path = pathlib.Path(path)
+    read_table = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
+    if path.suffix.lower() in read_table:
+        known = dict.fromkeys(read_table[path.suffix.lower()](path).names, True)
+        return tuple(name for name in names if _find(name, known) is None)
+    wanted = {spelling for name in names for spelling in _spellings(name)}
+    vectors, _, _ = read_word_vectors(path, wanted)
+    return tuple(name for name in names if _vectors_of_name(name, vectors)[1] is not None)
+
+
 def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> None:
     """Checks that class embeddings have the length a model was made for.
 
