@@ -24,11 +24,11 @@ from collections.abc import Container, Iterator
 
 GRAMMAR = frozenset("a an and as at by for from in of on or the to with".split())
 
-_SEPARATORS = re.compile(r"[_/,;:()\[\]{}\"“”&!?+]+|\.(?!\d)|(?<!\d)\.")
+_SEPARATORS = re.compile(r"[_/,;:()\[\]{}\"\u201c\u201d&!?+]+|\.(?!\d)|(?<!\d)\.")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")
-_INNER = re.compile(r"[-–'’]+")
-_POSSESSIVE = re.compile(r"['’]s?$")
+_INNER = re.compile(r"[-\u2013'\u2019]+")
+_POSSESSIVE = re.compile(r"['\u2019]s?$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,9 @@ def _forms(word: str) -> Iterator[tuple[str, str]]:
     """Yields the spellings a word is tried by, best first, each with what was done to it."""
     lower = word.lower()
     plain = "".join(
-        letter for letter in unicodedata.normalize("NFD", lower) if not unicodedata.combining(letter)
+        letter
+        for letter in unicodedata.normalize("NFD", lower)
+        if not unicodedata.combining(letter)
     )
     yield word, ""
     yield lower, "lower case"

@@ -71,8 +71,8 @@ def _read_text(
             ) from None
     if known and promised is not None and number - 1 < promised:
         raise UserError(
-            f"{path}: its first line promises {promised} words, but only {number - 1} lines follow; "
-            "the file is cut short, get it again"
+            f"{path}: its first line promises {promised} words, but only {number - 1} lines "
+            "follow; the file is cut short, get it again"
         )
     return vectors, known, size
 

@@ -93,9 +93,7 @@ def embed_names(
     return _by_words(source, names)
 
 
-def embed_names_by_pickle(
-    path: str, row_names: Sequence[str], names: Sequence[str]
-) -> Embedded:
+def embed_names_by_pickle(path: str, row_names: Sequence[str], names: Sequence[str]) -> Embedded:
     """Embeds names by the arrays of a published pickle, which is not run.
 
     Args:

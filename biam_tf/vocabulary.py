@@ -305,8 +305,7 @@ def _refuse_unknown(
     if len(unknown) > _NAMES_IN_AN_ERROR:
         lines.append(f"  and {len(unknown) - _NAMES_IN_AN_ERROR} more")
     raise UserError(
-        f"{problem} for {len(unknown)} of {asked} class names; {way_out}:\n"
-        + "\n".join(lines)
+        f"{problem} for {len(unknown)} of {asked} class names; {way_out}:\n" + "\n".join(lines)
     )
 
 

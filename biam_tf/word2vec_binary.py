@@ -1,4 +1,4 @@
-"""word2vec's binary form: a line `words length`, then each word, a space and its float32 numbers."""
+"""word2vec's binary form: `words length`, then each word, a space and its float32."""
 
 import pathlib
 from collections.abc import Container

@@ -1,4 +1,4 @@
-"""What each class name was embedded by: a few lines for the screen and a table for a spreadsheet."""
+"""What each class name was embedded by: lines for the screen, a table for a spreadsheet."""
 
 import collections
 import csv

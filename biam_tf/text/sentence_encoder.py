@@ -1,11 +1,11 @@
 """A sentence encoder read from a folder in Hugging Face's layout, run by Keras.
 
-    config.json                    sizes; model_type must be bert
-    model.safetensors              the weights, which nothing unpickles
-    tokenizer.json                 texts to tokens
-    modules.json                   what follows the encoder; without it, mean pooling
-    1_Pooling/config.json          mean of the tokens, or the first one
-    sentence_bert_config.json      max_seq_length
+config.json                    sizes; model_type must be bert
+model.safetensors              the weights, which nothing unpickles
+tokenizer.json                 texts to tokens
+modules.json                   what follows the encoder; without it, mean pooling
+1_Pooling/config.json          mean of the tokens, or the first one
+sentence_bert_config.json      max_seq_length
 """
 
 import dataclasses
@@ -185,7 +185,7 @@ def _pools_first_token(folder: pathlib.Path) -> bool:
             kinds[str(module.get("type", "")).rpartition(".")[2]] = module.get("path", "")
         foreign = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
         if foreign:
-            raise UserError(f"{path}: the module {foreign[0]} is not known; only pooling may follow")
+            raise UserError(f"{path}: the module {foreign[0]} is not known, only pooling")
         pooling = folder / kinds.get("Pooling", "1_Pooling")
     if not (pooling / "config.json").is_file():
         return False

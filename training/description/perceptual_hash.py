@@ -6,6 +6,8 @@ hashes differ in few bits nearly always are versions of one photo, or photos of 
 after the other.
 """
 
+import itertools
+
 import numpy as np
 from PIL import Image
 
@@ -44,7 +46,7 @@ def near_pairs(hashes: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]
         raise ValueError(f"radius: expected 0 to {BITS // 2}, got {radius}")
     cuts = np.linspace(0, BITS, radius + 2).astype(int)
     found = [np.zeros(0, np.int64)]
-    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+    for low, high in itertools.pairwise(cuts):
         mask = np.uint64((1 << int(high - low)) - 1)
         part = (hashes >> np.uint64(low)) & mask
         order = np.argsort(part, kind="stable")

@@ -9,7 +9,6 @@ import pathlib
 import warnings
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from PIL import Image
 
 from training.data.folder import PHOTO_FORMATS
@@ -35,7 +34,7 @@ class Photo:
     size: tuple[int, int] = (0, 0)
     form: str = ""
     sha256: bytes = b""
-    hash: np.uint64 = np.uint64(0)
+    hash: int = 0
 
 
 def scan_photos(
@@ -73,8 +72,10 @@ def open_photo(path: pathlib.Path) -> Photo:
     """Reads a photo to its end."""
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        return Photo("no such file")
     except OSError as error:
-        return Photo("no such file" if isinstance(error, FileNotFoundError) else str(error.strerror))
+        return Photo(f"cannot be opened: {error.strerror}")
     if not content:
         return Photo("the file is empty")
     try:
@@ -88,4 +89,4 @@ def open_photo(path: pathlib.Path) -> Photo:
         return Photo(f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}")
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
         return Photo(f"cannot be decoded: {error}")
-    return Photo(None, size, form, hashlib.sha256(content).digest(), perceptual_hash(gray))
+    return Photo(None, size, form, hashlib.sha256(content).digest(), int(perceptual_hash(gray)))

@@ -61,7 +61,9 @@ def _markdown_table(section: Section) -> str:
         )
         return f"| {' | '.join(padded)} |"
 
-    rule = ("-" * (width - 1) + (":" if n else "-") for width, n in zip(widths, numeric, strict=True))
+    rule = (
+        "-" * (width - 1) + (":" if n else "-") for width, n in zip(widths, numeric, strict=True)
+    )
     return "\n".join([line(cells[0]), f"| {' | '.join(rule)} |", *map(line, cells[1:])])
 
 
@@ -85,7 +87,8 @@ def to_html(title: str, sections: Sequence[Section], folder: pathlib.Path) -> st
                 f'<img alt="{html.escape(section.title)}" src="data:image/png;base64,{picture}">'
             )
     return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title>"
         f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</html>\n"
     )
 

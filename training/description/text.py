@@ -186,7 +186,7 @@ def _duplicates(findings: Findings, sheet: str | None) -> Section:
             count = photos_shared_with(pairs, split, "train")
             share = 100 * count / len(findings.dataset.split(split))
             lines.append(
-                f"{count} {split} photos ({share:.1f} %) have a near-duplicate among training photos."
+                f"{count} {split} photos ({share:.1f} %) have a near-duplicate in training."
             )
     rows = tuple(
         (kind, count["pairs"], count["same file"], count["other labels"])
