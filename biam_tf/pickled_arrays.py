@@ -113,6 +113,13 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes(*arguments: Any) -> bytes:
+    """What a pickle of protocol 0 to 2 writes for bytes that are empty."""
+    if arguments:
+        raise Damaged("bytes made of something else belong to no array; refused")
+    return b""
+
+
 _PARTS = {
     ("_reconstruct", "multiarray"): _Array,
     ("scalar", "multiarray"): _scalar,
@@ -138,6 +145,8 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _Name
         if (module, name) == ("_codecs", "encode"):
             return lambda *arguments: _encode(*arguments)
+        if module in ("builtins", "__builtin__") and name == "bytes":
+            return lambda *arguments: _no_bytes(*arguments)
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         raise Damaged(

@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from training.data.folder import PHOTO_FORMATS
-from training.description.perceptual_hash import SIDE, gray_picture, perceptual_hash
+from training.description.perceptual_hash import (
+    SIDE,
+    coarse_picture,
+    gray_picture,
+    perceptual_hash,
+)
 
 _THREADS = 16
 _AHEAD = 4096
@@ -28,6 +33,7 @@ class Photo:
         form: its format, such as "JPEG".
         sha256: of the file.
         hash: of `perceptual_hash`.
+        coarse: of `coarse_picture`, as 64 bytes.
     """
 
     problem: str | None
@@ -35,6 +41,7 @@ class Photo:
     form: str = ""
     sha256: bytes = b""
     hash: int = 0
+    coarse: bytes = b""
 
 
 def scan_photos(
@@ -89,4 +96,5 @@ def open_photo(path: pathlib.Path) -> Photo:
         return Photo(f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}")
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
         return Photo(f"cannot be decoded: {error}")
-    return Photo(None, size, form, hashlib.sha256(content).digest(), int(perceptual_hash(gray)))
+    checksum, coarse = hashlib.sha256(content).digest(), coarse_picture(gray).tobytes()
+    return Photo(None, size, form, checksum, int(perceptual_hash(gray)), coarse)

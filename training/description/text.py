@@ -5,7 +5,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from training.data.dataset import TaggingDataset
-from training.description.duplicates import Pair, count_by_kind, photos_shared_with
+from training.description.duplicates import (
+    LEAST_LIKENESS,
+    Pair,
+    count_by_kind,
+    photos_shared_with,
+)
 from training.description.labels import ClassFacts, LabelFacts, SplitFacts
 from training.description.photo_scan import Photo
 from training.description.sections import Section
@@ -177,7 +182,10 @@ def _photos(findings: Findings) -> Section:
 
 def _duplicates(findings: Findings, sheet: str | None) -> Section:
     title, pairs = "Near-duplicate photos", findings.pairs
-    how = f"Pairs whose 64-bit perceptual hashes differ in at most {findings.radius} bits"
+    how = (
+        f"Pairs whose 64-bit perceptual hashes differ in at most {findings.radius} bits and whose "
+        f"coarse pictures correlate by {LEAST_LIKENESS} or more"
+    )
     if not pairs:
         return Section(title, (f"{how}: none.",))
     lines = [f"{how}: {len(pairs)}. Look at them before you believe or remove them."]

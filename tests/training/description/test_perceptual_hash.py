@@ -6,8 +6,10 @@ from photo_files import picture
 from PIL import Image, ImageFilter
 
 from training.description.perceptual_hash import (
+    coarse_picture,
     distances,
     gray_picture,
+    likeness,
     near_pairs,
     perceptual_hash,
 )
@@ -27,7 +29,7 @@ def test_bits_tell_which_low_frequencies_are_above_their_median(rng):
     gray = rng.integers(0, 256, (32, 32), dtype=np.uint8)
     low = scipy_fft.dctn(gray.astype(float), norm=None)[:8, :8] / 4
     bits = (low > np.median(low)).ravel()
-    assert int(perceptual_hash(gray)) == int("".join("01"[bit] for bit in bits), 2)
+    assert int(perceptual_hash(gray)) == int("".join(str(int(bit)) for bit in bits), 2)
 
 
 def test_a_photo_smaller_compressed_or_blurred_stays_near_and_others_are_far():
@@ -51,7 +53,7 @@ def test_pairs_are_those_of_comparing_each_with_each(rng, radius):
     seeds = rng.integers(0, 2**63, 40, dtype=np.uint64)
     hashes = np.repeat(seeds, 5)
     for row in range(len(hashes)):  # each differs from its seed in up to eight bits
-        for bit in rng.integers(0, 64, row % 9):
+        for bit in rng.integers(0, 64, (row % 7 // 2) * (1 + row % 3)):
             hashes[row] ^= np.uint64(1) << np.uint64(bit)
     expected = {
         (i, j): bin(int(hashes[i]) ^ int(hashes[j])).count("1")
@@ -68,3 +70,15 @@ def test_pairs_are_those_of_comparing_each_with_each(rng, radius):
 def test_fewer_than_two_photos_have_no_pairs(count):
     pairs, apart = near_pairs(np.zeros(count, np.uint64), 4)
     assert pairs.shape == (0, 2) and len(apart) == 0
+
+
+def test_likeness_is_the_correlation_of_the_means_of_eight_by_eight_parts(rng):
+    grays = rng.integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    grays[:, :16] //= 4
+    means = grays.reshape(2, 8, 4, 8, 4).mean(axis=(2, 4)).round().reshape(2, 64)
+    coarse = np.stack([coarse_picture(gray) for gray in grays])
+    np.testing.assert_array_equal(coarse, means)
+    expected = np.corrcoef(means)[0, 1]
+    np.testing.assert_allclose(likeness(coarse[:1], coarse[1:]), [expected], rtol=1e-12)
+    flat = np.full((1, 64), 7, np.uint8)
+    assert likeness(flat, flat)[0] == 1 and likeness(flat, coarse[:1])[0] == 0
