@@ -19,6 +19,12 @@ from biam_tf.vocabulary import nearest_words
 
 MINILM = "minilm"
 PLACE = "{name}"
+SENTENCES = "sentence encoder"
+
+
+def encodes_sentences(source: str) -> bool:
+    """Tells whether a source is a sentence encoder, which templates are for."""
+    return source == MINILM or pathlib.Path(source).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +53,14 @@ class Embedded:
     Attributes:
         source: as it was asked for.
         kind: what it is, for a person.
+        file: what the numbers come from.
         rows: (C, d) float64, of length 1; zeros for a missing name.
         found: C entries.
     """
 
     source: str
     kind: str
+    file: pathlib.Path
     rows: np.ndarray
     found: tuple[Found, ...]
 
@@ -81,7 +89,7 @@ def embed_names(
     Raises:
         UserError: the source cannot be read. A name without embedding is no error here.
     """
-    if source == MINILM or pathlib.Path(source).is_dir():
+    if encodes_sentences(source):
         return _by_sentences(source, names, templates, progress)
     path = pathlib.Path(source)
     if path.suffix.lower() == ".npz":
@@ -130,7 +138,9 @@ def _by_words(source: str, names: Sequence[str]) -> Embedded:
             continue
         found.append(Found(name, words.found, ", ".join(words.how)))
         rows[row] = np.mean([vectors[word] for word in words.found], axis=0)
-    return Embedded(source, "word vectors", _unit(rows, found, source), tuple(found))
+    return Embedded(
+        source, "word vectors", pathlib.Path(source), _unit(rows, found, source), tuple(found)
+    )
 
 
 def _by_table(
@@ -151,7 +161,7 @@ def _by_table(
             continue
         found.append(Found(name, (key,), tried[key] if key != name else ""))
         rows[row] = table[places[key]]
-    return Embedded(source, kind, _unit(rows, found, source), tuple(found))
+    return Embedded(source, kind, pathlib.Path(source), _unit(rows, found, source), tuple(found))
 
 
 def _by_sentences(source, names, templates, progress) -> Embedded:
@@ -169,7 +179,8 @@ def _by_sentences(source, names, templates, progress) -> Embedded:
         Found(name, own, "as text" if readable(name) != name else "")
         for name, own in zip(names, zip(*texts, strict=True), strict=True)
     )
-    return Embedded(source, "sentence encoder", _unit(rows, found, source), found)
+    unit = _unit(rows, found, source)
+    return Embedded(source, SENTENCES, encoder.weights_file, unit, found)
 
 
 def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:

@@ -81,7 +81,7 @@ def main(argv=None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
-    from biam_tf.embedding_sources import embed_names, embed_names_by_pickle
+    from biam_tf.embedding_sources import embed_names, embed_names_by_pickle, encodes_sentences
     from biam_tf.errors import UserError
     from biam_tf.progress import progress
     from training.class_list import read_class_list, read_row_names
@@ -98,9 +98,12 @@ def _command(arguments: argparse.Namespace) -> None:
     templates = arguments.template or ["a photo of {name}"]
     parts = []
     for source in arguments.source:
+        if not encodes_sentences(source):
+            print(f"reading {source}", flush=True)
+            parts.append(embed_names(source, classes.names, templates))
+            continue
         with progress(len(classes.names) * len(templates), source, "text") as bar:
             parts.append(embed_names(source, classes.names, templates, bar.update))
-            bar.update(bar.total - bar.n)
     if arguments.from_pickle:
         lists = arguments.row_names or []
         rows = [name for path in lists for name in read_row_names(path)] or classes.names

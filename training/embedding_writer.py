@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from biam_tf import __version__
-from biam_tf.embedding_sources import Embedded, concatenate
+from biam_tf.embedding_sources import SENTENCES, Embedded, concatenate
 from training.class_list import ClassList
 from training.run_folder import writing_to
 
@@ -55,12 +55,11 @@ def write_embeddings(
 def _how(parts: Sequence[Embedded], templates: Sequence[str]) -> dict:
     sources = []
     for part in parts:
+        with part.file.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
         facts = {"source": part.source, "kind": part.kind, "numbers": part.rows.shape[1]}
-        path = pathlib.Path(part.source)
-        if path.is_file():
-            with path.open("rb") as file:
-                facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        if part.kind == "sentence encoder":
+        facts |= {"file": part.file.name, "sha256": checksum}
+        if part.kind == SENTENCES:
             facts["templates"] = list(templates)
         sources.append(facts)
     return {"biam_tf": __version__, "sources": sources}

@@ -9,6 +9,7 @@ sentence_bert_config.json      max_seq_length
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from biam_tf.errors import UserError
 from biam_tf.text.bert import ACTIVATIONS, BertSettings, build_bert, set_bert_weights
@@ -106,6 +108,19 @@ class SentenceEncoder:
         tokenizer.enable_padding()
         return cls(folder, model, tokenizer, first_token)
 
+    @property
+    def weights_file(self) -> pathlib.Path:
+        """The file of its weights."""
+        return self.folder / _WEIGHTS
+
+    @functools.cached_property
+    def _run(self) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+        """The model as a graph, traced once for all sizes of batches: half the time of layers."""
+        signature = [tf.TensorSpec((None, None), tf.int32)] * 2
+        return tf.function(
+            lambda ids, mask: self.model([ids, mask], training=False), input_signature=signature
+        )
+
     def encode(
         self, texts: Sequence[str], update: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
@@ -123,7 +138,7 @@ class SentenceEncoder:
             tokens = self.tokenizer.encode_batch([texts[row] for row in batch])
             ids = np.array([text.ids for text in tokens], np.int32)  # (B, T)
             mask = np.array([text.attention_mask for text in tokens], np.int32)
-            vectors = np.asarray(self.model([ids, mask], training=False))  # (B, T, d)
+            vectors = self._run(ids, mask).numpy()  # (B, T, d)
             if self.first_token:
                 pooled = vectors[:, 0]
             else:
