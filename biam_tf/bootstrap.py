@@ -104,9 +104,74 @@ def bootstrap_intervals(
         `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; parts without
         a class that has a positive are absent, as is F1@K where there are fewer than K classes.
     """
+    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
+    return {
+        part: {
+            figure: _interval(values, estimate, level)
+            for figure, (values, estimate) in figures.items()
+        }
+        for part, figures in _figures_of_draws(scores, labels, groups, k, counts).items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How much better a second model is than a first one, fractions -1 to 1, with an interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_differences(
+    scores: Sequence,
+    labels,
+    groups: Sequence[str],
+    k: int = 3,
+    seed: int = 0,
+    resamples: int | None = None,
+    level: float = 0.95,
+) -> list[dict[str, dict[str, Difference]]]:
+    """Intervals of the differences between models on the same photos.
+
+    The models are compared draw by draw: photos that are hard for all of them do not widen the
+    interval. A difference whose interval holds 0 may be due to the choice of the test photos.
+
+    Args:
+        scores: M arrays (N, C), one a model.
+        labels: as for `bootstrap_intervals`, and so are the others.
+        groups: "seen" or "unseen" for each class.
+        k: of F1@K.
+        seed: of the draws, which are the same for all models.
+        resamples: number of draws; None is `number_of_resamples`.
+        level: share of the draws within an interval.
+
+    Returns:
+        For each model but the first, how it differs from the first one, by part and figure as in
+        `bootstrap_intervals`.
+    """
+    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
+    first, *others = (_figures_of_draws(own, labels, groups, k, counts) for own in scores)
+    result = []
+    for other in others:
+        differences: dict[str, dict[str, Difference]] = {}
+        for part, figures in first.items():
+            differences[part] = {}
+            for figure, (draws, estimate) in figures.items():
+                other_draws, other_estimate = other[part][figure]
+                apart, gain = other_draws - draws, float(other_estimate - estimate)
+                low, high = _quantiles(apart, gain, level)
+                differences[part][figure] = Difference(gain, low, high)
+        result.append(differences)
+    return result
+
+
+def _figures_of_draws(
+    scores, labels, groups: Sequence[str], k: int, counts: np.ndarray
+) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """By part and figure, its value in each draw (B,) and in the whole test set."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     groups = np.asarray(groups, dtype=object)
-    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
     aps = average_precision_of_draws(scores, labels, counts)
     whole = average_precision_of_draws(scores, labels, np.ones((len(labels), 1), np.int32))
     result = {}
@@ -120,15 +185,13 @@ def bootstrap_intervals(
         if not len(present):
             continue
         share = len(present) / len(columns)
-        draws = {"mAP": share * _mean_of_drawn(aps[:, present])}
-        estimates = {"mAP": share * whole[0, present].mean()}
+        draws = share * _mean_of_drawn(aps[:, present])
+        figures = {"mAP": (draws, share * whole[0, present].mean())}
         if k <= len(columns):
             own = scores[:, columns], labels[:, columns], k
-            draws[f"F1@{k}"] = _f1_of_draws(*own, counts)
-            estimates[f"F1@{k}"] = _f1_of_draws(*own, np.ones((len(labels), 1), np.int32))[0]
-        result[part] = {
-            figure: _interval(values, estimates[figure], level) for figure, values in draws.items()
-        }
+            estimate = _f1_of_draws(*own, np.ones((len(labels), 1), np.int32))[0]
+            figures[f"F1@{k}"] = _f1_of_draws(*own, counts), estimate
+        result[part] = figures
     return result
 
 
@@ -163,6 +226,12 @@ def _f1_of_draws(scores, labels, k: int, counts: np.ndarray) -> np.ndarray:
 
 
 def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
+    low, high = _quantiles(draws, estimate, level)
+    return Interval(float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1)))
+
+
+def _quantiles(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
+    """The middle `level` of the draws, moved to have its mean at the estimate."""
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail]) - draws.mean() + estimate
-    return Interval(float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1)))
+    return float(low), float(high)

@@ -11,11 +11,12 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.word2vec_binary import is_word2vec_binary, read_word2vec_binary
 
 _ROWS_IN_AN_ERROR = 20
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError)
@@ -27,34 +28,52 @@ def read_word_vectors(
     """Returns the vectors of `wanted` words, all words of the file, and the vectors' length.
 
     The form is GloVe's, plain or gzip: a word and its numbers, divided by spaces. A first line
-    of two whole numbers is word2vec's header; of a repeated word the first line counts.
+    of two whole numbers is the header of word2vec's and fastText's texts (`.vec`): the number of
+    words, which the file may not fall short of, and their length. `.bin` and `.bin.gz` are
+    word2vec's binary form. Of a repeated word the first one counts.
     """
-    vectors, known, size = {}, set(), None
     way_out = (
-        "give a GloVe text file, plain or .gz (https://nlp.stanford.edu/projects/glove/), an .npz "
-        "file of names and embeddings, or a .csv table of attributes"
+        "give a GloVe text file, plain or .gz (https://nlp.stanford.edu/projects/glove/), "
+        "fastText's .vec, word2vec's .bin, an .npz file of names and embeddings, or a .csv table "
+        "of attributes"
     )
-    with _reading(path, "word vectors", way_out), _open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            if size is None:
-                fields = line.split()
-                if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-                    size = int(fields[1])
-                    continue
-                size = len(fields) - 1
-            try:
-                word, numbers = _split_line(line, size)
-                known.add(word)
-                if word in wanted and word not in vectors:
-                    vectors[word] = _parse_numbers(numbers)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: {error}; correct the line or get the file again"
-                ) from None
+    with _reading(path, "word vectors", way_out), _open_packed(path) as file:
+        if is_word2vec_binary(path):
+            vectors, known, size = read_word2vec_binary(file, path, wanted)
+        else:
+            vectors, known, size = _read_text(file, path, wanted)
     if not known:
         raise UserError(f"{path}: no word vectors in this file; {way_out}")
+    return vectors, known, size
+
+
+def _read_text(
+    lines: Iterable[bytes], path: pathlib.Path, wanted: Container[str]
+) -> tuple[dict[str, np.ndarray], set[str], int | None]:
+    vectors, known, size, promised, number = {}, set(), None, None, 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if size is None:
+            fields = line.split()
+            if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
+                promised, size = map(int, fields)
+                continue
+            size = len(fields) - 1
+        try:
+            word, numbers = _split_line(line, size)
+            known.add(word)
+            if word in wanted and word not in vectors:
+                vectors[word] = _parse_numbers(numbers)
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number}: {error}; correct the line or get the file again"
+            ) from None
+    if known and promised is not None and number - 1 < promised:
+        raise UserError(
+            f"{path}: its first line promises {promised} words, but only {number - 1} lines "
+            "follow; the file is cut short, get it again"
+        )
     return vectors, known, size
 
 
@@ -131,7 +150,7 @@ def _reading(path: pathlib.Path, what: str, way_out: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_text(path: pathlib.Path) -> Iterator[Iterable[bytes]]:
+def _open_packed(path: pathlib.Path) -> Iterator[BinaryIO]:
     with open(path, "rb") as file:
         beginning = file.read(2)
         file.seek(0)

@@ -72,6 +72,11 @@ class RunPaths:
         return self.path / "thresholds.json"
 
     @property
+    def data_manifest(self) -> pathlib.Path:
+        """Which photos, labels and classes it used, as checksums, JSON."""
+        return self.path / "data_manifest.json"
+
+    @property
     def tensorboard(self) -> pathlib.Path:
         """What TensorBoard shows."""
         return self.path / "tensorboard"

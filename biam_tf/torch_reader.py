@@ -16,7 +16,6 @@ import math
 import os
 import pathlib
 import pickle
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.restricted_pickle import Damaged, check_opcodes
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -62,10 +62,6 @@ STORAGES = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",  # counted in bytes
 }
-
-
-class _Damaged(Exception):
-    """The file is not what its own numbers say; the message completes `{path}: …`."""
 
 
 # What a pickle builds are named tuples, because its opcode BUILD writes past the guard of a
@@ -122,7 +118,7 @@ def read_torch_state(path: str | os.PathLike) -> dict[str, np.ndarray]:
         try:
             container = _container_of(file)
             return _arrays(_state_in(container.root), container)
-        except _Damaged as error:
+        except Damaged as error:
             raise UserError(f"{path}: {error}") from None
 
 
@@ -144,12 +140,12 @@ def _container_of(file: BinaryIO) -> "_ZipContainer | _LegacyContainer":
     start = file.read(64)
     file.seek(0)
     if not start:
-        raise _Damaged("the file is empty")
+        raise Damaged("the file is empty")
     if start.startswith(b"PK\x03\x04"):
         return _ZipContainer(file)
     if start.startswith(b"\x80"):
         return _LegacyContainer(file)
-    raise _Damaged(
+    raise Damaged(
         f"not a checkpoint saved by torch.save: it starts with {start[:24]!r}"
         + (" and looks like text; was a web page saved in its place?" if _is_text(start) else "")
     )
@@ -169,23 +165,23 @@ class _ZipContainer:
         try:
             self.archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise _Damaged(
+            raise Damaged(
                 f"the zip archive is incomplete or damaged ({error}); download or copy it again"
             ) from None
         entries = self.archive.infolist()
         pickles = [e.filename for e in entries if e.filename.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
-            raise _Damaged("a zip archive, but not one saved by torch.save: it has no data.pkl")
+            raise Damaged("a zip archive, but not one saved by torch.save: it has no data.pkl")
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED:
-                raise _Damaged(f"{entry.filename} is compressed, which torch.save never does")
+                raise Damaged(f"{entry.filename} is compressed, which torch.save never does")
         if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
-            raise _Damaged("its entries declare more bytes than the file has")
+            raise Damaged("its entries declare more bytes than the file has")
         self.top = pickles[0].removesuffix("data.pkl")
         names = self.archive.NameToInfo
         order = self._read(f"{self.top}byteorder") if f"{self.top}byteorder" in names else b"little"
         if order not in (b"little", b"big"):
-            raise _Damaged(f"unknown byte order {order!r}")
+            raise Damaged(f"unknown byte order {order!r}")
         self.byte_order = "<" if order == b"little" else ">"
         self.root = _unpickle(io.BytesIO(self._read(pickles[0])))
 
@@ -193,9 +189,9 @@ class _ZipContainer:
         try:
             return self.archive.read(name)
         except KeyError:
-            raise _Damaged(f"the entry {name} is missing") from None
+            raise Damaged(f"the entry {name} is missing") from None
         except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OSError) as error:
-            raise _Damaged(f"the entry {name} is damaged ({error})") from None
+            raise Damaged(f"the entry {name} is damaged ({error})") from None
 
     def read_storage(self, storage: _Storage) -> bytes:
         return self._read(f"{self.top}data/{storage.key}")
@@ -209,31 +205,31 @@ class _LegacyContainer:
 
     def __init__(self, file: BinaryIO):
         if _unpickle(file) != LEGACY_MAGIC:
-            raise _Damaged("a pickle, but not one saved by torch.save")
+            raise Damaged("a pickle, but not one saved by torch.save")
         protocol = _unpickle(file)
         if protocol != LEGACY_PROTOCOL:
-            raise _Damaged(f"unknown torch protocol version {protocol!r}")
+            raise Damaged(f"unknown torch protocol version {protocol!r}")
         _unpickle(file)  # the sizes of C types on the machine that wrote it
         storages: dict[str, _Storage] = {}
         self.root = _unpickle(file, storages)
         keys = _unpickle(file)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise _Damaged("the list of storages is damaged")
+            raise Damaged("the list of storages is damaged")
         self.file = file
         self.positions: dict[str, int] = {}
         end = os.fstat(file.fileno()).st_size
         for key in keys:
             if key not in storages:
-                raise _Damaged(f"storage {key!r} belongs to no tensor")
+                raise Damaged(f"storage {key!r} belongs to no tensor")
             storage, count = storages[key], file.read(8)
             start = file.tell()
             if len(count) < 8 or start + storage.size > end:
-                raise _Damaged(
+                raise Damaged(
                     f"the file ends before the numbers of storage {key!r} do; "
                     "download or copy it again"
                 )
             if struct.unpack("<q", count)[0] != storage.count:
-                raise _Damaged(
+                raise Damaged(
                     f"storage {key!r} has {struct.unpack('<q', count)[0]} numbers, "
                     f"its tensor declares {storage.count}"
                 )
@@ -242,7 +238,7 @@ class _LegacyContainer:
 
     def read_storage(self, storage: _Storage) -> bytes:
         if storage.key not in self.positions:
-            raise _Damaged(f"the numbers of storage {storage.key!r} are missing")
+            raise Damaged(f"the numbers of storage {storage.key!r} are missing")
         self.file.seek(self.positions[storage.key])
         return self.file.read(storage.size)
 
@@ -256,48 +252,15 @@ def _unpickle(file: BinaryIO, storages: dict[str, _Storage] | None = None) -> An
     `storages` receives every storage that the pickle declares, by key.
     """
     start = file.tell()
-    _check_opcodes(file)
+    check_opcodes(file)
     end = file.tell()
     file.seek(start)
     try:
         return _TensorUnpickler(io.BytesIO(file.read(end - start)), storages).load()
-    except _Damaged:
+    except Damaged:
         raise
     except Exception as error:  # a broken pickle can raise nearly anything
-        raise _Damaged(f"its pickle is damaged ({error})") from None
-
-
-def _check_opcodes(file: BinaryIO) -> None:
-    """Walks over one pickle without building anything.
-
-    The walk finds declared lengths that pass the end of the file, and memo indices that would
-    make the unpickler allocate gigabytes for a file of a few bytes.
-    """
-    writes = 0
-    try:
-        for opcode, argument, _ in pickletools.genops(_BoundedFile(file)):
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                writes += 1
-                # Picklers number their memo 0, 1, 2, …; a few gaps come from optimizers.
-                if argument is not None and argument > 8 * writes + 256:
-                    raise _Damaged(f"its pickle is damaged (memo index {argument})")
-            elif opcode.name.startswith("EXT") or "BUFFER" in opcode.name:
-                raise _Damaged(f"its pickle uses {opcode.name}, which no tensor needs; refused")
-    except (ValueError, EOFError) as error:
-        raise _Damaged(f"its pickle is damaged or incomplete ({error})") from None
-
-
-class _BoundedFile:
-    """A file whose `read` never asks for more than is left, whatever length it is given."""
-
-    def __init__(self, file: BinaryIO):
-        position = file.tell()
-        self.end = file.seek(0, io.SEEK_END)
-        file.seek(position)
-        self.file, self.tell, self.readline = file, file.tell, file.readline
-
-    def read(self, size: int) -> bytes:
-        return self.file.read(min(size, self.end - self.file.tell()))
+        raise Damaged(f"its pickle is damaged ({error})") from None
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -314,7 +277,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return _DType(name)
         if module in ("torch", "torch.storage") and name in STORAGES:
             return _DType(STORAGES[name])
-        raise _Damaged(
+        raise Damaged(
             f"contains {module}.{name}, which is not a tensor; refused. "
             "Save only the weights: torch.save(model.state_dict(), …)"
         )
@@ -326,9 +289,9 @@ class _TensorUnpickler(pickle.Unpickler):
             ):
                 storage = _Storage(key, dtype, count)
             case _:
-                raise _Damaged("its pickle refers to something that is not a tensor's storage")
+                raise Damaged("its pickle refers to something that is not a tensor's storage")
         if self._storages.setdefault(key, storage) != storage:
-            raise _Damaged(f"storage {key!r} is declared twice, differently")
+            raise Damaged(f"storage {key!r} is declared twice, differently")
         return storage
 
 
@@ -363,11 +326,11 @@ def _state_in(root: Any) -> dict[str, _Tensor]:
     if isinstance(root, dict):
         root = next((root[key] for key in STATE_KEYS if isinstance(root.get(key), dict)), root)
     if not isinstance(root, dict):
-        raise _Damaged("holds no state dictionary; save one: torch.save(model.state_dict(), …)")
+        raise Damaged("holds no state dictionary; save one: torch.save(model.state_dict(), …)")
     state = {k: v for k, v in root.items() if isinstance(k, str) and isinstance(v, _Tensor)}
     if not state:
         names = ", ".join(str(key) for key in list(root)[:10] if isinstance(key, (str, int)))
-        raise _Damaged(f"holds no tensors; its entries: {names or 'none'}")
+        raise Damaged(f"holds no tensors; its entries: {names or 'none'}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
@@ -389,7 +352,7 @@ def _arrays(
 def _numbers(tensor: _Tensor, container: _ZipContainer | _LegacyContainer) -> np.ndarray:
     content = container.read_storage(tensor.storage)
     if len(content) != tensor.storage.size:
-        raise _Damaged(
+        raise Damaged(
             f"storage {tensor.storage.key!r} has {len(content)} bytes, "
             f"its tensor declares {tensor.storage.size}"
         )
@@ -410,13 +373,13 @@ def _window(numbers: np.ndarray, tensor: _Tensor, name: str) -> np.ndarray:
     if len(shape) != len(strides) or any(
         type(number) is not int or number < 0 for number in (offset, *shape, *strides)
     ):
-        raise _Damaged(f"{name}: impossible shape {shape}, strides {strides}, offset {offset}")
+        raise Damaged(f"{name}: impossible shape {shape}, strides {strides}, offset {offset}")
     size = math.prod(shape)
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     # More elements than numbers (an expanded tensor) is legal in torch, but no parameter is
     # one, and it would let a file of a few bytes fill the memory of whoever copies it.
     if len(shape) > 32 or size > numbers.size or (size and last >= numbers.size):
-        raise _Damaged(f"{name}: shape {shape} reaches beyond its {numbers.size} stored numbers")
+        raise Damaged(f"{name}: shape {shape} reaches beyond its {numbers.size} stored numbers")
     if size == 0:
         return np.empty(shape, numbers.dtype)
     return np.lib.stride_tricks.as_strided(

@@ -66,10 +66,9 @@ class Vocabulary:
     def from_word_vectors(
         cls, path, names: Sequence[str], groups: Sequence[str] | None = None
     ) -> "Vocabulary":
-        """Embeds class names with word vectors in GloVe's text form, plain or gzip.
+        """Embeds class names with word vectors: GloVe, fastText's `.vec`, word2vec's `.bin`.
 
-        A line is a word and its numbers, divided by spaces; a first line of two whole numbers
-        (word2vec's header) is skipped, and of a repeated word the first line counts. A name is
+        For the forms see `read_word_vectors`. A name is
         looked up as it is, then in lower case; failing that it is the average of its words'
         raw vectors, where a word the file lacks is divided further at `-` and `_`. An id that
         tells names apart, as in `Drum (/m/026t6)`, is not looked up.
@@ -96,7 +95,10 @@ class Vocabulary:
                 unknown.append((name, missing))
             else:
                 embeddings[row] = np.mean(found, axis=0)
-        _refuse_unknown(unknown, known, f"{path}: no word vector", len(names))
+        way_out = (
+            "correct these, leave them out, or see what python -m training.embed_classes finds"
+        )
+        _refuse_unknown(unknown, known, f"{path}: no word vector", len(names), way_out)
         with _said_of(path):
             return cls(names, embeddings, _groups_or_seen(groups, names))
 
@@ -145,7 +147,10 @@ class Vocabulary:
     def from_file(
         cls, path, names: Sequence[str], groups: Sequence[str] | None = None
     ) -> "Vocabulary":
-        """Embeds `names` from an .npz file, a .csv attribute table, or else word vectors."""
+        """Embeds `names` from an .npz file, a .csv attribute table, or else word vectors.
+
+        Word vectors are text unless the name ends in .bin or .bin.gz.
+        """
         ending = pathlib.Path(path).suffix.lower()
         read = {".npz": cls.from_npz, ".csv": cls.from_attributes}
         return read.get(ending, cls.from_word_vectors)(path, names, groups)
@@ -207,6 +212,26 @@ class Vocabulary:
         return Vocabulary(names, self.embeddings[np.asarray(rows, dtype=np.intp)], tuple(groups))
 
 
+def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns those of `names` that `Vocabulary.from_file` would refuse, in their order.
+
+    Args:
+        path: an .npz file, a .csv attribute table, or word vectors.
+        names: class names.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    path = pathlib.Path(path)
+    read_table = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
+    if path.suffix.lower() in read_table:
+        known = dict.fromkeys(read_table[path.suffix.lower()](path).names, True)
+        return tuple(name for name in names if _find(name, known) is None)
+    wanted = {spelling for name in names for spelling in _spellings(name)}
+    vectors, _, _ = read_word_vectors(path, wanted)
+    return tuple(name for name in names if _vectors_of_name(name, vectors)[1] is not None)
+
+
 def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> None:
     """Checks that class embeddings have the length a model was made for.
 
@@ -261,14 +286,18 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _refuse_unknown(
-    unknown: Sequence[tuple[str, str]], known: Collection[str], problem: str, asked: int
+    unknown: Sequence[tuple[str, str]],
+    known: Collection[str],
+    problem: str,
+    asked: int,
+    way_out: str = "correct these or leave them out",
 ) -> None:
     """Raises one error for all `unknown`, pairs of a class name and the word it fails on."""
     if not unknown:
         return
     lines = []
     for name, word in unknown[:_NAMES_IN_AN_ERROR]:
-        nearest = ", ".join(map(repr, _nearest_words(word, known)))
+        nearest = ", ".join(map(repr, nearest_words(word, known)))
         lines.append(
             f"  {name!r}"
             + (f": the word {word!r}" if word != name else "")
@@ -277,12 +306,12 @@ def _refuse_unknown(
     if len(unknown) > _NAMES_IN_AN_ERROR:
         lines.append(f"  and {len(unknown) - _NAMES_IN_AN_ERROR} more")
     raise UserError(
-        f"{problem} for {len(unknown)} of {asked} class names; correct these or leave them out:\n"
-        + "\n".join(lines)
+        f"{problem} for {len(unknown)} of {asked} class names; {way_out}:\n" + "\n".join(lines)
     )
 
 
-def _nearest_words(word: str, known: Collection[str]) -> list[str]:
+def nearest_words(word: str, known: Collection[str]) -> list[str]:
+    """Returns up to three of the `known` words, of which there may be millions, nearest first."""
     # Comparing with each of a million words takes minutes; a misspelling nearly always keeps
     # its first letter or its ending, and about its length.
     word = word.lower()

@@ -56,6 +56,8 @@ class DataConfig:
         pictures: number of training pictures (scenes only).
         seed: of the drawing (scenes only).
         max_broken_share: up to this share of the photos may be unreadable and is left out.
+        hash_photos: notes checksums of the photos' contents in the run's manifest, not only their
+            names and sizes; all of them are read once more for that.
         max_labels: training photos with more seen labels are left out; null: none is.
         sampling: how often a training photo comes in an epoch, see docs/features.md.
         max_images_per_class: of one epoch (sampling: capped).
@@ -76,6 +78,7 @@ class DataConfig:
     pictures: Count = 3000
     seed: Seed = 0
     max_broken_share: Share = 0.0
+    hash_photos: bool = False
     max_labels: Count | None = None
     sampling: Literal["natural", "balanced", "capped"] = "natural"
     max_images_per_class: Count | None = None

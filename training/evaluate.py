@@ -1,4 +1,4 @@
-"""Evaluates a trained run on any labeled photos: `python -m training.evaluate RUN --data DIR`."""
+"""Evaluates trained runs on any labeled photos: `python -m training.evaluate RUN --data DIR`."""
 
 import argparse
 import os
@@ -17,6 +17,11 @@ classes; F1 at the run's thresholds, where it has some; the trade between seen a
 The data set's own classes.csv says which classes are scored and which count as seen. They need
 not be the run's: a class it never heard of takes its embedding from the word vectors that the
 run was trained with, or from --word-vectors.
+
+Several runs are evaluated on the same photos and compared: how much each is better or worse than
+the first one, with 95 % intervals of a paired bootstrap. Runs whose data_manifest.json tells of
+other training data are no fair comparison and are refused; --allow-different-data says what differs
+and compares them all the same. Other class embeddings are no other data.
 """
 
 EXAMPLES = """\
@@ -26,6 +31,7 @@ examples:
       --word-vectors glove.6B.300d.txt --output other.json --contact-sheet other.png
   python -m training.evaluate runs/my-photos --data other-photos --output other.json \\
       --report other.html
+  python -m training.evaluate runs/glove runs/minilm --data my-photos --output compared.json
 """
 
 
@@ -37,7 +43,9 @@ def main(argv=None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=pathlib.Path, help="folders of trained runs"
+    )
     parser.add_argument("--data", required=True, metavar="DIR", help="folder data set")
     parser.add_argument("--split", default="test", metavar="NAME", help="default: test")
     parser.add_argument(
@@ -58,11 +66,20 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--report", type=pathlib.Path, metavar="HTML", help="also write a report, one file"
     )
+    parser.add_argument(
+        "--allow-different-data",
+        action="store_true",
+        help="compare runs that were trained on other data; says what differs",
+    )
     return run_command(parser, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    if len(arguments.runs) > 1:
+        _compare(arguments)
+        return
     from biam_tf.runs import load_run
+    from training.data.data_manifest import hash_of_split
     from training.data.folder import read_folder
     from training.data.sources import PhotoSource
     from training.evaluation import (
@@ -78,7 +95,8 @@ def _command(arguments: argparse.Namespace) -> None:
 
     dataset = read_folder(arguments.data)
     split = dataset.split(arguments.split)
-    run = load_run(arguments.run)
+    run_folder = arguments.runs[0]
+    run = load_run(run_folder)
     vocabulary = evaluation_vocabulary(run, dataset, arguments.word_vectors)
 
     def make_source(images):
@@ -87,7 +105,8 @@ def _command(arguments: argparse.Namespace) -> None:
     metrics, scores = evaluate_split(
         run, make_source(split.images), split.labels, vocabulary, about=dataset.about
     )
-    metrics |= {"run": str(arguments.run), "data": arguments.data, "split": arguments.split}
+    metrics |= {"run": str(run_folder), "data": arguments.data, "split": arguments.split}
+    metrics["data_hash"] = hash_of_split(dataset, arguments.split)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, metrics)
     print(f"\n{format_figures(metrics)}\n\nEvery class: {arguments.output}")
@@ -95,13 +114,31 @@ def _command(arguments: argparse.Namespace) -> None:
         return
     explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, PHOTOS_ON_SHEET)
     if arguments.contact_sheet:
-        title = f"{arguments.run}: {arguments.split} photos of {arguments.data}"
+        title = f"{run_folder}: {arguments.split} photos of {arguments.data}"
         draw_sheet(explained, arguments.contact_sheet, split, vocabulary, title)
         print(f"Look at {arguments.contact_sheet}")
     if arguments.report:
         data = ReportData(run, dataset, split, vocabulary, scores, metrics, explained, make_source)
         write_report(arguments.report, data)
         print(f"Look at {arguments.report}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from biam_tf.errors import UserError
+    from training.comparison import compare_runs, format_comparison, require_same_data
+    from training.data.folder import read_folder
+    from training.run_folder import write_json
+
+    for option in ("contact_sheet", "report"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option.replace('_', '-')} shows one run; give one run with it")
+    require_same_data(arguments.runs, arguments.allow_different_data)
+    dataset = read_folder(arguments.data)
+    compared = compare_runs(arguments.runs, dataset, arguments.split, arguments.word_vectors)
+    compared |= {"data": arguments.data, "split": arguments.split}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output, compared)
+    print(f"\n{format_comparison(compared)}\n\nEverything: {arguments.output}")
 
 
 if __name__ == "__main__":

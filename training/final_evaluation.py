@@ -8,6 +8,7 @@ from biam_tf.runs import TrainedRun, load_run
 from biam_tf.thresholds import fit_thresholds, why_not
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
+from training.data.data_manifest import DataManifest
 from training.data.dataset import TaggingDataset
 from training.data.sources import FeatureSource, PhotoSource
 from training.evaluation import (
@@ -45,6 +46,10 @@ def evaluate_run(
     """
     trained = with_thresholds(config, load_run(folder.path), dataset, vocabulary, make_source)
     metrics = write_figures(config, trained, dataset, vocabulary, make_source)
+    if folder.data_manifest.exists():  # there is none of a dry run
+        manifest = DataManifest.read(folder.data_manifest)
+        metrics["data_manifest"] = manifest.hash
+        metrics["data_hash"] = manifest.split_hash(metrics["split"])
     write_json(folder.metrics, metrics)
     return metrics
 

@@ -17,6 +17,7 @@ from biam_tf.vocabulary import Vocabulary
 from training.cluster import read_tf_config
 from training.config import RunConfig
 from training.data.broken_photos import BROKEN_PHOTOS, to_csv
+from training.data.data_manifest import describe_data
 from training.data.dataset import TaggingDataset
 from training.data.folder import ANNOTATIONS
 from training.data.registry import load_dataset
@@ -215,6 +216,10 @@ def _train(
         with writing_to(folder.vocabulary):
             vocabulary.save(folder.vocabulary)
         folder.write_backbone_identity(config.backbone, models.backbone)
+        hashed = config.data.hash_photos
+        folder.write_data_manifest(
+            describe_data(config.data.name, dataset, vocabulary, examples.broken, hashed)
+        )
         if config.backbone.trainable and config.data.max_broken_share:
             write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
         if dataset.about.missing:

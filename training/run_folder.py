@@ -14,11 +14,13 @@ import tensorflow as tf
 from biam_tf.errors import UserError
 from biam_tf.runs import RunPaths
 from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
+from training.data.data_manifest import DataManifest
 
 # Settings that say where or how fast, not what: a run may go on with other ones.
 FREE_TO_CHANGE = (
     "output",
     "data.feature_store",
+    "data.hash_photos",
     "backbone.batch_size",
     "training.checkpoint_minutes",
     "training.tensorboard",
@@ -55,6 +57,23 @@ class RunFolder(RunPaths):
             with writing_to(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config_to_yaml(config))
+
+    def write_data_manifest(self, manifest: DataManifest) -> None:
+        """Says which data the run uses, or checks that it is still what it began with.
+
+        Raises:
+            UserError: the run that is being resumed began with other data.
+        """
+        if self.data_manifest.exists():
+            differing = DataManifest.read(self.data_manifest).differences(manifest)
+            if differing:
+                raise UserError(
+                    f"{self.path} began with other data than there is now: "
+                    f"{'; '.join(differing)}. Put the data back as it was, or start again in "
+                    "another folder with --set output=PATH"
+                )
+            return
+        write_text(self.data_manifest, manifest.to_json())
 
     def write_backbone_identity(self, config: BackboneConfig, backbone: keras.Model) -> None:
         """Says which backbone the head belongs to, so that a frozen one is not stored again."""

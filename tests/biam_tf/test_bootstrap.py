@@ -5,6 +5,7 @@ from biam_tf.bootstrap import (
     FEWEST_RESAMPLES,
     RESAMPLES,
     average_precision_of_draws,
+    bootstrap_differences,
     bootstrap_intervals,
     draw_counts,
     number_of_resamples,
@@ -69,6 +70,30 @@ def test_intervals_are_the_quantiles_of_naive_draws_about_the_estimate(test_set)
                 [interval.low, interval.high], np.clip(expected, 0, 1), rtol=1e-10
             )
             assert interval.low <= estimate <= interval.high
+
+
+def test_differences_are_those_of_the_same_draws(test_set, rng):
+    scores, labels = test_set
+    better = scores + 0.5 * labels
+    settings = {"k": 3, "seed": 5, "resamples": 60}
+    (found, none) = bootstrap_differences([scores, better, scores], labels, GROUPS, **settings)
+    counts = draw_counts(len(scores), 60, seed=5)
+    gains = []
+    for b in range(60):
+        rows = drawn_rows(counts[:, b])
+        maps = [
+            np.nanmean(average_precision(own[rows], labels[rows], without_positives=np.nan))
+            for own in (scores, better)
+        ]
+        gains.append(8 / 9 * (maps[1] - maps[0]))  # one of the nine classes has no positive
+    names = [str(c) for c in range(9)]
+    maps = [evaluate_scores(own, labels, names, GROUPS)["gzsl"]["mAP"] for own in (scores, better)]
+    expected = np.quantile(gains, [0.025, 0.975]) - np.mean(gains) + maps[1] - maps[0]
+    own = found["gzsl"]["mAP"]
+    np.testing.assert_allclose([own.low, own.high], expected, rtol=1e-9)
+    assert own.estimate == pytest.approx(maps[1] - maps[0], rel=1e-12) and own.low > 0
+    same = none["zsl"]["F1@3"]
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
 
 
 def test_intervals_narrow_with_the_number_of_photos(rng):

@@ -1,0 +1,137 @@
+"""Says what a careful person wants to know of a data set: `python -m training.describe DATA`."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
+
+from training.cli import run_command
+
+DESCRIPTION = """\
+Describes a data set before anything is trained with it.
+
+From its lists: photos, labels and unknown cells of each split; how many labels photos have; how
+often each class occurs; unseen classes that training photos are labeled with; classes that no photo
+of a split shows; with --word-vectors, classes without an embedding.
+
+From its photos, each opened once: those that cannot be read; and pairs that are the same photo or
+nearly so, within a split and across splits. A test photo whose near-duplicate was trained on makes
+a figure look better than it is. Whether two photos look alike is judged by a 64-bit perceptual
+hash and, of pairs that it finds, the photos in 8 x 8 shades of gray. --radius says in how many
+bits the hash may differ: 4 finds copies in another size, compression or brightness; 10 (the
+default) also photos of one scene, one taken after the other. Beyond 100,000 photos a small radius
+saves time.
+
+--output writes it all into a folder: description.md, .json and .html, class_frequency.csv and .png
+(the extra [report]), duplicates.csv, and duplicates.png, where a person can look at the pairs.
+"""
+
+EXAMPLES = """\
+examples:
+  python -m training.describe my-photos
+  python -m training.describe my-photos --word-vectors glove.6B.300d.txt --output description
+  python -m training.describe --config configs/corel5k.yaml --set data.directory=my-photos
+"""
+
+RADIUS, LARGEST_RADIUS = 10, 16
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.describe",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder data set")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML settings of a run, whose data section is described"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace one setting of --config, e.g. data.directory=my-photos",
+    )
+    parser.add_argument(
+        "--word-vectors",
+        metavar="FILE",
+        help="where classes would be looked up: word vectors, .npz or .csv "
+        "(default: vocabulary.word_vectors of --config)",
+    )
+    parser.add_argument("--output", type=pathlib.Path, metavar="FOLDER", help="also write it there")
+    parser.add_argument(
+        "--radius",
+        type=int,
+        default=RADIUS,
+        metavar="BITS",
+        help=f"0 to {LARGEST_RADIUS}; default: {RADIUS}",
+    )
+    parser.add_argument(
+        "--lists-only", action="store_true", help="do not open the photos: much faster"
+    )
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    # Imported here, so that --help answers at once.
+    from biam_tf.errors import UserError
+    from biam_tf.progress import progress
+    from biam_tf.vocabulary import names_without_embedding
+    from training.description.duplicates import find_pairs
+    from training.description.files import write_description
+    from training.description.labels import describe_labels
+    from training.description.photo_scan import scan_photos
+    from training.description.sections import to_markdown
+    from training.description.text import Findings, sections_of
+
+    if not 0 <= arguments.radius <= LARGEST_RADIUS:
+        raise UserError(f"--radius {arguments.radius}: expected 0 to {LARGEST_RADIUS}")
+    dataset, word_vectors = _dataset(arguments)
+    photos, pairs = None, []
+    if not arguments.lists_only:
+        with progress(len(dataset.images), "Opening photos", "photo") as bar:
+            photos = scan_photos(dataset.directory, dataset.images, bar.update)
+        pairs = find_pairs(dataset, dataset.images, photos, arguments.radius)
+    findings = Findings(
+        dataset=dataset,
+        labels=describe_labels(dataset),
+        photos=photos,
+        pairs=pairs,
+        radius=arguments.radius,
+        word_vectors=word_vectors,
+        without_vector=names_without_embedding(word_vectors, dataset.names) if word_vectors else (),
+    )
+    title = str(dataset.directory)
+    print(to_markdown(title, sections_of(findings, None, None)))
+    if arguments.output is not None:
+        written = write_description(findings, title, arguments.output)
+        print("\n".join(["Written:", *(f"  {path}" for path in written)]))
+
+
+def _dataset(arguments: argparse.Namespace):
+    """Returns the data set, and the file of its word vectors or None."""
+    from biam_tf.errors import UserError
+    from training.data.folder import read_folder
+
+    if (arguments.data is None) == (arguments.config is None):
+        raise UserError("give either the folder of a data set or --config FILE")
+    if arguments.data is not None:
+        if arguments.set:
+            raise UserError("--set replaces settings of --config, which is not given")
+        return read_folder(arguments.data, look_for_photos=False), arguments.word_vectors
+
+    from training.config import load_config
+    from training.data.registry import load_dataset
+
+    config = load_config(arguments.config, arguments.set)
+    dataset = load_dataset(config.data, look_for_photos=False)
+    return dataset, arguments.word_vectors or config.vocabulary.word_vectors
+
+
+if __name__ == "__main__":
+    sys.exit(main())
