@@ -33,7 +33,8 @@ REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 BEAM = ["apache-beam>=2.77"]
 
 # Builders of public data sets: downloads, versions, checksums and records are its work.
-DATASETS = ["tensorflow-datasets>=4.9"]
+# It imports importlib-resources without naming it among its own dependencies.
+DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 
 # Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
 # nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring
@@ -89,6 +90,7 @@ setup(
             *TEXT,
             "dill>=0.3",  # what TensorFlow Datasets' own tests of builders need
             "pytest>=8.0",
+            "pytest-xdist>=3.5",  # the suite on two cores at once: most of it traces graphs
             "ruff>=0.6",
         ],
     },

@@ -9,7 +9,7 @@ from training.data.problems import Problems
 
 CHUNK_BYTES = 32 << 20
 _ZERO = ord("0")
-_BLANKS = np.frombuffer(b"\t ", np.uint8)
+_TAB, _SPACE = b"\t "
 
 
 def indicator_rows(
@@ -59,7 +59,7 @@ def indicator_rows(
 
 
 def _block(text: bytes, shown: str, first: int, columns: int, problems: Problems) -> np.ndarray:
-    values = _uniform_block(text, columns)
+    values = uniform_block(text, columns)
     if values is not None:
         return values
     lines = text.splitlines()
@@ -83,8 +83,13 @@ def _block(text: bytes, shown: str, first: int, columns: int, problems: Problems
     return values
 
 
-def _uniform_block(text: bytes, columns: int) -> np.ndarray | None:
-    """The values where all lines have the same form, single digits with single blanks, or None."""
+def uniform_block(text: bytes, columns: int) -> np.ndarray | None:
+    """Returns the values where all lines have one form, digits with a blank between, or None.
+
+    Args:
+        text: whole lines.
+        columns: values of a line.
+    """
     length = text.index(b"\n") + 1
     if len(text) % length or length < 2 * columns:
         return None
@@ -96,6 +101,6 @@ def _uniform_block(text: bytes, columns: int) -> np.ndarray | None:
         not bytes(end).strip()
         and (lines[:, 2 * columns - 1 :] == end).all()
         and (values <= 1).all()
-        and np.isin(between, _BLANKS).all()
+        and ((between == _TAB) | (between == _SPACE)).all()
     )
     return values if fits else None

@@ -59,6 +59,8 @@ def read_label_rows(
                 path.name, 1, f"expected ImageID,Source,LabelName,Confidence, got {shown!r}"
             )
             return
+        if progress:
+            progress(len(header))
         rest = b""
         while chunk := file.read(CHUNK_BYTES):
             whole, newline, rest = (rest + chunk).rpartition(b"\n")
