@@ -1,0 +1,75 @@
+"""Writes the two lists of a folder data set, which `training.data.folder` reads."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from biam_tf.errors import UserError
+from training.data.folder import ANNOTATIONS, CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoLabels:
+    """A row of annotations.csv.
+
+    Attributes:
+        image: path of the photo below the data set's folder, with `/`.
+        split: "train", "val" or "test".
+        present: names of the classes that it shows.
+        absent: names of the classes that it is known not to show; None: all others.
+    """
+
+    image: str
+    split: str
+    present: Sequence[str]
+    absent: Sequence[str] | None = None
+
+
+def write_folder_lists(
+    directory: str | os.PathLike, photos: Iterable[PhotoLabels], groups: Mapping[str, str]
+) -> int:
+    """Writes classes.csv and annotations.csv, each whole or not at all; returns the row count.
+
+    annotations.csv comes last: where it stands, the data set is complete.
+
+    Args:
+        directory: the data set's folder; made where it is not there.
+        photos: all photos; either all or none of them with `absent`.
+        groups: "seen", "unseen" or "ignored" for each class, in the order of classes.csv.
+
+    Raises:
+        UserError: a name holds `;`, which joins names, or a row names a class without a group.
+    """
+    directory = pathlib.Path(directory)
+    for name in groups:
+        if ";" in name or not name.strip():
+            raise UserError(f"class {name!r}: a name must not be empty or hold ';'; rename it")
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / CLASSES, ["name", "group"], groups.items())
+    photos = list(photos)
+    header = ["image", "split", "labels"]
+    if any(photo.absent is not None for photo in photos):
+        header.append("absent")
+    _write(directory / ANNOTATIONS, header, (_cells(photo, groups, header) for photo in photos))
+    return len(photos)
+
+
+def _cells(photo: PhotoLabels, groups: Mapping[str, str], header: Sequence[str]) -> list[str]:
+    for name in (*photo.present, *(photo.absent or ())):
+        if name not in groups:
+            raise UserError(f"{photo.image}: label {name!r} is not among the classes")
+    cells = [photo.image, photo.split, ";".join(photo.present)]
+    if "absent" in header:
+        cells.append(";".join(photo.absent or ()))
+    return cells
+
+
+def _write(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    os.replace(aside, path)
