@@ -83,7 +83,7 @@ def test_builders_say_version_notes_citation_license_and_checksums(tmp_path, bui
     info = builder_class(data_dir=str(tmp_path)).info
     assert str(info.version) in info.release_notes
     assert info.citation.startswith("@") and info.homepage.startswith("https://")
-    assert info.license and info.description
+    assert info.redistribution_info.license and info.description
     assert builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS
     assert builder_class.url_infos
     for known in builder_class.url_infos.values():
