@@ -36,6 +36,9 @@ BEAM = ["apache-beam>=2.77"]
 # It imports importlib-resources without naming it among its own dependencies.
 DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 
+# Imports of photos: urllib3 fetches them with its retries and pauses, pyarrow reads Parquet.
+IMPORT = ["urllib3>=2.0", "pyarrow>=14.0"]
+
 # Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
 # nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring
 # tensorflow-text, which ties TensorFlow to one version, for a model of a hundred lines. The weights
@@ -79,6 +82,7 @@ setup(
         "beam": BEAM,
         "report": REPORT,
         "datasets": DATASETS,
+        "import": IMPORT,
         "text": TEXT,
         "test": [
             *EFFICIENTNET,
@@ -87,6 +91,7 @@ setup(
             *BEAM,
             *REPORT,
             *DATASETS,
+            *IMPORT,
             *TEXT,
             "dill>=0.3",  # what TensorFlow Datasets' own tests of builders need
             "pytest>=8.0",
