@@ -199,7 +199,6 @@ def _claim(arguments) -> None:
     """Makes the folder this import's, or finds that it is."""
     from biam_tf.errors import UserError
     from training.data.folder import ANNOTATIONS
-    from training.run_folder import write_text
 
     directory, marker = arguments.directory, arguments.directory / MARKER
     ours = {key: value for key, value in vars(arguments).items() if key in ("form", "table")}
@@ -215,15 +214,17 @@ def _claim(arguments) -> None:
             )
         return
     directory.mkdir(parents=True, exist_ok=True)
-    write_text(marker, text)
+    aside = marker.with_name(f"{MARKER}.partial")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(marker)
 
 
 def _report_failed(failed: dict[str, str], count: int, arguments) -> None:
     from biam_tf.errors import UserError
-    from training.trials import write_csv
+    from training.data.folder_writer import write_rows
 
     path = arguments.directory / FAILED
-    write_csv(path, ["photo", "problem"], failed.items())
+    write_rows(path, ["photo", "problem"], failed.items())
     location, problem = next(iter(failed.items()))
     message = (
         f"{len(failed)} of {count} photos could not be had, such as {location}: {problem}; "

@@ -47,12 +47,12 @@ def write_folder_lists(
         if ";" in name or not name.strip():
             raise UserError(f"class {name!r}: a name must not be empty or hold ';'; rename it")
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / CLASSES, ["name", "group"], groups.items())
+    write_rows(directory / CLASSES, ["name", "group"], groups.items())
     photos = list(photos)
     header = ["image", "split", "labels"]
     if any(photo.absent is not None for photo in photos):
         header.append("absent")
-    _write(directory / ANNOTATIONS, header, (_cells(photo, groups, header) for photo in photos))
+    write_rows(directory / ANNOTATIONS, header, (_cells(photo, groups, header) for photo in photos))
     return len(photos)
 
 
@@ -66,7 +66,8 @@ def _cells(photo: PhotoLabels, groups: Mapping[str, str], header: Sequence[str])
     return cells
 
 
-def _write(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_rows(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a CSV file whole or not at all."""
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
