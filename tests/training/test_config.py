@@ -346,6 +346,12 @@ class TestSettingsOfOneReader:
         message = message_of(None, f"data.{setting}")
         assert f"data.{key}" in message and f"it is a setting of {reader}" in message
 
+    def test_of_tfds_are_needed_there(self):
+        name = "data.name=tfds"
+        assert "data.builder" in message_of(None, name, "data.label_feature=objects.label")
+        message = message_of(None, name, "data.builder=coco/2017")
+        assert "data.label_feature" in message and "for example objects.label" in message
+
     def test_have_their_own_values(self):
         nus_wide = "data.name=nus_wide"
         assert "standard_81" in message_of(None, nus_wide, "data.configuration=standard_80")
@@ -359,9 +365,3 @@ def test_figures_weighted_by_frequency_can_choose_the_epoch():
     assert config.training.select_on == "gzsl_weighted_mAP"
     config = load_config(CONFIGS / "open_images_paper.yaml", ["data.directory=photos"])
     assert config.training.select_on == "seen_weighted_mAP"
-
-    def test_of_tfds_are_needed_there(self):
-        name = "data.name=tfds"
-        assert "data.builder" in message_of(None, name, "data.label_feature=objects.label")
-        message = message_of(None, name, "data.builder=coco/2017")
-        assert "data.label_feature" in message and "for example objects.label" in message

@@ -321,6 +321,12 @@ class TestZeroShotSplit:
         path.write_text("zebr\n")
         with pytest.raises(UserError, match=r"'zebr' is no class.*did you mean 'zebra'"):
             apply_zero_shot_split(dataset, str(path))
+        path = tmp_path / "groups.csv"
+        for table, message in (("cat,\ndog,seen", "every row needs"), ("cat,seem", "group 'seem'")):
+            path.write_text("name,group\n" + table)
+            with pytest.raises(UserError, match=message):
+                apply_zero_shot_split(dataset, str(path))
+        path = tmp_path / "unseen.txt"
         path.write_text("\n".join(NAMES))
         with pytest.raises(UserError, match="leaves no seen class"):
             apply_zero_shot_split(dataset, str(path))

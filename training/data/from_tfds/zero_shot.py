@@ -65,6 +65,8 @@ def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset
 def _groups(path: pathlib.Path, dataset: TaggingDataset, split: str) -> dict[str, str]:
     """Returns the group of each class that is used."""
     listed = read_class_list(path)
+    if path.suffix.lower() == ".csv" and listed.groups is None:
+        raise UserError(f"{path}: every row needs a group: seen, unseen or ignored")
     problems = Problems(path)
     for name in listed.names:
         if name not in dataset.names:
