@@ -61,6 +61,7 @@ setup(
         "serving": ["deploy/*.config"],
         "training": [
             "report/page.html",
+            "data/from_tfds/class_groups/*.csv",
             "data/nus_wide/checksums.tsv",
             "data/open_images/checksums.tsv",
             "data/open_images/released_unseen.txt",

@@ -68,10 +68,16 @@ class DataConfig:
             released code's list (open_images only).
         machine_confidence: from which confidence on machine-generated labels of training photos
             count as present; null: they are not read (open_images only).
+        builder: name or folder of a prepared data set of TensorFlow Datasets (tfds only).
+        label_feature: its feature with the present classes, such as `objects.label` (tfds only).
+        absent_feature: its feature with the absent classes, all others being unknown; null: all
+            that are not present are absent (tfds only).
+        zero_shot_split: `coco_48_17`, `coco_65_15`, `lvis_rare`, or a file of the unseen classes,
+            see docs/tfds.md; null: all classes are seen (tfds only).
         augmentation: of training photos (backbone.trainable: true).
     """
 
-    name: Literal["scenes", "folder", "nus_wide", "open_images"] = "scenes"
+    name: Literal["scenes", "folder", "nus_wide", "open_images", "tfds"] = "scenes"
     directory: str | None = None
     feature_store: str | None = None
     cache: Literal["auto", "memory", "stream"] = "auto"
@@ -86,6 +92,10 @@ class DataConfig:
     unlabelled: Literal["keep", "unknown", "drop"] = "keep"
     unseen_classes: Literal["most_frequent", "released"] = "most_frequent"
     machine_confidence: Confidence | None = None
+    builder: str | None = None
+    label_feature: str | None = None
+    absent_feature: str | None = None
+    zero_shot_split: str | None = None
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
@@ -352,6 +362,13 @@ def _check_data(settings: Settings, config: RunConfig) -> None:
             "expected the folder of your photos, got nothing; give it here or with "
             "--set data.directory=PATH",
         )
+    if config.data.name == "tfds":
+        for key, example in (("builder", "coco/2017"), ("label_feature", "objects.label")):
+            if not getattr(config.data, key):
+                settings.fail(
+                    f"data.{key}",
+                    f"not set, and data.name: tfds needs it; for example {example}",
+                )
     _check_reader(settings, config.data)
     _check_sampling(settings, config.data)
     _check_augmentation(settings, config)
@@ -361,6 +378,7 @@ def _check_data(settings: Settings, config: RunConfig) -> None:
 READER_SETTINGS = {
     "nus_wide": ("configuration", "unlabelled"),
     "open_images": ("unseen_classes", "machine_confidence"),
+    "tfds": ("builder", "label_feature", "absent_feature", "zero_shot_split"),
 }
 
 

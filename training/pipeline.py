@@ -44,6 +44,7 @@ WORK_OF_READER = {
     "scenes": ("drawing pictures", "picture"),
     "nus_wide": ("reading labels", "photo"),
     "open_images": ("reading labels", "byte"),
+    "tfds": ("writing photos", "photo"),
 }
 
 

@@ -333,14 +333,24 @@ class TestSettingsOfOneReader:
             ("unlabelled=drop", "nus_wide"),
             ("unseen_classes=released", "open_images"),
             ("machine_confidence=0.7", "open_images"),
+            ("zero_shot_split=coco_48_17", "tfds"),
+            ("absent_feature=neg_category_ids", "tfds"),
         ],
     )
     def test_are_refused_with_another(self, setting, reader):
         key, _, value = setting.partition("=")
-        config = load_config(None, [f"data.name={reader}", f"data.{setting}"])
+        needed = ["data.builder=lvis", "data.label_feature=objects.label"]
+        needed = needed if reader == "tfds" else []
+        config = load_config(None, [f"data.name={reader}", *needed, f"data.{setting}"])
         assert str(getattr(config.data, key)) == value
         message = message_of(None, f"data.{setting}")
         assert f"data.{key}" in message and f"it is a setting of {reader}" in message
+
+    def test_of_tfds_are_needed_there(self):
+        name = "data.name=tfds"
+        assert "data.builder" in message_of(None, name, "data.label_feature=objects.label")
+        message = message_of(None, name, "data.builder=coco/2017")
+        assert "data.label_feature" in message and "for example objects.label" in message
 
     def test_have_their_own_values(self):
         nus_wide = "data.name=nus_wide"

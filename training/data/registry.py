@@ -7,6 +7,7 @@ from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.dataset import TaggingDataset
 from training.data.folder import read_folder
+from training.data.from_tfds.reader import read_tfds
 from training.data.nus_wide.reader import read_nus_wide
 from training.data.open_images.reader import read_open_images
 from training.data.scenes import draw_scenes
@@ -38,6 +39,16 @@ def load_dataset(
         directory = scenes_directory(config)
         draw_scenes(directory, config.pictures, config.seed, progress=progress)
         return read_folder(directory, look_for_photos and config.max_broken_share == 0)
+    if config.name == "tfds":
+        return read_tfds(
+            config.builder,
+            config.label_feature,
+            config.directory,
+            config.absent_feature,
+            config.zero_shot_split,
+            progress,
+            look_for_photos and config.max_broken_share == 0,
+        )
     if not config.directory:
         raise UserError(f"data.directory: not set; {FOLDER_OF[config.name]}")
     if config.name == "nus_wide":

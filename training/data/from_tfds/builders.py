@@ -1,0 +1,128 @@
+"""Finds a prepared data set of TensorFlow Datasets, and its labels among its features."""
+
+import pathlib
+
+from biam_tf.errors import UserError, did_you_mean
+
+
+def find_builder(name: str):
+    """Returns the `tfds.core.DatasetBuilder` of a prepared data set; nothing is downloaded.
+
+    Args:
+        name: `coco/2017`, `coco/2017:1.1.0`, or the folder of a prepared one, which ends in a
+            version.
+
+    Raises:
+        UserError: TensorFlow Datasets is not installed, or there is no such data set, or it is
+            not prepared.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            f"data.name: tfds needs TensorFlow Datasets ({error}); pip install 'biam-tf[datasets]'"
+        ) from error
+    if pathlib.Path(name).is_dir():
+        try:
+            return tfds.builder_from_directory(name)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"data.builder: {name}: no data set that TensorFlow Datasets prepared: {error}"
+            ) from error
+    try:
+        builder = tfds.builder(name)
+    except (ImportError, ValueError, AssertionError) as error:
+        # DatasetNotFoundError is both of the first; versions are checked by assertions.
+        known = tfds.list_builders()
+        stem = name.partition("/")[0].partition(":")[0]
+        hint = f": {error}" if stem in known else did_you_mean(stem, known)
+        raise UserError(f"data.builder: {name!r}: TensorFlow Datasets has no such{hint}") from error
+    if not builder.info.splits:
+        raise UserError(
+            f"data.builder: {name!r} is not prepared in {builder.data_dir}; download and prepare "
+            f"it with: tfds build {name}"
+        )
+    return builder
+
+
+def full_name(builder) -> str:
+    """Returns `name/config:version`."""
+    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    return f"{builder.name}{config}:{builder.version}"
+
+
+def class_names(features, path: str, key: str) -> list[str]:
+    """Returns the names of the classes of a multi-label feature.
+
+    Args:
+        features: a `tfds.features.FeaturesDict`.
+        path: names of features, joined by `.`, such as `objects.label`.
+        key: the setting that holds the path, for messages.
+
+    Raises:
+        UserError: there is no such feature, or it holds no more than one class a photo.
+    """
+    import tensorflow_datasets as tfds
+
+    feature, sequences = features, 0
+    for part in path.split("."):
+        if isinstance(feature, tfds.features.Sequence):
+            feature, sequences = feature.feature, sequences + 1
+        if not isinstance(feature, tfds.features.FeaturesDict) or part not in feature:
+            known = multi_label_features(features)
+            raise UserError(f"{key}: no feature {path!r}{did_you_mean(path, known)}")
+        feature = feature[part]
+    if isinstance(feature, tfds.features.Sequence):
+        feature, sequences = feature.feature, sequences + 1
+    if not isinstance(feature, tfds.features.ClassLabel) or sequences != 1:
+        known = ", ".join(multi_label_features(features)) or "none"
+        raise UserError(
+            f"{key}: {path!r} is not a sequence of class labels; features that are: {known}"
+        )
+    return list(feature.names)
+
+
+def multi_label_features(features, before: str = "", inside: bool = False) -> list[str]:
+    """Returns the paths of all features that hold several classes a photo."""
+    import tensorflow_datasets as tfds
+
+    found = []
+    for name, feature in features.items():
+        own = inside
+        if isinstance(feature, tfds.features.Sequence) and not inside:
+            feature, own = feature.feature, True
+        if isinstance(feature, tfds.features.FeaturesDict):
+            found += multi_label_features(feature, f"{before}{name}.", own)
+        elif own and isinstance(feature, tfds.features.ClassLabel):
+            found.append(f"{before}{name}")
+    return found
+
+
+def photo_feature(features, builder: str) -> str:
+    """Returns the name of the photo among the features: `image`, or the only image there is."""
+    import tensorflow_datasets as tfds
+
+    images = [name for name, own in features.items() if isinstance(own, tfds.features.Image)]
+    if "image" in images:
+        return "image"
+    if len(images) != 1:
+        raise UserError(
+            f"data.builder: {builder}: expected one photo an example, "
+            f"got {', '.join(images) or 'none'}"
+        )
+    return images[0]
+
+
+def only(path: str) -> dict:
+    """Returns the specification of a partial decoding that decodes one feature."""
+    spec: dict | bool = True
+    for part in reversed(path.split(".")):
+        spec = {part: spec}
+    return spec
+
+
+def value_at(example: dict, path: str):
+    """Returns the value of a feature in an example."""
+    for part in path.split("."):
+        example = example[part]
+    return example

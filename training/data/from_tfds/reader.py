@@ -1,0 +1,119 @@
+"""A data set of TensorFlow Datasets, through the folder that its photos are written into."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable
+
+from biam_tf.errors import UserError
+from training.data.dataset import About, TaggingDataset
+from training.data.folder import ANNOTATIONS, read_folder
+from training.data.from_tfds import builders
+from training.data.from_tfds.splits import WHOLE, Definition
+from training.data.from_tfds.writer import MARKER, write_folder
+from training.data.from_tfds.zero_shot import apply_zero_shot_split
+
+
+def read_tfds(
+    builder: str,
+    label_feature: str,
+    directory: str | None = None,
+    absent_feature: str | None = None,
+    zero_shot_split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    look_for_photos: bool = True,
+) -> TaggingDataset:
+    """Returns a data set of TensorFlow Datasets; its photos are written where they are not yet.
+
+    Once they are, TensorFlow Datasets is not asked again.
+
+    Args:
+        builder: `coco/2017`, `coco/2017:1.1.0`, or the folder of a prepared data set.
+        label_feature: path of the present classes, such as `objects.label`.
+        directory: where the folder data set is, or goes; None: below `data/`.
+        absent_feature: path of the absent classes; None: all that are not present.
+        zero_shot_split: see `apply_zero_shot_split`; None: all classes are seen.
+        progress: called with (photos written, photos in all).
+        look_for_photos: whether a missing photo is an error.
+
+    Raises:
+        UserError: as `find_builder`, `write_folder`, `read_folder` and `apply_zero_shot_split`;
+            or the folder holds something else.
+    """
+    path = tfds_directory(directory, builder)
+    wanted = {"label_feature": label_feature, "absent_feature": absent_feature}
+    if not path.is_dir() or not any(path.iterdir()):
+        source = builders.find_builder(builder)
+        write_folder(source, builder, path, label_feature, absent_feature, progress)
+    marker = _read_marker(path)
+    _check_same(path, marker, builder, wanted)
+    dataset = read_folder(path, look_for_photos)
+    dataset = dataclasses.replace(dataset, about=About(_remarks(marker, dataset)))
+    if zero_shot_split is None:
+        return dataset
+    return apply_zero_shot_split(dataset, zero_shot_split)
+
+
+def tfds_directory(directory: str | None, builder: str) -> pathlib.Path:
+    """Returns where the photos go: `directory`, or a folder of the builder's own below `data/`."""
+    if directory:
+        return pathlib.Path(directory)
+    return pathlib.Path("data") / re.sub(r"[^\w.]+", "-", builder).strip("-")
+
+
+def _read_marker(path: pathlib.Path) -> dict:
+    file = path / MARKER
+    if not file.is_file() or not (path / ANNOTATIONS).is_file():
+        raise UserError(
+            f"{path}: holds something that was not written by data.name: tfds; give "
+            "data.directory: another folder, or empty this one"
+        )
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON ({error}); delete the folder to write it again") from (
+            error
+        )
+
+
+def _check_same(path: pathlib.Path, marker: dict, builder: str, wanted: dict) -> None:
+    complaints = [
+        f"data.{key}: {marker[key]}, not {value}"
+        for key, value in wanted.items()
+        if marker[key] != value
+    ]
+    held = marker["builder"]
+    if builder not in (held, held.rpartition(":")[0], marker["asked"]):
+        complaints.insert(0, f"data.builder: {held}, not {builder}")
+    if complaints:
+        raise UserError(
+            f"{path}: was written with {'; '.join(complaints)}; give data.directory: another "
+            "folder, or delete this one"
+        )
+
+
+def _remarks(marker: dict, dataset: TaggingDataset) -> tuple[str, ...]:
+    unlabelled = {
+        name: int((split.labels <= 0).all(axis=1).sum()) for name, split in dataset.splits.items()
+    }
+    lines = [
+        f"{marker['builder']}, labels of {marker['label_feature']}; {_in_words(marker['splits'])}",
+        "photos without a label, which are kept: "
+        + ", ".join(f"{count:,} {name}" for name, count in unlabelled.items()),
+    ]
+    for split, reason in marker["left_out"].items():
+        lines.append(f"split {split} is left out: {reason}")
+    return tuple(lines)
+
+
+def _in_words(definition: Definition) -> str:
+    lines = []
+    for official, parts in definition.items():
+        below = 0.0
+        for own, up_to in parts:
+            share = f"{up_to - below:.0%} of " if len(parts) > 1 else ""
+            lines.append(f"{own} = {share}{official}")
+            below = up_to
+    by_hash = any(parts[0][1] < WHOLE for parts in definition.values())
+    return ", ".join(lines) + (" (shares by a hash of the photo)" if by_hash else "")

@@ -1,0 +1,147 @@
+"""Writes a data set of TensorFlow Datasets as a folder data set, once."""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from biam_tf.errors import UserError
+from training.data.dataset import SEEN, SPLITS
+from training.data.folder_writer import PhotoLabels, write_folder_lists
+from training.data.from_tfds import builders
+from training.data.from_tfds.splits import Definition, define_splits, own_split
+
+MARKER = "tfds.json"
+OFFICIAL = ("train", "validation", "test")
+# How encoded photos begin. Others get no ending; checking the photos tells what is wrong.
+ENDINGS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+def write_folder(
+    builder,
+    asked: str,
+    directory: pathlib.Path,
+    label_feature: str,
+    absent_feature: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes photos, as the bytes they are, labels, and tfds.json, which says whence they are.
+
+    Everything is written into a hidden folder beside `directory` and renamed at the end. All
+    classes are seen; zero-shot splits are made when the folder is read.
+
+    Args:
+        builder: a prepared `tfds.core.DatasetBuilder`.
+        asked: the name it was asked for by.
+        directory: the folder; it must not be there, or be empty.
+        label_feature: path of the classes that are present, such as `objects.label`.
+        absent_feature: path of the classes that are absent; all others are unknown then.
+        progress: called with (photos written, photos in all).
+
+    Raises:
+        UserError: features or splits are not there, or a class has a name with `;`.
+    """
+    features, name = builder.info.features, builders.full_name(builder)
+    classes = builders.class_names(features, label_feature, "data.label_feature")
+    if absent_feature is not None:
+        other = builders.class_names(features, absent_feature, "data.absent_feature")
+        if other != classes:
+            raise UserError(f"data.absent_feature: not the classes of {label_feature}")
+    image = builders.photo_feature(features, name)
+    there = [split for split in OFFICIAL if split in builder.info.splits]
+    labelled = [split for split in there if _has_labels(builder, split, label_feature)]
+    definition = define_splits(labelled, name)
+
+    aside = directory.with_name(f".{directory.name}.partial")
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir(parents=True)
+    total = sum(builder.info.splits[split].num_examples for split in definition)
+    rows: list[PhotoLabels] = []
+    for split, number, example in _examples(
+        builder, definition, image, [label_feature, absent_feature]
+    ):
+        photo = example[image]
+        path = f"images/{split}/{_file_name(number, example, photo)}"
+        (aside / path).parent.mkdir(parents=True, exist_ok=True)
+        (aside / path).write_bytes(photo)
+        present = _names(example, label_feature, classes)
+        absent = None
+        if absent_feature is not None:
+            absent = [
+                name for name in _names(example, absent_feature, classes) if name not in present
+            ]
+        rows.append(PhotoLabels(path, own_split(definition[split], photo), present, absent))
+        if progress:
+            progress(len(rows), total)
+    rows.sort(key=lambda row: SPLITS.index(row.split))
+    marker = {
+        "builder": name,
+        "asked": asked,
+        "label_feature": label_feature,
+        "absent_feature": absent_feature,
+        "splits": definition,
+        "left_out": {
+            split: "no photo has a label" if split in there else "not a split that is read"
+            for split in builder.info.splits
+            if split not in definition
+        },
+    }
+    (aside / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+    write_folder_lists(aside, rows, dict.fromkeys(classes, SEEN))
+    os.replace(aside, directory)
+
+
+def _has_labels(builder, split: str, label_feature: str) -> bool:
+    import tensorflow_datasets as tfds
+
+    # Photos are not even copied out of the records; a split with labels has one early.
+    labels = builder.as_dataset(
+        split=split, decoders=tfds.decode.PartialDecoding(builders.only(label_feature))
+    )
+    for example in tfds.as_numpy(labels):
+        if (np.asarray(builders.value_at(example, label_feature)) >= 0).any():
+            return True
+    return False
+
+
+def _examples(
+    builder, definition: Definition, image: str, paths: list[str | None]
+) -> Iterator[tuple[str, int, dict]]:
+    import tensorflow_datasets as tfds
+
+    wanted: dict = {image: True}
+    if "image/filename" in builder.info.features:
+        wanted["image/filename"] = True
+    for path in filter(None, paths):
+        _merge(wanted, builders.only(path))
+    # Only these are decoded: masks, say, would take most of the time.
+    decoders = tfds.decode.PartialDecoding(wanted, decoders={image: tfds.decode.SkipDecoding()})
+    for split in definition:
+        photos = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
+        for number, example in enumerate(tfds.as_numpy(photos)):
+            yield split, number, example
+
+
+def _merge(into: dict, spec: dict) -> None:
+    for key, value in spec.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _names(example: dict, path: str, classes: list[str]) -> list[str]:
+    numbers = np.unique(np.asarray(builders.value_at(example, path)))
+    return [classes[number] for number in numbers if number >= 0]
+
+
+def _file_name(number: int, example: dict, photo: bytes) -> str:
+    """The running number keeps equal names apart; the original one lets a person find it."""
+    ending = next((end for magic, end in ENDINGS.items() if photo.startswith(magic)), "")
+    original = example.get("image/filename", b"").decode()
+    stem = pathlib.PurePosixPath(original).stem
+    return f"{number:07d}-{stem}{ending}" if stem else f"{number:07d}{ending}"

@@ -1,0 +1,81 @@
+"""Which classes of a data set are seen and unseen: splits of the literature, or one's own list."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from biam_tf.errors import UserError, did_you_mean
+from training.class_list import read_class_list
+from training.data.dataset import SEEN, UNSEEN, Split, TaggingDataset
+from training.data.problems import Problems
+
+READY_MADE = {
+    "coco_48_17": "Bansal et al., Zero-Shot Object Detection, ECCV 2018",
+    "coco_65_15": "Rahman et al., Polarity Loss for Zero-shot Object Detection, 2018",
+    "lvis_rare": "LVIS v1's frequencies; rare ones unseen as in Gu et al. (ViLD), ICLR 2022",
+}
+_FOLDER = pathlib.Path(__file__).parent / "class_groups"
+
+
+def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset:
+    """Returns the data set with the groups of a zero-shot split.
+
+    Args:
+        dataset: whose groups are replaced.
+        split: a key of `READY_MADE`, or a file with the unseen classes: a text file, one name a
+            line, where all others are seen; or a .csv file with `name,group`, whose classes alone
+            are used.
+
+    Raises:
+        UserError: no such split or file, the classes are not those of the data set, or no
+            class would be seen.
+    """
+    if split in READY_MADE:
+        groups = _groups(_FOLDER / f"{split}.csv", dataset, split)
+    elif pathlib.Path(split).is_file():
+        groups = _groups(pathlib.Path(split), dataset, split)
+    else:
+        raise UserError(
+            f"data.zero_shot_split: {split!r} is no file{did_you_mean(split, READY_MADE)}; "
+            "give a ready-made one or a file of unseen classes"
+        )
+    keep = [column for column, name in enumerate(dataset.names) if name in groups]
+    kept = tuple(groups[dataset.names[column]] for column in keep)
+    if SEEN not in kept:
+        raise UserError(f"data.zero_shot_split: {split}: leaves no seen class")
+    splits = {
+        name: Split(own.images, np.ascontiguousarray(own.labels[:, keep]))
+        for name, own in dataset.splits.items()
+    }
+    source = READY_MADE.get(split, "your list")
+    remark = (
+        f"zero-shot split {split} ({source}): {kept.count(SEEN)} seen, {kept.count(UNSEEN)} "
+        f"unseen, {len(dataset.names) - len(kept)} left out"
+    )
+    return TaggingDataset(
+        dataset.directory,
+        tuple(dataset.names[column] for column in keep),
+        kept,
+        splits,
+        dataclasses.replace(dataset.about, remarks=(*dataset.about.remarks, remark)),
+    )
+
+
+def _groups(path: pathlib.Path, dataset: TaggingDataset, split: str) -> dict[str, str]:
+    """Returns the group of each class that is used."""
+    listed = read_class_list(path)
+    if path.suffix.lower() == ".csv" and listed.groups is None:
+        raise UserError(f"{path}: every row needs a group: seen, unseen or ignored")
+    problems = Problems(path)
+    for name in listed.names:
+        if name not in dataset.names:
+            hint = did_you_mean(name, dataset.names) if split not in READY_MADE else ""
+            problems.add(path.name, None, f"{name!r} is no class of this data set{hint}")
+    for name, group in zip(listed.names, listed.groups or (), strict=False):
+        if group not in (SEEN, UNSEEN):
+            problems.add(path.name, None, f"{name!r}: unknown group {group!r}")
+    problems.raise_if_any()
+    if listed.groups is not None:
+        return dict(zip(listed.names, listed.groups, strict=True))
+    return {name: UNSEEN if name in listed.names else SEEN for name in dataset.names}
