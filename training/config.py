@@ -72,8 +72,8 @@ class DataConfig:
         label_feature: its feature with the present classes, such as `objects.label` (tfds only).
         absent_feature: its feature with the absent classes, all others being unknown; null: all
             that are not present are absent (tfds only).
-        zero_shot_split: `coco_48_17`, `coco_65_15`, `lvis_rare`, or a file of the unseen classes,
-            see docs/tfds.md; null: all classes are seen (tfds only).
+        zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file of the
+            unseen classes, see docs/tfds.md; null: all classes are seen (tfds only).
         augmentation: of training photos (backbone.trainable: true).
     """
 

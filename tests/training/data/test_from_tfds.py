@@ -261,7 +261,12 @@ class TestReadyMadeSplits:
 
     @pytest.mark.parametrize(
         ("name", "seen", "unseen", "ignored"),
-        [("coco_48_17", 48, 17, 15), ("coco_65_15", 65, 15, 0), ("lvis_rare", 866, 337, 0)],
+        [
+            ("coco_48_17", 48, 17, 15),
+            ("coco_65_15", 65, 15, 0),
+            ("voc_16_4", 16, 4, 0),
+            ("lvis_rare", 866, 337, 0),
+        ],
     )
     def test_have_the_published_counts(self, name, seen, unseen, ignored):
         groups = self.groups(name)
@@ -277,6 +282,10 @@ class TestReadyMadeSplits:
     def test_those_of_coco_have_the_same_80_names(self):
         every = [set().union(*self.groups(name).values()) for name in ("coco_48_17", "coco_65_15")]
         assert every[0] == every[1] and len(every[0]) == 80
+
+    def test_that_of_voc_has_the_names_of_tensorflow_datasets(self):
+        names = tfds.builder_cls("voc")(config="2007").info.features["labels"].feature.names
+        assert set().union(*self.groups("voc_16_4").values()) == set(names)
 
     def test_that_of_lvis_has_the_names_of_tensorflow_datasets(self):
         names = pathlib.Path(tfds.__file__).parent / "datasets/lvis/classes.txt"

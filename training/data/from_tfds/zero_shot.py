@@ -13,6 +13,7 @@ from training.data.problems import Problems
 READY_MADE = {
     "coco_48_17": "Bansal et al., Zero-Shot Object Detection, ECCV 2018",
     "coco_65_15": "Rahman et al., Polarity Loss for Zero-shot Object Detection, 2018",
+    "voc_16_4": "Demirel et al., Zero-Shot Object Detection by Hybrid Region Embedding, BMVC 2018",
     "lvis_rare": "LVIS v1's frequencies; rare ones unseen as in Gu et al. (ViLD), ICLR 2022",
 }
 _FOLDER = pathlib.Path(__file__).parent / "class_groups"
