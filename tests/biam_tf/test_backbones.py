@@ -38,6 +38,7 @@ def expected(request):
 
 @pytest.fixture(scope="module")
 def backbone(expected):
+    keras.utils.set_random_seed(0)  # whichever tests ran before in this process
     return build_backbone(expected.name, expected.image_size, weights="none")
 
 
