@@ -95,7 +95,7 @@ def multi_label_features(features, before: str = "", inside: bool = False) -> li
             found += multi_label_features(feature, f"{before}{name}.", own)
         elif own and isinstance(feature, tfds.features.ClassLabel):
             found.append(f"{before}{name}")
-    return found
+    return sorted(found)  # a prepared data set gives its features in any order
 
 
 def photo_feature(features, builder: str) -> str:
