@@ -199,7 +199,7 @@ def test_a_feature_of_absent_classes_leaves_the_others_unknown(prepared, tmp_pat
     ("feature", "message"),
     [
         ("object.label", "no feature 'object.label'; did you mean 'objects.label'?"),
-        ("main", "is not a sequence of class labels; features that are: labels, neg_category_ids, "),
+        ("main", "'main' is not a sequence of class labels; features that are: labels, neg_c"),
         ("objects.bbox", "'objects.bbox' is not a sequence of class labels"),
         ("objects", "'objects' is not a sequence of class labels"),
     ],
