@@ -86,11 +86,9 @@ class Vocabulary:
         """
         names = tuple(names)
         _check_names(names)
-        wanted = {spelling for name in names for spelling in _spellings(_spoken(name))}
-        vectors, known, size = read_word_vectors(pathlib.Path(path), wanted)
+        looked_up, known, size = _look_up(path, names)
         embeddings, unknown = np.zeros((len(names), size)), []
-        for row, name in enumerate(names):
-            found, missing = _vectors_of_name(_spoken(name), vectors)
+        for row, (name, (found, missing)) in enumerate(zip(names, looked_up, strict=True)):
             if missing:
                 unknown.append((name, missing))
             else:
@@ -227,9 +225,9 @@ def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tu
     if path.suffix.lower() in read_table:
         known = dict.fromkeys(read_table[path.suffix.lower()](path).names, True)
         return tuple(name for name in names if _find(name, known) is None)
-    wanted = {spelling for name in names for spelling in _spellings(name)}
-    vectors, _, _ = read_word_vectors(path, wanted)
-    return tuple(name for name in names if _vectors_of_name(name, vectors)[1] is not None)
+    looked_up, _, _ = _look_up(path, names)
+    missing = (missing for _, missing in looked_up)
+    return tuple(name for name, word in zip(names, missing, strict=True) if word is not None)
 
 
 def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> None:
@@ -327,6 +325,16 @@ def nearest_words(word: str, known: Collection[str]) -> list[str]:
 def _find(name: str, table: dict):
     found = table.get(name)
     return table.get(name.lower()) if found is None else found
+
+
+def _look_up(
+    path: str | os.PathLike, names: Sequence[str]
+) -> tuple[list[tuple[list[np.ndarray], str | None]], Collection[str], int]:
+    """Returns `_vectors_of_name` of each name, all words of the file, and the vectors' length."""
+    spoken = [_spoken(name) for name in names]
+    wanted = {spelling for name in spoken for spelling in _spellings(name)}
+    vectors, known, size = read_word_vectors(pathlib.Path(path), wanted)
+    return [_vectors_of_name(name, vectors) for name in spoken], known, size
 
 
 def _spoken(name: str) -> str:

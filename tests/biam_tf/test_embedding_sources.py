@@ -96,3 +96,9 @@ def test_names_without_embedding_are_those_that_a_run_would_refuse(words, tmp_pa
         with pytest.raises(UserError) as error:
             Vocabulary.from_file(path, ["red", *NAMES[2:]])
         assert all(f"'{name}'" in str(error.value) for name in lacking)
+
+
+def test_an_id_behind_a_name_is_no_part_of_it_for_a_run_nor_for_who_asks_before(words):
+    names = ["red (/m/06fvc)", "zebre (/m/0898b)"]
+    assert names_without_embedding(words, names) == ("zebre (/m/0898b)",)
+    assert Vocabulary.from_file(words, names[:1]).names == ("red (/m/06fvc)",)
