@@ -1,12 +1,11 @@
 """What each class name was embedded by: lines for the screen, a table for a spreadsheet."""
 
 import collections
-import csv
-import io
 import pathlib
 from collections.abc import Sequence
 
 from biam_tf.embedding_sources import Embedded, Found
+from training.csv_files import csv_text
 from training.run_folder import write_text
 
 _SHOWN = 20
@@ -19,16 +18,14 @@ def coverage_path(output: pathlib.Path) -> pathlib.Path:
 
 def write_coverage(path: pathlib.Path, parts: Sequence[Embedded]) -> None:
     """Writes a row for each name and source: `name,source,found by,how,nearest`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "source", "found by", "how", "nearest"])
+    rows = []
     for part in parts:
         for found in part.found:
             by = "" if found.missing else "; ".join(found.texts)
             how = f"missing: {', '.join(found.texts)}" if found.missing else found.how or "as it is"
-            writer.writerow([found.name, part.source, by, how, ", ".join(found.nearest)])
+            rows.append([found.name, part.source, by, how, ", ".join(found.nearest)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(["name", "source", "found by", "how", "nearest"], rows))
 
 
 def describe_coverage(parts: Sequence[Embedded]) -> str:

@@ -221,7 +221,7 @@ def _claim(arguments) -> None:
 
 def _report_failed(failed: dict[str, str], count: int, arguments) -> None:
     from biam_tf.errors import UserError
-    from training.data.folder_writer import write_rows
+    from training.csv_files import write_rows
 
     path = arguments.directory / FAILED
     write_rows(path, ["photo", "problem"], failed.items())

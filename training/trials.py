@@ -1,6 +1,5 @@
 """Trainings on one footing: settings times seeds, and their figures side by side."""
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -12,6 +11,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from training.config import RunConfig, load_config
+from training.csv_files import write_rows
 from training.pipeline import run
 from training.run_folder import RunFolder
 
@@ -165,12 +165,7 @@ def write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence
         return "" if np.isnan(value) else f"{value:.3f}"
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([cell(value) for value in row] for row in rows)
-    aside.replace(path)
+    write_rows(path, header, ([cell(value) for value in row] for row in rows))
 
 
 def as_options(settings: Sequence[str]) -> str:

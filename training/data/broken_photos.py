@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from biam_tf.errors import UserError
+from training.csv_files import csv_text
 from training.data.dataset import TaggingDataset
 
 BROKEN_PHOTOS = "broken_photos.csv"
@@ -63,11 +64,7 @@ def _lines(broken: Sequence[BrokenPhoto], most: int = MOST_NAMED) -> list[str]:
 
 def to_csv(broken: Sequence[BrokenPhoto]) -> str:
     """Returns the list as the text of a CSV file with the columns image and reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "reason"])
-    writer.writerows((photo.image, photo.reason) for photo in broken)
-    return text.getvalue()
+    return csv_text(["image", "reason"], ((photo.image, photo.reason) for photo in broken))
 
 
 def from_csv(text: str) -> tuple[BrokenPhoto, ...]:

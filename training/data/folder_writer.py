@@ -1,12 +1,12 @@
 """Writes the two lists of a folder data set, which `training.data.folder` reads."""
 
-import csv
 import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from biam_tf.errors import UserError
+from training.csv_files import write_rows
 from training.data.folder import ANNOTATIONS, CLASSES
 
 
@@ -64,13 +64,3 @@ def _cells(photo: PhotoLabels, groups: Mapping[str, str], header: Sequence[str])
     if "absent" in header:
         cells.append(";".join(photo.absent or ()))
     return cells
-
-
-def write_rows(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a CSV file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(aside, path)

@@ -1,13 +1,12 @@
 """Pairs of photos that are the same or nearly so, within splits and across them."""
 
 import collections
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
+from training.csv_files import csv_text
 from training.data.dataset import TaggingDataset
 from training.description.perceptual_hash import likeness, near_pairs
 from training.description.photo_scan import Photo
@@ -116,22 +115,19 @@ def photos_shared_with(pairs: Sequence[Pair], split: str, other: str) -> int:
 
 def to_csv(pairs: Sequence[Pair]) -> str:
     """Returns the pairs as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     header = ["image", "split", "other_image", "other_split", "distance", "likeness", "same_file"]
-    writer.writerow([*header, "shared_labels", "differing_labels"])
-    for pair in pairs:
-        writer.writerow(
-            [
-                pair.images[0],
-                pair.splits[0],
-                pair.images[1],
-                pair.splits[1],
-                pair.distance,
-                f"{pair.likeness:.3f}",
-                "yes" if pair.same_file else "no",
-                ";".join(pair.shared),
-                ";".join(pair.differing),
-            ]
-        )
-    return text.getvalue()
+    rows = (
+        [
+            pair.images[0],
+            pair.splits[0],
+            pair.images[1],
+            pair.splits[1],
+            pair.distance,
+            f"{pair.likeness:.3f}",
+            "yes" if pair.same_file else "no",
+            ";".join(pair.shared),
+            ";".join(pair.differing),
+        ]
+        for pair in pairs
+    )
+    return csv_text([*header, "shared_labels", "differing_labels"], rows)

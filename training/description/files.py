@@ -1,10 +1,9 @@
 """The folder that a description is written to."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 
+from training.csv_files import csv_text
 from training.description.duplicates import count_by_kind, to_csv
 from training.description.pictures import draw_pairs, plot_class_frequency
 from training.description.sections import to_html, to_markdown
@@ -75,9 +74,6 @@ def as_json(findings: Findings) -> dict:
 
 def _frequencies(findings: Findings) -> str:
     splits = [split.name for split in findings.labels.splits]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "group", *splits, "all"])
     ranked = sorted(findings.labels.classes, key=lambda c: -c.total)
-    writer.writerows(class_row(facts, splits) for facts in ranked)
-    return text.getvalue()
+    rows = (class_row(facts, splits) for facts in ranked)
+    return csv_text(["class", "group", *splits, "all"], rows)
