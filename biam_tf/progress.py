@@ -1,6 +1,8 @@
 """A line that says how far long work has come, in a terminal and in a log file alike."""
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -40,6 +42,24 @@ def progress(
         mininterval=interval,
         miniters=1,
     )
+
+
+@contextlib.contextmanager
+def progress_of_total(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function of (units done, units in all), whose first call begins the line.
+
+    For work that may turn out to be done already: no line is shown where nothing is called.
+    """
+    bars: list[tqdm] = []
+
+    def working(done: int, total: int) -> None:
+        if not bars:
+            bars.append(progress(total, label, unit))
+        bars[0].update(done - bars[0].n)
+
+    yield working
+    for bar in bars:
+        bar.close()
 
 
 class _Lines:

@@ -1,6 +1,5 @@
 """Checkpoints of a training: written whole or not at all, checked when they are read."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from biam_tf.errors import UserError
+from training.data.checksums import sha256_of
 from training.run_folder import write_json, writing_to
 
 KEPT = 2
@@ -60,7 +60,7 @@ class Checkpoints:
                 if file.exists():
                     shutil.copyfile(file, aside / file.name)
             written = sorted(aside.iterdir())
-            write_json(aside / MANIFEST, {file.name: sha256(file) for file in written})
+            write_json(aside / MANIFEST, {file.name: sha256_of(file) for file in written})
             for file in (*written, aside / MANIFEST, aside):
                 _flush(file)
             os.rename(aside, self._path / f"{number:06d}")
@@ -121,16 +121,10 @@ class Checkpoints:
             kept = folder / file.name
             if not kept.exists():  # of an epoch that is still to come
                 file.unlink(missing_ok=True)
-            elif not file.exists() or sha256(file) != sha256(kept):
+            elif not file.exists() or sha256_of(file) != sha256_of(kept):
                 aside = file.with_name(f".partial-{file.name}")
                 shutil.copyfile(kept, aside)
                 os.replace(aside, file)
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damage(folder: pathlib.Path) -> str | None:
@@ -138,7 +132,7 @@ def _damage(folder: pathlib.Path) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest.items():
-            if sha256(folder / name) != expected:
+            if sha256_of(folder / name) != expected:
                 return f"{name} is damaged (its SHA-256 is not that of {MANIFEST})"
     except FileNotFoundError as error:
         return f"{pathlib.Path(error.filename).name} is missing"

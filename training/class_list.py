@@ -7,9 +7,8 @@ import pathlib
 from collections.abc import Iterator
 
 from biam_tf.errors import UserError
-
-CLASSES = "classes.csv"
-IGNORED = "ignored"
+from training.data.dataset import IGNORED
+from training.data.folder import CLASSES
 
 
 @dataclasses.dataclass(frozen=True)

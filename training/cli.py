@@ -8,17 +8,25 @@ from biam_tf.errors import UserError
 __all__ = ["add_config_arguments", "require_one_process", "run_command"]
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config FILE` and `--set KEY=VALUE`, the way every command takes its settings."""
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML settings of the run (default: the quickstart's)"
-    )
+def add_config_arguments(
+    parser: argparse.ArgumentParser,
+    config: str = "YAML settings of the run (default: the quickstart's)",
+    override: str = "replace one setting, e.g. training.epochs=5; may be given many times",
+) -> None:
+    """Adds `--config FILE` and `--set KEY=VALUE`, the way every command takes its settings.
+
+    Args:
+        parser: takes the options.
+        config: help of the first.
+        override: help of the second.
+    """
+    parser.add_argument("--config", metavar="FILE", help=config)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="replace one setting, e.g. training.epochs=5; may be given many times",
+        help=override,
     )
 
 

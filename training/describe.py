@@ -7,7 +7,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-from training.cli import run_command
+from training.cli import add_config_arguments, run_command
 
 DESCRIPTION = """\
 Describes a data set before anything is trained with it.
@@ -47,15 +47,10 @@ def main(argv=None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="a folder data set")
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML settings of a run, whose data section is described"
-    )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="replace one setting of --config, e.g. data.directory=my-photos",
+    add_config_arguments(
+        parser,
+        config="YAML settings of a run, whose data section is described",
+        override="replace one setting of --config, e.g. data.directory=my-photos",
     )
     parser.add_argument(
         "--word-vectors",

@@ -1,6 +1,5 @@
 """Writes class embeddings with a note of how they were made."""
 
-import hashlib
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import numpy as np
 from biam_tf import __version__
 from biam_tf.embedding_sources import SENTENCES, Embedded, concatenate
 from training.class_list import ClassList
+from training.data.checksums import sha256_of
 from training.run_folder import writing_to
 
 
@@ -55,10 +55,8 @@ def write_embeddings(
 def _how(parts: Sequence[Embedded], templates: Sequence[str]) -> dict:
     sources = []
     for part in parts:
-        with part.file.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
         facts = {"source": part.source, "kind": part.kind, "numbers": part.rows.shape[1]}
-        facts |= {"file": part.file.name, "sha256": checksum}
+        facts |= {"file": part.file.name, "sha256": sha256_of(part.file)}
         if part.kind == SENTENCES:
             facts["templates"] = list(templates)
         sources.append(facts)

@@ -12,7 +12,7 @@ from biam_tf.backbones import build_backbone
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.models import bind_vocabulary, build_head, build_tagger
-from biam_tf.progress import progress
+from biam_tf.progress import progress_of_total
 from biam_tf.vocabulary import Vocabulary
 from training.cluster import read_tf_config
 from training.config import RunConfig
@@ -118,16 +118,9 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
     Raises:
         UserError: as `load_dataset` does.
     """
-    bars = []
-
-    def working(done: int, total: int) -> None:
-        if not bars:
-            bars.append(progress(total, *WORK_OF_READER[config.data.name]))
-        bars[0].update(done - bars[0].n)
-
-    dataset = load_dataset(config.data, progress=working)
-    for bar in bars:
-        bar.close()
+    work, unit = WORK_OF_READER.get(config.data.name, ("reading", "photo"))
+    with progress_of_total(work, unit) as working:
+        dataset = load_dataset(config.data, progress=working)
     counts = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
     print(
         f"{dataset.directory}: {counts} photos; {len(dataset.seen)} seen and "

@@ -19,7 +19,8 @@ import numpy as np
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 from training.data.broken_photos import BrokenPhoto
-from training.data.dataset import Split, TaggingDataset
+from training.data.checksums import sha256_of
+from training.data.dataset import Split, TaggingDataset, add_texts
 
 FORMAT = 1
 _THREADS, _AT_A_TIME = 16, 4096
@@ -222,8 +223,7 @@ def _checksums(paths: Sequence[str]) -> Iterator[str]:
 
 def _checksum(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UserError(
             f"data.hash_photos: {path} cannot be read ({error.strerror}); set it to false where "
@@ -233,8 +233,5 @@ def _checksum(path: str) -> str:
 
 def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode()
-        # The length keeps ("ab", "c") and ("a", "bc") apart.
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    add_texts(digest, texts)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from biam_tf.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
-SEEN, UNSEEN = "seen", "unseen"
+SEEN, UNSEEN, IGNORED = "seen", "unseen", "ignored"
+# What public data sets call the splits.
+OFFICIAL_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,15 +133,18 @@ class TaggingDataset:
         The directory does not count, so that a data set may move; nor do the photos' bytes.
         """
         digest = hashlib.sha256()
-
-        def add(*texts: str) -> None:
-            for text in texts:
-                encoded = text.encode()
-                # The length keeps ("ab", "c") and ("a", "bc") apart.
-                digest.update(len(encoded).to_bytes(8, "little") + encoded)
-
-        add(str(len(self.names)), *self.names, *self.groups)
+        add_texts(digest, [str(len(self.names)), *self.names, *self.groups])
         for name, split in sorted(self.splits.items()):
-            add(name, str(len(split)), *split.images)
+            add_texts(digest, [name, str(len(split)), *split.images])
             digest.update(np.ascontiguousarray(split.labels).tobytes())
         return digest.hexdigest()[:16]
+
+
+def add_texts(digest, texts: Iterable[str]) -> None:
+    """Feeds texts to a `hashlib` object, each with its length.
+
+    The length keeps ("ab", "c") and ("a", "bc") apart.
+    """
+    for text in texts:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError, nearest_names
-from training.data.dataset import SEEN, SPLITS, UNSEEN, Split, TaggingDataset
+from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
-GROUPS = (SEEN, UNSEEN, "ignored")
+GROUPS = (SEEN, UNSEEN, IGNORED)
 PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes
 
 
@@ -54,7 +54,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     problems.raise_if_any()
 
     classes = _read_classes(directory, problems)
-    names = tuple(name for name, group in classes.items() if group != "ignored")
+    names = tuple(name for name, group in classes.items() if group != IGNORED)
     if classes and not names:
         problems.add(CLASSES, None, "every class is ignored; at least one seen class is needed")
     splits = _read_annotations(directory, classes, names, look_for_photos, problems)
@@ -284,13 +284,18 @@ def _complaint(path: pathlib.Path) -> str | None:
             # A JPEG is read to its end at any scale; an eighth is the quickest.
             photo.draft(None, (1, 1))
             photo.load()
-    except Image.UnidentifiedImageError:
-        return f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}"
     except FileNotFoundError:
         return "is no longer there"
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return f"cannot be decoded: {error}"
+        return decoding_problem(error)
     return None
+
+
+def decoding_problem(error: Exception) -> str:
+    """Returns what is wrong with a photo that Pillow could not open or decode."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}"
+    return f"cannot be decoded: {error}"
 
 
 def _rows_of(directory: pathlib.Path) -> dict[str, int]:

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from training.data.dataset import TaggingDataset
-
-OFFICIAL_NAMES = {"train": "train", "val": "validation", "test": "test"}
+from training.data.dataset import OFFICIAL_SPLITS, TaggingDataset
 
 
 def tagging_features() -> tfds.features.FeaturesDict:
-    """Returns the features of a photo; names of classes come with `set_classes`.
+    """Returns the features of a photo; names of classes come with `split_examples`.
 
     `present` has the classes that are present, `labels` what is known of each class: +1 present,
     -1 absent, 0 unknown, in the order of the names.
@@ -27,10 +25,18 @@ def tagging_features() -> tfds.features.FeaturesDict:
     )
 
 
-def set_classes(info: tfds.core.DatasetInfo, dataset: TaggingDataset) -> None:
-    """Writes names and groups of the classes into the information on a data set."""
+def tagging_info(builder: tfds.core.DatasetBuilder, **about: str) -> tfds.core.DatasetInfo:
+    """Returns the information on a data set: `about` is its description, citation and so on."""
+    return tfds.core.DatasetInfo(
+        builder=builder, features=tagging_features(), metadata=tfds.core.MetadataDict(), **about
+    )
+
+
+def split_examples(info: tfds.core.DatasetInfo, dataset: TaggingDataset) -> dict[str, Iterator]:
+    """Returns the examples of each split; writes names and groups of the classes into `info`."""
     info.features["present"].feature.names = list(dataset.names)
     info.metadata.update(groups=list(dataset.groups), remarks=list(dataset.about.remarks))
+    return {OFFICIAL_SPLITS[split]: examples(dataset, split) for split in dataset.splits}
 
 
 def examples(dataset: TaggingDataset, split: str) -> Iterator[tuple[str, dict[str, Any]]]:

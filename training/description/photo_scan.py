@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from training.data.folder import PHOTO_FORMATS
+from training.data.folder import PHOTO_FORMATS, decoding_problem
 from training.description.perceptual_hash import (
     SIDE,
     coarse_picture,
@@ -92,9 +92,7 @@ def open_photo(path: pathlib.Path) -> Photo:
             # end.
             photo.draft("L", (2 * SIDE, 2 * SIDE))
             gray = gray_picture(photo)
-    except Image.UnidentifiedImageError:
-        return Photo(f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}")
     except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return Photo(f"cannot be decoded: {error}")
+        return Photo(decoding_problem(error))
     checksum, coarse = hashlib.sha256(content).digest(), coarse_picture(gray).tobytes()
     return Photo(None, size, form, checksum, int(perceptual_hash(gray)), coarse)

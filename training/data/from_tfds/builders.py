@@ -23,12 +23,7 @@ def find_builder(name: str):
             f"data.name: tfds needs TensorFlow Datasets ({error}); pip install 'biam-tf[datasets]'"
         ) from error
     if pathlib.Path(name).is_dir():
-        try:
-            return tfds.builder_from_directory(name)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"data.builder: {name}: no data set that TensorFlow Datasets prepared: {error}"
-            ) from error
+        return builder_in(name, "data.builder: ")
     try:
         builder = tfds.builder(name)
     except (ImportError, ValueError, AssertionError) as error:
@@ -43,6 +38,26 @@ def find_builder(name: str):
             f"it with: tfds build {name}"
         )
     return builder
+
+
+def builder_in(folder: str, setting: str = ""):
+    """Returns the `tfds.core.DatasetBuilder` of a prepared data set's folder.
+
+    Args:
+        folder: ends in a version.
+        setting: what names it, for the message.
+
+    Raises:
+        UserError: the folder holds no prepared data set.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{setting}{folder}: no data set that TensorFlow Datasets prepared: {error}"
+        ) from error
 
 
 def full_name(builder) -> str:

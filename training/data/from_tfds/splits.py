@@ -3,6 +3,7 @@
 import hashlib
 
 from biam_tf.errors import UserError
+from training.data.dataset import OFFICIAL_SPLITS
 
 HELD_OUT = 0.1  # share of the training photos for a split that the data set does not have
 WHOLE = 1.0
@@ -31,14 +32,11 @@ def define_splits(labelled: list[str], builder: str) -> Definition:
             f"{', '.join(labelled) or 'none'}"
         )
     if "test" in labelled and "validation" in labelled:
-        return {split: [(own, WHOLE)] for split, own in _SAME.items()}
+        return {official: [(own, WHOLE)] for own, official in OFFICIAL_SPLITS.items()}
     if "test" in labelled or "validation" in labelled:
         last = "test" if "test" in labelled else "validation"
         return {"train": [("val", HELD_OUT), ("train", WHOLE)], last: [("test", WHOLE)]}
     return {"train": [("val", HELD_OUT), ("test", 2 * HELD_OUT), ("train", WHOLE)]}
-
-
-_SAME = {"train": "train", "validation": "val", "test": "test"}
 
 
 def own_split(parts: list[tuple[str, float]], photo: bytes) -> str:

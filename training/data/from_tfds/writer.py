@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from biam_tf.errors import UserError
-from training.data.dataset import SEEN, SPLITS
+from training.data.dataset import OFFICIAL_SPLITS, SEEN, SPLITS
 from training.data.folder_writer import PhotoLabels, write_folder_lists
 from training.data.from_tfds import builders
 from training.data.from_tfds.splits import Definition, define_splits, own_split
 
 MARKER = "tfds.json"
-OFFICIAL = ("train", "validation", "test")
 # How encoded photos begin. Others get no ending; checking the photos tells what is wrong.
 ENDINGS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp"}
 
@@ -51,7 +50,7 @@ def write_folder(
         if other != classes:
             raise UserError(f"data.absent_feature: not the classes of {label_feature}")
     image = builders.photo_feature(features, name)
-    there = [split for split in OFFICIAL if split in builder.info.splits]
+    there = [split for split in OFFICIAL_SPLITS.values() if split in builder.info.splits]
     labelled = [split for split in there if _has_labels(builder, split, label_feature)]
     definition = define_splits(labelled, name)
 

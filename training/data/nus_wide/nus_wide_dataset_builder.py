@@ -6,7 +6,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from training.data.nus_wide.reader import read_nus_wide
-from training.data.tfds_examples import OFFICIAL_NAMES, examples, set_classes, tagging_features
+from training.data.tfds_examples import examples, split_examples, tagging_info
 
 HOMEPAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 DESCRIPTION = """\
@@ -62,24 +62,14 @@ class NusWide(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=DESCRIPTION,
-            features=tagging_features(),
-            homepage=HOMEPAGE,
-            citation=CITATION,
-            license=LICENSE,
-            metadata=tfds.core.MetadataDict(),
+        return tagging_info(
+            self, description=DESCRIPTION, homepage=HOMEPAGE, citation=CITATION, license=LICENSE
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         config = self.builder_config
         dataset = read_nus_wide(dl_manager.manual_dir, config.classes, config.unlabelled)
-        set_classes(self.info, dataset)
-        return {
-            OFFICIAL_NAMES[split]: self._generate_examples(dataset, split)
-            for split in dataset.splits
-        }
+        return split_examples(self.info, dataset)
 
     def _generate_examples(self, dataset, split):
         return examples(dataset, split)

@@ -19,8 +19,8 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
-from biam_tf.errors import UserError
-from biam_tf.progress import progress as progress_bar
+from biam_tf.progress import progress_of_total
+from training.data.from_tfds.builders import builder_in
 from training.data.open_images import layout
 
 CHECKED_SOURCES = ("verification", "crowdsource-verification")
@@ -44,24 +44,9 @@ def main(argv=None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder_from_directory(arguments.prepared)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{arguments.prepared}: no data set that TensorFlow Datasets prepared: {error}"
-        ) from error
-    bars = []
-
-    def written(done: int, total: int) -> None:
-        if not bars:
-            bars.append(progress_bar(total, "writing photos", "photo"))
-        bars[0].update(done - bars[0].n)
-
-    write_official_layout(builder, arguments.output, arguments.limit, written)
-    for bar in bars:
-        bar.close()
+    builder = builder_in(arguments.prepared)
+    with progress_of_total("writing photos", "photo") as written:
+        write_official_layout(builder, arguments.output, arguments.limit, written)
     print(f"{arguments.output}: written; add {layout.DESCRIPTIONS} of the download page")
 
 
@@ -85,10 +70,12 @@ def write_official_layout(
     """
     import tensorflow_datasets as tfds
 
+    from training.run_folder import write_text
+
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     trainable = builder.info.features["objects_trainable"]["label"].names
-    _write_whole(directory / layout.TRAINABLE, lambda file: file.write("\n".join(trainable) + "\n"))
+    write_text(directory / layout.TRAINABLE, "\n".join(trainable) + "\n")
     splits = {
         split: official
         for split, official in layout.OFFICIAL_SPLITS.items()
@@ -131,13 +118,6 @@ def write_official_layout(
                 done += 1
                 if progress:
                     progress(done, sum(counts.values()))
-
-
-def _write_whole(path: pathlib.Path, write: Callable) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        write(file)
-    os.replace(aside, path)
 
 
 @contextlib.contextmanager

@@ -20,11 +20,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from biam_tf.errors import UserError
+from training.data.dataset import OFFICIAL_SPLITS
 from training.data.open_images.label_rows import parse_ids
 from training.data.problems import Problems
 
 DESCRIPTIONS, TRAINABLE = "class-descriptions.csv", "classes-trainable.txt"
-OFFICIAL_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 FOLDERS = ("", "annotations", "2018_04")
 
 # What the data set's pages say of v4. The paper prints 125,456 test photos.

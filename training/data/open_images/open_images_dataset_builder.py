@@ -6,7 +6,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from training.data.open_images.reader import read_open_images
-from training.data.tfds_examples import OFFICIAL_NAMES, examples, set_classes, tagging_features
+from training.data.tfds_examples import examples, split_examples, tagging_info
 
 HOMEPAGE = "https://storage.googleapis.com/openimages/web/factsfigures_v4.html"
 DESCRIPTION = """\
@@ -63,14 +63,8 @@ class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=DESCRIPTION,
-            features=tagging_features(),
-            homepage=HOMEPAGE,
-            citation=CITATION,
-            license=LICENSE,
-            metadata=tfds.core.MetadataDict(),
+        return tagging_info(
+            self, description=DESCRIPTION, homepage=HOMEPAGE, citation=CITATION, license=LICENSE
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
@@ -78,11 +72,7 @@ class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
         dataset = read_open_images(
             dl_manager.manual_dir, config.unseen_classes, config.machine_confidence
         )
-        set_classes(self.info, dataset)
-        return {
-            OFFICIAL_NAMES[split]: self._generate_examples(dataset, split)
-            for split in dataset.splits
-        }
+        return split_examples(self.info, dataset)
 
     def _generate_examples(self, dataset, split):
         return examples(dataset, split)

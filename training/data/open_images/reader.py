@@ -9,7 +9,15 @@ from typing import Literal
 import numpy as np
 
 from biam_tf.errors import UserError
-from training.data.dataset import SEEN, SPLITS, UNSEEN, About, Split, TaggingDataset
+from training.data.dataset import (
+    OFFICIAL_SPLITS,
+    SEEN,
+    SPLITS,
+    UNSEEN,
+    About,
+    Split,
+    TaggingDataset,
+)
 from training.data.open_images import layout
 from training.data.open_images.label_rows import read_label_rows
 from training.data.open_images.layout import ClassLists, positions_in
@@ -251,7 +259,7 @@ def _joined(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _images(numbers: np.ndarray, split: str, photos) -> tuple[str, ...]:
     if photos is None:
-        folder = layout.OFFICIAL_SPLITS[split]
+        folder = OFFICIAL_SPLITS[split]
         return tuple(f"{folder}/{number:016x}.jpg" for number in numbers.tolist())
     return tuple(photos[1][positions_in(photos[0], numbers)])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from training.data.checksums import known_files
-from training.data.dataset import Split
+from training.data.dataset import OFFICIAL_SPLITS, Split
 from training.data.open_images import layout
 from training.data.open_images.layout import ClassLists
 
@@ -53,7 +53,7 @@ def make_remarks(
         for split, own in counts.items()
         if own.there < own.listed
     ]
-    lacking += [f"split {split}" for split in layout.OFFICIAL_SPLITS if split not in counts]
+    lacking += [f"split {split}" for split in OFFICIAL_SPLITS if split not in counts]
     return tuple(lines), f"not there: {', '.join(lacking)}" if lacking else None
 
 
