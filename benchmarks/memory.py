@@ -98,6 +98,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from biam_tf.models import bind_vocabulary, build_head
     from training.config import TrainingConfig
     from training.machine import peak_memory
+    from training.objective import Objective
     from training.scoring import make_scorer
     from training.train_step import TrainStep
 
@@ -122,7 +123,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         model = bind_vocabulary(head, embeddings)
         settings, strategy = TrainingConfig(batch_size=batch), tf.distribute.get_strategy()
-        train_step = TrainStep(settings, strategy, model, arguments.steps)
+        objective = Objective.of_loss(settings.loss)
+        train_step = TrainStep(settings, strategy, model, objective, arguments.steps)
         for _ in range(arguments.steps):
             labels = np.full((batch, classes), -1, np.int8)
             np.put_along_axis(labels, rng.integers(0, classes, (batch, POSITIVES)), 1, axis=1)

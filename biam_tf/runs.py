@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import yaml
 
-import biam_tf.layers  # noqa: F401  a saved model names its layers, which must be known
+import biam_tf.systems  # noqa: F401  a saved model names its layers, which must be known
 from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary

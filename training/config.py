@@ -123,26 +123,27 @@ class BackboneConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """A preset of the head and the settings that differ from it.
+    """A system, a preset of it, and the settings that differ from that.
 
     Attributes:
-        preset: a key of `biam_tf.models.presets.PRESETS`.
-        settings: (name, value) pairs of `HeadSettings` fields, sorted by name.
+        system: a key of `biam_tf.systems.SYSTEMS`.
+        preset: one of the system's.
+        settings: (name, value) pairs of fields of the system's settings, sorted by name.
     """
 
+    system: str = "biam"
     preset: str = "paper"
     settings: tuple[tuple[str, Any], ...] = ()
 
     def keywords(self) -> dict[str, Any]:
-        """Returns the keyword arguments for `build_head`: the preset and what differs."""
+        """Returns the preset and what differs from it, as `System.settings` takes them."""
         return {"preset": self.preset, **dict(self.settings)}
 
-    @property
-    def classifies_regions(self) -> bool:
-        """Whether there are response maps: pooled classification has none."""
-        from biam_tf.models.presets import head_settings
+    def resolved(self) -> Any:
+        """Returns all settings, a dataclass of the system."""
+        from biam_tf.systems import SYSTEMS
 
-        return head_settings(**self.keywords()).classify == "regions"
+        return SYSTEMS[self.system].settings(**self.keywords())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,10 +180,20 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The ranking loss; `sum` is the paper's, `mean_of_violations` the released code's."""
+    """What training makes small; systems that bring a loss of their own take none of it.
 
+    Attributes:
+        name: `ranking`, the paper's hinge over pairs of classes, or `softmax` over all classes of
+            a photo; null: softmax for `head.classifier: cosine`, else ranking.
+        margin: by how much a present class must outrank an absent one (ranking).
+        reduction: `sum` is the paper's, `mean_of_violations` the released code's (ranking).
+        over_images: weight of a softmax over the photos of a batch, class by class (softmax).
+    """
+
+    name: Literal["ranking", "softmax"] | None = None
     margin: Positive = 1.0
     reduction: Literal["sum", "mean_of_violations"] = "mean_of_violations"
+    over_images: NotNegative = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +290,7 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     _check_backbone(settings, config)
     _check_data(settings, config)
     _check_training(settings, config.training)
+    _check_loss(settings, config)
     if config.strategy == "multi_worker" and config.logical_cpu_devices > 1:
         settings.fail_combination(
             ["logical_cpu_devices", "strategy"],
@@ -294,7 +306,7 @@ def config_to_yaml(config: RunConfig) -> str:
     values = dataclasses.asdict(config)
     values["head"] = {
         key: list(value) if isinstance(value, tuple) else value
-        for key, value in config.head.keywords().items()
+        for key, value in {"system": config.head.system, **config.head.keywords()}.items()
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
@@ -304,23 +316,31 @@ def _field_names(cls: type) -> list[str]:
 
 
 def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
-    from biam_tf.models.presets import PRESETS, HeadSettings, head_settings
+    from biam_tf.systems import SYSTEMS
 
-    hints = typing.get_type_hints(HeadSettings, include_extras=True)
-    given = dict(settings.section(values, "head", ["preset", *_field_names(HeadSettings)]))
+    name = HeadConfig.system
+    if isinstance(values, dict):
+        name = settings.convert(values.get("system", name), str, "head.system")
+    if name not in SYSTEMS:
+        settings.fail("head.system", f"unknown system {name!r}{did_you_mean(name, SYSTEMS)}")
+    system = SYSTEMS[name]
+    hints = typing.get_type_hints(system.settings_type, include_extras=True)
+    given = dict(settings.section(values, "head", ["system", "preset", *hints]))
+    given.pop("system", None)
     preset = settings.convert(given.pop("preset", HeadConfig.preset), str, "head.preset")
-    if preset not in PRESETS:
-        settings.fail("head.preset", f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
+    if preset not in system.presets:
+        hint = did_you_mean(preset, system.presets)
+        settings.fail("head.preset", f"unknown preset {preset!r}{hint}")
     given = {key: settings.convert(v, hints[key], f"head.{key}") for key, v in given.items()}
     try:
-        head_settings(preset, **given)
+        system.settings(preset, **given)
     except UserError as error:
         # Its message begins with the name of the setting, which is the key here.
         key, colon, problem = str(error).partition(": ")
         if colon and key in hints:
             settings.fail(f"head.{key}", problem)
         settings.fail("head", str(error))
-    return HeadConfig(preset, tuple(sorted(given.items())))
+    return HeadConfig(name, preset, tuple(sorted(given.items())))
 
 
 def _check_backbone(settings: Settings, config: RunConfig) -> None:
@@ -425,6 +445,22 @@ def _check_augmentation(settings: Settings, config: RunConfig) -> None:
             ],
             "stored features cannot follow photos that are varied; set backbone.trainable: true, "
             "or data.augmentation: {flip: false, crop_scale: null}",
+        )
+
+
+def _check_loss(settings: Settings, config: RunConfig) -> None:
+    from biam_tf.systems import SYSTEMS
+
+    system, keys = SYSTEMS[config.head.system], ["training.loss", "head.system"]
+    if system.make_losses is not None and config.training.loss != LossConfig():
+        settings.fail_combination(
+            keys, f"has no effect: {config.head.system} is trained with a loss of its own"
+        )
+    if system.fit is not None and config.backbone.trainable:
+        settings.fail_combination(
+            ["head.system", "backbone.trainable"],
+            f"{config.head.system} has a closed form, without gradients for a backbone; set "
+            "backbone.trainable: false",
         )
 
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from biam_tf.metrics import evaluate_scores
+from training.closed_form import require_epochs
 from training.config import RunConfig
 from training.data import storage
 from training.data.dataset import TaggingDataset
@@ -54,6 +55,7 @@ def dry_run(config: RunConfig) -> bool:
     started, memory_free = time.perf_counter(), available_memory()
     folder = RunFolder(pathlib.Path(config.output))
     folder.check_free_for(config)
+    require_epochs(config, "a dry run")
     strategy = make_strategy(config)
     dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)

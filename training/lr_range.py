@@ -114,6 +114,7 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _test(config, schedule):
+    from training.closed_form import require_epochs
     from training.data.sampling import make_sampler
     from training.devices import computing_in, make_strategy
     from training.examples import open_examples, trainable_photos
@@ -121,6 +122,7 @@ def _test(config, schedule):
     from training.rate_range import run_range_test
     from training.run_folder import RunFolder
 
+    require_epochs(config, "a learning-rate finder")
     strategy = make_strategy(config)
     dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)

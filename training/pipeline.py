@@ -11,9 +11,11 @@ import tensorflow as tf
 from biam_tf.backbones import build_backbone
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
-from biam_tf.models import bind_vocabulary, build_head, build_tagger
+from biam_tf.models import bind_vocabulary, build_tagger
 from biam_tf.progress import progress_of_total
+from biam_tf.systems import SYSTEMS, build_system_head
 from biam_tf.vocabulary import Vocabulary
+from training.closed_form import fit_head
 from training.cluster import read_tf_config
 from training.config import RunConfig
 from training.data.broken_photos import BROKEN_PHOTOS, to_csv
@@ -31,6 +33,7 @@ from training.evaluation import (
 )
 from training.examples import final_split, open_examples, scored_splits, trainable_photos
 from training.final_evaluation import MakeSource, evaluate_run
+from training.objective import Objective, make_objective, training_model
 from training.run_folder import RunFolder, write_text, writing_to
 from training.scoring import make_scorer, score_examples
 from training.tensorboard import TensorBoardWriter, write_projector
@@ -141,21 +144,25 @@ class Models:
     Attributes:
         backbone: photos to features.
         head: features and class embeddings to scores.
-        trained: inputs of the training batches to scores over the seen classes.
+        trained: inputs of the training batches to scores over the seen classes, or to what the
+            objective takes by name.
+        objective: what training makes small.
         scored: the same inputs and any class embeddings to scores.
     """
 
     backbone: keras.Model
     head: keras.Model
     trained: keras.Model
+    objective: Objective
     scored: keras.Model
 
     def trainee(self, folder: RunFolder) -> Trainee:
         """Returns what is trained, and which of it is kept where in a run's folder."""
         saved = {folder.model: self.head}
         if self.scored is self.head:  # features come in
-            return Trainee(self.trained, saved)
-        return Trainee(self.trained, {**saved, folder.backbone: self.backbone}, self.backbone)
+            return Trainee(self.trained, self.objective, saved)
+        saved |= {folder.backbone: self.backbone}
+        return Trainee(self.trained, self.objective, saved, self.backbone)
 
 
 def build_models(
@@ -174,11 +181,14 @@ def build_models(
             config.backbone.weights,
             trainable=config.backbone.trainable,
         )
-        head = _build_head(config, backbone, vocabulary)
-        bound = bind_vocabulary(head, vocabulary.subset(group="seen").embeddings)
+        seen = vocabulary.subset(group="seen").embeddings
+        head = _build_head(config, backbone, vocabulary.embedding_size, seen)
+        bound = bind_vocabulary(training_model(head, config.head), seen)
+        objective = make_objective(head, config.head, config.training.loss)
         if not config.backbone.trainable:
-            return Models(backbone, head, bound, head)
-        return Models(backbone, head, build_tagger(backbone, bound), build_tagger(backbone, head))
+            return Models(backbone, head, bound, objective, head)
+        tagger = build_tagger(backbone, head)
+        return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
 
 
 def _train(
@@ -218,13 +228,21 @@ def _train(
             write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
         if dataset.about.missing:
             write_text(folder.path / MISSING_PHOTOS, "\n".join(dataset.about.missing) + "\n")
+    if SYSTEMS[config.head.system].fit is not None:
+        seen_embeddings = vocabulary.subset(group="seen").embeddings
+        fit_head(config, folder, models.head, train_source, labels, seen_embeddings, validate)
+        return dataset, _reusing(sources, examples)
     observers = []
     if config.training.tensorboard and workers.is_chief:
         observers.append(_tensorboard(folder, dataset, vocabulary, models))
     trainee = models.trainee(folder)
     train(config, folder, strategy, trainee, train_source, labels, validate, observers)
+    return dataset, _reusing(sources, examples)
+
+
+def _reusing(sources, examples) -> MakeSource:
     made = {source.images: source for source in sources.values()}
-    return dataset, lambda images: made[images] if images in made else examples.source(images)
+    return lambda images: made[images] if images in made else examples.source(images)
 
 
 def _tensorboard(folder, dataset, vocabulary, models) -> TensorBoardWriter:
@@ -241,12 +259,14 @@ def _tensorboard(folder, dataset, vocabulary, models) -> TensorBoardWriter:
     return TensorBoardWriter(folder.tensorboard, draw)
 
 
-def _build_head(config, backbone, vocabulary) -> keras.Model:
+def _build_head(config, backbone, embedding_size, seen_embeddings) -> keras.Model:
     try:
-        return build_head(
+        return build_system_head(
+            config.head.system,
             backbone.output["region_features"].shape[1:],
             backbone.output["scene_feature"].shape[-1],
-            vocabulary.embedding_size,
+            embedding_size,
+            seen_embeddings=seen_embeddings,
             **config.head.keywords(),
         )
     except ValueError as error:  # settings that do not fit this backbone's regions

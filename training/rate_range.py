@@ -112,7 +112,15 @@ def run_range_test(
     """
     slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
     scale = config.backbone.learning_rate_scale
-    train_step = TrainStep(config.training, strategy, trainee.model, schedule.steps, slowed, scale)
+    train_step = TrainStep(
+        config.training,
+        strategy,
+        trainee.model,
+        trainee.objective,
+        schedule.steps,
+        slowed,
+        scale,
+    )
     train_step.optimizer.learning_rate = schedule
     parts = _endless(lambda epoch: _parts(config, strategy, source, labels, epoch))
     rates, losses, diverged = [], [], False

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 import keras
 import tensorflow as tf
 
-from biam_tf.losses import pairwise_ranking_loss
 from training.config import TrainingConfig
+from training.objective import Objective
 from training.schedules import WarmupThenDecay
 from training.weight_averages import WeightAverages
 
@@ -41,7 +41,8 @@ class TrainStep:
     Args:
         settings: of the training.
         strategy: devices; `model` was built in its scope.
-        model: inputs of the training batches to scores.
+        model: inputs of the training batches to scores, or to what the objective takes by name.
+        objective: what is made small.
         steps_per_epoch: for the learning rate's schedule.
         slowed: variables of `model` with a learning rate of their own.
         learning_rate_scale: theirs, as a share of the others'.
@@ -52,6 +53,7 @@ class TrainStep:
         settings: TrainingConfig,
         strategy: tf.distribute.Strategy,
         model: keras.Model,
+        objective: Objective,
         steps_per_epoch: int,
         slowed: Iterable[keras.Variable] = (),
         learning_rate_scale: float = 1.0,
@@ -59,6 +61,7 @@ class TrainStep:
         self._settings = settings
         self._strategy = strategy
         self._model = model
+        self._objective = objective
         self._weights = [variable.value for variable in model.trainable_variables]
         slowed = {id(variable) for variable in slowed}
         self._rates = [
@@ -139,13 +142,13 @@ class TrainStep:
 
     def _gradients(self, inputs, labels):
         """Loss and gradient of this device's examples; their sum over devices is the batch's."""
-        loss_settings = self._settings.loss
-        mean_of_violations = loss_settings.reduction == "mean_of_violations"
         with tf.GradientTape() as tape:
-            scores = self._model(inputs, training=True)
-            losses = pairwise_ranking_loss(labels, scores, loss_settings.margin, mean_of_violations)
+            outputs = self._model(inputs, training=True)
+            if not isinstance(outputs, dict):
+                outputs = {"scores": outputs}
+            losses = self._objective.losses(labels, outputs)
             # A sum over devices and parts: the mean divides by the whole batch.
-            divisor = self._settings.batch_size if mean_of_violations else 1
+            divisor = self._settings.batch_size if self._objective.is_mean else 1
             loss = tf.reduce_sum(losses) / divisor
             scaled = loss * self._loss_scale.value if self._loss_scale else loss
         zero = tf.UnconnectedGradients.ZERO

@@ -17,6 +17,7 @@ from biam_tf.errors import UserError
 from biam_tf.progress import progress
 from training.checkpoints import Checkpoints
 from training.config import RunConfig, TrainingConfig
+from training.objective import Objective
 from training.run_folder import RunFolder, append_line, save_model, write_text
 from training.stopping import stopping_between_steps
 from training.train_step import TrainStep
@@ -30,12 +31,15 @@ class Trainee:
     """What is trained.
 
     Attributes:
-        model: inputs of the training batches to scores over the seen classes.
+        model: inputs of the training batches to scores over the seen classes, or to what the
+            objective takes by name.
+        objective: what is made small.
         saved: models to keep from the best epoch, by the path they are kept under.
         backbone: the part of `model` that `backbone.learning_rate_scale` is for, if trained.
     """
 
     model: keras.Model
+    objective: Objective
     saved: dict
     backbone: keras.Model | None = None
 
@@ -112,6 +116,7 @@ def train(
         settings,
         strategy,
         trainee.model,
+        trainee.objective,
         steps_per_epoch,
         slowed,
         config.backbone.learning_rate_scale,
@@ -257,7 +262,7 @@ def _keep_if_best(settings, workers, trainee, train_step, position, validate) ->
             # price of gathering all scores, and figures that differ in the last digits between
             # two kinds of machines would end training on some and not on others.
             if workers.is_chief:
-                value, record = _validated(validate(), settings)
+                value, record = validated(validate(), settings)
             value = workers.from_chief(value)
         if value > position.best_value:
             if workers.is_chief:
@@ -268,8 +273,8 @@ def _keep_if_best(settings, workers, trainee, train_step, position, validate) ->
     return record | {"best_epoch": int(position.best_epoch) + 1}
 
 
-def _validated(metrics: dict, settings: TrainingConfig) -> tuple[float, dict]:
-    """The figure that decides, and what the log should say."""
+def validated(metrics: dict, settings: TrainingConfig) -> tuple[float, dict]:
+    """Returns the figure that decides, and what the log should say."""
     parts = [
         key
         for key in ("zsl", "gzsl", "seen")

@@ -2,6 +2,7 @@
 
 from biam_tf.layers.bound_class_embeddings import BoundClassEmbeddings
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
+from biam_tf.layers.cosine_region_classifier import CosineRegionClassifier
 from biam_tf.layers.region_classifier import RegionClassifier
 from biam_tf.layers.region_context import RegionContextBlock
 from biam_tf.layers.scene_context import SceneContextBlock
@@ -10,6 +11,7 @@ from biam_tf.layers.top_k_pooling import TopKSpatialPooling
 __all__ = [
     "BoundClassEmbeddings",
     "ConvReluBatchNorm",
+    "CosineRegionClassifier",
     "RegionClassifier",
     "RegionContextBlock",
     "SceneContextBlock",

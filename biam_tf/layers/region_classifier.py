@@ -69,7 +69,7 @@ class RegionClassifier(layers.Layer):
                 f"this classifier takes class embeddings of length {self.kernel.shape[0]}; got "
                 f"class_embeddings of shape {tuple(class_embeddings.shape)}"
             )
-        return self.responses(e_f, self.class_weights(class_embeddings))
+        return match_classes(e_f, self.class_weights(class_embeddings))
 
     def class_weights(self, class_embeddings):
         """Returns A W + b (classes, channels): what does not depend on the photos."""
@@ -81,10 +81,7 @@ class RegionClassifier(layers.Layer):
 
     def responses(self, e_f, class_weights):
         """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
-        # One matrix product over all regions of the batch: (B h w, d) by (d, C).
-        regions = ops.reshape(e_f, (-1, e_f.shape[-1]))
-        m = ops.matmul(regions, ops.transpose(class_weights))
-        return ops.reshape(m, (*ops.shape(e_f)[:-1], ops.shape(class_weights)[0]))
+        return match_classes(e_f, class_weights)
 
     def compute_output_shape(self, input_shape):
         """Returns the features' shape with the channels replaced by the classes."""
@@ -98,3 +95,11 @@ class RegionClassifier(layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def match_classes(features, class_weights):
+    """Returns the products (..., classes) of features (..., d) and class weights (classes, d)."""
+    # One matrix product over all regions of the batch: (B h w, d) by (d, C).
+    rows = ops.reshape(features, (-1, features.shape[-1]))
+    products = ops.matmul(rows, ops.transpose(class_weights))
+    return ops.reshape(products, (*ops.shape(features)[:-1], ops.shape(class_weights)[0]))

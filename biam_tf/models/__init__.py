@@ -1,15 +1,18 @@
 """Models built from the layers: the head, and the tagger that joins a backbone to it."""
 
-from biam_tf.models.head import bind_vocabulary, build_head
-from biam_tf.models.presets import ABLATIONS, PRESETS, HeadSettings, head_settings
+from biam_tf.models.head import BIAM, bind_vocabulary, build_head
+from biam_tf.models.presets import ABLATIONS, PRESETS, HeadSettings
+from biam_tf.models.system import HeadInputs, System
 from biam_tf.models.tagger import build_tagger
 
 __all__ = [
     "ABLATIONS",
+    "BIAM",
     "PRESETS",
+    "HeadInputs",
     "HeadSettings",
+    "System",
     "bind_vocabulary",
     "build_head",
     "build_tagger",
-    "head_settings",
 ]

@@ -7,12 +7,14 @@ from keras import layers
 from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
+    CosineRegionClassifier,
     RegionClassifier,
     RegionContextBlock,
     SceneContextBlock,
     TopKSpatialPooling,
 )
-from biam_tf.models.presets import HeadSettings, head_settings
+from biam_tf.models.presets import PRESETS, HeadSettings
+from biam_tf.models.system import HeadInputs, System
 
 
 def build_head(
@@ -21,6 +23,7 @@ def build_head(
     embedding_size,
     preset="paper",
     *,
+    seen_embeddings=None,
     return_response_maps=False,
     name="head",
     **settings,
@@ -32,7 +35,10 @@ def build_head(
             be `None`.
         scene_size: int, length of the scene feature.
         embedding_size: int, length of a class embedding.
-        preset: `"paper"` (the equations) or `"released"` (the authors' code); see `PRESETS`.
+        preset: `"paper"` (the equations), `"released"` (the authors' code) or `"recommended"`
+            (what does better on validation photos); see `PRESETS`.
+        seen_embeddings: array-like `(seen classes, embedding_size)`, the classes it will be
+            trained on; needed with `center_embeddings`.
         return_response_maps: bool, give the response maps beside the scores.
         name: str, name of the model.
         **settings: fields of `HeadSettings` that replace the preset's, e.g. `num_heads=4`,
@@ -52,34 +58,42 @@ def build_head(
     Raises:
         ValueError: a setting is unknown or not valid, or does not fit the shapes.
     """
-    chosen = head_settings(preset, **settings)
+    chosen = BIAM.settings(preset, **settings)
     if return_response_maps and chosen.classify != "regions":
         raise ValueError(
             f"response maps need classify='regions'; with classify={chosen.classify!r} no region "
             "is classified"
         )
 
-    # === Functional Model ===
-    region_features = keras.Input(region_shape, name="region_features")
-    scene_feature = keras.Input((scene_size,), name="scene_feature")
-    class_embeddings = keras.Input(batch_shape=(None, embedding_size), name="class_embeddings")
+    inputs = HeadInputs.of_shapes(region_shape, scene_size, embedding_size, seen_embeddings)
+    head = inputs.model(build_scores(inputs, chosen), name)
+    return with_response_maps(head, name) if return_response_maps else head
 
-    features = _region_embedding(chosen, region_features)
-    features = _context(chosen, features, scene_feature)
-    classifier = RegionClassifier(use_bias=chosen.classifier_bias, name="region_classifier")
-    # Scores leave in float32 under any dtype policy: a ranking loss needs their differences.
-    if chosen.classify == "regions":
-        response_maps = classifier([features, class_embeddings])
-        pooling = TopKSpatialPooling(chosen.top_k, dtype="float32", name="scores")
-        scores = pooling(response_maps)
+
+def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
+    """Returns the scores (batch, classes), float32, of BiAM's head for its inputs.
+
+    Raises:
+        ValueError: settings that do not fit the shapes, or need seen embeddings.
+    """
+    features = _region_embedding(chosen, inputs.region_features)
+    features = _context(chosen, features, inputs.scene_feature)
+    pooled_first = chosen.classify == "pooled_features"
+    if pooled_first:
+        features = layers.GlobalAveragePooling2D(name="pooled_features")(features)
+    if chosen.classifier == "cosine":
+        features = _in_embedding_space(chosen, features, inputs)
+        center = None
+        if chosen.center_embeddings:
+            center = inputs.require_seen_embeddings("center_embeddings").mean(axis=0)
+        classifier = CosineRegionClassifier(chosen.score_scale, center, name="region_classifier")
     else:
-        pooled = layers.GlobalAveragePooling2D(name="pooled_features")(features)
-        scores = classifier([pooled, class_embeddings])
-        scores = layers.Activation("linear", dtype="float32", name="scores")(scores)
-
-    inputs = [region_features, scene_feature, class_embeddings]
-    outputs = {"scores": scores, "response_maps": response_maps} if return_response_maps else scores
-    return keras.Model(inputs, outputs, name=name)
+        classifier = RegionClassifier(use_bias=chosen.classifier_bias, name="region_classifier")
+    responses = classifier([features, inputs.class_embeddings])
+    # Scores leave in float32 under any dtype policy: a loss needs their differences.
+    if pooled_first:
+        return layers.Activation("linear", dtype="float32", name="scores")(responses)
+    return TopKSpatialPooling(chosen.top_k, dtype="float32", name="scores")(responses)
 
 
 def _region_embedding(chosen: HeadSettings, region_features):
@@ -87,12 +101,32 @@ def _region_embedding(chosen: HeadSettings, region_features):
     if chosen.region_dropout:
         dropout = layers.SpatialDropout2D(chosen.region_dropout, name="region_dropout")
         region_features = dropout(region_features)
+    if chosen.region_embedding == "dense":
+        dense = layers.Conv2D(chosen.channels, 1, activation="relu", name="region_embedding")
+        return dense(region_features)
     return ConvReluBatchNorm(
         chosen.channels,
         momentum=chosen.batch_norm_momentum,
         epsilon=chosen.batch_norm_epsilon,
         name="region_embedding",
     )(region_features)
+
+
+def _in_embedding_space(chosen: HeadSettings, features, inputs: HeadInputs):
+    """Unit vectors in the space of the class embeddings; the scene's added to every region's."""
+    embedding_size = inputs.class_embeddings.shape[-1]
+    projection = layers.Dense(embedding_size, name="region_projection")
+    features = layers.UnitNormalization(name="region_direction")(projection(features))
+    if not chosen.scene_scores:
+        return features
+    scene = inputs.scene_feature
+    if chosen.scene_scores_dropout:
+        scene = layers.Dropout(chosen.scene_scores_dropout, name="scene_scores_dropout")(scene)
+    projection = layers.Dense(embedding_size, name="scene_projection")
+    scene = layers.UnitNormalization(name="scene_direction")(projection(scene))
+    if len(features.shape) == 4:
+        scene = layers.Reshape((1, 1, embedding_size), name="scene_of_every_region")(scene)
+    return layers.Add(name="region_and_scene")([features, scene])
 
 
 def _context(chosen: HeadSettings, h_r, scene_feature):
@@ -178,17 +212,34 @@ def bind_vocabulary(head, class_embeddings, name=None):
     return keras.Model(list(fresh.values()), scores, name=name or f"bound_{head.name}")
 
 
-def with_response_maps(head):
+def with_response_maps(head, name=None):
     """Returns the same head, sharing all weights, that gives `scores` and `response_maps`.
 
     Raises:
-        ValueError: the head classifies pooled features, so there are no maps.
+        ValueError: the head has no response maps: it classifies pooled features, say.
     """
-    names = [layer.name for layer in head.layers]
-    if "region_classifier" not in names or "pooled_features" in names:
+    layer = response_map_layer(head)
+    if layer is None:
         raise ValueError(f"model {head.name!r} classifies no single regions: it has no maps")
-    outputs = {
-        "scores": head.get_layer("scores").output,
-        "response_maps": head.get_layer("region_classifier").output,
-    }
-    return keras.Model(head.inputs, outputs, name=f"{head.name}_with_response_maps")
+    outputs = {"scores": head.get_layer("scores").output, "response_maps": layer.output}
+    return keras.Model(head.inputs, outputs, name=name or f"{head.name}_with_response_maps")
+
+
+def response_map_layer(head) -> keras.Layer | None:
+    """Returns the layer of a head whose output is its response maps; `None` without any."""
+    for name in ("response_maps", "region_classifier"):
+        for layer in head.layers:
+            if layer.name == name and len(layer.output.shape) == 4:
+                return layer
+    return None
+
+
+BIAM = System(
+    title="BiAM",
+    source=(
+        "Narayan et al., Discriminative region-based multi-label zero-shot learning, ICCV 2021, "
+        "section 2"
+    ),
+    presets=PRESETS,
+    build=build_scores,
+)

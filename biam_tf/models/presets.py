@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from biam_tf.errors import UserError, did_you_mean
+from biam_tf.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,9 @@ class HeadSettings:
         channels: working channels d_r of h_r and of both context blocks.
         region_dropout: rate at which whole channels of the region features are dropped in
             training (0: none, as in the paper).
+        region_embedding: how h_r comes from the region features: `"conv_3x3"` (convolution,
+            ReLU, batch normalization, as in the paper) or `"dense"` (each region by itself:
+            1x1 convolution, ReLU).
         region_context: name of the block that relates regions to each other: `"self_attention"`
             (RCB, eq. 2-5) or `"none"`.
         scene_context: name of the block that brings in the scene: `"channel_gate"` (SCB,
@@ -31,6 +34,15 @@ class HeadSettings:
         scene_dropout: dropout on the scene feature inside the scene context block.
         fused_channels: channels after the fusion of both blocks; `None`: as `channels`.
         fusion_activation: `"linear"` (eq. 9) or `"leaky_relu"` (slope 0.2, released code).
+        classifier: `"dot_product"` (eq. 1: class embeddings are mapped to the features) or
+            `"cosine"` (features are mapped to the class embeddings, and scored by `score_scale`
+            times the cosine).
+        score_scale: of the cosine; the steepness of a softmax over the scores.
+        center_embeddings: take the mean of the seen class embeddings off all class embeddings
+            before the cosine, which word vectors share and no class is told by.
+        scene_scores: the scene feature is mapped to the class embeddings too, and its scores are
+            added to those of every region.
+        scene_scores_dropout: dropout on the scene feature in front of that.
         classifier_bias: the dense layer that maps class embeddings has a bias (released code).
         classify: `"regions"` (response maps, then the mean of the `top_k` strongest, eq. 1) or
             `"pooled_features"` (the mean region feature is classified; the paper's figure 5).
@@ -41,6 +53,7 @@ class HeadSettings:
 
     channels: int = 512
     region_dropout: float = 0.0
+    region_embedding: str = "conv_3x3"
     region_context: str = "self_attention"
     scene_context: str = "channel_gate"
     num_heads: int = 8
@@ -52,6 +65,11 @@ class HeadSettings:
     scene_dropout: float = 0.2
     fused_channels: int | None = None
     fusion_activation: str = "linear"
+    classifier: str = "dot_product"
+    score_scale: float = 10.0
+    center_embeddings: bool = False
+    scene_scores: bool = False
+    scene_scores_dropout: float = 0.0
     classifier_bias: bool = False
     classify: str = "regions"
     top_k: int = 10
@@ -64,9 +82,10 @@ class HeadSettings:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         if self.fused_channels is not None:
             _require(self.fused_channels >= 1, "fused_channels", self.fused_channels, "at least 1")
-        for name in ("region_dropout", "attention_dropout", "output_dropout", "scene_dropout"):
+        for name in DROPOUTS:
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
+        _require(self.score_scale > 0, "score_scale", self.score_scale, "above 0")
         momentum = self.batch_norm_momentum
         _require(0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1")
         for name, valid in CHOICES.items():
@@ -78,14 +97,29 @@ class HeadSettings:
             self.num_heads,
             f"a divisor of channels ({self.channels})",
         )
+        if self.classifier != "cosine":
+            for name in ("center_embeddings", "scene_scores"):
+                _require(not getattr(self, name), name, True, "false without classifier: cosine")
+        else:
+            _require(not self.classifier_bias, "classifier_bias", True, "false with a cosine")
 
+
+DROPOUTS = (
+    "region_dropout",
+    "attention_dropout",
+    "output_dropout",
+    "scene_dropout",
+    "scene_scores_dropout",
+)
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "region_embedding": ("conv_3x3", "dense"),
         "region_context": ("self_attention", "none"),
         "scene_context": ("channel_gate", "none"),
         "residual": ("input", "attended"),
         "fusion_activation": ("linear", "leaky_relu"),
+        "classifier": ("dot_product", "cosine"),
         "classify": ("regions", "pooled_features"),
     }
 )
@@ -126,23 +160,3 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "pooled_classification": {"classify": "pooled_features"},
     }
 )
-
-
-def head_settings(preset: str = "paper", **changes: Any) -> HeadSettings:
-    """Returns the settings of a preset with some of them changed.
-
-    Args:
-        preset: a name in `PRESETS`.
-        **changes: fields of `HeadSettings` to replace.
-
-    Raises:
-        UserError: for an unknown preset or setting (with the nearest valid name), or a value
-            that is not valid.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"preset {preset!r} is unknown{did_you_mean(preset, PRESETS)}")
-    known = [field.name for field in dataclasses.fields(HeadSettings)]
-    for name in changes:
-        if name not in known:
-            raise UserError(f"head setting {name!r} is unknown{did_you_mean(name, known)}")
-    return dataclasses.replace(PRESETS[preset], **changes)

@@ -7,7 +7,7 @@ import pytest
 
 from biam_tf.errors import UserError
 from biam_tf.models.presets import HeadSettings
-from training.config import HeadConfig, RunConfig, config_to_yaml, load_config
+from training.config import RunConfig, config_to_yaml, load_config
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -79,8 +79,7 @@ def test_head_takes_every_field_of_head_settings_and_nothing_else(write):
     )
     head = load_config(write(text)).head
     assert head.keywords() == {"preset": "released", **values}
-    assert head.classifies_regions
-    assert not HeadConfig("paper", (("classify", "pooled_features"),)).classifies_regions
+    assert head.resolved() == HeadSettings(**values)
 
 
 def test_set_overrides_the_file_in_order(write):
@@ -174,7 +173,7 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
         ("head: {num_heads: 7}", "head.num_heads: 7 is not valid; it must be a divisor"),
         ("head: {top_k: many}", "head.top_k: expected a whole number, got 'many'"),
         ("head: {classify: region}", "head.classify: 'region' is not valid; it must be one of"),
-        ("head: paper", "head: expected a section with preset, "),
+        ("head: paper", "head: expected a section with system, preset, "),
         ("output: ''", "output: expected the path of the run's folder"),
         ("12: 3", "12: unknown key"),
         ("- a\n- b", "expected `section: …` lines, got ['a', 'b']"),

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from biam_tf.losses import pairwise_ranking_loss
 from training import train_step
 from training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from training.objective import Objective
 from training.train_step import TrainStep
 
 FEATURES, CLASSES, BATCH, STEPS = 5, 6, 8, 4
@@ -38,7 +40,9 @@ def trained(batches, model=None, parts=1, **changes):
     settings = dataclasses.replace(PLAIN, accumulation_steps=parts, **changes)
     model = model or linear_model()
     slowed = model.layers[0].trainable_variables if len(model.layers) > 1 else []
-    step = TrainStep(settings, tf.distribute.get_strategy(), model, STEPS, slowed, 0.1)
+    objective = Objective.of_loss(settings.loss)
+    strategy = tf.distribute.get_strategy()
+    step = TrainStep(settings, strategy, model, objective, STEPS, slowed, 0.1)
     weights, losses = [], []
     for inputs, labels in batches:
         pieces = zip(np.split(inputs, parts), np.split(labels, parts), strict=True)
@@ -117,7 +121,7 @@ def test_the_backbone_learns_at_a_rate_of_its_own(batches):
     start = [v.numpy() for v in model.trainable_variables]
     with tf.GradientTape() as tape:
         inputs, labels = batches[0]
-        loss = tf.reduce_sum(train_step.pairwise_ranking_loss(labels, model(inputs)))
+        loss = tf.reduce_sum(pairwise_ranking_loss(labels, model(inputs)))
     slopes = tape.gradient(loss, [v.value for v in model.trainable_variables])
     (now,), _, _ = trained(batches[:1], model)
     for before, slope, after, scale in zip(start, slopes, now, (0.1, 1.0), strict=True):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from biam_tf.errors import UserError
 from training.checkpoints import KEPT, MANIFEST, Checkpoints
 from training.config import RunConfig, TrainingConfig
+from training.objective import Objective
 from training.run_folder import RunFolder
 from training.trainer import Trainee, train
 
@@ -151,7 +152,7 @@ def training(folder: RunFolder, seen_map=(0.2, 0.3, 0.1), **changes) -> list[np.
         RunConfig(training=dataclasses.replace(SETTINGS, **changes)),
         folder,
         tf.distribute.get_strategy(),
-        Trainee(model, {folder.model: model}),
+        Trainee(model, Objective.of_loss(SETTINGS.loss), {folder.model: model}),
         source := Numbers(),
         source.labels,
         validate,

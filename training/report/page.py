@@ -98,7 +98,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "unseen": len(data.dataset.unseen),
         "parts": _parts(metrics),
         "records": records,
-        "curves": _curves(data, records) if records else [],
+        "curves": _curves(data, records) if records and "loss" in records[0] else [],
         "cards": photo_cards(data.explained, data.dataset, data.split, data.vocabulary, thresholds),
         "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
         "fewest_photos": fewest,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import reference
 
-from biam_tf.models import ABLATIONS, bind_vocabulary, build_head, head_settings
+from biam_tf.models import ABLATIONS, BIAM, bind_vocabulary, build_head
 from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, with_response_maps
 from biam_tf.models.presets import CHOICES
 
@@ -93,7 +93,7 @@ def test_paper_preset_equals_the_equations_in_numpy(inputs, rng):
 
 
 def test_paper_preset_has_the_paper_settings():
-    settings = head_settings("paper")
+    settings = BIAM.settings("paper")
     assert (settings.channels, settings.num_heads, settings.top_k) == (512, 8, 10)
     assert not settings.value_projection and settings.residual == "input"
 

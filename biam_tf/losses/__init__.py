@@ -1,0 +1,12 @@
+"""Training losses, (B, C) labels and scores to one number an image; and as a Keras loss."""
+
+from biam_tf.losses.ranking import REDUCTIONS, RankingLoss, pairwise_ranking_loss
+from biam_tf.losses.softmax import softmax_over_classes, softmax_over_images
+
+__all__ = [
+    "REDUCTIONS",
+    "RankingLoss",
+    "pairwise_ranking_loss",
+    "softmax_over_classes",
+    "softmax_over_images",
+]

@@ -1,0 +1,57 @@
+"""The systems that a configuration can name: BiAM and its rivals."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import keras
+
+from biam_tf.errors import UserError, did_you_mean
+from biam_tf.models.head import BIAM
+from biam_tf.models.system import HeadInputs, System
+
+# A new system is one file of `biam_tf.baselines` and one line here.
+SYSTEMS: Mapping[str, System] = MappingProxyType({"biam": BIAM})
+
+
+def find_system(name: str) -> System:
+    """Returns the system of a name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    if name not in SYSTEMS:
+        raise UserError(f"system {name!r} is unknown{did_you_mean(name, SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def build_system_head(
+    name: str,
+    region_shape,
+    scene_size: int,
+    embedding_size: int,
+    *,
+    preset: str = "paper",
+    seen_embeddings=None,
+    **settings,
+) -> keras.Model:
+    """Builds the head of any system; `build_head` is that of BiAM.
+
+    Args:
+        name: a key of `SYSTEMS`.
+        region_shape: `(height, width, channels)` of the region features.
+        scene_size: length of the scene feature.
+        embedding_size: length of a class embedding.
+        preset: of the system's presets.
+        seen_embeddings: `(seen classes, embedding_size)`, the classes it will be trained on; some
+            systems are made of them.
+        **settings: what differs from the preset.
+
+    Returns:
+        A model with the inputs and the output `scores` of `build_head`.
+
+    Raises:
+        ValueError: a name or a setting is unknown or not valid, or does not fit the shapes.
+    """
+    system = find_system(name)
+    inputs = HeadInputs.of_shapes(region_shape, scene_size, embedding_size, seen_embeddings)
+    return inputs.model(system.build(inputs, system.settings(preset, **settings)))
