@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from biam_tf.models.head import with_response_maps
+from biam_tf.models.head import region_classifier, with_response_maps
 from biam_tf.runs import TrainedRun
 from serving.batching import Batching
 from serving.name_table import NameTable
@@ -175,26 +175,34 @@ class TaggerGraph(tf.Module):
 
 
 class _KnownClasses(tf.Module):
-    """The head on a fixed list of classes, whose side of the classifier is computed once."""
+    """The head on a fixed list of classes, whose side of BiAM's classifier is computed once."""
 
     def __init__(self, run: TrainedRun, top_k: int):
         super().__init__()
         import keras
 
-        classifier = run.head.get_layer("region_classifier")
-        e_f = keras.Model(run.head.inputs[:2], classifier.input[0])
-        pool = run.head.get_layer("scores")
-        class_weights = classifier.class_weights(run.vocabulary.embeddings)
-        self._class_weights = tf.Variable(class_weights, trainable=False)
         self._names = tf.constant(run.vocabulary.names)
         self._top_k = min(top_k, len(run.vocabulary))
-        self._responses = lambda *features: classifier.responses(
-            e_f(list(features), training=False), tf.convert_to_tensor(self._class_weights)
+        classifier = region_classifier(run.head)
+        if classifier is None:
+            self._constant = tf.Variable(run.vocabulary.embeddings, trainable=False)
+            self._score = lambda *features: run.head(
+                [*features, tf.convert_to_tensor(self._constant)], training=False
+            )
+            return
+        e_f = keras.Model(run.head.inputs[:2], classifier.input[0])
+        pool = run.head.get_layer("scores")
+        self._constant = tf.Variable(
+            classifier.class_weights(run.vocabulary.embeddings), trainable=False
         )
-        self._pool = pool
+        self._score = lambda *features: pool(
+            classifier.responses(
+                e_f(list(features), training=False), tf.convert_to_tensor(self._constant)
+            )
+        )
 
     def __call__(self, region_features, scene_feature):
-        scores = self._pool(self._responses(region_features, scene_feature))
+        scores = self._score(region_features, scene_feature)
         best, rows = tf.math.top_k(scores, self._top_k)
         return tf.gather(self._names, rows), best
 

@@ -14,7 +14,7 @@ from biam_tf.decision_metrics import DEFINITIONS, f1_at_threshold
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores, format_table
 from biam_tf.models import build_tagger
-from biam_tf.models.head import with_response_maps
+from biam_tf.models.head import response_map_layer, with_response_maps
 from biam_tf.photos import decode_photo
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
@@ -246,7 +246,7 @@ def explain_photos(
             for i in rows
         ]
     )
-    has_maps = "pooled_features" not in [layer.name for layer in head.layers]
+    has_maps = response_map_layer(head) is not None
     tagger = build_tagger(backbone, with_response_maps(head) if has_maps else head)
     inputs = {"images": photos, "class_embeddings": tf.constant(vocabulary.embeddings)}
     # Called once, so that compiling it would take longer than running it.

@@ -225,6 +225,12 @@ def with_response_maps(head, name=None):
     return keras.Model(head.inputs, outputs, name=name or f"{head.name}_with_response_maps")
 
 
+def region_classifier(head) -> keras.Layer | None:
+    """Returns BiAM's classifier of regions or pooled features; `None` in a head of another make."""
+    found = [layer for layer in head.layers if layer.name == "region_classifier"]
+    return found[0] if found else None
+
+
 def response_map_layer(head) -> keras.Layer | None:
     """Returns the layer of a head whose output is its response maps; `None` without any."""
     for name in ("response_maps", "region_classifier"):

@@ -78,8 +78,9 @@ class System:
         source: where it comes from: authors, title, venue, and equations.
         presets: settings by name, frozen dataclasses of one type, `"paper"` among them. Their
             `__post_init__` raises a `UserError` that begins with the name of a wrong setting.
-        build: inputs and settings to the scores (batch, classes), float32. A layer with the name
-            `response_maps` whose output is (batch, height, width, classes) is shown as evidence.
+        build: inputs and settings to the scores (batch, classes), float32. Their layer is
+            called `scores`. A layer with the name `response_maps` whose output is (batch, height,
+            width, classes), on the grid of the region features, is shown as evidence.
         training_outputs: the built head to the outputs by name that its losses take; `None`: the
             scores alone.
         make_losses: the built head and its settings to its losses; `None`: those of the

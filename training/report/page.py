@@ -181,7 +181,7 @@ def _threshold_figures(data: ReportData, thresholds) -> list[figures.Figure]:
 def _regions(data: ReportData) -> dict[str, Any]:
     """The two planes of region features, or why they are missing."""
     if data.explained.response_maps is None:
-        return {"missing": "This head classifies pooled features: it has no region features."}
+        return {"missing": "This head classifies no single regions: it has no region features."}
     gathered = region_features.gather(data.run, data.split, data.vocabulary, data.make_source)
     if gathered is None:
         return {"missing": "Too few photos show exactly one of several classes."}

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from biam_tf.models import build_tagger
+from biam_tf.models.head import region_classifier, response_map_layer
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split
@@ -19,7 +20,7 @@ BATCH = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RegionFeatures:
-    """What the region classifier gets of photos that show a class.
+    """What the region classifier gets of photos that show a class; the backbone's without one.
 
     Attributes:
         classes: (K,) which classes of the vocabulary.
@@ -62,7 +63,7 @@ def gather(
     """Collects the features of photos that show exactly one of the chosen classes.
 
     Args:
-        run: the trained run; its head classifies regions.
+        run: the trained run; its head has response maps.
         split: the photos.
         vocabulary: the classes of the split's labels.
         make_source: photo names to examples.
@@ -129,7 +130,8 @@ def neighbours_alike(features: np.ndarray, members: np.ndarray) -> float:
 
 
 def _feature_model(run: TrainedRun, from_photos: bool) -> keras.Model:
-    classifier = run.head.get_layer("region_classifier")
-    outputs = {"response_maps": classifier.output, "features": classifier.input[0]}
+    classifier = region_classifier(run.head)
+    features = run.head.input[0] if classifier is None else classifier.input[0]
+    outputs = {"response_maps": response_map_layer(run.head).output, "features": features}
     head = keras.Model(run.head.inputs, outputs, name="region_features_of_head")
     return build_tagger(run.backbone, head) if from_photos else head
