@@ -1,0 +1,3 @@
+"""Sizes of every system for a test, where the paper's would take seconds to build."""
+
+SMALL = {"biam": {"channels": 8, "num_heads": 2, "top_k": 3}}
