@@ -138,7 +138,8 @@ def bootstrap_differences(
     interval. A difference whose interval holds 0 may be due to the choice of the test photos.
 
     Args:
-        scores: M arrays (N, C), one a model.
+        scores: M arrays, one a model: (N, C), or (S, N, C) of S trainings of it, whose figures
+            are averaged draw by draw.
         labels: as for `bootstrap_intervals`, and so are the others.
         groups: "seen" or "unseen" for each class.
         k: of F1@K.
@@ -171,6 +172,8 @@ def _figures_of_draws(
 ) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
     """By part and figure, its value in each draw (B,) and in the whole test set."""
     scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim == 3:
+        return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
     groups = np.asarray(groups, dtype=object)
     aps = average_precision_of_draws(scores, labels, counts)
     whole = average_precision_of_draws(scores, labels, np.ones((len(labels), 1), np.int32))
@@ -193,6 +196,19 @@ def _figures_of_draws(
             figures[f"F1@{k}"] = _f1_of_draws(*own, counts), estimate
         result[part] = figures
     return result
+
+
+def _mean_figures(trainings: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """The means of what `_figures_of_draws` gives for several trainings."""
+    return {
+        part: {
+            figure: tuple(
+                np.mean([own[part][figure][i] for own in trainings], axis=0) for i in (0, 1)
+            )
+            for figure in figures
+        }
+        for part, figures in trainings[0].items()
+    }
 
 
 def _drawn_before(drawn: np.ndarray, hits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tables of the paper on a data set of one's own: `python -m training.reproduce --table 3`."""
+"""The paper's tables on a data set of one's own: `python -m training.reproduce --table 1`."""
 
 import argparse
 import os
@@ -7,58 +7,124 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-from training.cli import add_config_arguments, run_command
+from training.cli import add_config_arguments, require_one_process, run_command
 
 DESCRIPTION = """\
-Trains every system of a table with several seeds and prints mean and spread on the test split.
+Trains what a table of the paper compares and prints it in the paper's layout: mean and spread over
+the seeds, the paper's figures beside (which are of NUS-WIDE or Open Images), and how far each
+system is from BiAM, with the interval of a paired bootstrap over the test photos.
 
-Table 3 shows what each block adds: standard region features, region context alone, scene context
-alone, and both (BiAM) as --config has it, in the form of the paper's equations and in that of the
-authors' released code; beside them, BiAM with pooled features classified (the paper's figure 5).
-All share the other settings of --config. Features are extracted once. Runs that are complete are
-taken as they are, so that the same command goes on where it was stopped.
+  table 1, 2   BiAM and its rivals, ZSL and GZSL (2: the paper's are of Open Images)
+  table 3      what each block adds
+  table 4      attention variants
+  table 6, 7   standard multi-label classification: all classes are seen
+  table 8      another backbone, ResNet-50 of DINO (--set backbone.weights=FILE.pth)
+
+Every system gets the same budget: with --budget N, N settings (learning rates, or what a closed
+form has instead) are trained with one seed, the best on validation photos is taken, and the other
+seeds follow. Runs are named by their settings: those that are there are taken as they are, also
+from another table, and a stopped one goes on, so that the same command continues.
+
+Below --output: tableN.md, tableN.csv (every seed), tableN.png (needs matplotlib, the extra
+[report]), tableN.json (the runs, what was tried and chosen), runs/ and the stored features.
 """
 
 EXAMPLES = """\
-example:
-  python -m training.reproduce --table 3 --seeds 3 --config configs/corel5k.yaml \\
-      --set data.directory=data/corel5k --set vocabulary.word_vectors=glove.6B.100d.txt
+examples:
+  python -m training.reproduce --table 1 --config configs/corel5k.yaml --data data/corel5k \\
+      --set vocabulary.word_vectors=glove.6B.100d.txt
+  python -m training.reproduce --table 3 --budget 1 --seeds 5 --config configs/nus_wide_paper.yaml \\
+      --data NUS-WIDE --set vocabulary.word_vectors=glove.6B.300d.txt
 """
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command line; returns the exit status: 1 where a row could not be made."""
     parser = argparse.ArgumentParser(
         prog="python -m training.reproduce",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--table", type=int, choices=[3], required=True, help="number in the paper")
+    parser.add_argument(
+        "--table", type=int, choices=[1, 2, 3, 4, 6, 7, 8], required=True, help="the paper's number"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="the data set's folder; short for --set data.directory=DIR"
+    )
     parser.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="trainings of each system (default: 3)"
     )
     parser.add_argument(
+        "--budget",
+        type=int,
+        default=3,
+        metavar="N",
+        help="settings tried of each system on validation photos; 1: as configured (default: 3)",
+    )
+    parser.add_argument(
         "--output",
         type=pathlib.Path,
-        default=pathlib.Path("runs/table3"),
+        default=pathlib.Path("runs/reproduction"),
         metavar="DIR",
-        help="where the runs and the table go (default: runs/table3)",
+        help="where everything goes (default: runs/reproduction)",
     )
-    add_config_arguments(parser)
+    add_config_arguments(parser, config="YAML settings that all systems share (default: the "
+                         "quickstart's)")  # fmt: skip
     return run_command(parser, _command, argv)
 
 
-def _command(arguments: argparse.Namespace) -> None:
+def _command(arguments: argparse.Namespace) -> int:
     from biam_tf.errors import UserError
-    from training.systems import run_systems, table_3, write_table
+    from training.config import load_config
 
-    if arguments.seeds < 1:
-        raise UserError(f"--seeds {arguments.seeds}: expected at least 1")
-    rows = run_systems(
-        table_3(), arguments.config, arguments.set, arguments.output, arguments.seeds
+    for option in ("seeds", "budget"):
+        if getattr(arguments, option) < 1:
+            raise UserError(f"--{option} {getattr(arguments, option)}: expected at least 1")
+    if any(setting.partition("=")[0].strip() == "output" for setting in arguments.set):
+        raise UserError("--set output: every run has a folder below --output; leave this out")
+    settings = list(arguments.set)
+    if arguments.data is not None:
+        settings.append(f"data.directory={arguments.data}")
+
+    from biam_tf.bootstrap import number_of_resamples
+    from training.plots import can_plot
+    from training.reproduction import output
+    from training.reproduction.experiments import Study, labels_of_run, train_entries, write_record
+    from training.reproduction.significance import compare
+    from training.reproduction.tables import make_table
+    from training.stopping import terminating_cleanly
+
+    table = make_table(arguments.table)
+    settings += table.settings
+    config = load_config(arguments.config, settings)
+    require_one_process(config, "a table")
+    study = Study(
+        arguments.config, tuple(settings), arguments.output, arguments.seeds, arguments.budget
     )
-    print("\n" + write_table(rows, arguments.output))
+    place = arguments.output / f"table{table.number}"
+    plotting = can_plot(place.with_suffix(".png"))
+    with terminating_cleanly():
+        trained = train_entries(table.entries, study)
+        write_record(place.with_suffix(".json"), trained)
+        whole = [key for key, row in trained.items() if not row.error]
+        first = trained[whole[0]]
+        ks = sorted(int(name[3:]) for name in first.metrics[0]["gzsl"] if name.startswith("F1@"))
+        comparison = compare(trained, whole[-1], ks[0], study.first_seed)
+    labels, _ = labels_of_run(first.folders[0])
+    title = f"Table {table.number}: {table.caption}"
+    text = output.write_table(
+        place.with_suffix(".md"),
+        title,
+        output.format_rows(table, trained, comparison, config.data.name, ks),
+        output.notes(trained, study.budget, study.seeds, number_of_resamples(labels)),
+    )
+    output.write_seeds(place.with_suffix(".csv"), table, trained, ks)
+    print("\n" + text)
+    if plotting:
+        output.draw_rows(place.with_suffix(".png"), table, trained, title)
+        print(f"Look at {place.with_suffix('.png')}")
+    return 1 if len(whole) < len(trained) else 0
 
 
 if __name__ == "__main__":

@@ -136,13 +136,19 @@ def save_model(path: pathlib.Path, model: keras.Model) -> None:
         os.replace(aside, path)
 
 
+def flat_settings(config: RunConfig) -> dict[str, Any]:
+    """Returns the settings that say what a run is, by key path; not those that it may change."""
+    flat = _flat(dataclasses.asdict(config))
+    return {key: value for key, value in flat.items() if key not in FREE_TO_CHANGE}
+
+
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:
     """`key: old -> new` for each setting that makes another run."""
-    before, after = _flat(dataclasses.asdict(old)), _flat(dataclasses.asdict(new))
+    before, after = flat_settings(old), flat_settings(new)
     return [
         f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted({*before, *after})
-        if before.get(key) != after.get(key) and key not in FREE_TO_CHANGE
+        if before.get(key) != after.get(key)
     ]
 
 

@@ -160,3 +160,6 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "pooled_classification": {"classify": "pooled_features"},
     }
 )
+
+# The same for the paper's table 4.
+ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})

@@ -96,6 +96,19 @@ def test_differences_are_those_of_the_same_draws(test_set, rng):
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
 
 
+def test_several_trainings_of_a_model_are_averaged_draw_by_draw(test_set, rng):
+    scores, labels = test_set
+    settings = {"k": 3, "seed": 5, "resamples": 40}
+    others = np.stack([scores + 0.5 * labels, scores - 0.2 * labels])
+    own = [bootstrap_differences([scores, other], labels, GROUPS, **settings) for other in others]
+    (found,) = bootstrap_differences([scores[None], others], labels, GROUPS, **settings)
+    for part, figures in found.items():
+        for figure, difference in figures.items():
+            estimates = [differences[0][part][figure].estimate for differences in own]
+            assert difference.estimate == pytest.approx(np.mean(estimates), abs=1e-12)
+            assert difference.low < difference.estimate < difference.high
+
+
 def test_intervals_narrow_with_the_number_of_photos(rng):
     labels = np.where(rng.random((800, 4)) < 0.3, 1, -1)
     scores = labels + 2 * rng.normal(size=labels.shape)

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from biam_tf.losses import RankingLoss, pairwise_ranking_loss
+from biam_tf.losses import (
+    RankingLoss,
+    pairwise_ranking_loss,
+    softmax_over_classes,
+    softmax_over_images,
+)
 
 
 def brute_force(labels, scores, margin=1.0, mean_of_violations=False):
@@ -239,3 +244,45 @@ def test_twenty_thousand_classes_need_no_table_of_pairs(rng, jit_compile):
     wide = scores[0].astype(np.float64)
     hinges = np.maximum(wide[labels[0] < 0] - wide[labels[0] > 0][:, None] + 1, 0)
     np.testing.assert_allclose(losses[0], hinges.sum(), rtol=1e-6)
+
+
+def softmax_loss(labels, scores, i, p, others):
+    """-log of the softmax of entry (i, p) among `others`, pairs of image and class."""
+    return -(scores[i, p] - np.log(sum(np.exp(scores[j, c]) for j, c in others)))
+
+
+def test_softmax_over_classes_weighs_present_ones_alike_and_leaves_unknown_ones_out(batch):
+    labels, scores = batch
+    expected = np.zeros(len(scores))
+    for i, row in enumerate(labels):
+        known = [(i, c) for c in np.flatnonzero(row)]
+        own = [softmax_loss(labels, scores, i, p, known) for p in np.flatnonzero(row > 0)]
+        expected[i] = np.mean(own) if own else 0.0
+    found = softmax_over_classes(labels, scores)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_softmax_over_images_ranks_the_images_of_each_class(batch):
+    labels, scores = batch
+    expected = np.zeros(len(scores))
+    for i, row in enumerate(labels):
+        own = []
+        for p in np.flatnonzero(row > 0):
+            known = [(j, p) for j in np.flatnonzero(labels[:, p])]
+            own.append(softmax_loss(labels, scores, i, p, known))
+        expected[i] = np.mean(own) if own else 0.0
+    np.testing.assert_allclose(softmax_over_images(labels, scores), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [softmax_over_classes, softmax_over_images])
+def test_softmax_losses_have_finite_gradients_in_half_precision_and_with_unknown_labels(
+    batch, loss
+):
+    labels, scores = batch
+    scores = tf.constant(scores, "float16")
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        value = tf.reduce_sum(loss(labels, scores))
+    gradient = tape.gradient(value, scores).numpy()
+    assert np.isfinite(gradient).all() and not gradient[labels == 0].any()

@@ -238,3 +238,53 @@ def test_settings_that_cannot_be_are_named(settings, message):
 def test_every_block_a_setting_may_name_exists():
     assert set(CHOICES["region_context"]) == {*REGION_CONTEXT, "none"}
     assert set(CHOICES["scene_context"]) == {*SCENE_CONTEXT, "none"}
+
+
+COSINE = {
+    "region_embedding": "dense",
+    "region_context": "none",
+    "scene_context": "none",
+    "classifier": "cosine",
+}
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def dense(layer, x):
+    return x @ matrix(layer) + np.asarray(layer.bias, np.float64)
+
+
+def test_cosine_head_adds_the_cosines_of_region_and_scene_with_the_centered_classes(inputs, rng):
+    seen = inputs["class_embeddings"][:4]
+    head = small_head(
+        **COSINE, score_scale=7.0, center_embeddings=True, scene_scores=True, seen_embeddings=seen
+    )
+    randomize(head, rng)
+    x_r, x_g, classes = (value.astype(np.float64) for value in inputs.values())
+    h_r = np.maximum(dense(head.get_layer("region_embedding"), x_r), 0)
+    regions = unit(dense(head.get_layer("region_projection"), h_r))
+    scene = unit(dense(head.get_layer("scene_projection"), x_g))
+    directions = unit(classes - seen.mean(axis=0))
+    maps = 7.0 * (regions @ directions.T + (scene @ directions.T)[:, None, None])
+    strongest = np.sort(maps.reshape(3, -1, len(classes)), axis=1)[:, -3:]
+    outputs = with_response_maps(head)(inputs)
+    np.testing.assert_allclose(outputs["response_maps"], maps, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(outputs["scores"], strongest.mean(axis=1), rtol=1e-4, atol=1e-4)
+
+
+def test_cosine_head_may_classify_pooled_features_and_needs_no_center(inputs, rng):
+    head = small_head(**COSINE, classify="pooled_features", scene_scores=True)
+    randomize(head, rng)
+    scores = head(inputs)
+    longer = {**inputs, "class_embeddings": 3 * inputs["class_embeddings"]}
+    np.testing.assert_allclose(head(longer), scores, rtol=1e-4, atol=1e-5)
+    assert np.abs(scores).max() <= 20.0 + 1e-4
+
+
+def test_settings_that_only_a_cosine_has_are_refused_without_one():
+    with pytest.raises(ValueError, match="scene_scores: True is not valid"):
+        BIAM.settings(scene_scores=True)
+    with pytest.raises(ValueError, match="center_embeddings needs seen_embeddings"):
+        small_head(**COSINE, center_embeddings=True)

@@ -1,0 +1,70 @@
+"""What is trained for a table, with training itself standing in."""
+
+import json
+import pathlib
+
+import pytest
+
+from biam_tf.errors import UserError
+from training.reproduction import experiments
+from training.reproduction.experiments import Entry, Study, train_entries
+
+RATE = "training.optimizer.learning_rate={}"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Notes the configurations; the learning rate 0.002 is the best on validation photos."""
+    configs = []
+
+    def run(config):
+        configs.append(config)
+        folder = pathlib.Path(config.output)
+        folder.mkdir(parents=True)
+        good = 1.0 if config.training.optimizer.learning_rate == 0.002 else 0.5
+        log = {"epoch": 1, "best_epoch": 1, "validation": {"zsl": good, "gzsl": 0.1, "seen": 0.9}}
+        (folder / "log.jsonl").write_text(json.dumps(log) + "\n")
+        metrics = {"zsl": {"mAP": good}, "seed": config.training.seed}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return metrics
+
+    monkeypatch.setattr(experiments, "run", run)
+    return configs
+
+
+def study(tmp_path, **changes) -> Study:
+    given = {"config": None, "settings": ("training.seed=4",), "seeds": 2, "budget": 3}
+    return Study(**{**given, "output": tmp_path, **changes})
+
+
+RATES = Entry("rates", candidates=tuple((RATE.format(rate),) for rate in (1e-3, 2e-3, 3e-3, 4e-3)))
+
+
+def test_the_best_candidate_on_validation_within_the_budget_gets_all_seeds(trained, tmp_path):
+    row = train_entries({"rates": RATES}, study(tmp_path))["rates"]
+    tried = [(c.training.optimizer.learning_rate, c.training.seed) for c in trained]
+    assert tried == [(1e-3, 4), (2e-3, 4), (3e-3, 4), (2e-3, 5)]
+    assert row.chosen == RATES.candidates[1] and list(row.tried.values()) == [30, 55, 30]
+    assert [metrics["seed"] for metrics in row.metrics] == [4, 5]
+
+
+def test_a_budget_of_one_takes_the_first_candidate_unseen(trained, tmp_path):
+    row = train_entries({"rates": RATES}, study(tmp_path, budget=1, seeds=1))["rates"]
+    assert len(trained) == 1 and row.chosen == RATES.candidates[0] and not row.tried
+
+
+def test_what_is_done_is_taken_by_its_settings_from_any_row(trained, tmp_path):
+    train_entries({"rates": RATES}, study(tmp_path))
+    again = Entry("another name", (RATE.format(2e-3),))
+    row = train_entries({"again": again}, study(tmp_path, seeds=3))["again"]
+    assert len(trained) == 5 and trained[-1].training.seed == 6
+    assert len({config.output for config in trained}) == 5
+    assert row.folders[0] == pathlib.Path(trained[1].output)
+
+
+def test_a_row_that_cannot_be_made_says_why_and_the_others_go_on(trained, tmp_path):
+    wrong = Entry("wrong", ("head.preset=nothing",))
+    rows = train_entries({"wrong": wrong, "rates": RATES}, study(tmp_path))
+    assert "unknown preset 'nothing'" in rows["wrong"].error and rows["rates"].error is None
+    with pytest.raises(UserError, match="no row of the table could be made: .*'nothing'"):
+        train_entries({"wrong": wrong}, study(tmp_path))

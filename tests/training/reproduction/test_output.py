@@ -1,0 +1,74 @@
+import csv
+
+import pytest
+
+from biam_tf.bootstrap import Difference
+from training.reproduction import output
+from training.reproduction.experiments import Entry, TrainedEntry
+from training.reproduction.significance import Comparison
+from training.reproduction.tables import TABLES, make_table
+from training.trials import load_config
+
+
+def metrics(value):
+    f1 = {"f1": value / 2, "precision": 0.1, "recall": 0.1}
+    part = {"mAP": value, "weighted_mAP": value + 0.1, "F1@3": f1, "F1@5": None}
+    return {"headline": "mAP", "zsl": part, "gzsl": {**part, "mAP": value / 10}, "seen": part}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    tried = {("training.seed=1",): 20.0, (): 10.0}
+    own = {"folders": (tmp_path / "a", tmp_path / "b"), "metrics": (metrics(0.2), metrics(0.3))}
+    return {
+        "lesa": TrainedEntry(Entry("LESA"), ("training.seed=1",), tried, **own),
+        "conse": TrainedEntry(Entry("CONSE"), error="it is gone"),
+        "biam": TrainedEntry(Entry("BiAM, as configured"), **own),
+    }
+
+
+def comparison():
+    figures = {"zsl": {"mAP": Difference(-0.02, -0.03, -0.01)}}
+    return Comparison("biam", {"lesa": figures})
+
+
+def test_a_row_has_mean_and_spread_the_papers_figure_and_the_difference(trained):
+    text = output.format_rows(make_table(1), trained, comparison(), "folder", (3, 5))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert lines[0][:3] == ["Method", "Task", "mAP"] and "another data set" in lines[0][5]
+    assert lines[2] == ["LESA", "ZSL", "25.0 ± 7.1", "12.5 ± 3.5", "nan ± nan", "19.4", "31.6",
+                        "28.7", "-2.0 (-3.0 to -1.0) *"]  # fmt: skip
+    assert lines[3][:3] == ["", "GZSL", "2.5 ± 0.7"]
+    assert lines[4][:5] == ["CONSE", "ZSL", "failed", "", ""] and lines[4][5] == "9.4"
+    same = output.format_rows(make_table(1), trained, comparison(), "nus_wide", (3, 5))
+    assert "another data set" not in same and "NUS-WIDE" in same
+
+
+def test_notes_say_what_was_tried_and_what_failed(trained):
+    text = output.notes(trained, budget=2, seeds=2, resamples=1000)
+    assert "- LESA: --set training.seed=1 (validation 20.0, 10.0)" in text
+    assert "- CONSE: it is gone" in text and "1000 draws" in text
+
+
+def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
+    output.write_seeds(tmp_path / "t.csv", make_table(1), trained, (3, 5))
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and rows[1]["task"] == "GZSL" and rows[1]["F1@5"] == ""
+    assert rows[2]["mAP"] == "30.000"
+
+
+def test_the_picture_is_drawn(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    output.draw_rows(tmp_path / "t.png", make_table(1), trained, "table")
+    assert (tmp_path / "t.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_every_row_of_every_table_is_a_configuration_and_has_the_papers_figures(number):
+    table = make_table(number)
+    assert set(table.published) <= set(table.entries) and list(table.entries)[-1] == "biam"
+    shared = ("backbone={name: vgg19, weights: imagenet, trainable: false}",)
+    for entry in table.entries.values():
+        for candidate in entry.candidates or ((),):
+            load_config(None, [*shared, *entry.settings, *candidate])

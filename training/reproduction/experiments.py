@@ -1,0 +1,205 @@
+"""The trainings behind a table: tuned on validation by one budget, cached by their settings."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from biam_tf.errors import UserError
+from biam_tf.runs import load_run
+from training.config import RunConfig, load_config
+from training.data.registry import load_dataset
+from training.evaluation import evaluation_vocabulary, score_split
+from training.examples import final_split, open_examples
+from training.pipeline import run
+from training.run_folder import RunFolder, flat_settings, write_json
+from training.trials import best_validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A row of a table, as what is trained for it.
+
+    Attributes:
+        title: what the table calls it.
+        settings: the `key=value` overrides that make it.
+        candidates: overrides of which the best on validation photos are taken; none: as it is.
+    """
+
+    title: str
+    settings: tuple[str, ...] = ()
+    candidates: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What all rows share.
+
+    Attributes:
+        config: YAML file, or `None`.
+        settings: `key=value` overrides.
+        output: runs go below it.
+        seeds: trainings of each row.
+        budget: candidates tried for each row, with one seed.
+    """
+
+    config: str | None
+    settings: tuple[str, ...]
+    output: pathlib.Path
+    seeds: int
+    budget: int
+
+    @functools.cached_property
+    def first_seed(self) -> int:
+        """The configured seed; the others follow it."""
+        return load_config(self.config, self.settings).training.seed
+
+    def config_of(self, settings: Sequence[str], seed: int) -> RunConfig:
+        """Returns the configuration of a run; its folder is named by what it depends on.
+
+        Raises:
+            UserError: a setting cannot be used.
+        """
+        config = load_config(self.config, [*self.settings, *settings, f"training.seed={seed}"])
+        name = f"{config.head.system}-{_fingerprint(config)}-seed{seed}"
+        return dataclasses.replace(config, output=str(self.output / "runs" / name))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedEntry:
+    """What a row came to.
+
+    Attributes:
+        entry: the row.
+        chosen: the candidate's overrides that were taken.
+        tried: validation figures (per cent) of the candidates, by their overrides.
+        folders: of the runs, one for each seed.
+        metrics: of the runs, as `metrics.json` has them.
+        error: why there are no runs.
+    """
+
+    entry: Entry
+    chosen: tuple[str, ...] = ()
+    tried: Mapping[tuple[str, ...], float] = dataclasses.field(default_factory=dict)
+    folders: tuple[pathlib.Path, ...] = ()
+    metrics: tuple[Mapping, ...] = ()
+    error: str | None = None
+
+
+def train_entries(entries: Mapping[str, Entry], study: Study) -> dict[str, TrainedEntry]:
+    """Trains what is missing of the rows; a row that cannot be made says why.
+
+    Raises:
+        UserError: no row can be made.
+    """
+    trained: dict[str, TrainedEntry] = {}
+    for number, (key, entry) in enumerate(entries.items(), start=1):
+        print(f"=== {number}/{len(entries)} {entry.title}", flush=True)
+        try:
+            trained[key] = _train_entry(entry, study)
+        except UserError as error:
+            print(f"failed: {error}", flush=True)
+            trained[key] = TrainedEntry(entry, error=str(error))
+    if all(row.error for row in trained.values()):
+        raise UserError(f"no row of the table could be made: {next(iter(trained.values())).error}")
+    return trained
+
+
+def _train_entry(entry: Entry, study: Study) -> TrainedEntry:
+    candidates = entry.candidates[: study.budget] or ((),)
+    tried = {}
+    if len(candidates) > 1:
+        for candidate in candidates:
+            config = study.config_of([*entry.settings, *candidate], study.first_seed)
+            _train(config, f"trying {' '.join(candidate) or 'what is configured'}")
+            tried[candidate] = _validation_figure(config)
+    chosen = max(tried, key=tried.get) if tried else candidates[0]
+    folders, metrics = [], []
+    for seed in range(study.first_seed, study.first_seed + study.seeds):
+        config = study.config_of([*entry.settings, *chosen], seed)
+        metrics.append(_train(config, f"seed {seed}"))
+        folders.append(pathlib.Path(config.output))
+    return TrainedEntry(entry, chosen, tried, tuple(folders), tuple(metrics))
+
+
+def _train(config: RunConfig, what: str) -> Mapping:
+    folder = RunFolder(pathlib.Path(config.output))
+    if folder.metrics.exists():
+        print(f"--- {what}: done in {folder.path}", flush=True)
+        return json.loads(folder.metrics.read_text())
+    print(f"--- {what}: {folder.path}", flush=True)
+    try:
+        return run(config)
+    finally:
+        keras.backend.clear_session()
+
+
+def _validation_figure(config: RunConfig) -> float:
+    """Mean of ZSL and GZSL mAP on validation photos, per cent; without unseen classes the mAP.
+
+    Raises:
+        UserError: there are no validation photos to choose by.
+    """
+    found = best_validation(RunFolder(pathlib.Path(config.output)))
+    if not found:
+        raise UserError(
+            "settings are chosen on validation photos, and the data set has no split val; give "
+            "--budget 1 to train every system as configured"
+        )
+    parts = [part for part in ("zsl", "gzsl") if part in found] or ["seen"]
+    return float(np.mean([found[part] for part in parts]))
+
+
+def scores_of_run(folder: pathlib.Path) -> np.ndarray:
+    """Returns a run's scores (N, C), float32, on its final split; they are computed once."""
+    kept = folder / "scores.npy"
+    if not kept.exists():
+        config = load_config(RunFolder(folder).config)
+        trained = load_run(folder)
+        dataset = load_dataset(config.data)
+        examples = open_examples(config, folder, dataset, trained.backbone)
+        split = examples.dataset.split(final_split(examples.dataset))
+        vocabulary = evaluation_vocabulary(trained, examples.dataset)
+        scores = score_split(trained, examples.source(split.images), vocabulary)
+        aside = kept.with_name(".partial-scores.npy")
+        np.save(aside, scores)
+        aside.replace(kept)
+        keras.backend.clear_session()
+    return np.load(kept)
+
+
+def labels_of_run(folder: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns the labels (N, C) of a run's final split, and the groups of its classes."""
+    config = load_config(RunFolder(folder).config)
+    trained = load_run(folder)
+    examples = open_examples(config, folder, load_dataset(config.data), trained.backbone)
+    dataset = examples.dataset
+    return dataset.split(final_split(dataset)).labels, dataset.groups
+
+
+def _fingerprint(config: RunConfig) -> str:
+    settings = {k: v for k, v in flat_settings(config).items() if k != "training.seed"}
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def write_record(path: pathlib.Path, trained: Mapping[str, TrainedEntry]) -> None:
+    """Writes which runs a table is made of, what was tried and what was chosen, as JSON."""
+    rows = {
+        key: {
+            "title": row.entry.title,
+            "settings": row.entry.settings,
+            "tried": [{"settings": s, "validation": v} for s, v in row.tried.items()],
+            "chosen": row.chosen,
+            "runs": [str(folder) for folder in row.folders],
+            "error": row.error,
+        }
+        for key, row in trained.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, rows)

@@ -1,0 +1,136 @@
+"""Which systems stand in which of the paper's tables, and what is tried for each of them."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS
+from biam_tf.systems import SYSTEMS
+from training.reproduction import published
+from training.reproduction.experiments import Entry
+
+# Learning rates tried for every system that is trained by steps, the first one first; whatever
+# the budget leaves out is at the end.
+LEARNING_RATES = ("1e-3", "3e-4", "3e-3", "1e-4")
+RIVALS_OPTIMIZER = "training.optimizer={{name: adam, learning_rate: {}, beta_1: 0.9}}"
+OWN_RATE = "training.optimizer.learning_rate={}"
+# What is tried of the closed forms instead.
+CLOSED_FORMS = {
+    "eszsl": ("gamma: 10, lam: 1", "gamma: 1, lam: 1", "gamma: 100, lam: 1", "gamma: 10, lam: 10"),
+}
+ATTENTIONS = ("attention_per_label", "attention_per_cluster", "lesa")
+TITLES = {
+    "standard_region_features": "Standard region features",
+    "region_context_alone": "RCB alone",
+    "scene_context_alone": "SCB alone",
+    "pooled_classification": "BiAM, pooled features classified (figure 5)",
+    "region_context_layer_norm": "BiAM: RCB with LayerNorm",
+    "region_context_sigmoid": "BiAM: RCB with sigmoid",
+    "scene_context_softmax": "BiAM: SCB with softmax",
+    "non_local": "Non-Local",
+    "criss_cross": "Criss-Cross attention",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One of the paper's tables.
+
+    Attributes:
+        number: the paper's.
+        caption: what it shows.
+        entries: its rows by key, the system that the others are compared with last.
+        standard: all classes are seen, and there is one task; else ZSL and GZSL.
+        settings: overrides that all its rows share.
+        published: the paper's figures by key, as `published` has them.
+    """
+
+    number: int
+    caption: str
+    entries: Mapping[str, Entry]
+    standard: bool = False
+    settings: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> Mapping[str, tuple]:
+        """The paper's figures by row."""
+        source = published.STANDARD if self.standard else published.ZERO_SHOT
+        return source[self.number]
+
+    @property
+    def published_on(self) -> str:
+        """The data set that the paper's figures are of, as `data.name` calls it."""
+        return published.DATA_SETS[self.number]
+
+
+RECOMMENDED = (
+    "head={preset: recommended}",
+    "training.optimizer={name: adamw, learning_rate: 1e-3, beta_1: 0.9, weight_decay: 0.01}",
+    "training.loss={}",
+)
+TABLES = (1, 2, 3, 4, 6, 7, 8)
+
+
+def make_table(number: int) -> Table:
+    """Returns one of `TABLES` (table 5 is of costs, see `costs`).
+
+    Beside the paper's rows, tables 1, 2, 6 and 7 have ESZSL, which it leaves out, and the preset
+    `recommended`; tables 1 and 2 the closed form of Fast0Tag; table 3 pooled classification.
+    """
+    if number in (1, 2):
+        rivals = [name for name in published.ZERO_SHOT[number] if name != "biam"]
+        entries = {name: system_entry(name) for name in ("eszsl", "fast0tag_linear", *rivals)}
+        caption = "state of the art, multi-label zero-shot classification"
+        return Table(number, caption, entries | _ours())
+    if number in (6, 7):
+        rivals = [name for name in published.STANDARD[number] if name != "biam"]
+        entries = {name: system_entry(name) for name in ("eszsl", *rivals)}
+        caption = "standard multi-label classification, all classes seen"
+        return Table(number, caption, entries | _ours(), True, ("data.all_seen=true",))
+    if number == 3:
+        return Table(3, "what each block adds", _changed_heads(ABLATIONS) | {"biam": _configured()})
+    if number == 4:
+        entries = _changed_heads(ATTENTION_VARIANTS) | {"biam": _configured()}
+        return Table(4, "attention variants", entries)
+    if number == 8:
+        entries = {"lesa": system_entry("lesa"), "biam": _configured()}
+        settings = ("backbone.name=resnet50", "backbone.trainable=false")
+        return Table(8, "ResNet-50 of DINO as backbone", entries, settings=settings)
+    raise ValueError(f"no table {number}")
+
+
+def system_entry(name: str) -> Entry:
+    """Returns the row of a rival, with what is tried for it on validation photos."""
+    system = SYSTEMS[name]
+    if system.fit is not None:
+        forms = CLOSED_FORMS.get(name, ())
+        candidates = tuple((f"head={{system: {name}, {form}}}",) for form in forms)
+        return Entry(system.title, (f"head={{system: {name}}}",), candidates)
+    candidates = tuple((RIVALS_OPTIMIZER.format(rate),) for rate in LEARNING_RATES)
+    shared = (f"head={{system: {name}}}", "training.loss={}", "training.ema_momentum=null")
+    return Entry(system.title, shared, candidates)
+
+
+def _changed_heads(changes: Mapping[str, Mapping]) -> dict[str, Entry]:
+    """Rows of the configured BiAM with some of its head's settings replaced."""
+    return {
+        name: Entry(
+            TITLES[name],
+            tuple(f"head.{key}={value}" for key, value in own.items()),
+            _own_rates(),
+        )
+        for name, own in changes.items()
+    }
+
+
+def _configured() -> Entry:
+    return Entry("BiAM, as configured", (), _own_rates())
+
+
+def _ours() -> dict[str, Entry]:
+    recommended = Entry("BiAM, recommended", RECOMMENDED, ())
+    return {"recommended": recommended, "biam": _configured()}
+
+
+def _own_rates() -> tuple[tuple[str, ...], ...]:
+    """The configured learning rate first, then those that are tried for the rivals."""
+    return ((), *((OWN_RATE.format(rate),) for rate in LEARNING_RATES))
