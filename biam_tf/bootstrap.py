@@ -200,15 +200,13 @@ def _figures_of_draws(
 
 def _mean_figures(trainings: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
     """The means of what `_figures_of_draws` gives for several trainings."""
-    return {
-        part: {
-            figure: tuple(
-                np.mean([own[part][figure][i] for own in trainings], axis=0) for i in (0, 1)
-            )
-            for figure in figures
-        }
-        for part, figures in trainings[0].items()
-    }
+    result: dict[str, dict] = {}
+    for part, figures in trainings[0].items():
+        result[part] = {}
+        for figure in figures:
+            draws, estimates = zip(*(own[part][figure] for own in trainings), strict=True)
+            result[part][figure] = np.mean(draws, axis=0), float(np.mean(estimates))
+    return result
 
 
 def _drawn_before(drawn: np.ndarray, hits: np.ndarray) -> np.ndarray:

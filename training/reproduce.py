@@ -33,7 +33,7 @@ EXAMPLES = """\
 examples:
   python -m training.reproduce --table 1 --config configs/corel5k.yaml --data data/corel5k \\
       --set vocabulary.word_vectors=glove.6B.100d.txt
-  python -m training.reproduce --table 3 --budget 1 --seeds 5 --config configs/nus_wide_paper.yaml \\
+  python -m training.reproduce --table 3 --budget 1 --config configs/nus_wide_paper.yaml \\
       --data NUS-WIDE --set vocabulary.word_vectors=glove.6B.300d.txt
 """
 

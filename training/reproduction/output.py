@@ -68,14 +68,14 @@ def format_rows(
                     for figure in figures
                 ]
             own = paper if table.standard else paper and paper[number]
-            cells += ["–" if value is None else f"{value:.1f}" for value in own or [None] * 3]
+            cells += ["-" if value is None else f"{value:.1f}" for value in own or [None] * 3]
             cells.append(_difference(comparison, key, part))
             rows.append(cells)
     return markdown_table(header, rows)
 
 
 def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resamples: int) -> str:
-    """Returns what a reader of the table must know: spread, intervals, what was tried and chosen."""
+    """Returns what a reader of the table must know: the spread, what was tried and chosen."""
     tried = max(len(row.tried) for row in trained.values())
     lines = [
         f"Per cent, test photos; mean ± standard deviation over {seeds} "
@@ -85,8 +85,9 @@ def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resample
     if tried:
         lines += [
             "",
-            f"Budget: at most {budget} settings a system, each trained with one seed, the best mean "
-            "of ZSL and GZSL mAP on validation photos (of mAP, where all classes are seen) taken:",
+            f"Budget: at most {budget} settings a system, each trained with one seed; taken are "
+            "those with the best mean of ZSL and GZSL mAP on validation photos (with the best mAP, "
+            "where all classes are seen):",
             "",
         ]
         for row in trained.values():

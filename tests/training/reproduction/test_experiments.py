@@ -66,5 +66,5 @@ def test_a_row_that_cannot_be_made_says_why_and_the_others_go_on(trained, tmp_pa
     wrong = Entry("wrong", ("head.preset=nothing",))
     rows = train_entries({"wrong": wrong, "rates": RATES}, study(tmp_path))
     assert "unknown preset 'nothing'" in rows["wrong"].error and rows["rates"].error is None
-    with pytest.raises(UserError, match="no row of the table could be made: .*'nothing'"):
+    with pytest.raises(UserError, match=r"no row of the table could be made: .*'nothing'"):
         train_entries({"wrong": wrong}, study(tmp_path))
