@@ -1,8 +1,5 @@
 """The systems that a configuration can name: BiAM and its rivals."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import keras
 
 from biam_tf.errors import UserError, did_you_mean
@@ -10,7 +7,7 @@ from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
 
 # A new system is one file of `biam_tf.baselines` and one line here.
-SYSTEMS: Mapping[str, System] = MappingProxyType({"biam": BIAM})
+SYSTEMS: dict[str, System] = {"biam": BIAM}
 
 
 def find_system(name: str) -> System:
