@@ -17,6 +17,7 @@ system is from BiAM, with the interval of a paired bootstrap over the test photo
   table 1, 2   BiAM and its rivals, ZSL and GZSL (2: the paper's are of Open Images)
   table 3      what each block adds
   table 4      attention variants
+  table 5      costs: time, operations, memory, on this machine
   table 6, 7   standard multi-label classification: all classes are seen
   table 8      another backbone, ResNet-50 of DINO (--set backbone.weights=FILE.pth)
 
@@ -47,7 +48,12 @@ def main(argv=None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--table", type=int, choices=[1, 2, 3, 4, 6, 7, 8], required=True, help="the paper's number"
+        "--table",
+        type=int,
+        choices=range(1, 9),
+        metavar="N",
+        required=True,
+        help="the paper's number",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="the data set's folder; short for --set data.directory=DIR"
@@ -87,44 +93,56 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
-    from biam_tf.bootstrap import number_of_resamples
     from training.plots import can_plot
-    from training.reproduction import output
-    from training.reproduction.experiments import Study, labels_of_run, train_entries, write_record
-    from training.reproduction.significance import compare
+    from training.reproduction.experiments import Study, train_entries, write_record
+    from training.reproduction.output import draw_rows
     from training.reproduction.tables import make_table
+    from training.run_folder import write_text
     from training.stopping import terminating_cleanly
 
     table = make_table(arguments.table)
     settings += table.settings
-    config = load_config(arguments.config, settings)
-    require_one_process(config, "a table")
+    require_one_process(load_config(arguments.config, settings), "a table")
     study = Study(
         arguments.config, tuple(settings), arguments.output, arguments.seeds, arguments.budget
     )
     place = arguments.output / f"table{table.number}"
-    plotting = can_plot(place.with_suffix(".png"))
+    plotting = table.number != 5 and can_plot(place.with_suffix(".png"))
     with terminating_cleanly():
         trained = train_entries(table.entries, study)
         write_record(place.with_suffix(".json"), trained)
-        whole = [key for key, row in trained.items() if not row.error]
-        first = trained[whole[0]]
-        ks = sorted(int(name[3:]) for name in first.metrics[0]["gzsl"] if name.startswith("F1@"))
-        comparison = compare(trained, whole[-1], ks[0], study.first_seed)
-    labels, _ = labels_of_run(first.folders[0])
-    title = f"Table {table.number}: {table.caption}"
-    text = output.write_table(
-        place.with_suffix(".md"),
-        title,
-        output.format_rows(table, trained, comparison, config.data.name, ks),
-        output.notes(trained, study.budget, study.seeds, number_of_resamples(labels)),
-    )
-    output.write_seeds(place.with_suffix(".csv"), table, trained, ks)
+        text = _costs(table, trained) if table.number == 5 else _figures(table, trained, study)
+    write_text(place.with_suffix(".md"), text)
     print("\n" + text)
     if plotting:
-        output.draw_rows(place.with_suffix(".png"), table, trained, title)
+        draw_rows(place.with_suffix(".png"), table, trained)
         print(f"Look at {place.with_suffix('.png')}")
-    return 1 if len(whole) < len(trained) else 0
+    return 1 if any(row.error for row in trained.values()) else 0
+
+
+def _figures(table, trained, study) -> str:
+    """The table of figures as Markdown; every seed goes into a CSV file beside it."""
+    from biam_tf.bootstrap import number_of_resamples
+    from training.reproduction import output
+    from training.reproduction.experiments import labels_of_run
+    from training.reproduction.significance import compare
+
+    whole = [key for key, row in trained.items() if not row.error]
+    metrics, config = trained[whole[0]].metrics[0], study.config_of((), study.first_seed)
+    ks = sorted(int(name.removeprefix("F1@")) for name in metrics["gzsl"] if "F1@" in name)
+    comparison = compare(trained, whole[-1], ks[0], study.first_seed)
+    labels, _ = labels_of_run(trained[whole[0]].folders[0])
+    output.write_seeds(study.output / f"table{table.number}.csv", table, trained, ks)
+    rows = output.format_rows(table, trained, comparison, config.data.name, ks)
+    notes = output.notes(trained, study.budget, study.seeds, number_of_resamples(labels))
+    return f"# {table.title}\n\n{rows}\n{notes}"
+
+
+def _costs(table, trained) -> str:
+    from training.reproduction.costs import NOTES, format_costs, measure_costs
+
+    costs = {key: measure_costs(row.folders[0]) for key, row in trained.items() if not row.error}
+    return f"# {table.title}\n\n{format_costs(trained, costs)}\n{NOTES}"
 
 
 if __name__ == "__main__":

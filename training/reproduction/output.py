@@ -10,7 +10,6 @@ from training.reproduction import published
 from training.reproduction.experiments import TrainedEntry
 from training.reproduction.significance import Comparison
 from training.reproduction.tables import Table
-from training.run_folder import write_text
 from training.trials import as_options, markdown_table, mean_and_spread, write_csv
 
 TASKS = {"ZSL": "zsl", "GZSL": "gzsl"}
@@ -118,9 +117,7 @@ def write_seeds(
     write_csv(path, ["method", "task", "run", *figures], rows)
 
 
-def draw_rows(
-    path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEntry], caption: str
-) -> None:
+def draw_rows(path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEntry]) -> None:
     """Draws the mAP of every system: a point for its mean, a line for its seeds' spread."""
     tasks = ALL_SEEN if table.standard else TASKS
     shown = [row for row in trained.values() if not row.error]
@@ -141,17 +138,9 @@ def draw_rows(
     axes.set_xlim(left=0)
     axes.margins(x=0.1)
     axes.set_xlabel("mAP, per cent")
-    axes.set_title(caption, fontsize=10, loc="left")
+    axes.set_title(table.title, fontsize=10, loc="left")
     axes.legend(frameon=False, loc="lower right")
     save_figure(figure, path)
-
-
-def write_table(path: pathlib.Path, title: str, rows: str, remarks: str) -> str:
-    """Writes the Markdown file whole; returns its text."""
-    text = f"# {title}\n\n{rows}\n{remarks}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-    return text
 
 
 def _difference(comparison: Comparison, key: str, part: str) -> str:

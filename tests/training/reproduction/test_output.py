@@ -60,7 +60,7 @@ def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
 
 def test_the_picture_is_drawn(trained, tmp_path):
     pytest.importorskip("matplotlib")
-    output.draw_rows(tmp_path / "t.png", make_table(1), trained, "table")
+    output.draw_rows(tmp_path / "t.png", make_table(1), trained)
     assert (tmp_path / "t.png").stat().st_size > 5000
 
 

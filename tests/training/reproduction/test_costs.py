@@ -1,0 +1,42 @@
+"""Operations counted from the graph, against counts by hand."""
+
+import numpy as np
+import pytest
+from small_systems import SMALL
+
+from biam_tf.models import build_head
+from biam_tf.systems import SYSTEMS, build_system_head
+from training.reproduction.costs import count_operations
+
+H, W, D_IN, SCENE, EMBEDDING, CLASSES = 3, 2, 12, 10, 6, 5
+
+
+def operations(**settings) -> int:
+    head = build_head((H, W, D_IN), SCENE, EMBEDDING, top_k=2, **settings)
+    return count_operations(head, np.zeros((CLASSES, EMBEDDING), "float32"))
+
+
+def test_convolution_attention_and_classifier_are_counted_as_by_hand():
+    d, heads = 8, 2
+    embedding = H * W * 3 * 3 * D_IN * d
+    classifier = H * W * d * CLASSES  # the mapping of the embeddings is not a photo's
+    none = {"channels": d, "region_context": "none", "scene_context": "none"}
+    assert operations(**none) == 2 * (embedding + classifier)
+
+    regions, size = H * W, d // heads
+    projections = 4 * regions * d * d
+    attention = 2 * heads * regions * regions * size
+    two_convolutions = 2 * regions * d * 2 * d
+    block = projections + attention + two_convolutions
+    with_block = {**none, "region_context": "self_attention", "num_heads": heads}
+    assert operations(**with_block) == 2 * (embedding + classifier + block)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_can_be_counted(name):
+    embeddings = np.random.default_rng(0).normal(size=(CLASSES, EMBEDDING)).astype("float32")
+    shape = (H, W, D_IN)
+    head = build_system_head(
+        name, shape, SCENE, EMBEDDING, seen_embeddings=embeddings, **SMALL.get(name, {})
+    )
+    assert count_operations(head, embeddings) > 0

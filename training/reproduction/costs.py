@@ -1,0 +1,199 @@
+"""What systems cost (table 5): operations counted from the graph, time and memory measured here.
+
+`python -m training.reproduction.costs RUN` prints the peak memory of a process that scores with a
+run, for `measure_costs`.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from biam_tf.runs import load_run
+from training.machine import peak_memory
+from training.reproduction import published
+from training.reproduction.experiments import TrainedEntry
+from training.reproduction.output import figure_of
+from training.run_folder import RunFolder
+from training.scoring import make_scorer
+from training.trials import markdown_table, mean_and_spread
+
+BATCH, REPETITIONS = 32, 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Of one run.
+
+    Attributes:
+        train_seconds: of all its epochs, validation included.
+        inference_ms: of the head, a photo, in batches of 32.
+        gflop: of the head, a photo, 10^9 operations; see `count_operations`.
+        memory_bytes: peak of a process that does nothing but load the run and score.
+    """
+
+    train_seconds: float
+    inference_ms: float
+    gflop: float
+    memory_bytes: int
+
+
+def count_operations(head: keras.Model, class_embeddings: np.ndarray) -> int:
+    """Counts what a head computes for one photo: its matrix products and convolutions.
+
+    A multiplication with the addition that follows it counts as two operations. What is done
+    element by element (activations, softmax, normalization, the search for the strongest regions)
+    is not counted; it is a small share in all systems here. What depends on the classes alone,
+    such as the mapping of their embeddings, is done once for all photos and not counted either.
+
+    Raises:
+        ValueError: the head has a product whose size the graph does not tell.
+    """
+    shapes = {tensor.name: (1, *tensor.shape[1:]) for tensor in head.inputs}
+    features = [name for name in shapes if name != "class_embeddings"]
+    constant = tf.constant(class_embeddings, tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec(shapes[name]) for name in features])
+    def score(*tensors):
+        given = {**dict(zip(features, tensors, strict=True)), "class_embeddings": constant}
+        return head([given[tensor.name] for tensor in head.inputs], training=False)
+
+    graph = convert_variables_to_constants_v2(score.get_concrete_function()).graph
+    varying = _depending_on_inputs(graph)
+    return sum(_operations_of(op) for op in graph.get_operations() if op.name in varying)
+
+
+def measure_costs(folder: pathlib.Path) -> Costs:
+    """Measures a run on this machine."""
+    run = load_run(folder)
+    embeddings = run.vocabulary.embeddings
+    scorer = make_scorer(run.head)
+    inputs, embeddings_tensor = random_features(run.head), tf.constant(embeddings, tf.float32)
+    scorer(inputs, embeddings_tensor)  # compiles
+    seconds = []
+    for _ in range(REPETITIONS):
+        begun = time.perf_counter()
+        scorer(inputs, embeddings_tensor)["scores"].numpy()
+        seconds.append(time.perf_counter() - begun)
+    records = [json.loads(line) for line in RunFolder(folder).log.read_text().splitlines()]
+    command = [sys.executable, "-m", "training.reproduction.costs", str(folder)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Costs(
+        train_seconds=sum(record["seconds"] for record in records),
+        inference_ms=1000 * float(np.median(seconds)) / BATCH,
+        gflop=count_operations(run.head, embeddings) / 1e9,
+        memory_bytes=int(printed),
+    )
+
+
+def format_costs(trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]) -> str:
+    """Returns table 5 as Markdown, with the paper's figures (Tesla V100, NUS-WIDE) beside."""
+    header = ["Method", "ZSL mAP", "Train", "Inference", "FLOPs", "Memory"]
+    header += ["paper: Train", "Inference", "FLOPs", "Memory"]
+    rows = []
+    for key, row in trained.items():
+        if row.error:
+            rows.append([row.entry.title, "failed", *[""] * (len(header) - 2)])
+            continue
+        own, paper = costs[key], published.COMPUTE.get(key)
+        cells = [
+            row.entry.title,
+            mean_and_spread([figure_of(metrics, "zsl", "mAP") for metrics in row.metrics]),
+            f"{own.train_seconds:.0f} s",
+            f"{own.inference_ms:.2f} ms",
+            f"{own.gflop:.3f} G",
+            f"{own.memory_bytes / 1e9:.2f} GB",
+        ]
+        if paper is None:
+            cells += ["-"] * 4
+        else:
+            cells += [
+                f"{paper['train_hours'][0]} h",
+                f"{paper['inference_ms']} ms",
+                f"{paper['gflop']} G",
+                f"{paper['memory_gb']} GB",
+            ]
+        rows.append(cells)
+    return markdown_table(header, rows)
+
+
+NOTES = f"""\
+Train: all epochs of one run with validation, features stored. Inference: of the head, a photo in
+batches of {BATCH}, median of {REPETITIONS}. FLOPs: matrix products and convolutions of the head for
+a photo, a multiply-add as two. Memory: peak of a process that loads the run and scores batches.
+The paper's are of NUS-WIDE on one Tesla V100.
+"""
+
+
+def random_features(head: keras.Model) -> dict[str, tf.Tensor]:
+    """Returns a batch of random inputs of a head, without the class embeddings."""
+    rng = np.random.default_rng(0)
+    return {
+        tensor.name: tf.constant(rng.random((BATCH, *tensor.shape[1:])), tf.float32)
+        for tensor in head.inputs
+        if tensor.name != "class_embeddings"
+    }
+
+
+def _depending_on_inputs(graph) -> set[str]:
+    varying: set[str] = set()
+    for op in graph.get_operations():  # in the order of their making: inputs come first
+        if op.type == "Placeholder" or any(tensor.op.name in varying for tensor in op.inputs):
+            varying.add(op.name)
+    return varying
+
+
+def _operations_of(op) -> int:
+    if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
+        transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+        inner = op.inputs[0].shape[-2 if transposed else -1]
+    elif op.type in ("Conv2D", "DepthwiseConv2dNative"):
+        kernel = op.inputs[1].shape
+        inner = kernel[0] * kernel[1] * (kernel[2] if op.type == "Conv2D" else 1)
+    elif op.type == "Einsum":
+        return 2 * _einsum_products(op)
+    else:
+        return 0
+    size = math.prod([*op.outputs[0].shape, inner]) if op.outputs[0].shape.rank else None
+    return 2 * _known(size, op)
+
+
+def _einsum_products(op) -> int:
+    terms = op.get_attr("equation").decode().partition("->")[0].split(",")
+    sizes: dict[str, int | None] = {}
+    for term, tensor in zip(terms, op.inputs, strict=True):
+        if "..." in term:
+            raise ValueError(f"{op.name}: an ellipsis in an einsum cannot be counted")
+        sizes |= dict(zip(term, tensor.shape, strict=True))
+    return _known(None if None in sizes.values() else math.prod(sizes.values()), op)
+
+
+def _known(size: int | None, op) -> int:
+    if size is None:
+        raise ValueError(f"{op.name} ({op.type}): its size is not known from the graph")
+    return size
+
+
+def main(argv=None) -> int:
+    """Scores some batches with a run and prints the peak memory of this process in bytes."""
+    (folder,) = sys.argv[1:] if argv is None else argv
+    run = load_run(folder)
+    scorer = make_scorer(run.head)
+    embeddings = tf.constant(run.vocabulary.embeddings, tf.float32)
+    for _ in range(3):
+        scorer(random_features(run.head), embeddings)["scores"].numpy()
+    print(peak_memory())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
