@@ -27,10 +27,10 @@ class RegionContextBlock(layers.Layer):
     and c^r is conv1x1 (d to 2d), ReLU, conv1x1 (2d to d); dropout is off by default and 0.1 in
     both presets of `build_head`.
 
-    Table 4 has a variant with LayerNorm and does not say where it stands. The block is the
-    encoder block of Vaswani et al. (Attention is all you need, NeurIPS 2017), which the paper
-    names as its source, without its normalizations; `layer_norm` puts them back where they are
-    there, after each residual sum:
+    Table 4 has a variant with LayerNorm and does not say where it stands. Equations 2 to 5 are
+    the encoder block of Vaswani et al. (Attention is all you need, NeurIPS 2017), by which the
+    paper says it is inspired, less its normalizations; `layer_norm` puts them back where they
+    stand there, after each residual sum (post-norm):
 
         x = LayerNorm(h_r + o_r),  e_r = LayerNorm(c^r(x) + x)
 
@@ -86,7 +86,7 @@ class RegionContextBlock(layers.Layer):
         self.layer_norm = layer_norm
 
     def build(self, input_shape):
-        """Creates the projections W^Q, W^K, W^V, W_o, the sub-network c^r and, if asked for, the norms."""
+        """Creates W^Q, W^K, W^V, W_o, the residual sub-network c^r and, if chosen, the norms."""
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the number of channels must be known; got shape {input_shape}")
