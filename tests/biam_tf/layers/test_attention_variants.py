@@ -64,6 +64,12 @@ def test_non_local_block_equals_numpy(rng):
     np.testing.assert_allclose(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_non_local_block_normalizes_by_the_global_batch():
+    block = NonLocalBlock()
+    block.build((None, 3, 5, CHANNELS))
+    assert block.batch_norm.synchronized
+
+
 @pytest.mark.parametrize("recurrence", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (4, 1), (1, 4)])
 def test_criss_cross_attention_equals_numpy(recurrence, height, width, rng):
