@@ -15,13 +15,14 @@ class CrissCrossAttention(layers.Layer):
         A = softmax over the cross of q_ij . k
         x'_ij = gamma * (sum over the cross of A v) + x_ij
 
-    The region itself lies in both row and column and counts once. gamma starts at zero, so that a
-    new layer passes its input on unchanged. The step is repeated `recurrence` times with the same
-    weights: two let every region reach every other, at O(h + w) scores for each region instead
-    of O(hw).
+    The region itself lies in both row and column and counts once. The step is repeated
+    `recurrence` times with the same weights: two let every region reach every other, at O(h + w)
+    scores for each region instead of O(hw).
 
-    As in the authors' code (speedinghzl/CCNet) the convolutions have a bias, and the kernels
-    start uniform within 1 / sqrt(input channels), which is PyTorch's rule.
+    gamma is of the authors' code (speedinghzl/CCNet). It starts at zero, so that a new layer
+    passes its input on unchanged. As there, the convolutions have a bias and their kernels start
+    uniform within 1 / sqrt(input channels), which is PyTorch's rule. The 3x3 convolutions around
+    the attention there belong to the segmentation network and are left out.
 
     Args:
         recurrence: int, repetitions with shared weights; 2 in the paper.
