@@ -1,12 +1,13 @@
 """The paper's equations in NumPy, float64, one image and one head at a time.
 
-Written from the text of the paper, not from the layers, and as plain as can be: loops where the
+Written from the text of the papers, not from the layers, and as plain as can be: loops where a
 paper has indices. `weights` are plain arrays by the paper's symbols.
 """
 
 import numpy as np
 
 BATCH_NORM_EPSILON = 1e-3
+LAYER_NORM_EPSILON = 1e-5
 
 
 def conv(x, kernel, bias):
@@ -41,8 +42,14 @@ def batch_norm(x, weights):
     return (x - weights["mean"]) * scale + weights["beta"]
 
 
-def region_context_block(h_r, weights, num_heads):
-    """Equations 2 to 5 for one image."""
+def layer_norm(x, weights):
+    """Every row of x (rows, channels) by itself."""
+    normalized = [(row - row.mean()) / np.sqrt(row.var() + LAYER_NORM_EPSILON) for row in x]
+    return np.array(normalized) * weights["gamma"] + weights["beta"]
+
+
+def region_context_block(h_r, weights, num_heads, attention=softmax):
+    """Equations 2 to 5 for one image; normalized like Vaswani's encoder where weights say so."""
     height, width, channels = h_r.shape
     regions = h_r.reshape(height * width, channels)
     size = channels // num_heads
@@ -52,21 +59,60 @@ def region_context_block(h_r, weights, num_heads):
         q = regions @ weights["W_Q"][:, part] + weights["b_Q"][part]
         k = regions @ weights["W_K"][:, part] + weights["b_K"][part]
         v = regions @ weights["W_V"][:, part] + weights["b_V"][part]
-        r = softmax(q @ k.T / np.sqrt(size))
+        r = attention(q @ k.T / np.sqrt(size))
         attended.append(r @ v)
     o_r = np.concatenate(attended, axis=1) @ weights["W_o"] + weights["b_o"]
     x = regions + o_r
+    if "attention_norm" in weights:
+        x = layer_norm(x, weights["attention_norm"])
     c_r = relu(x @ weights["W_1"] + weights["b_1"]) @ weights["W_2"] + weights["b_2"]
-    return (c_r + x).reshape(h_r.shape)
+    e_r = c_r + x
+    if "feed_forward_norm" in weights:
+        e_r = layer_norm(e_r, weights["feed_forward_norm"])
+    return e_r.reshape(h_r.shape)
 
 
-def scene_context_block(h_r, x_g, weights):
+def scene_context_block(h_r, x_g, weights, attention=sigmoid):
     """Equations 6 to 8 for one image."""
     q = h_r.mean(axis=(0, 1))
     k = x_g @ weights["W_g"] + weights["b_g"]
-    alpha = h_r * sigmoid(q * k)
+    alpha = h_r * attention(q * k)
     c_g = batch_norm(relu(conv(alpha, weights["kernel"], weights["bias"])), weights)
     return c_g + h_r
+
+
+def non_local_block(x, weights):
+    """Wang et al. 2018, equations 1 (embedded Gaussian) and 6, for one image."""
+    regions = x.reshape(-1, x.shape[-1])
+    theta, phi, g = (regions @ weights[f"W_{s}"] + weights[f"b_{s}"] for s in ("theta", "phi", "g"))
+    y = np.zeros_like(g)
+    for i in range(len(regions)):
+        f = np.array([np.exp(theta[i] @ phi[j]) for j in range(len(regions))])
+        for j in range(len(regions)):
+            y[i] += f[j] / f.sum() * g[j]
+    z = batch_norm(y @ weights["W_z"] + weights["b_z"], weights) + regions
+    return z.reshape(x.shape)
+
+
+def criss_cross_attention(x, weights, recurrence):
+    """Huang et al. 2019, section 3, for one image."""
+    for _ in range(recurrence):
+        x = criss_cross_step(x, weights)
+    return x
+
+
+def criss_cross_step(x, weights):
+    height, width = x.shape[:2]
+    q, k, v = (x @ weights[f"W_{s}"] + weights[f"b_{s}"] for s in "QKV")
+    result = np.zeros_like(x)
+    for i in range(height):
+        for j in range(width):
+            cross = {(row, j) for row in range(height)} | {(i, column) for column in range(width)}
+            places = sorted(cross)  # a set: (i, j) is in it once
+            a = softmax(np.array([q[i, j] @ k[place] for place in places]))
+            attended = sum(a[n] * v[place] for n, place in enumerate(places))
+            result[i, j] = weights["gamma"] * attended + x[i, j]
+    return result
 
 
 def biam(x_r, x_g, class_embeddings, weights, num_heads, top_k):

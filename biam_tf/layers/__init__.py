@@ -1,8 +1,10 @@
-"""The layers of BiAM, each usable alone in any Keras model."""
+"""The layers of BiAM and of its variants, each usable alone in any Keras model."""
 
 from biam_tf.layers.bound_class_embeddings import BoundClassEmbeddings
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
 from biam_tf.layers.cosine_region_classifier import CosineRegionClassifier
+from biam_tf.layers.criss_cross import CrissCrossAttention
+from biam_tf.layers.non_local import NonLocalBlock
 from biam_tf.layers.region_classifier import RegionClassifier
 from biam_tf.layers.region_context import RegionContextBlock
 from biam_tf.layers.scene_context import SceneContextBlock
@@ -12,6 +14,8 @@ __all__ = [
     "BoundClassEmbeddings",
     "ConvReluBatchNorm",
     "CosineRegionClassifier",
+    "CrissCrossAttention",
+    "NonLocalBlock",
     "RegionClassifier",
     "RegionContextBlock",
     "SceneContextBlock",

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 ATTENTION = {"softmax": lambda scores: ops.softmax(scores, axis=-1), "sigmoid": ops.sigmoid}
+LAYER_NORM_EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -26,6 +27,13 @@ class RegionContextBlock(layers.Layer):
     and c^r is conv1x1 (d to 2d), ReLU, conv1x1 (2d to d); dropout is off by default and 0.1 in
     both presets of `build_head`.
 
+    Table 4 has a variant with LayerNorm and does not say where it stands. Equations 2 to 5 are
+    the encoder block of Vaswani et al. (Attention is all you need, NeurIPS 2017), by which the
+    paper says it is inspired, less its normalizations; `layer_norm` puts them back where they
+    stand there, after each residual sum (post-norm):
+
+        x = LayerNorm(h_r + o_r),  e_r = LayerNorm(c^r(x) + x)
+
     Args:
         num_heads: int, H; must divide the channels.
         feed_forward_units: int, channels between the two 1x1 convolutions of c^r; `None` means
@@ -35,6 +43,7 @@ class RegionContextBlock(layers.Layer):
         attention: `"softmax"` (the paper) or `"sigmoid"` (its table 4).
         mask_zero_scores: bool, leave pairs whose scaled score is exactly 0 out of the softmax,
             as the released code does; needed only to equal it bit for bit.
+        layer_norm: bool, normalize each region's channels after both residual sums (table 4).
 
     Input shape:
         `(batch, height, width, channels)`, any height and width.
@@ -60,6 +69,7 @@ class RegionContextBlock(layers.Layer):
         output_dropout=0.0,
         attention="softmax",
         mask_zero_scores=False,
+        layer_norm=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -73,9 +83,10 @@ class RegionContextBlock(layers.Layer):
         self.output_dropout = output_dropout
         self.attention = attention
         self.mask_zero_scores = mask_zero_scores
+        self.layer_norm = layer_norm
 
     def build(self, input_shape):
-        """Creates the projections W^Q, W^K, W^V, W_o and the residual sub-network c^r."""
+        """Creates W^Q, W^K, W^V, W_o, the residual sub-network c^r and, if chosen, the norms."""
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the number of channels must be known; got shape {input_shape}")
@@ -94,9 +105,20 @@ class RegionContextBlock(layers.Layer):
         self.feed_forward_out = self._conv_1x1(channels, "feed_forward_out", wide_shape)
         self.dropout_r = layers.Dropout(self.attention_dropout, dtype=self.dtype_policy)
         self.dropout_o = layers.Dropout(self.output_dropout, dtype=self.dtype_policy)
+        self.attention_norm = self.feed_forward_norm = None
+        if self.layer_norm:
+            self.attention_norm = self._norm("attention_norm", input_shape)
+            self.feed_forward_norm = self._norm("feed_forward_norm", input_shape)
 
     def _conv_1x1(self, filters, name, input_shape):
         layer = layers.Conv2D(filters, 1, dtype=self.dtype_policy, name=name)
+        layer.build(input_shape)
+        return layer
+
+    def _norm(self, name, input_shape):
+        layer = layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
+        )
         layer.build(input_shape)
         return layer
 
@@ -109,8 +131,11 @@ class RegionContextBlock(layers.Layer):
         alpha = ops.matmul(self.dropout_r(r, training=training), v)  # (B, H, hw, d')
         o_r = self.dropout_o(self.projection(self._join_heads(alpha, h_r)), training=training)
         x = h_r + o_r
+        if self.layer_norm:
+            x = self.attention_norm(x)
         c_r = self.feed_forward_out(ops.relu(self.feed_forward_in(x)))
-        return c_r + x
+        e_r = c_r + x
+        return self.feed_forward_norm(e_r) if self.layer_norm else e_r
 
     def _relation_scores(self, q, k):
         scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) / math.sqrt(q.shape[-1])
@@ -143,4 +168,5 @@ class RegionContextBlock(layers.Layer):
             "output_dropout": self.output_dropout,
             "attention": self.attention,
             "mask_zero_scores": self.mask_zero_scores,
+            "layer_norm": self.layer_norm,
         }

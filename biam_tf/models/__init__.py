@@ -1,12 +1,13 @@
 """Models built from the layers: the head, and the tagger that joins a backbone to it."""
 
 from biam_tf.models.head import BIAM, bind_vocabulary, build_head
-from biam_tf.models.presets import ABLATIONS, PRESETS, HeadSettings
+from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS, PRESETS, HeadSettings
 from biam_tf.models.system import HeadInputs, System
 from biam_tf.models.tagger import build_tagger
 
 __all__ = [
     "ABLATIONS",
+    "ATTENTION_VARIANTS",
     "BIAM",
     "PRESETS",
     "HeadInputs",

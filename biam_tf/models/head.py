@@ -1,5 +1,7 @@
 """The head: region features, a scene feature and class embeddings in, a score a class out."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -8,6 +10,8 @@ from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
     CosineRegionClassifier,
+    CrissCrossAttention,
+    NonLocalBlock,
     RegionClassifier,
     RegionContextBlock,
     SceneContextBlock,
@@ -148,21 +152,38 @@ def _context(chosen: HeadSettings, h_r, scene_feature):
     return e_f
 
 
-def _region_context_block(chosen: HeadSettings) -> keras.Layer:
+def _region_context_block(
+    chosen: HeadSettings, attention: str = "softmax", layer_norm: bool = False
+) -> keras.Layer:
     return RegionContextBlock(
         num_heads=chosen.num_heads,
         attention_dropout=chosen.attention_dropout,
         output_dropout=chosen.output_dropout,
+        attention=attention,
         mask_zero_scores=chosen.mask_zero_scores,
+        layer_norm=layer_norm,
         name="region_context",
     )
 
 
-def _scene_context_block(chosen: HeadSettings) -> keras.Layer:
+def _non_local_block(chosen: HeadSettings) -> keras.Layer:
+    return NonLocalBlock(
+        batch_norm_momentum=chosen.batch_norm_momentum,
+        batch_norm_epsilon=chosen.batch_norm_epsilon,
+        name="region_context",
+    )
+
+
+def _criss_cross_attention(chosen: HeadSettings) -> keras.Layer:
+    return CrissCrossAttention(name="region_context")
+
+
+def _scene_context_block(chosen: HeadSettings, attention: str = "sigmoid") -> keras.Layer:
     return SceneContextBlock(
         value_projection=chosen.value_projection,
         residual=chosen.residual,
         scene_dropout=chosen.scene_dropout,
+        attention=attention,
         batch_norm_momentum=chosen.batch_norm_momentum,
         batch_norm_epsilon=chosen.batch_norm_epsilon,
         name="scene_context",
@@ -170,8 +191,17 @@ def _scene_context_block(chosen: HeadSettings) -> keras.Layer:
 
 
 # Blocks by the names that configurations use; every name but "none" in `presets.CHOICES`.
-REGION_CONTEXT = {"self_attention": _region_context_block}
-SCENE_CONTEXT = {"channel_gate": _scene_context_block}
+REGION_CONTEXT = {
+    "self_attention": _region_context_block,
+    "self_attention_layer_norm": functools.partial(_region_context_block, layer_norm=True),
+    "self_attention_sigmoid": functools.partial(_region_context_block, attention="sigmoid"),
+    "non_local": _non_local_block,
+    "criss_cross": _criss_cross_attention,
+}
+SCENE_CONTEXT = {
+    "channel_gate": _scene_context_block,
+    "channel_softmax": functools.partial(_scene_context_block, attention="softmax"),
+}
 
 
 def bind_vocabulary(head, class_embeddings, name=None):

@@ -20,10 +20,12 @@ class HeadSettings:
             ReLU, batch normalization, as in the paper) or `"dense"` (each region by itself:
             1x1 convolution, ReLU).
         region_context: name of the block that relates regions to each other: `"self_attention"`
-            (RCB, eq. 2-5) or `"none"`.
+            (RCB, eq. 2-5) or `"none"`; of the paper's table 4 `"self_attention_layer_norm"` and
+            `"self_attention_sigmoid"` (RCB with LayerNorm, with sigmoid for softmax),
+            `"non_local"` (`NonLocalBlock`) and `"criss_cross"` (`CrissCrossAttention`).
         scene_context: name of the block that brings in the scene: `"channel_gate"` (SCB,
-            eq. 6-8) or `"none"`.
-        num_heads: attention heads H of the region context block.
+            eq. 6-8), `"channel_softmax"` (SCB with softmax for sigmoid, table 4) or `"none"`.
+        num_heads: attention heads H of the region context block, RCB in any form.
         attention_dropout: dropout on the attention weights of the region context block.
         output_dropout: dropout on the output projection of the region context block.
         mask_zero_scores: leave out query-key pairs whose score is exactly 0 (released code).
@@ -92,7 +94,7 @@ class HeadSettings:
             value = getattr(self, name)
             _require(value in valid, name, value, f"one of {', '.join(valid)}")
         _require(
-            self.region_context == "none" or self.channels % self.num_heads == 0,
+            self.region_context not in MULTI_HEAD or self.channels % self.num_heads == 0,
             "num_heads",
             self.num_heads,
             f"a divisor of channels ({self.channels})",
@@ -112,11 +114,14 @@ DROPOUTS = (
     "scene_scores_dropout",
 )
 
+# Forms of RCB: the blocks that divide the channels among heads.
+MULTI_HEAD = ("self_attention", "self_attention_layer_norm", "self_attention_sigmoid")
+
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "region_embedding": ("conv_3x3", "dense"),
-        "region_context": ("self_attention", "none"),
-        "scene_context": ("channel_gate", "none"),
+        "region_context": (*MULTI_HEAD, "non_local", "criss_cross", "none"),
+        "scene_context": ("channel_gate", "channel_softmax", "none"),
         "residual": ("input", "attended"),
         "fusion_activation": ("linear", "leaky_relu"),
         "classifier": ("dot_product", "cosine"),
@@ -161,5 +166,14 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# The same for the paper's table 4.
-ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+# Changes to a preset that give the systems of the paper's table 4. Non-Local and Criss-Cross stand
+# in place of both blocks.
+ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "region_context_layer_norm": {"region_context": "self_attention_layer_norm"},
+        "region_context_sigmoid": {"region_context": "self_attention_sigmoid"},
+        "scene_context_softmax": {"scene_context": "channel_softmax"},
+        "non_local": {"region_context": "non_local", "scene_context": "none"},
+        "criss_cross": {"region_context": "criss_cross", "scene_context": "none"},
+    }
+)

@@ -3,10 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
+    CrissCrossAttention,
+    NonLocalBlock,
     RegionClassifier,
     RegionContextBlock,
     SceneContextBlock,
@@ -30,6 +33,17 @@ CASES = {
         REGIONS,
         REGIONS,
     ),
+    "region_context_layer_norm": (
+        lambda **k: RegionContextBlock(2, layer_norm=True, **k),
+        REGIONS,
+        REGIONS,
+    ),
+    "non_local": (
+        lambda **k: NonLocalBlock(batch_norm_momentum=0.5, batch_norm_epsilon=1e-2, **k),
+        REGIONS,
+        REGIONS,
+    ),
+    "criss_cross": (lambda **k: CrissCrossAttention(3, **k), REGIONS, REGIONS),
     "scene_context": (lambda **k: SceneContextBlock(**k), [REGIONS, SCENE], REGIONS),
     "scene_context_released": (
         lambda **k: SceneContextBlock(
@@ -55,6 +69,13 @@ CASES = {
         (3, 7),
     ),
 }
+
+
+def fill_zeros(layer):
+    """Gives weights that start at zero other values, as a trained layer has them."""
+    for weight in layer.trainable_variables:
+        if not np.any(weight):
+            weight.assign(np.random.default_rng(1).normal(0, 0.1, weight.shape))
 
 
 def arrays(shapes, rng):
@@ -83,6 +104,7 @@ def test_layer_is_saved_and_loaded_inside_a_functional_model(case, tmp_path):
     tensors = [keras.Input(batch_shape=(None, *shape[1:])) for shape in listed]
     layer = make()
     model = keras.Model(tensors, layer(tensors if isinstance(shapes, list) else tensors[0]))
+    fill_zeros(layer)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     given = inputs if isinstance(shapes, list) else [inputs]
@@ -90,10 +112,27 @@ def test_layer_is_saved_and_loaded_inside_a_functional_model(case, tmp_path):
     assert again.layers[-1].get_config() == layer.get_config()
 
 
+def test_a_graph_may_leave_all_but_the_channels_unknown(case):
+    make, inputs, shapes, _ = case
+    layer = make()
+    layer(inputs)  # built
+    fill_zeros(layer)
+    unknown = [
+        tf.TensorSpec([*[None] * (len(shape) - 1), shape[-1]])
+        for shape in (shapes if isinstance(shapes, list) else [shapes])
+    ]
+    graph = tf.function(
+        layer, input_signature=[unknown if isinstance(shapes, list) else unknown[0]]
+    )
+    np.testing.assert_allclose(graph(inputs), layer(inputs), atol=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_dtype_policy_is_respected(case, precision):
     make, inputs, _, _ = case
     layer = make(dtype=precision)
+    layer(inputs)
+    fill_zeros(layer)
     output = layer(inputs)
     assert output.dtype == precision.removeprefix("mixed_")
     assert np.isfinite(np.asarray(output, np.float32)).all()
@@ -107,8 +146,6 @@ def test_dtype_policy_is_respected(case, precision):
 
 
 def test_every_trainable_weight_gets_a_gradient(case):
-    import tensorflow as tf
-
     make, inputs, _, _ = case
     layer = make()
     with tf.GradientTape() as tape:
@@ -176,6 +213,9 @@ def test_one_classifier_answers_for_any_number_of_classes(rng):
     [
         (lambda: RegionContextBlock(attention="softmin"), "attention must be one of"),
         (lambda: SceneContextBlock(attention="tanh"), "attention must be one of"),
+        (lambda: NonLocalBlock()(np.zeros((1, 2, 2, 1))), "at least 2; got shape"),
+        (lambda: CrissCrossAttention()(np.zeros((1, 2, 2, 7))), "at least 8; got shape"),
+        (lambda: CrissCrossAttention(0), "recurrence must be at least 1; got 0"),
         (lambda: SceneContextBlock(residual="none"), "residual must be one of"),
         (lambda: SceneContextBlock()(np.zeros(REGIONS)), "must be"),
         (lambda: RegionClassifier()(np.zeros(REGIONS)), "must be"),

@@ -2,8 +2,15 @@ import keras
 import numpy as np
 import pytest
 import reference
+from paper_weights import (
+    conv_weights,
+    matrix,
+    randomize,
+    region_context_weights,
+    scene_context_weights,
+)
 
-from biam_tf.models import ABLATIONS, BIAM, bind_vocabulary, build_head
+from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary, build_head
 from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, with_response_maps
 from biam_tf.models.presets import CHOICES
 
@@ -24,50 +31,11 @@ def small_head(**settings):
     return build_head(REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE, **{**SMALL, **settings})
 
 
-def randomize(model, rng):
-    """Gives every weight, biases and statistics too, a value that shows when it is misused."""
-    for weight in model.weights:
-        value = rng.normal(scale=0.3, size=weight.shape)
-        if weight.name in ("gamma", "moving_variance"):
-            value = 1.0 + np.abs(value)
-        weight.assign(value)
-
-
-def matrix(layer):
-    """The kernel of a 1x1 convolution as (d_in, d_out)."""
-    kernel = np.asarray(layer.kernel, np.float64)
-    return kernel.reshape(kernel.shape[-2:])
-
-
-def conv_weights(layer):
-    norm = layer.batch_norm
-    return {
-        "kernel": np.asarray(layer.conv.kernel, np.float64),
-        "bias": np.asarray(layer.conv.bias, np.float64),
-        "gamma": np.asarray(norm.gamma, np.float64),
-        "beta": np.asarray(norm.beta, np.float64),
-        "mean": np.asarray(norm.moving_mean, np.float64),
-        "variance": np.asarray(norm.moving_variance, np.float64),
-    }
-
-
 def paper_weights(head):
-    rcb, scb = head.get_layer("region_context"), head.get_layer("scene_context")
-    symbols = {
-        "Q": rcb.query,
-        "K": rcb.key,
-        "V": rcb.value,
-        "o": rcb.projection,
-        "1": rcb.feed_forward_in,
-        "2": rcb.feed_forward_out,
-    }
-    region_weights = {f"W_{s}": matrix(layer) for s, layer in symbols.items()}
-    region_weights |= {f"b_{s}": np.asarray(layer.bias) for s, layer in symbols.items()}
-    scene_weights = {"W_g": np.asarray(scb.key.kernel), "b_g": np.asarray(scb.key.bias)}
     return {
         "h": conv_weights(head.get_layer("region_embedding")),
-        "rcb": region_weights,
-        "scb": scene_weights | conv_weights(scb.conv),
+        "rcb": region_context_weights(head.get_layer("region_context")),
+        "scb": scene_context_weights(head.get_layer("scene_context")),
         "W_f": matrix(head.get_layer("fusion")),
         "b_f": np.asarray(head.get_layer("fusion").bias),
         # The layer maps embeddings to features: its kernel is the paper's W_a transposed.
@@ -143,6 +111,45 @@ def test_ablations_drop_exactly_their_block(ablation, inputs):
     assert ("scene_context" in names) == (changes.get("scene_context") != "none")
     assert ("fusion" in names) == ("region_context" in names and "scene_context" in names)
     assert head(inputs).shape == (3, 7)
+
+
+# variant: class of the region context block, and what differs in the blocks' configurations
+CHOSEN = {
+    "region_context_layer_norm": ("RegionContextBlock", {"layer_norm": True}, {}),
+    "region_context_sigmoid": ("RegionContextBlock", {"attention": "sigmoid"}, {}),
+    "scene_context_softmax": ("RegionContextBlock", {}, {"attention": "softmax"}),
+    "non_local": ("NonLocalBlock", {"batch_norm_momentum": 0.9}, None),
+    "criss_cross": ("CrissCrossAttention", {"recurrence": 2}, None),
+}
+
+
+@pytest.mark.parametrize("variant", ATTENTION_VARIANTS)
+def test_an_attention_variant_changes_exactly_its_block(variant, inputs, tmp_path):
+    region_class, region_changes, scene_changes = CHOSEN[variant]
+    head, paper = small_head(**ATTENTION_VARIANTS[variant]), small_head()
+    region = head.get_layer("region_context")
+    assert type(region).__name__ == region_class
+    expected = paper.get_layer("region_context").get_config()
+    if region_class != "RegionContextBlock":
+        expected = region.get_config()
+    assert region.get_config() == expected | region_changes
+    names = {layer.name for layer in head.layers}
+    if scene_changes is None:
+        assert not names & {"scene_context", "fusion"}
+    else:
+        expected = paper.get_layer("scene_context").get_config() | scene_changes
+        assert head.get_layer("scene_context").get_config() == expected
+
+    head.save(tmp_path / "head.keras")
+    again = keras.models.load_model(tmp_path / "head.keras")
+    np.testing.assert_array_equal(again(inputs), head(inputs))
+
+
+def test_blocks_without_heads_ask_for_no_divisor():
+    small_head(region_context="non_local", num_heads=5)
+    small_head(region_context="criss_cross", num_heads=5)
+    with pytest.raises(ValueError, match=r"num_heads: 5 .* divisor of channels"):
+        small_head(region_context="self_attention_sigmoid", num_heads=5)
 
 
 def test_pooled_classification_scores_the_mean_region_feature(inputs):

@@ -1,0 +1,107 @@
+"""Non-Local block: every region attends to all regions, without heads."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class NonLocalBlock(layers.Layer):
+    """Adds to each region feature what a single attention over all regions makes of them.
+
+    Wang et al., Non-local neural networks, CVPR 2018, equations 1 and 6 in the form "embedded
+    Gaussian". theta, phi, g and W_z are 1x1 convolutions, the first three to half the channels:
+
+        y = softmax(theta(x) phi(x)^T) g(x)
+        z = BN(W_z y) + x
+
+    The scale of BN starts at zero, so that a new block passes its input on unchanged. As in the
+    authors' code (facebookresearch/video-nonlocal-net) the convolutions have a bias and their
+    kernels start normal with deviation 0.01. What that code adds to the equations is left out: a
+    division of the scores by the root of the halved channels, and max pooling in front of phi
+    and g.
+
+    BN counts the statistics of the global batch under `tf.distribute`.
+
+    Args:
+        batch_norm_momentum: float, share of the *old* running statistics kept at a step.
+        batch_norm_epsilon: float, added to the variance.
+
+    Input shape:
+        `(batch, height, width, channels)`, floating point, any height and width, at least 2
+        channels.
+
+    Output shape:
+        The same as the input's.
+
+    Raises:
+        ValueError: the number of channels is unknown or below 2.
+
+    Example:
+
+    >>> h_r = np.random.rand(2, 14, 14, 64).astype("float32")
+    >>> NonLocalBlock()(h_r).shape
+    TensorShape([2, 14, 14, 64])
+    """
+
+    def __init__(self, batch_norm_momentum=0.9, batch_norm_epsilon=1e-3, **kwargs):
+        super().__init__(**kwargs)
+        self.batch_norm_momentum = batch_norm_momentum
+        self.batch_norm_epsilon = batch_norm_epsilon
+
+    def build(self, input_shape):
+        """Creates theta, phi, g, W_z and the batch normalization."""
+        channels = input_shape[-1]
+        if channels is None or channels < 2:
+            raise ValueError(
+                "theta, phi and g have half the channels of the input, which must be known and at "
+                f"least 2; got shape {tuple(input_shape)}"
+            )
+        self.theta = self._conv_1x1(channels // 2, "theta", input_shape)
+        self.phi = self._conv_1x1(channels // 2, "phi", input_shape)
+        self.g = self._conv_1x1(channels // 2, "g", input_shape)
+        halved_shape = self.g.compute_output_shape(input_shape)
+        self.projection = self._conv_1x1(channels, "projection", halved_shape)
+        self.batch_norm = layers.BatchNormalization(
+            momentum=self.batch_norm_momentum,
+            epsilon=self.batch_norm_epsilon,
+            gamma_initializer="zeros",
+            synchronized=True,
+            dtype=self.dtype_policy,
+            name="batch_norm",
+        )
+        self.batch_norm.build(input_shape)
+
+    def _conv_1x1(self, filters, name, input_shape):
+        # The scores are not divided by anything: with Keras' own, larger kernels the softmax
+        # would start on single regions.
+        start = keras.initializers.RandomNormal(stddev=0.01)
+        layer = layers.Conv2D(
+            filters, 1, kernel_initializer=start, dtype=self.dtype_policy, name=name
+        )
+        layer.build(input_shape)
+        return layer
+
+    def call(self, x, training=None):
+        """Returns z for the region features `x`, both (batch, height, width, channels)."""
+        g_x = self.g(x)  # (B, h, w, d/2)
+        scores = ops.matmul(_regions(self.theta(x)), ops.swapaxes(_regions(self.phi(x)), 1, 2))
+        y = ops.matmul(ops.softmax(scores, axis=-1), _regions(g_x))  # (B, hw, d/2)
+        y = ops.reshape(y, ops.shape(g_x))
+        return self.batch_norm(self.projection(y), training=training) + x
+
+    def compute_output_shape(self, input_shape):
+        """Returns `input_shape`: the block keeps it."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "batch_norm_epsilon": self.batch_norm_epsilon,
+        }
+
+
+def _regions(x):
+    """(B, h, w, d) -> (B, hw, d); hw is left to be inferred where h or w is unknown."""
+    return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
