@@ -126,6 +126,11 @@ def _in_embedding_space(chosen: HeadSettings, features, inputs: HeadInputs):
     scene = inputs.scene_feature
     if chosen.scene_scores_dropout:
         scene = layers.Dropout(chosen.scene_scores_dropout, name="scene_scores_dropout")(scene)
+    if chosen.scene_scores_channels is not None:
+        size = chosen.scene_scores_channels
+        scene = layers.Dense(size, activation="relu", name="scene_embedding")(scene)
+        # The hidden units are as many ways to remember the training photos.
+        scene = layers.Dropout(0.5, name="scene_embedding_dropout")(scene)
     projection = layers.Dense(embedding_size, name="scene_projection")
     scene = layers.UnitNormalization(name="scene_direction")(projection(scene))
     if len(features.shape) == 4:

@@ -44,6 +44,7 @@ class HeadSettings:
             before the cosine, which word vectors share and no class is told by.
         scene_scores: the scene feature is mapped to the class embeddings too, and its scores are
             added to those of every region.
+        scene_scores_channels: of a layer with ReLU in between; `None`: there is none.
         scene_scores_dropout: dropout on the scene feature in front of that.
         classifier_bias: the dense layer that maps class embeddings has a bias (released code).
         classify: `"regions"` (response maps, then the mean of the `top_k` strongest, eq. 1) or
@@ -71,6 +72,7 @@ class HeadSettings:
     score_scale: float = 10.0
     center_embeddings: bool = False
     scene_scores: bool = False
+    scene_scores_channels: int | None = None
     scene_scores_dropout: float = 0.0
     classifier_bias: bool = False
     classify: str = "regions"
@@ -82,8 +84,9 @@ class HeadSettings:
         """Checks every value that can be judged without knowing the region features."""
         for name in ("channels", "num_heads", "top_k"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        if self.fused_channels is not None:
-            _require(self.fused_channels >= 1, "fused_channels", self.fused_channels, "at least 1")
+        for name in ("fused_channels", "scene_scores_channels"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "at least 1")
         for name in DROPOUTS:
             value = getattr(self, name)
             _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
