@@ -1,4 +1,4 @@
-"""The paper's tables on a data set of one's own: `python -m training.reproduce --table 1`."""
+"""The paper's tables and figures on one's own data: `python -m training.reproduce --table 1`."""
 
 import argparse
 import os
@@ -10,9 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is fi
 from training.cli import add_config_arguments, require_one_process, run_command
 
 DESCRIPTION = """\
-Trains what a table of the paper compares and prints it in the paper's layout: mean and spread over
-the seeds, the paper's figures beside (which are of NUS-WIDE or Open Images), and how far each
-system is from BiAM, with the interval of a paired bootstrap over the test photos.
+Trains what a table or figure of the paper compares and prints it in the paper's layout: mean and
+spread over the seeds, the paper's figures beside (which are of NUS-WIDE or Open Images), and how
+far each system is from BiAM, with the interval of a paired bootstrap over the test photos.
 
   table 1, 2   BiAM and its rivals, ZSL and GZSL (2: the paper's are of Open Images)
   table 3      what each block adds
@@ -21,13 +21,18 @@ system is from BiAM, with the interval of a paired bootstrap over the test photo
   table 6, 7   standard multi-label classification: all classes are seen
   table 8      another backbone, ResNet-50 of DINO (--set backbone.weights=FILE.pth)
 
+  figure 5     region-based against pooled classification
+  figure 6     t-SNE of the features that both classify (needs scikit-learn)
+  figure 7     the number of heads, of regions averaged, and of regions
+  figure 8     photos with each system's top tags and response maps (9 to 11 are more of it)
+
 Every system gets the same budget: with --budget N, N settings (learning rates, or what a closed
 form has instead) are trained with one seed, the best on validation photos is taken, and the other
 seeds follow. Runs are named by their settings: those that are there are taken as they are, also
 from another table, and a stopped one goes on, so that the same command continues.
 
-Below --output: tableN.md, tableN.csv (every seed), tableN.png (needs matplotlib, the extra
-[report]), tableN.json (the runs, what was tried and chosen), runs/ and the stored features.
+Below --output: tableN.md or figureN.md, tableN.csv (every seed), the picture (needs matplotlib, the
+extra [report]), tableN.json (the runs, what was tried and chosen), runs/ and the stored features.
 """
 
 EXAMPLES = """\
@@ -47,14 +52,9 @@ def main(argv=None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--table",
-        type=int,
-        choices=range(1, 9),
-        metavar="N",
-        required=True,
-        help="the paper's number",
-    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", type=int, choices=range(1, 9), metavar="N", help="number, 1 to 8")
+    what.add_argument("--figure", type=int, choices=range(5, 9), metavar="N", help="number, 5 to 8")
     parser.add_argument(
         "--data", metavar="DIR", help="the data set's folder; short for --set data.directory=DIR"
     )
@@ -95,32 +95,42 @@ def _command(arguments: argparse.Namespace) -> int:
 
     from training.plots import can_plot
     from training.reproduction.experiments import Study, train_entries, write_record
+    from training.reproduction.figures import figure_entries, make_figure
     from training.reproduction.output import draw_rows
     from training.reproduction.tables import make_table
     from training.run_folder import write_text
     from training.stopping import terminating_cleanly
 
-    table = make_table(arguments.table)
-    settings += table.settings
+    table = None if arguments.table is None else make_table(arguments.table)
+    settings += table.settings if table else ()
     require_one_process(load_config(arguments.config, settings), "a table")
     study = Study(
         arguments.config, tuple(settings), arguments.output, arguments.seeds, arguments.budget
     )
-    place = arguments.output / f"table{table.number}"
-    plotting = table.number != 5 and can_plot(place.with_suffix(".png"))
+    name = f"table{table.number}" if table else f"figure{arguments.figure}"
+    place = arguments.output / name
+    plotting = name != "table5" and can_plot(place.with_suffix(".png"))
+    pictures = []
     with terminating_cleanly():
-        trained = train_entries(table.entries, study)
+        entries = table.entries if table else figure_entries(arguments.figure)
+        trained = train_entries(entries, study)
         write_record(place.with_suffix(".json"), trained)
-        text = _costs(table, trained) if table.number == 5 else _figures(table, trained, study)
+        if table is None:
+            rows, pictures = make_figure(arguments.figure, trained, place)
+            text = f"# Figure {arguments.figure}\n\n{rows}"
+        else:
+            text = _costs(table, trained) if table.number == 5 else _scores(table, trained, study)
+            if plotting:
+                draw_rows(place.with_suffix(".png"), table, trained)
+                pictures = [place.with_suffix(".png")]
     write_text(place.with_suffix(".md"), text)
     print("\n" + text)
-    if plotting:
-        draw_rows(place.with_suffix(".png"), table, trained)
-        print(f"Look at {place.with_suffix('.png')}")
+    for picture in pictures:
+        print(f"Look at {picture}")
     return 1 if any(row.error for row in trained.values()) else 0
 
 
-def _figures(table, trained, study) -> str:
+def _scores(table, trained, study) -> str:
     """The table of figures as Markdown; every seed goes into a CSV file beside it."""
     from biam_tf.bootstrap import number_of_resamples
     from training.reproduction import output

@@ -131,7 +131,10 @@ def neighbours_alike(features: np.ndarray, members: np.ndarray) -> float:
 
 def _feature_model(run: TrainedRun, from_photos: bool) -> keras.Model:
     classifier = region_classifier(run.head)
-    features = run.head.input[0] if classifier is None else classifier.input[0]
-    outputs = {"response_maps": response_map_layer(run.head).output, "features": features}
+    if classifier is None:
+        outputs = {"response_maps": response_map_layer(run.head).output}
+        outputs["features"] = run.head.input[0]
+    else:  # pooled features are those of one region
+        outputs = {"response_maps": classifier.output, "features": classifier.input[0]}
     head = keras.Model(run.head.inputs, outputs, name="region_features_of_head")
     return build_tagger(run.backbone, head) if from_photos else head

@@ -92,15 +92,16 @@ def make_table(number: int) -> Table:
         caption = "standard multi-label classification, all classes seen"
         return Table(number, caption, entries | _ours(), True, ("data.all_seen=true",))
     if number == 3:
-        return Table(3, "what each block adds", _changed_heads(ABLATIONS) | {"biam": _configured()})
+        entries = _changed_heads(ABLATIONS) | {"biam": configured_entry()}
+        return Table(3, "what each block adds", entries)
     if number == 4:
-        entries = _changed_heads(ATTENTION_VARIANTS) | {"biam": _configured()}
+        entries = _changed_heads(ATTENTION_VARIANTS) | {"biam": configured_entry()}
         return Table(4, "attention variants", entries)
     if number == 5:
         entries = {name: system_entry(name) for name in ("eszsl", "lesa")}
         return Table(5, "costs of training and inference", entries | _ours())
     if number == 8:
-        entries = {"lesa": system_entry("lesa"), "biam": _configured()}
+        entries = {"lesa": system_entry("lesa"), "biam": configured_entry()}
         settings = ("backbone.name=resnet50", "backbone.trainable=false")
         return Table(8, "ResNet-50 of DINO as backbone", entries, settings=settings)
     raise ValueError(f"no table {number}")
@@ -130,13 +131,14 @@ def _changed_heads(changes: Mapping[str, Mapping]) -> dict[str, Entry]:
     }
 
 
-def _configured() -> Entry:
+def configured_entry() -> Entry:
+    """Returns the row of BiAM as the configuration has it."""
     return Entry("BiAM, as configured", (), _own_rates())
 
 
 def _ours() -> dict[str, Entry]:
     recommended = Entry("BiAM, recommended", RECOMMENDED, ())
-    return {"recommended": recommended, "biam": _configured()}
+    return {"recommended": recommended, "biam": configured_entry()}
 
 
 def _own_rates() -> tuple[tuple[str, ...], ...]:
