@@ -90,7 +90,7 @@ def _pooled_against_regions(rows, path: pathlib.Path) -> tuple[str, list[pathlib
         bars.set_label(row.entry.title)
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel("ZSL, per cent")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(rows))
     save_figure(figure, path)
     table = markdown_table(
         ["ZSL, per cent", *names],

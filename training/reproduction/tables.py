@@ -22,7 +22,7 @@ TITLES = {
     "standard_region_features": "Standard region features",
     "region_context_alone": "RCB alone",
     "scene_context_alone": "SCB alone",
-    "pooled_classification": "BiAM, pooled features classified (figure 5)",
+    "pooled_classification": "BiAM, pooled features classified",
     "region_context_layer_norm": "BiAM: RCB with LayerNorm",
     "region_context_sigmoid": "BiAM: RCB with sigmoid",
     "scene_context_softmax": "BiAM: SCB with softmax",
