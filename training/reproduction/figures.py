@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from biam_tf.contact_sheet import make_contact_sheet
+from biam_tf.errors import UserError
 from biam_tf.models.presets import ABLATIONS
 from biam_tf.runs import load_run
 from training.config import load_config
@@ -56,6 +57,9 @@ def make_figure(
 
     Returns:
         The figure's numbers as Markdown, and the pictures.
+
+    Raises:
+        UserError: there are too few photos for figure 6.
     """
     whole = {key: row for key, row in trained.items() if not row.error}
     if number == 5:
@@ -108,7 +112,10 @@ def _region_features(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]
         run, split, vocabulary, make_source = _opened(row.folders[0])
         gathered = region_features.gather(run, split, vocabulary, make_source)
         if gathered is None:
-            continue
+            raise UserError(
+                "figure 6 shows photos with exactly one of several classes, and of this data set's "
+                "final split there are too few"
+            )
         seed = load_config(RunFolder(row.folders[0]).config).training.seed
         # A head that pools first has one feature a photo, as if that were its only region.
         points = region_features.to_plane(gathered.strongest, seed)
