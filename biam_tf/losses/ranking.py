@@ -6,6 +6,8 @@ scores once tells for every class how many pairs it violates, which is the loss'
 class's score, and the slopes give the value.
 """
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -42,9 +44,38 @@ def pairwise_ranking_loss(
     Raises:
         ValueError: if labels and scores aren't both (B, C).
     """
+    losses, violations = hinges_of_pairs(labels, scores, margin)
+    if mean_of_violations:
+        losses /= violations + 1e-8
+    return tf.cast(losses, loss_dtype(scores))
+
+
+def loss_dtype(scores) -> tf.DType:
+    """Returns float64 for float64 scores, else float32."""
+    return tf.float64 if tf.convert_to_tensor(scores).dtype == tf.float64 else tf.float32
+
+
+def hinges_of_pairs(
+    labels, scores, margin: float, weigh: Callable[[tf.Tensor], tf.Tensor] | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sums the hinges of all (positive, negative) pairs of each image, weighted by the positive.
+
+    Args:
+        labels: (B, C), +1, -1, 0.
+        scores: (B, C), floating point.
+        margin: by how much a positive must outrank a negative.
+        weigh: numbers (B, 2C), float64, of the negatives that violate a positive to the weights
+            of its hinges, which are constants for the gradient; None: all weigh 1.
+
+    Returns:
+        The (weighted) sums (B,) and the numbers (B,) of violated pairs, both float64. The sum is
+        NaN for an image with a NaN score on a labelled class.
+
+    Raises:
+        ValueError: if labels and scores aren't both (B, C).
+    """
     labels, scores = tf.convert_to_tensor(labels), tf.convert_to_tensor(scores)
     _check_shapes(labels, scores)
-    dtype = tf.float64 if scores.dtype == tf.float64 else tf.float32
     # The difference of two float32 numbers is (all but) exact in float64, so a pair at the
     # margin is recognized as such, and sums over millions of pairs keep their digits.
     scores = tf.cast(scores, tf.float64)
@@ -62,23 +93,23 @@ def pairwise_ranking_loss(
     nowhere = tf.zeros_like(positive)
     is_positive = _in_order(tf.concat([positive, nowhere], axis=1), order)
     is_negative = _in_order(tf.concat([nowhere, negative], axis=1), order)
-    violated_by_negative = is_negative * tf.cumsum(is_positive, 1, exclusive=True, reverse=True)
     violated_by_positive = is_positive * tf.cumsum(is_negative, 1)
+    violations = tf.stop_gradient(tf.reduce_sum(violated_by_positive, axis=1))
+    weights = is_positive if weigh is None else is_positive * weigh(violated_by_positive)
 
     # d loss / d score of each entry; constant between two kinks, so that the loss itself is
-    # Σ slope · score + margin · violations, and automatic differentiation gives the slopes back.
-    slopes = tf.stop_gradient(violated_by_negative - violated_by_positive)
-    violations = tf.stop_gradient(tf.reduce_sum(violated_by_negative, axis=1))
+    # Σ slope · score + margin · Σ weights of violated pairs, and automatic differentiation gives
+    # the slopes back.
+    slopes = is_negative * tf.cumsum(weights, 1, exclusive=True, reverse=True)
+    slopes = tf.stop_gradient(slopes - weights * violated_by_positive)
+    margins = margin * tf.reduce_sum(weights * violated_by_positive, axis=1)
     scores_in_order = tf.gather(tf.concat([scores, scores], axis=1), order, batch_dims=1)
     losses = tf.reduce_sum(tf.math.multiply_no_nan(scores_in_order, slopes), axis=1)
-    losses += margin * violations
-    if mean_of_violations:
-        losses /= violations + 1e-8
+    losses += tf.stop_gradient(margins)
 
     # A NaN has no place in an order; without this, it could hide behind a slope of zero.
     has_nan = tf.reduce_any(tf.math.is_nan(scores) & (positive | negative), axis=1)
-    losses = tf.where(has_nan, tf.constant(float("nan"), tf.float64), losses)
-    return tf.cast(losses, dtype)
+    return tf.where(has_nan, tf.constant(float("nan"), tf.float64), losses), violations
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")

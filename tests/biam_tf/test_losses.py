@@ -6,8 +6,10 @@ import tensorflow as tf
 from biam_tf.losses import (
     RankingLoss,
     pairwise_ranking_loss,
+    ranknet_loss,
     softmax_over_classes,
     softmax_over_images,
+    weighted_ranking_loss,
 )
 
 
@@ -286,3 +288,43 @@ def test_softmax_losses_have_finite_gradients_in_half_precision_and_with_unknown
         value = tf.reduce_sum(loss(labels, scores))
     gradient = tape.gradient(value, scores).numpy()
     assert np.isfinite(gradient).all() and not gradient[labels == 0].any()
+
+
+def pairs_of(row_labels):
+    return np.flatnonzero(row_labels > 0), np.flatnonzero(row_labels < 0)
+
+
+@pytest.mark.parametrize("margin", [1.0, 0.25])
+def test_weighted_ranking_weighs_the_hinges_of_a_positive_by_the_negatives_that_violate_it(
+    batch, margin
+):
+    labels, scores = batch
+    expected, gradient = np.zeros(len(scores)), np.zeros(scores.shape)
+    for i, (row_labels, row) in enumerate(zip(labels, scores.astype(np.float64), strict=True)):
+        positives, negatives = pairs_of(row_labels)
+        for p in positives:
+            violating = [n for n in negatives if row[n] - row[p] + margin > 0]
+            k = len(violating)
+            weight = sum(1 / j for j in range(1, k + 1)) / max(k, 1) / len(positives)
+            for n in violating:
+                expected[i] += weight * (row[n] - row[p] + margin)
+                gradient[i, n] += weight
+                gradient[i, p] -= weight
+    found = tf.constant(scores)
+    with tf.GradientTape() as tape:
+        tape.watch(found)
+        losses = weighted_ranking_loss(labels, found, margin)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(losses, found), gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_ranknet_is_the_mean_over_all_pairs(batch):
+    labels, scores = batch
+    expected = np.zeros(len(scores))
+    for i, (row_labels, row) in enumerate(zip(labels, scores.astype(np.float64), strict=True)):
+        positives, negatives = pairs_of(row_labels)
+        own = [np.log1p(np.exp(row[n] - row[p])) for p in positives for n in negatives]
+        expected[i] = np.mean(own) if own else 0.0
+    np.testing.assert_allclose(ranknet_loss(labels, scores), expected, rtol=1e-5)
+    no_class = tf.zeros((2, 3)) - 1
+    np.testing.assert_array_equal(ranknet_loss(no_class, no_class), [0, 0])
