@@ -2,12 +2,23 @@
 
 import keras
 
+from biam_tf.baselines.conse import CONSE
+from biam_tf.baselines.eszsl import ESZSL
+from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
+from biam_tf.baselines.label_em import LABEL_EM
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
 
 # A new system is one file of `biam_tf.baselines` and one line here.
-SYSTEMS: dict[str, System] = {"biam": BIAM}
+SYSTEMS: dict[str, System] = {
+    "biam": BIAM,
+    "conse": CONSE,
+    "eszsl": ESZSL,
+    "fast0tag": FAST0TAG,
+    "fast0tag_linear": FAST0TAG_LINEAR,
+    "label_em": LABEL_EM,
+}
 
 
 def find_system(name: str) -> System:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from biam_tf.errors import UserError
+from biam_tf.models.system import require_setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,20 +83,22 @@ class HeadSettings:
     def __post_init__(self):
         """Checks every value that can be judged without knowing the region features."""
         for name in ("channels", "num_heads", "top_k"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("fused_channels", "scene_scores_channels"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "at least 1")
+            require_setting(value is None or value >= 1, name, value, "at least 1")
         for name in DROPOUTS:
             value = getattr(self, name)
-            _require(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
-        _require(self.score_scale > 0, "score_scale", self.score_scale, "above 0")
+            require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
+        require_setting(self.score_scale > 0, "score_scale", self.score_scale, "above 0")
         momentum = self.batch_norm_momentum
-        _require(0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1")
+        require_setting(
+            0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1"
+        )
         for name, valid in CHOICES.items():
             value = getattr(self, name)
-            _require(value in valid, name, value, f"one of {', '.join(valid)}")
-        _require(
+            require_setting(value in valid, name, value, f"one of {', '.join(valid)}")
+        require_setting(
             self.region_context not in MULTI_HEAD or self.channels % self.num_heads == 0,
             "num_heads",
             self.num_heads,
@@ -104,9 +106,13 @@ class HeadSettings:
         )
         if self.classifier != "cosine":
             for name in ("center_embeddings", "scene_scores"):
-                _require(not getattr(self, name), name, True, "false without classifier: cosine")
+                require_setting(
+                    not getattr(self, name), name, True, "false without classifier: cosine"
+                )
         else:
-            _require(not self.classifier_bias, "classifier_bias", True, "false with a cosine")
+            require_setting(
+                not self.classifier_bias, "classifier_bias", True, "false with a cosine"
+            )
 
 
 DROPOUTS = (
@@ -131,11 +137,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "classify": ("regions", "pooled_features"),
     }
 )
-
-
-def _require(condition: bool, name: str, value: Any, valid: str) -> None:
-    if not condition:
-        raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")
 
 
 PRESETS: Mapping[str, HeadSettings] = MappingProxyType(

@@ -119,3 +119,9 @@ class System:
             if name not in known:
                 raise UserError(f"head setting {name!r} is unknown{did_you_mean(name, known)}")
         return dataclasses.replace(self.presets[preset], **changes)
+
+
+def require_setting(condition: bool, name: str, value: Any, valid: str) -> None:
+    """Raises the `UserError` of a setting that is not valid, which begins with its name."""
+    if not condition:
+        raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")

@@ -1,0 +1,100 @@
+"""CONSE: the embedding of an image is a mixture of those of its most probable seen classes."""
+
+import dataclasses
+
+import keras
+from keras import layers, ops
+
+from biam_tf.layers import BoundClassEmbeddings
+from biam_tf.losses import softmax_over_classes
+from biam_tf.models.system import HeadInputs, System, require_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class ConseSettings:
+    """Settings of CONSE.
+
+    Attributes:
+        mixed_classes: T, how many of the most probable seen classes are mixed.
+    """
+
+    mixed_classes: int = 10
+
+    def __post_init__(self):
+        """Checks T."""
+        require_setting(self.mixed_classes >= 1, "mixed_classes", self.mixed_classes, "at least 1")
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class ConvexCombination(layers.Layer):
+    """Cosines of class embeddings with the mixture of the T most probable seen embeddings.
+
+    With the T classes of the highest probability p_t and their embeddings s_t::
+
+        f = 1/Z Σ_t p_t s_t,   Z = Σ_t p_t,   score_c = cos(f, a_c)
+
+    Args:
+        mixed_classes: T; all seen classes where there are fewer.
+
+    Input shape:
+        A list of logits (batch, seen), seen embeddings (seen, d_a) and class embeddings
+        (classes, d_a).
+
+    Output shape:
+        Scores (batch, classes).
+    """
+
+    def __init__(self, mixed_classes=10, **kwargs):
+        super().__init__(**kwargs)
+        self.mixed_classes = mixed_classes
+
+    def call(self, inputs):
+        """Returns the cosines."""
+        logits, seen_embeddings, class_embeddings = inputs
+        k = min(self.mixed_classes, seen_embeddings.shape[0])
+        # A softmax over the T highest logits is their probabilities, made to sum to 1.
+        highest, rows = ops.top_k(logits, k)
+        mixed = ops.einsum("bt,btd->bd", ops.softmax(highest), ops.take(seen_embeddings, rows, 0))
+        directions = ops.normalize(class_embeddings, axis=-1)
+        return ops.matmul(ops.normalize(mixed, axis=-1), ops.transpose(directions))
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(batch, classes)`."""
+        return (input_shape[0][0], input_shape[2][0])
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "mixed_classes": self.mixed_classes}
+
+
+def build(inputs: HeadInputs, settings: ConseSettings) -> keras.KerasTensor:
+    """Returns the cosines of the mixture with all classes."""
+    seen = inputs.require_seen_embeddings("conse")
+    logits = layers.Dense(len(seen), name="seen_logits")(inputs.scene_feature)
+    seen_embeddings = BoundClassEmbeddings(seen, name="seen_embeddings")(inputs.scene_feature)
+    combination = ConvexCombination(settings.mixed_classes, dtype="float32", name="scores")
+    return combination([logits, seen_embeddings, inputs.class_embeddings])
+
+
+def training_outputs(head: keras.Model) -> dict[str, keras.KerasTensor]:
+    """Returns the logits of the classifier over seen classes, which alone is trained."""
+    return {"logits": head.get_layer("seen_logits").output}
+
+
+def make_losses(head: keras.Model, settings: ConseSettings):
+    """Returns the classifier's loss: cross-entropy of the softmax over an image's classes."""
+    del head, settings
+    return lambda labels, outputs: softmax_over_classes(labels, outputs["logits"])
+
+
+CONSE = System(
+    title="CONSE",
+    source=(
+        "Norouzi et al., Zero-shot learning by convex combination of semantic embeddings, ICLR "
+        "2014, eq. 2-4; its softmax classifier, with the present classes of an image alike"
+    ),
+    presets={"paper": ConseSettings()},
+    build=build,
+    training_outputs=training_outputs,
+    make_losses=make_losses,
+)

@@ -1,0 +1,78 @@
+"""ESZSL: a bilinear form between scene and class embedding, in closed form."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import layers
+
+from biam_tf.layers import RegionClassifier
+from biam_tf.models.system import HeadInputs, System, require_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class ESZSLSettings:
+    """Settings of ESZSL.
+
+    Attributes:
+        gamma: regularization of the features' side, in units of a scene feature's length.
+        lam: regularization of the class embeddings' side.
+        frequency_power: a class's labels weigh its frequency to minus this power.
+    """
+
+    gamma: float = 10.0
+    lam: float = 1.0
+    frequency_power: float = 0.5
+
+    def __post_init__(self):
+        """Checks the regularizations, without which there may be no solution."""
+        for name in ("gamma", "lam"):
+            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+
+
+def build(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
+    """Returns s = xᵀ V a with x the scene feature at unit length."""
+    del settings
+    x = layers.UnitNormalization(name="unit_scene")(inputs.scene_feature)
+    scores = RegionClassifier(name="bilinear")([x, inputs.class_embeddings])
+    return layers.Activation("linear", dtype="float32", name="scores")(scores)
+
+
+def fit(
+    head: keras.Model, settings: ESZSLSettings, batches: Iterable, seen_embeddings: np.ndarray
+) -> None:
+    """Solves for V; one pass over the examples, memory of the feature's length squared.
+
+    V = (XᵀX + gI)⁻¹ Xᵀ Y S (SᵀS + λI)⁻¹, eq. 6 of the paper with examples in the rows of X,
+    classes in those of S, and g the setting `gamma`.
+    """
+    classes = np.asarray(seen_embeddings, np.float64)
+    gram, products, positives = 0.0, 0.0, 0.0
+    for inputs, labels in batches:
+        x = np.asarray(inputs["scene_feature"], np.float64)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        present = (np.asarray(labels) > 0).astype(np.float64)
+        gram = gram + x.T @ x
+        products = products + x.T @ present
+        positives = positives + present.sum(axis=0)
+    weights = np.maximum(positives, 1.0) ** -settings.frequency_power
+    left = np.linalg.solve(
+        gram + settings.gamma * np.eye(len(gram)), (products * weights) @ classes
+    )
+    right = classes.T @ classes + settings.lam * np.eye(classes.shape[1])
+    v = np.linalg.solve(right, left.T).T
+    head.get_layer("bilinear").kernel.assign(v.T)
+
+
+ESZSL = System(
+    title="ESZSL",
+    source=(
+        "Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning, ICML "
+        "2015, eq. 6; several labels an image, 0 or 1 and weighted by class frequency, where the "
+        "original has one label, -1 or 1"
+    ),
+    presets={"paper": ESZSLSettings()},
+    build=build,
+    fit=fit,
+)

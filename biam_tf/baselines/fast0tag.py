@@ -1,0 +1,177 @@
+"""Fast0Tag: an image's direction in the space of class embeddings, along which its tags come first.
+
+Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network from image to direction (section
+3.3), and a linear map to directions that a ranking SVM finds for each training image (section 3.2).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from biam_tf.losses import ranknet_loss
+from biam_tf.losses.ranking import hinges_of_pairs
+from biam_tf.models.system import HeadInputs, System, require_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Fast0TagSettings:
+    """Settings of the network.
+
+    Attributes:
+        channels: of the hidden layers, with ReLU.
+        dropout: after each of them.
+    """
+
+    channels: tuple[int, ...] = (8192, 2048)
+    dropout: float = 0.3
+
+    def __post_init__(self):
+        """Checks sizes and dropout."""
+        whole = all(size >= 1 for size in self.channels)
+        require_setting(whole, "channels", list(self.channels), "a list of sizes of at least 1")
+        require_setting(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearFast0TagSettings:
+    """Settings of the linear variant.
+
+    Attributes:
+        svm_regularization: λ of the ranking SVM, λ/2 |w|² beside the mean hinge of the pairs.
+        svm_steps: of its subgradient descent.
+        ridge: regularization of the linear map from scene features of unit length to directions.
+    """
+
+    svm_regularization: float = 0.1
+    svm_steps: int = 200
+    ridge: float = 1.0
+
+    def __post_init__(self):
+        """Checks that both problems have a solution."""
+        for name in ("svm_regularization", "ridge"):
+            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require_setting(self.svm_steps >= 1, "svm_steps", self.svm_steps, "at least 1")
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class AlongDirection(layers.Layer):
+    """Scores <w(x), a_c> of directions (batch, d_a) and class embeddings (classes, d_a)."""
+
+    def call(self, inputs):
+        """Returns the scores (batch, classes)."""
+        directions, class_embeddings = inputs
+        return ops.matmul(directions, ops.transpose(class_embeddings))
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(batch, classes)`."""
+        return (input_shape[0][0], input_shape[1][0])
+
+
+def build(inputs: HeadInputs, settings: Fast0TagSettings) -> keras.KerasTensor:
+    """Returns <w(x), a_c> with w a network on the scene feature."""
+    return _scores(inputs, settings.channels, settings.dropout)
+
+
+def make_losses(head: keras.Model, settings: Fast0TagSettings):
+    """Returns the pairwise logistic loss (eq. 9)."""
+    del head, settings
+    return lambda labels, outputs: ranknet_loss(labels, outputs["scores"])
+
+
+def build_linear(inputs: HeadInputs, settings: LinearFast0TagSettings) -> keras.KerasTensor:
+    """Returns <W x + b, a_c> with x the scene feature at unit length."""
+    del settings
+    return _scores(inputs, (), 0.0, unit_length=True)
+
+
+def fit_linear(
+    head: keras.Model,
+    settings: LinearFast0TagSettings,
+    batches: Iterable,
+    seen_embeddings: np.ndarray,
+) -> None:
+    """Finds each image's principal direction, then the ridge regression onto them (eq. 6)."""
+    gram, products = 0.0, 0.0
+    classes = tf.constant(seen_embeddings, tf.float32)
+    for inputs, labels in batches:
+        directions = principal_directions(
+            labels, classes, settings.svm_regularization, settings.svm_steps
+        )
+        x = np.asarray(inputs["scene_feature"], np.float64)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)  # for the bias
+        gram = gram + x.T @ x
+        products = products + x.T @ directions.numpy().astype(np.float64)
+    penalty = settings.ridge * np.eye(len(gram))
+    penalty[-1, -1] = 0.0  # the bias is free
+    solution = np.linalg.solve(gram + penalty, products)
+    dense = head.get_layer("direction")
+    dense.kernel.assign(solution[:-1])
+    dense.bias.assign(solution[-1])
+
+
+@tf.function(reduce_retracing=True)
+def principal_directions(labels, class_embeddings, regularization: float, steps: int) -> tf.Tensor:
+    """Solves the ranking SVM of every image, all of a batch at once.
+
+    min over w of λ/2 |w|² + 1/(|P||N|) Σ_{p,n} max(0, 1 - <w, a_p - a_n>), eq. 2 of the paper with
+    its pairs averaged, by subgradient descent with the step 1/(λ t) of Pegasos (Shalev-Shwartz et
+    al., 2007) and the mean of the second half of the iterates.
+
+    Args:
+        labels: (B, S), +1, -1, 0.
+        class_embeddings: (S, d_a).
+        regularization: λ.
+        steps: of the descent.
+
+    Returns:
+        (B, d_a) directions; 0 for an image without a pair.
+    """
+    positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), axis=1)
+    pairs = positives * tf.reduce_sum(tf.cast(labels < 0, tf.float32), axis=1)
+    w = tf.zeros((tf.shape(labels)[0], tf.shape(class_embeddings)[1]))
+    mean = w
+    for t in tf.range(1, steps + 1):
+        scores = tf.matmul(w, class_embeddings, transpose_b=True)
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            hinges, _ = hinges_of_pairs(labels, scores, 1.0)
+        slopes = tf.math.divide_no_nan(tape.gradient(hinges, scores), pairs[:, None])
+        gradient = regularization * w + tf.matmul(slopes, class_embeddings)
+        w -= gradient / (regularization * tf.cast(t, tf.float32))
+        if t > steps // 2:
+            mean += w / tf.cast(steps - steps // 2, tf.float32)
+    return mean
+
+
+def _scores(inputs: HeadInputs, channels: Sequence[int], dropout: float, unit_length=False):
+    x = inputs.scene_feature
+    if unit_length:
+        x = layers.UnitNormalization(name="unit_scene")(x)
+    for number, size in enumerate(channels, start=1):
+        x = layers.Dense(size, activation="relu", name=f"hidden_{number}")(x)
+        if dropout:
+            x = layers.Dropout(dropout, name=f"dropout_{number}")(x)
+    directions = layers.Dense(inputs.class_embeddings.shape[-1], name="direction")(x)
+    along = AlongDirection(dtype="float32", name="scores")
+    return along([directions, inputs.class_embeddings])
+
+
+FAST0TAG = System(
+    title="Fast0Tag",
+    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, section 3.3 and eq. 9",
+    presets={"paper": Fast0TagSettings()},
+    build=build,
+    make_losses=make_losses,
+)
+FAST0TAG_LINEAR = System(
+    title="Fast0Tag, linear",
+    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, section 3.2 and eq. 2 and 6",
+    presets={"paper": LinearFast0TagSettings()},
+    build=build_linear,
+    fit=fit_linear,
+)
