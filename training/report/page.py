@@ -98,7 +98,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "unseen": len(data.dataset.unseen),
         "parts": _parts(metrics),
         "records": records,
-        "curves": _curves(data, records) if records and "loss" in records[0] else [],
+        "curves": _curves(data, records) if records else [],
         "cards": photo_cards(data.explained, data.dataset, data.split, data.vocabulary, thresholds),
         "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
         "fewest_photos": fewest,
@@ -122,9 +122,11 @@ def _content(data: ReportData) -> dict[str, Any]:
 
 
 def _records(data: ReportData) -> list[dict]:
+    """What the log says of each epoch; a closed form has none."""
     if not data.of_training or not data.run.folder.log.exists():
         return []
-    return [json.loads(line) for line in data.run.folder.log.read_text().splitlines()]
+    records = [json.loads(line) for line in data.run.folder.log.read_text().splitlines()]
+    return [record for record in records if "loss" in record]
 
 
 def _curves(data: ReportData, records: list[dict]) -> list[figures.Figure]:
