@@ -83,13 +83,16 @@ def _by_id(
 
 
 def _find_repeated_files(file: str, entries: list, problems: Problems) -> None:
-    first: dict[str, int] = {}
+    first: dict[pathlib.PurePath, int] = {}
     for place, entry in enumerate(entries):
         if _entry_complaint(entry, "file_name"):
             continue
         name = entry["file_name"].strip()
-        if first.setdefault(name, place) != place:
-            problems.add(file, None, f"images[{place}]: {name!r} is images[{first[name]}] already")
+        file_path = pathlib.PurePath(name)  # "./1.jpg" is "1.jpg"
+        if first.setdefault(file_path, place) != place:
+            problems.add(
+                file, None, f"images[{place}]: {name!r} is images[{first[file_path]}] already"
+            )
 
 
 def _entry_complaint(entry: object, key: str) -> str | None:

@@ -168,7 +168,8 @@ def _fetcher() -> Callable[[str], bytes]:
         try:
             content, kind = read(address)
         except urllib3.exceptions.HTTPError as error:
-            raise ValueError(f"could not be fetched: {error}") from None
+            reason = getattr(error, "reason", None) or error  # of the last try, without the address
+            raise ValueError(f"could not be fetched: {reason}") from None
         if len(content) > MAX_BYTES:
             raise ValueError(f"has more than {MAX_BYTES >> 20} MB")
         if not content:
