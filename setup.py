@@ -37,7 +37,7 @@ BEAM = ["apache-beam>=2.77"]
 DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 
 # Imports of photos: urllib3 fetches them with its retries and pauses, pyarrow reads Parquet.
-IMPORT = ["urllib3>=2.0", "pyarrow>=14.0"]
+IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0"]
 
 # Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
 # nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring

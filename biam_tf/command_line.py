@@ -21,8 +21,10 @@ def run_command(
     A `UserError` becomes its message on standard error and status 2, a `TemporaryFailure` its
     message and its own status, Ctrl-C becomes status 130. With `--debug` (added here) they show
     the traceback. Everything else is a bug or a
-    broken machine and keeps its traceback.
+    broken machine and keeps its traceback. Options are not abbreviated: what stands for one of
+    them today might stand for another when the command has more.
     """
+    parser.allow_abbrev = False
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
     try:

@@ -15,6 +15,7 @@ Makes a folder data set (images/, annotations.csv, classes.csv) of labeled photo
          paths, relative to the file's folder, or http(s) addresses, which are fetched
   coco   JSON files in COCO's form, one for each split; the categories of its objects are the labels
 
+Classes can have other names (--rename, --lower-case); those that come to one name become one.
 Photos are linked where the file system can (--photos copy copies them), and fetched with 16
 connections and four tries each. A stopped import goes on with the same command; photos that cannot
 be had stand in failed_photos.csv. annotations.csv is written last: where it is, all is there.
@@ -25,6 +26,8 @@ examples:
   python -m training.import_data csv labels.csv my-photos --unseen zebra,okapi
   python -m training.import_data csv urls.parquet my-photos --image-column url \\
       --labels-column tag --max-broken-share 0.1
+  python -m training.import_data csv labels.csv my-photos --lower-case \\
+      --rename "TV set=television" --rename Telly=television
   python -m training.import_data coco my-photos \\
       --annotations train=instances_train2017.json --images train=train2017 \\
       --annotations test=instances_val2017.json --images test=val2017 --unseen unseen.txt
@@ -43,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     forms = parser.add_subparsers(dest="form", required=True, metavar="csv|coco")
-    table = forms.add_parser("csv", help="a CSV or Parquet file")
+    table = forms.add_parser("csv", help="a CSV or Parquet file", allow_abbrev=False)
     table.add_argument("table", type=pathlib.Path, metavar="FILE", help="the list")
-    coco = forms.add_parser("coco", help="JSON files in COCO's form")
+    coco = forms.add_parser("coco", help="JSON files in COCO's form", allow_abbrev=False)
     for form in (table, coco):
         _add_common_arguments(form)
     for column in ("image", "labels"):
@@ -77,6 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=pathlib.Path, metavar="FOLDER", help="the new data set")
+    parser.add_argument(
+        "--rename",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="another name for a class; may be given many times",
+    )
+    parser.add_argument(
+        "--lower-case", action="store_true", help="all class names in lower case, after --rename"
+    )
     for group, what in (("unseen", "never trained on"), ("ignored", "neither trained nor scored")):
         parser.add_argument(
             f"--{group}", metavar="FILE|NAMES", help=f"classes {what}: a file, or names with commas"
@@ -94,23 +107,22 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from biam_tf.errors import UserError
     from biam_tf.progress import progress
-    from training.data.folder_writer import PhotoLabels, write_folder_lists
+    from training.data.class_renaming import new_names, rename_labels
+    from training.data.folder_writer import PhotoLabels, check_class_names, write_folder_lists
     from training.data.photo_collection import collect_photos
 
-    for name in ("max_broken_share", "val_share", "test_share"):
-        value = getattr(arguments, name, 0.0)
-        if not 0 <= value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: expected 0 or more, below 1")
+    _check_shares(arguments)
     photos, names = _read_coco(arguments) if arguments.form == "coco" else _read_table(arguments)
-    groups = _groups(arguments, names)
+    renamed = new_names(names, arguments.rename, arguments.lower_case)
+    photos = rename_labels(photos, renamed)
+    groups = _groups(arguments, list(dict.fromkeys(renamed.values())))
+    check_class_names(groups)
     _claim(arguments)
     with progress(len(photos), "Photos", "photo") as bar:
         locations = [photo.location for photo in photos]
         found = collect_photos(locations, arguments.directory, arguments.photos, bar.update)
-    if found.failed:
-        _report_failed(found.failed, len(locations), arguments)
+    _report_failed(found.failed, len(locations), arguments)
     rows = [
         PhotoLabels(found.images[photo.location], photo.split, photo.labels)
         for photo in photos
@@ -127,9 +139,26 @@ def _command(arguments: argparse.Namespace) -> None:
     print(f"Look at it before training: python -m training.describe {arguments.directory}")
 
 
+def _check_shares(arguments) -> None:
+    from biam_tf.errors import UserError
+
+    for name in ("max_broken_share", "val_share", "test_share"):
+        value = getattr(arguments, name, 0.0)
+        if not 0 <= value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: expected 0 or more, below 1")
+    if arguments.form == "csv" and arguments.val_share + arguments.test_share >= 1:
+        raise UserError(
+            f"--val-share {arguments.val_share:g} and --test-share {arguments.test_share:g} leave "
+            "nothing to train on: their sum has to be below 1"
+        )
+
+
 def _read_table(arguments):
+    from biam_tf.errors import UserError
     from training.data.label_tables import TableColumns, read_table
 
+    if not arguments.separator:
+        raise UserError("--separator: is empty; give the text that stands between two labels")
     columns = TableColumns(
         image=arguments.image_column,
         labels=arguments.labels_column,
@@ -143,25 +172,30 @@ def _read_table(arguments):
 
 def _read_coco(arguments):
     from biam_tf.errors import UserError
-    from training.data.label_tables import coco_categories, read_coco
+    from training.data.coco_lists import read_coco
 
-    files, folders = _by_split(arguments.annotations), _by_split(arguments.images)
+    files = _by_split("--annotations", arguments.annotations)
+    folders = _by_split("--images", arguments.images)
     if files.keys() != folders.keys():
         raise UserError(
             f"--annotations has {', '.join(files)} and --images {', '.join(folders)}; "
             "give both for each split"
         )
-    photos, names = [], {}
+    photos, names, split_of = [], {}, {}
     for split, path in files.items():
-        photos += read_coco(path, folders[split], split)
-        names |= dict.fromkeys(coco_categories(path))
-    twice = len(photos) - len({photo.location for photo in photos})
-    if twice:
-        raise UserError(f"--annotations: {twice} photos are in more than one split or entry")
+        listed, categories = read_coco(path, folders[split], split)
+        photos += listed
+        names |= dict.fromkeys(categories)
+        for photo in listed:
+            if split_of.setdefault(photo.location, split) != split:
+                raise UserError(
+                    f"{path}: {photo.location} is in {split_of[photo.location]} already; a photo "
+                    "belongs to one split"
+                )
     return photos, list(names)
 
 
-def _by_split(values: Sequence[str]) -> dict[str, pathlib.Path]:
+def _by_split(option: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
     from biam_tf.errors import UserError
     from training.data.dataset import SPLITS
 
@@ -169,7 +203,11 @@ def _by_split(values: Sequence[str]) -> dict[str, pathlib.Path]:
     for value in values:
         split, _, path = value.partition("=")
         if split not in SPLITS or not path:
-            raise UserError(f"{value!r}: expected SPLIT=PATH with {', '.join(SPLITS)}")
+            raise UserError(f"{option} {value!r}: expected SPLIT=PATH with {', '.join(SPLITS)}")
+        if split in paths:
+            raise UserError(
+                f"{option}: {split} has {paths[split]} and {path}; give each split one path"
+            )
         paths[split] = pathlib.Path(path)
     return paths
 
@@ -220,22 +258,38 @@ def _claim(arguments) -> None:
 
 
 def _report_failed(failed: dict[str, str], count: int, arguments) -> None:
+    """Lists what failed, whatever an earlier import listed; too much of it is an error."""
     from biam_tf.errors import UserError
     from training.csv_files import write_rows
 
     path = arguments.directory / FAILED
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
     write_rows(path, ["photo", "problem"], failed.items())
     location, problem = next(iter(failed.items()))
     message = (
         f"{len(failed)} of {count} photos could not be had, such as {location}: {problem}; "
         f"all of them: {path}"
     )
-    if len(failed) > arguments.max_broken_share * count or len(failed) == count:
+    if len(failed) == count:
+        raise UserError(f"{message}. Mend them and give the same command")
+    # The quotient, not the product, is rounded as the share is when it is read.
+    if len(failed) / count > arguments.max_broken_share:
         raise UserError(
             f"{message}. What was brought stays: mend them and give the same command, or let "
-            f"them go with --max-broken-share {len(failed) / count + 0.005:.2f}"
+            f"them go with --max-broken-share {_share_of(len(failed), count)}"
         )
     print(message)
+
+
+def _share_of(part: int, count: int) -> str:
+    """Returns part / count rounded up, with at least two digits and as many as keep it below 1."""
+    digits, rounded = 2, -(-part * 100 // count)
+    while rounded == 10**digits:
+        digits += 1
+        rounded = -(-part * 10**digits // count)
+    return f"{rounded / 10**digits:.{digits}f}"
 
 
 def _counts(numbers: dict[str, int]) -> str:

@@ -2,12 +2,17 @@ import csv
 import functools
 import http.server
 import json
+import pathlib
+import re
 import threading
+import time
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from training.data.class_renaming import new_names
 from training.data.folder import read_folder
 from training.import_data import main
 
@@ -80,17 +85,39 @@ def test_parquet_may_hold_lists(photos, tmp_path):
     assert labels_of(read_folder(out), "train") == [{"a b", "c"}]
 
 
-class Flaky(http.server.SimpleHTTPRequestHandler):
-    """Is busy at the first request for each photo."""
+class Troubled(http.server.SimpleHTTPRequestHandler):
+    """Answers `/TROUBLE/NAME` with the trouble that the path names, else with the photo NAME."""
 
     asked: list[str] = []  # noqa: RUF012  shared on purpose: a handler lives for one request
 
     def do_GET(self):
         self.asked.append(self.path)
-        if self.asked.count(self.path) == 1:
-            self.send_error(503)
+        times = self.asked.count(self.path)
+        trouble, _, name = self.path[1:].rpartition("/")
+        if trouble == "html":
+            self.answer(b"<html>Please sign in</html>", "text/html")
+        elif trouble.startswith("cut"):  # cut3: three answers break off
+            photo = (pathlib.Path(self.directory) / name).read_bytes()
+            self.answer(photo[:99] if times <= int(trouble[3:]) else photo, length=len(photo))
+        elif trouble == "half":  # nothing says that this is not all
+            self.answer((pathlib.Path(self.directory) / name).read_bytes()[:-99])
+        elif times == 1:
+            self.send_response(503)
+            if trouble == "hours":
+                self.send_header("Retry-After", "7200")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         else:
+            self.path = f"/{name}"
             super().do_GET()
+
+    def answer(self, content, kind="image/jpeg", length=None):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if length:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *arguments):
         pass
@@ -98,12 +125,21 @@ class Flaky(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(photos):
-    Flaky.asked.clear()
-    handler = functools.partial(Flaky, directory=str(photos))
+    Troubled.asked.clear()
+    handler = functools.partial(Troubled, directory=str(photos))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that imports would have paused, which they do not."""
+    retry = pytest.importorskip("urllib3").util.retry
+    made = []
+    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=made.append, time=time.time))
+    return made
 
 
 def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_path, capsys):
@@ -117,8 +153,139 @@ def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_pat
     assert "gone.jpg" in (out / "failed_photos.csv").read_text()
 
     assert main([*arguments, "--max-broken-share=0.34"]) == 0
-    assert Flaky.asked.count("/0.jpg") == 2  # 503, then the photo; none in the second import
+    assert Troubled.asked.count("/0.jpg") == 2  # 503, then the photo; none in the second import
     assert len(read_folder(out).splits["train"]) == 2
+
+
+def test_what_breaks_off_is_asked_for_four_times(address, photos, tmp_path, pauses):
+    rows = [(f"{address}/cut{n}/0.jpg", "dog", "train") for n in (3, 4)]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out), "--max-broken-share=0.5"]) == 0
+    assert Troubled.asked.count("/cut3/0.jpg") == Troubled.asked.count("/cut4/0.jpg") == 4
+    failed = (out / "failed_photos.csv").read_text()
+    assert re.search('/cut4/0.jpg,"could not be fetched: .*Connection broken', failed)
+    assert "/cut3/" not in failed
+    (photo,) = (out / "images").iterdir()
+    assert photo.read_bytes() == (photos / "0.jpg").read_bytes()
+    assert sorted(pauses) == [1, 1, 2, 2]  # none after the first try
+
+
+def test_no_server_makes_an_import_wait_for_hours(address, photos, tmp_path, pauses):
+    table = write_table(photos / "urls.csv", [(f"{address}/hours/0.jpg", "dog", "train")])
+    assert main(["csv", str(table), str(tmp_path / "data")]) == 0
+    assert pauses == [60]
+
+
+def test_what_is_no_photo_is_not_brought(address, photos, tmp_path, pauses):
+    rows = [(f"{address}/{n}/0.jpg", "dog", "train") for n in ("html", "half", "cut0")]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out), "--max-broken-share=0.7"]) == 0
+    with (out / "failed_photos.csv").open(newline="") as file:
+        failed = {row["photo"]: row["problem"] for row in csv.DictReader(file)}
+    assert list(failed) == [rows[0][0], rows[1][0]]
+    assert "(text/html) is not a photo that can be read" in failed[rows[0][0]]
+    assert "cannot be decoded" in failed[rows[1][0]]
+    assert len(list((out / "images").iterdir())) == 1
+
+
+def test_the_list_of_failed_photos_goes_with_the_failures(photos, tmp_path):
+    rows = [("0.jpg", "dog", "train"), ("9.jpg", "dog", "train")]
+    table, out = write_table(photos / "t.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out)]) == 2
+    assert (out / "failed_photos.csv").exists()
+    (photos / "1.jpg").rename(photos / "9.jpg")
+    assert main(["csv", str(table), str(out)]) == 0
+    assert not (out / "failed_photos.csv").exists()
+
+
+@pytest.mark.parametrize(("failed", "count"), [(1, 3), (29, 100), (299, 300)])
+def test_the_share_that_is_suggested_is_accepted(photos, tmp_path, capsys, failed, count):
+    rows = [(f"photo{i}.jpg", "dog", "train") for i in range(count)]
+    for name, _, _ in rows[failed:]:
+        (photos / name).hardlink_to(photos / "0.jpg")
+    table, out = write_table(photos / "t.csv", rows), tmp_path / "data"
+    arguments = ["csv", str(table), str(out), "--split-column=split"]
+    assert main(arguments) == 2
+    option = re.search(r"--max-broken-share [\d.]+", capsys.readouterr().err)[0]
+    assert main([*arguments, *option.split()]) == 0
+
+
+def test_no_share_is_suggested_where_every_photo_failed(photos, tmp_path, capsys):
+    table = write_table(photos / "t.csv", [("x.jpg", "dog", "train")])
+    assert main(["csv", str(table), str(tmp_path / "data")]) == 2
+    assert "--max-broken-share" not in capsys.readouterr().err
+
+
+def test_every_row_with_a_wrong_number_of_cells_is_named(photos, tmp_path, capsys):
+    rows = [
+        ("0.jpg", "dog", "train"),
+        ("1.jpg",),
+        ("2.jpg", "dog", "dev"),
+        ("3.jpg", "a", "val", ""),
+    ]
+    table = write_table(photos / "t.csv", rows)
+    arguments = [str(tmp_path / "data"), "--split-column=split"]
+    assert main(["csv", str(table), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "3 problems" in error and "t.csv row 4: unknown split 'dev'" in error
+    assert "t.csv row 3: expected 3 cells (image,labels,split), got 1" in error
+    assert "t.csv row 5: expected 3 cells (image,labels,split), got 4" in error
+
+    table = write_table(photos / "t.csv", [("1.jpg",)] * 40)
+    assert main(["csv", str(table), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "40 problems" in error and "and 10 more" in error
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        ([["dog"], ["dog", None]], "t.parquet row 2: the label None is no text"),
+        ([["dog"], None], "t.parquet row 2: has no list of labels (null)"),
+        ([[3], [4]], "t.parquet row 1: the label 3 is no text"),
+        ([0, 4], "t.parquet row 1: the label 0 is no text"),
+        ([b"dog", b"cat"], "t.parquet row 1: the label b'dog' is no text"),
+    ],
+)
+def test_labels_of_parquet_that_are_no_texts_are_named(photos, tmp_path, capsys, labels, complaint):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"image": ["0.jpg", "1.jpg"], "labels": labels}
+    parquet.write_table(pyarrow.table(columns), photos / "t.parquet")
+    assert main(["csv", str(photos / "t.parquet"), str(tmp_path / "data")]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_an_empty_cell_of_parquet_is_a_photo_without_labels(photos, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"image": ["0.jpg", "1.jpg"], "labels": ["dog", None], "split": ["train"] * 2}
+    parquet.write_table(pyarrow.table(columns), photos / "t.parquet")
+    out = tmp_path / "data"
+    assert main(["csv", str(photos / "t.parquet"), str(out), "--split-column=split"]) == 0
+    assert labels_of(read_folder(out), "train") == [{"dog"}, set()]
+
+
+def test_classes_are_renamed_and_merged(photos, tmp_path):
+    rows = [
+        ("0.jpg", "Dog;hound", "train"),
+        ("1.jpg", "TV;SEA", "train"),
+        ("2.jpg", "sea", "train"),
+    ]
+    table, out = write_table(photos / "t.csv", rows), tmp_path / "data"
+    options = ["--rename=hound=dog", "--rename", "TV = Television", "--lower-case", "--unseen=sea"]
+    assert main(["csv", str(table), str(out), "--split-column=split", *options]) == 0
+    dataset = read_folder(out)
+    groups = dict(zip(dataset.names, dataset.groups, strict=True))
+    assert groups == {"dog": "seen", "television": "seen", "sea": "unseen"}
+    assert labels_of(dataset, "train") == [{"dog"}, {"television", "sea"}, {"sea"}]
+
+
+def test_new_names_are_not_renamed_again():
+    names = {"a": "b", "b": "a", "C": "C"}
+    assert new_names(names, ["a=b", "b=a"]) == names
 
 
 def coco(path, annotations):
@@ -154,6 +321,27 @@ def test_objects_of_coco_become_labels(photos, tmp_path):
         ([("0.jpg", "dog", "train")], ["--unseen=dog"], "no class is left to train on"),
         ([("x.jpg", "dog", "train")], [], "x.jpg: No such file or directory"),
         ([("0.jpg", "dog", "train")], ["--val-share=1"], "--val-share 1: expected 0 or more"),
+        (
+            [("0.jpg", "dog", "train")],
+            ["--val-share=0.5", "--test-share=0.5"],
+            "--val-share 0.5 and --test-share 0.5 leave nothing to train on",
+        ),
+        ([("0.jpg", "dog", "train")], ["--separator="], "--separator: is empty"),
+        (
+            [("0.jpg", "dog", "train"), ("http://[bad/0.jpg", "dog", "train")],
+            [],
+            "t.csv row 3: malformed address 'http://[bad/0.jpg'",
+        ),
+        ([("http:///0.jpg", "dog", "train")], [], "row 2: malformed address 'http:///0.jpg'"),
+        ([("http://h:99999/0.jpg", "dog", "train")], [], "row 2: malformed address"),
+        ([("0.jpg", "dog", "train")], ["--rename=dgo=cat"], "no class 'dgo'; did you mean 'dog'?"),
+        ([("0.jpg", "dog", "train")], ["--rename=dog"], "--rename 'dog': expected OLD=NEW"),
+        (
+            [("0.jpg", "dog", "train")],
+            ["--rename=dog=a", "--rename=dog=b"],
+            "'dog' is to be both 'a' and 'b'",
+        ),
+        ([("0.jpg", "dog", "train")], ["--rename=dog=a;b"], "class 'a;b': a name must not"),
         ([], [], "lists no photo"),
     ],
 )
@@ -170,3 +358,55 @@ def test_entries_of_coco_that_do_not_fit_are_named(photos, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "annotations[0]: image_id 1 is no image" in error
     assert "annotations[1]: category_id None is no category" in error
+
+
+IMAGE, CATEGORY = {"id": 7, "file_name": "0.jpg"}, {"id": 3, "name": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("part", "entries", "complaint"),
+    [
+        ("images", [IMAGE, IMAGE | {"file_name": "1.jpg"}], "[1]: id 7 is that of images[0]"),
+        (
+            "images",
+            [IMAGE, {"id": 8, "file_name": "./0.jpg"}],
+            "[1]: './0.jpg' is images[0] already",
+        ),
+        ("images", [IMAGE, {"id": 8}], "[1]: file_name None is no name"),
+        ("images", [{"file_name": "0.jpg"}], "[0]: id None is neither number nor text"),
+        ("images", [{"id": [7], "file_name": "0.jpg"}], "[0]: id [7] is neither number nor text"),
+        ("images", ["0.jpg"], "[0]: expected an object, got '0.jpg'"),
+        ("images", [], "lists no photo"),
+        ("images", {}, "has no list 'images'; COCO's form"),
+        ("categories", [CATEGORY, {"id": 4}], "[1]: name None is no name"),
+        ("categories", [CATEGORY, {"id": 4, "name": 4}], "[1]: name 4 is no name"),
+        ("categories", [CATEGORY, CATEGORY], "[1]: id 3 is that of categories[0] already"),
+        ("categories", [None], "[0]: expected an object, got None"),
+        ("annotations", [[7, 3]], "[0]: expected an object, got [7, 3]"),
+        ("annotations", [{"category_id": 3}], "[0]: image_id None is no image"),
+        ("annotations", [{"image_id": {}, "category_id": 3}], "[0]: image_id {} is no image"),
+        ("annotations", [{"image_id": 7}], "[0]: category_id None is no category"),
+    ],
+)
+def test_entries_of_coco_that_are_not_whole_are_named(
+    photos, tmp_path, capsys, part, entries, complaint
+):
+    path = tmp_path / "i.json"
+    whole = {"images": [IMAGE], "categories": [CATEGORY], "annotations": []}
+    path.write_text(json.dumps(whole | {part: entries}))
+    arguments = ["coco", str(tmp_path / "d"), f"--annotations=val={path}", f"--images=val={photos}"]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "i.json" in error and complaint in error
+    assert not complaint.startswith("[") or f"i.json: {part}{complaint}" in error
+
+
+def test_a_split_given_twice_loses_no_photo_unseen(photos, tmp_path, capsys):
+    path = coco(tmp_path / "i.json", [])
+    arguments = ["coco", str(tmp_path / "d")]
+    both = [f"--annotations=train={path}", f"--images=train={photos}"]
+    assert main([*arguments, *both, *both]) == 2
+    assert f"--annotations: train has {path} and {path}" in capsys.readouterr().err
+    other = [f"--annotations=test={path}", f"--images=test={photos}"]
+    assert main([*arguments, *both, *other]) == 2
+    assert f"{photos / '0.jpg'} is in train already" in capsys.readouterr().err

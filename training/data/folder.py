@@ -10,16 +10,17 @@ Images, a class listed in neither column is unknown.
 """
 
 import concurrent.futures
-import csv
 import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError, nearest_names
+from training.csv_files import read_rows
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 
@@ -65,25 +66,12 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
 def _rows(
     path: pathlib.Path, required: Sequence[str], optional: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (row number, cells by column) of the rows with as many cells as the header."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [column.strip() for column in next(reader, [])]
-            if not _header_is_good(path.name, header, required, optional, problems):
-                return
-            for number, cells in enumerate(reader, start=2):
-                if not any(map(str.strip, cells)):
-                    continue  # spreadsheets write such rows at the end
-                if len(cells) == len(header):
-                    yield number, dict(zip(header, map(str.strip, cells), strict=True))
-                else:
-                    count = f"expected {len(header)} cells ({','.join(header)}), got {len(cells)}"
-                    problems.add(path.name, number, f"{count}; a cell with a comma needs quotes")
-    except UnicodeDecodeError:
-        problems.add(path.name, None, "is not UTF-8 text; save it as UTF-8")
-    except csv.Error as error:
-        problems.add(path.name, None, f"is not a CSV file: line {reader.line_num}: {error}")
+    """Yields (row number, cells by column) of the rows, where the header has what is required."""
+    return read_rows(
+        path,
+        lambda header: _header_is_good(path.name, header, required, optional, problems),
+        problems,
+    )
 
 
 def _header_is_good(
@@ -260,7 +248,9 @@ def check_photos(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
-            complaints = threads.map(lambda image: _complaint(dataset.photo_path(image)), images)
+            complaints = threads.map(
+                lambda image: photo_complaint(dataset.photo_path(image)), images
+            )
             numbered = enumerate(zip(images, complaints, strict=True), start=1)
             for done, (image, complaint) in numbered:
                 if complaint:
@@ -277,10 +267,10 @@ def check_photos(
         problems.raise_if_any()
 
 
-def _complaint(path: pathlib.Path) -> str | None:
-    """Returns what is wrong with a photo, or None."""
+def photo_complaint(source: pathlib.Path | BinaryIO) -> str | None:
+    """Returns what is wrong with a photo, a file or its bytes, or None."""
     try:
-        with Image.open(path, formats=PHOTO_FORMATS) as photo:
+        with Image.open(source, formats=PHOTO_FORMATS) as photo:
             # A JPEG is read to its end at any scale; an eighth is the quickest.
             photo.draft(None, (1, 1))
             photo.load()

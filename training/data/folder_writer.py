@@ -43,9 +43,7 @@ def write_folder_lists(
         UserError: a name holds `;`, which joins names, or a row names a class without a group.
     """
     directory = pathlib.Path(directory)
-    for name in groups:
-        if ";" in name or not name.strip():
-            raise UserError(f"class {name!r}: a name must not be empty or hold ';'; rename it")
+    check_class_names(groups)
     directory.mkdir(parents=True, exist_ok=True)
     write_rows(directory / CLASSES, ["name", "group"], groups.items())
     photos = list(photos)
@@ -54,6 +52,13 @@ def write_folder_lists(
         header.append("absent")
     write_rows(directory / ANNOTATIONS, header, (_cells(photo, groups, header) for photo in photos))
     return len(photos)
+
+
+def check_class_names(names: Iterable[str]) -> None:
+    """Raises a UserError where a name cannot stand in the lists of a folder data set."""
+    for name in names:
+        if ";" in name or not name.strip():
+            raise UserError(f"class {name!r}: a name must not be empty or hold ';'; rename it")
 
 
 def _cells(photo: PhotoLabels, groups: Mapping[str, str], header: Sequence[str]) -> list[str]:

@@ -1,31 +1,17 @@
-"""Labeled photos as other programs list them: tables of paths or addresses, and COCO's JSON."""
+"""Labeled photos as tables list them: a row for each photo, or for each of its labels."""
 
-import csv
 import dataclasses
 import hashlib
-import json
 import pathlib
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from biam_tf.errors import UserError, did_you_mean
+from training.csv_files import read_rows
 from training.data.dataset import SPLITS
-from training.data.photo_collection import is_address
+from training.data.listed_photo import ListedPhoto
+from training.data.photo_collection import address_complaint, is_address
 from training.data.problems import Problems
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedPhoto:
-    """A photo in somebody's list.
-
-    Attributes:
-        location: path of the file, or its http(s) address.
-        split: "train", "val" or "test".
-        labels: names of the classes that it shows, each once.
-    """
-
-    location: str
-    split: str
-    labels: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,28 +45,52 @@ def read_table(path: pathlib.Path, columns: TableColumns) -> list[ListedPhoto]:
     Raises:
         UserError: the file cannot be read, lacks a column, or has wrong rows: all are named.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .csv or .parquet file")
     problems = Problems(path.parent)
     splits: dict[str, str] = {}
     labels: dict[str, dict[str, None]] = {}
-    for row, cells in _rows(path, columns):
-        image = str(cells[columns.image] or "").strip()
-        if not image:
-            problems.add(path.name, row, "names no photo")
+    for row, cells in _rows(path, columns, problems):
+        image, complaint = _location(cells[columns.image], path.parent)
+        own, wrong_labels = _labels(cells[columns.labels], columns.separator)
+        if complaint or wrong_labels:
+            problems.add(path.name, row, complaint or wrong_labels)
             continue
-        if not is_address(image):
-            image = str(path.parent / image)
         split = cells[columns.split] if columns.split else drawn_split(image, columns.shares)
         if split not in SPLITS:
             problems.add(path.name, row, f"unknown split {split!r}; use {', '.join(SPLITS)}")
         elif splits.setdefault(image, split) != split:
             problems.add(path.name, row, f"{image!r} is in {splits[image]} already")
-        own = cells[columns.labels]
-        own = str(own or "").split(columns.separator) if not isinstance(own, list) else own
-        labels.setdefault(image, {}).update(dict.fromkeys(filter(None, map(str.strip, own))))
+        labels.setdefault(image, {}).update(dict.fromkeys(own))
     problems.raise_if_any()
     if not splits:
         raise UserError(f"{path}: lists no photo")
     return [ListedPhoto(image, split, tuple(labels[image])) for image, split in splits.items()]
+
+
+def _location(cell: object, folder: pathlib.Path) -> tuple[str, str | None]:
+    """Returns a photo's path or address, or ("", what is wrong with it)."""
+    if not isinstance(cell, str):
+        return "", f"the photo {reprlib.repr(cell)} is no text"
+    image = cell.strip()
+    if not image:
+        return "", "names no photo"
+    if not is_address(image):
+        return str(folder / image), None
+    return image, address_complaint(image)
+
+
+def _labels(cell: object, separator: str) -> tuple[list[str], str | None]:
+    """Returns the names in a cell, or ([], what is wrong with it)."""
+    if cell is None:
+        return [], "has no list of labels (null); a photo without labels has an empty one"
+    names = cell.split(separator) if isinstance(cell, str) else cell
+    if not isinstance(names, list):
+        return [], f"the label {reprlib.repr(cell)} is no text"
+    for name in names:
+        if not isinstance(name, str):
+            return [], f"the label {reprlib.repr(name)} is no text"
+    return [stripped for name in names if (stripped := name.strip())], None
 
 
 def drawn_split(image: str, shares: tuple[float, float]) -> str:
@@ -96,31 +106,18 @@ def drawn_split(image: str, shares: tuple[float, float]) -> str:
     return "val" if place < val else "test" if place < val + test else "train"
 
 
-def _rows(path: pathlib.Path, columns: TableColumns) -> Iterator[tuple[int, Mapping]]:
+def _rows(
+    path: pathlib.Path, columns: TableColumns, problems: Problems
+) -> Iterator[tuple[int, Mapping]]:
     wanted = [columns.image, columns.labels, *([columns.split] if columns.split else [])]
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .csv or .parquet file")
     if path.suffix.lower() == ".parquet":
-        yield from _parquet_rows(path, wanted)
-        return
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(path, reader.fieldnames or [], wanted)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise UserError(
-                        f"{path} row {reader.line_num}: expected {len(reader.fieldnames)} cells; "
-                        "a cell with a comma needs quotes"
-                    )
-                yield reader.line_num, row
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num}: {error}") from None
+        return _parquet_rows(path, wanted, problems)
+    return read_rows(path, lambda found: _has_columns(path.name, found, wanted, problems), problems)
 
 
-def _parquet_rows(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[tuple[int, Mapping]]:
+def _parquet_rows(
+    path: pathlib.Path, wanted: Sequence[str], problems: Problems
+) -> Iterator[tuple[int, Mapping]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -133,63 +130,27 @@ def _parquet_rows(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[tuple[i
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {error}") from None
     with file:
-        _require_columns(path, file.schema_arrow.names, wanted)
+        schema = file.schema_arrow
+        if not _has_columns(path.name, schema.names, wanted, problems):
+            return
+        # Null is the empty cell of a column of texts; a list that is null is not an empty one.
+        flat = [name for name in wanted if not pyarrow.types.is_nested(schema.field(name).type)]
         number = 0
         for batch in file.iter_batches(columns=list(wanted)):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, row | {name: "" for name in flat if row[name] is None}
 
 
-def _require_columns(path: pathlib.Path, found: Sequence[str], wanted: Sequence[str]) -> None:
-    for column in wanted:
-        if column not in found:
-            raise UserError(
-                f"{path}: no column {column!r}{did_you_mean(column, found)}; the columns are: "
-                f"{', '.join(found) or 'none'}"
-            )
-
-
-def read_coco(path: pathlib.Path, photos: pathlib.Path, split: str) -> list[ListedPhoto]:
-    """Reads an annotation file in COCO's form; every object's category is a label of its photo.
-
-    Args:
-        path: JSON with `images`, `annotations` and `categories`.
-        photos: the folder that `file_name` is relative to.
-        split: of all its photos.
-
-    Raises:
-        UserError: it is no such file, or its entries do not fit together: all are named.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = {key: content[key] for key in ("images", "annotations", "categories")}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a JSON file in COCO's form") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON: {error}") from None
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: no {error} in it; COCO's form has images, annotations and categories"
-        ) from None
-    problems = Problems(path.parent)
-    names = {entry["id"]: entry["name"].strip() for entry in parts["categories"]}
-    files = {entry["id"]: entry["file_name"] for entry in parts["images"]}
-    labels: dict[int, dict[str, None]] = {image: {} for image in files}
-    for place, entry in enumerate(parts["annotations"]):
-        image, category = entry.get("image_id"), entry.get("category_id")
-        if image not in files:
-            problems.add(path.name, None, f"annotations[{place}]: image_id {image!r} is no image")
-        elif category not in names:
-            problems.add(
-                path.name, None, f"annotations[{place}]: category_id {category!r} is no category"
-            )
-        else:
-            labels[image][names[category]] = None
-    problems.raise_if_any()
-    return [ListedPhoto(str(photos / files[i]), split, tuple(labels[i])) for i in files]
-
-
-def coco_categories(path: pathlib.Path) -> list[str]:
-    """Returns the names of all categories of a file that `read_coco` reads, in its order."""
-    return [entry["name"].strip() for entry in json.loads(path.read_bytes())["categories"]]
+def _has_columns(
+    file: str, found: Sequence[str], wanted: Sequence[str], problems: Problems
+) -> bool:
+    """Whether each wanted column is there once; notes those that are not."""
+    counts = {column: list(found).count(column) for column in wanted}
+    for column, count in counts.items():
+        if count > 1:
+            problems.add(file, None, f"column {column!r} occurs {count} times")
+        elif not count:
+            known = did_you_mean(column, found) or "; the file is empty"
+            problems.add(file, None, f"no column {column!r}{known}")
+    return set(counts.values()) == {1}

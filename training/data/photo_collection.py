@@ -3,18 +3,23 @@
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 import shutil
 import urllib.parse
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Literal
 
 from biam_tf.errors import UserError
+from training.data.folder import photo_complaint
 
 CONNECTIONS = 16
 TRIES = 4
 TIMEOUT_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 60  # whatever a server asks for
+BUSY = (429, 500, 502, 503, 504)
 MAX_BYTES = 200 << 20
 
 Placing = Literal["link", "copy"]
@@ -46,7 +51,8 @@ def collect_photos(
 
     Args:
         locations: paths and http(s) addresses. Addresses are tried four times, with growing
-            pauses, where the server does not answer, is busy or breaks off.
+            pauses or those the server asks for, up to a minute, where it does not answer, is busy
+            or breaks off midway. What arrives has to be a photo.
         directory: the data set's folder.
         placing: "link" makes hard links where the file system can, else copies.
         done: called after each photo.
@@ -73,13 +79,19 @@ def collect_photos(
             return target.name, getattr(error, "strerror", None) or str(error)
         return target.name, None
 
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as threads:
-        for location, (name, problem) in zip(locations, threads.map(bring, locations), strict=True):
-            if problem is None:
-                collected.images[location] = f"images/{name}"
-            else:
-                collected.failed[location] = problem
-            done()
+    threads = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
+            brought = threads.map(bring, locations)
+            for location, (name, problem) in zip(locations, brought, strict=True):
+                if problem is None:
+                    collected.images[location] = f"images/{name}"
+                else:
+                    collected.failed[location] = problem
+                done()
+    finally:
+        threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
     return collected
 
 
@@ -88,10 +100,21 @@ def is_address(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
+def address_complaint(address: str) -> str | None:
+    """Returns what is wrong with the form of an address, or None."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        parts.port  # noqa: B018  looked at, it is checked
+    except ValueError as error:
+        return f"malformed address {address!r}: {error}"
+    return None if parts.hostname else f"malformed address {address!r}: it names no server"
+
+
 def _file_name(location: str) -> str:
     path = urllib.parse.urlsplit(location).path if is_address(location) else location
     name = urllib.parse.unquote(pathlib.PurePosixPath(path).name) or "photo"
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)[-100:]
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    name = name.encode()[-200:].decode(errors="ignore")  # file systems bear 255 bytes
     return f"{hashlib.sha256(location.encode()).hexdigest()[:8]}-{name}"
 
 
@@ -115,25 +138,45 @@ def _fetcher() -> Callable[[str], bytes]:
         raise UserError(
             "fetching photos needs urllib3; run pip install 'biam-tf[import]'"
         ) from None
-    retries = urllib3.Retry(
-        TRIES - 1, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504)
+    patience = urllib3.Retry(
+        TRIES - 1,
+        backoff_factor=0.5,
+        status_forcelist=BUSY,
+        retry_after_max=LONGEST_PAUSE_SECONDS,
     )
     pool = urllib3.PoolManager(
-        maxsize=CONNECTIONS, retries=retries, timeout=urllib3.Timeout(TIMEOUT_SECONDS)
+        maxsize=CONNECTIONS, timeout=urllib3.Timeout(TIMEOUT_SECONDS), retries=patience
     )
+
+    def read(address: str) -> tuple[bytes, str]:
+        """Returns what the server sends, and what it says that it is."""
+        retries = patience
+        while True:
+            response = pool.request("GET", address, preload_content=False, retries=retries)
+            with response:
+                if response.status != 200:
+                    raise ValueError(f"the server answered {response.status}")
+                try:
+                    content = response.read(MAX_BYTES + 1)
+                    return content, response.headers.get("Content-Type", "no Content-Type")
+                except urllib3.exceptions.HTTPError as error:
+                    # The pool has only seen to the answer's head. This is one try of the same four.
+                    retries = response.retries.increment("GET", address, error=error)
+            retries.sleep()
 
     def fetch(address: str) -> bytes:
         try:
-            with pool.request("GET", address, preload_content=False) as response:
-                if response.status != 200:
-                    raise ValueError(f"the server answered {response.status}")
-                content = response.read(MAX_BYTES + 1)
+            content, kind = read(address)
         except urllib3.exceptions.HTTPError as error:
-            raise ValueError(f"could not be fetched: {error}") from None
+            reason = getattr(error, "reason", None) or error  # of the last try, without the address
+            raise ValueError(f"could not be fetched: {reason}") from None
         if len(content) > MAX_BYTES:
             raise ValueError(f"has more than {MAX_BYTES >> 20} MB")
         if not content:
             raise ValueError("the server sent nothing")
+        complaint = photo_complaint(io.BytesIO(content))
+        if complaint:
+            raise ValueError(f"what the server sent ({kind}) {complaint}")
         return content
 
     return fetch
