@@ -2,12 +2,20 @@
 
 import keras
 
+from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
+from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
+from biam_tf.baselines.lesa import LESA
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
 
 # A new system is one file of `biam_tf.baselines` and one line here.
-SYSTEMS: dict[str, System] = {"biam": BIAM}
+SYSTEMS: dict[str, System] = {
+    "biam": BIAM,
+    "attention_per_label": ATTENTION_PER_LABEL,
+    "attention_per_cluster": ATTENTION_PER_CLUSTER,
+    "lesa": LESA,
+}
 
 
 def find_system(name: str) -> System:

@@ -1,3 +1,8 @@
 """Sizes of every system for a test, where the paper's would take seconds to build."""
 
-SMALL = {"biam": {"channels": 8, "num_heads": 2, "top_k": 3}}
+SMALL = {
+    "biam": {"channels": 8, "num_heads": 2, "top_k": 3},
+    "attention_per_label": {"channels": 8, "joint_size": 6, "batch_norm_momentum": 0.5},
+    "attention_per_cluster": {"channels": 8, "num_clusters": 3, "batch_norm_momentum": 0.5},
+    "lesa": {"channels": 8, "num_attentions": 3, "batch_norm_momentum": 0.5},
+}

@@ -1,0 +1,1 @@
+"""The rivals of BiAM, each a system of one file."""
