@@ -51,7 +51,15 @@ class LesaSettings:
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class AttendedFeatures(layers.Layer):
-    """f_t = Σ_r alpha_tr f_r (batch, attentions, channels) of alpha (B, h, w, T) and f (B, h, w, d)."""
+    """f_t = Σ_r alpha_tr f_r, the region features that each attention looks at.
+
+    Input shape:
+        A list of attention `(batch, height, width, attentions)` and region features
+        `(batch, height, width, channels)`.
+
+    Output shape:
+        `(batch, attentions, channels)`.
+    """
 
     def call(self, inputs):
         """Returns f_t for `[alpha, f]`."""
@@ -132,7 +140,7 @@ class HighestScores(layers.Layer):
 def build_scores(inputs: HeadInputs, settings: LesaSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes), float32: score_c = max_t f_tᵀ W a_c.
 
-    With the attentions alpha_t = softmax_r(w_tᵀ tanh(W' f_r + b') + b_t) and f_t = Σ_r alpha_tr f_r.
+    With attention alpha_t = softmax_r(w_tᵀ tanh(W' f_r + b') + b_t) and f_t = Σ_r alpha_tr f_r.
     """
     f = embed_regions(inputs.region_features, settings.channels, settings.batch_norm_momentum)
     hidden = layers.Dense(
