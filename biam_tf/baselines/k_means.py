@@ -52,10 +52,9 @@ def squared_distances(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 def _seeds(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Points drawn one after the other, by their squared distance to the nearest drawn before."""
-    chosen = [rng.integers(len(points))]
-    nearest = squared_distances(points, points[chosen])[:, 0]
+    chosen = [points[rng.integers(len(points))]]
+    nearest = np.full(len(points), np.inf)
     while len(chosen) < count:
-        nearest[chosen] = 0  # rounding leaves a point a little off itself
-        chosen.append(rng.choice(len(points), p=nearest / nearest.sum()))
-        nearest = np.minimum(nearest, squared_distances(points, points[chosen[-1:]])[:, 0])
-    return points[chosen]
+        nearest = np.minimum(nearest, ((points - chosen[-1]) ** 2).sum(axis=1))
+        chosen.append(points[rng.choice(len(points), p=nearest / nearest.sum())])
+    return np.array(chosen)

@@ -102,10 +102,10 @@ def test_k_means_goes_where_lloyd_s_algorithm_goes(rng):
     found = k_means(points, 5)
     other = KMeans(5, init=found, **settings).fit(points)
     np.testing.assert_allclose(other.cluster_centers_, found, rtol=1e-6)
-    own = [
-        squared_distances(points, k_means(points, 5, seed)).min(axis=1).sum() for seed in range(8)
-    ]
-    others = [KMeans(5, random_state=seed, **settings).fit(points).inertia_ for seed in range(8)]
+    own, others = [], []
+    for seed in range(8):
+        own.append(squared_distances(points, k_means(points, 5, seed)).min(axis=1).sum())
+        others.append(KMeans(5, random_state=seed, **settings).fit(points).inertia_)
     assert np.mean(own) < 1.1 * np.mean(others)
 
 
