@@ -2,10 +2,13 @@
 
 import keras
 
+from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
+from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
 from biam_tf.baselines.conse import CONSE
 from biam_tf.baselines.eszsl import ESZSL
 from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
 from biam_tf.baselines.label_em import LABEL_EM
+from biam_tf.baselines.lesa import LESA
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
@@ -18,6 +21,9 @@ SYSTEMS: dict[str, System] = {
     "fast0tag": FAST0TAG,
     "fast0tag_linear": FAST0TAG_LINEAR,
     "label_em": LABEL_EM,
+    "attention_per_label": ATTENTION_PER_LABEL,
+    "attention_per_cluster": ATTENTION_PER_CLUSTER,
+    "lesa": LESA,
 }
 
 

@@ -1,0 +1,129 @@
+"""Attention per Label: each class looks at the regions in its own way."""
+
+import dataclasses
+
+import keras
+from keras import layers, ops
+
+from biam_tf.baselines.region_attention import (
+    attend,
+    embed_regions,
+    require_at_least,
+    require_share,
+)
+from biam_tf.layers import RegionClassifier
+from biam_tf.layers.region_classifier import match_classes
+from biam_tf.models.system import HeadInputs, System
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionPerLabelSettings:
+    """Settings of Attention per Label.
+
+    Attributes:
+        channels: of the region features after the convolution.
+        joint_size: of the space in which regions and classes meet, the rank of the attention.
+        dropout: on what both are mapped from, the class embeddings and the regions.
+        batch_norm_momentum: share of the *old* running statistics kept at a step.
+    """
+
+    channels: int = 512
+    joint_size: int = 512
+    dropout: float = 0.2
+    batch_norm_momentum: float = 0.99
+
+    def __post_init__(self):
+        """Checks every value; the message begins with the name of the setting."""
+        require_at_least(self, 1, "channels", "joint_size")
+        require_share(self, "dropout", "batch_norm_momentum")
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class LowRankBilinearAttention(layers.Layer):
+    """Attention logits of every class at every region.
+
+    Those of bilinear attention networks (Kim, Jun & Zhang, NeurIPS 2018, section 3)::
+
+        logit_rc = pᵀ ( ReLU(U f_r + u) ∘ ReLU(V a_c + v) )
+
+    with ∘ the product of elements; ReLU, biases and dropout are as in the authors' code. There,
+    regions meet the words of a question and one softmax runs over all pairs; here they meet class
+    embeddings, and the softmax that follows runs over the regions of each class.
+
+    Args:
+        joint_size: int, length of p.
+        dropout: float, rate on f_r and a_c.
+
+    Input shape:
+        A list of features `(batch, height, width, channels)` and class embeddings
+        `(classes, embedding_size)`, without a batch axis.
+
+    Output shape:
+        `(batch, height, width, classes)`.
+    """
+
+    def __init__(self, joint_size, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.joint_size = joint_size
+        self.dropout = dropout
+        self.region_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.class_dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.region_projection = self._projection("region_projection")
+        self.class_projection = self._projection("class_projection")
+
+    def _projection(self, name):
+        return layers.Dense(self.joint_size, activation="relu", dtype=self.dtype_policy, name=name)
+
+    def build(self, input_shape):
+        """Creates U, V and their biases, and p."""
+        features_shape, embeddings_shape = input_shape
+        self.region_projection.build(features_shape)
+        self.class_projection.build(embeddings_shape)
+        self.p = self.add_weight(
+            # Of the size that keeps the logits in that of one term.
+            shape=(self.joint_size,),
+            initializer=keras.initializers.RandomNormal(stddev=self.joint_size**-0.5),
+            name="p",
+        )
+
+    def call(self, inputs, training=None):
+        """Returns the logits (batch, height, width, classes) for `[f, A]`."""
+        f, class_embeddings = inputs
+        regions = self.region_projection(self.region_dropout(f, training=training))
+        classes = self.class_projection(self.class_dropout(class_embeddings, training=training))
+        return match_classes(regions, classes * ops.cast(self.p, self.compute_dtype))
+
+    def compute_output_shape(self, input_shape):
+        """Returns the features' shape with the channels replaced by the classes."""
+        features_shape, embeddings_shape = input_shape
+        return (*features_shape[:-1], embeddings_shape[0])
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "joint_size": self.joint_size, "dropout": self.dropout}
+
+
+def build_scores(inputs: HeadInputs, settings: AttentionPerLabelSettings) -> keras.KerasTensor:
+    """Returns the scores (batch, classes), float32."""
+    f = embed_regions(inputs.region_features, settings.channels, settings.batch_norm_momentum)
+    bilinear = LowRankBilinearAttention(
+        settings.joint_size, settings.dropout, name="attention_logits"
+    )
+    logits = bilinear([f, inputs.class_embeddings])
+    attention = layers.Softmax(axis=(1, 2), name="attention")(logits)
+    responses = RegionClassifier(name="region_responses")([f, inputs.class_embeddings])
+    return attend(attention, responses)
+
+
+ATTENTION_PER_LABEL = System(
+    title="Attention per Label",
+    source=(
+        "after Kim, Jun & Zhang, Bilinear attention networks, NeurIPS 2018, section 3, as compared "
+        "by Huynh & Elhamifar (CVPR 2020): each class has its own softmax attention over the "
+        "regions, and its score is the attended feature times W a_c. The regions pass through the "
+        "convolution of LESA, so that the systems of that comparison differ in attention alone; "
+        "rank and dropout of the attention are ours, the comparison states none."
+    ),
+    presets={"paper": AttentionPerLabelSettings()},
+    build=build_scores,
+)

@@ -1,0 +1,60 @@
+"""k-means, for the clusters of class embeddings: the same points give the same centroids."""
+
+import numpy as np
+
+MAX_STEPS = 300
+
+
+def k_means(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Returns centroids that Lloyd's algorithm reaches from those of k-means++.
+
+    k-means++: Arthur & Vassilvitskii, SODA 2007; Lloyd: IEEE Trans. Information Theory, 1982. A
+    cluster that loses all its points starts again at the point farthest from its centroid.
+
+    Args:
+        points: (N, d).
+        count: of clusters, at most that of different points.
+        seed: of the points that k-means++ draws.
+
+    Returns:
+        (count, d) float64.
+
+    Raises:
+        ValueError: there are fewer different points than clusters.
+    """
+    points = np.asarray(points, np.float64)
+    distinct = len(np.unique(points, axis=0))
+    if count > distinct:
+        raise ValueError(f"{count} clusters of {distinct} different points")
+    centroids = _seeds(points, count, np.random.default_rng(seed))
+    members = None
+    for _ in range(MAX_STEPS):
+        distances = squared_distances(points, centroids)
+        nearest = distances.argmin(axis=1)
+        if members is not None and (nearest == members).all():
+            break
+        members = nearest
+        sizes = np.bincount(members, minlength=count)
+        sums = (members[:, None] == np.arange(count)).T.astype(np.float64) @ points
+        centroids = sums / np.maximum(sizes, 1)[:, None]
+        empty = np.flatnonzero(sizes == 0)
+        farthest = np.argsort(-distances.min(axis=1), kind="stable")
+        centroids[empty] = points[farthest[: len(empty)]]
+    return centroids
+
+
+def squared_distances(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Returns (N, K) squared Euclidean distances, not below 0."""
+    products = points @ centroids.T
+    squares = (points**2).sum(axis=1)[:, None] + (centroids**2).sum(axis=1)
+    return np.maximum(squares - 2 * products, 0)
+
+
+def _seeds(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Points drawn one after the other, by their squared distance to the nearest drawn before."""
+    chosen = [points[rng.integers(len(points))]]
+    nearest = np.full(len(points), np.inf)
+    while len(chosen) < count:
+        nearest = np.minimum(nearest, ((points - chosen[-1]) ** 2).sum(axis=1))
+        chosen.append(points[rng.choice(len(points), p=nearest / nearest.sum())])
+    return np.array(chosen)

@@ -1,0 +1,271 @@
+"""LESA: a few attentions shared by all classes, each class choosing the one that suits it."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from biam_tf.baselines.region_attention import embed_regions, require_at_least, require_share
+from biam_tf.layers.region_classifier import match_classes
+from biam_tf.losses import pairwise_ranking_loss
+from biam_tf.models.system import HeadInputs, Losses, System
+
+# Photos of a batch in the released code, whose global and span terms grow with it.
+RELEASED_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class LesaSettings:
+    """Settings of LESA; the defaults are those of the released code.
+
+    The loss is ranking + weighted terms, each a mean over photos. The released code adds its
+    global term up over a batch of 32 and takes the span term's root over all of it at once,
+    with weights 0.001 and 0.01; the weights here make the same of a batch of 32 and, unlike
+    those, do not depend on the batch or on how many devices share it.
+
+    Attributes:
+        channels: of the region features after the convolution, and of the attention's hidden
+            layer.
+        num_attentions: T, the shared attentions.
+        distribution_weight: of `distribution_term`.
+        global_weight: of `global_term`.
+        span_weight: of `span_term`.
+        batch_norm_momentum: share of the *old* running statistics kept at a step.
+    """
+
+    channels: int = 512
+    num_attentions: int = 10
+    distribution_weight: float = 0.1
+    global_weight: float = 0.001 * RELEASED_BATCH
+    span_weight: float = 0.01 * RELEASED_BATCH**0.5
+    batch_norm_momentum: float = 0.99
+
+    def __post_init__(self):
+        """Checks every value; the message begins with the name of the setting."""
+        require_at_least(self, 1, "channels", "num_attentions")
+        require_at_least(self, 0, "distribution_weight", "global_weight", "span_weight")
+        require_share(self, "batch_norm_momentum")
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class AttendedFeatures(layers.Layer):
+    """f_t = Σ_r alpha_tr f_r, the region features that each attention looks at.
+
+    Input shape:
+        A list of attention `(batch, height, width, attentions)` and region features
+        `(batch, height, width, channels)`.
+
+    Output shape:
+        `(batch, attentions, channels)`.
+    """
+
+    def call(self, inputs):
+        """Returns f_t for `[alpha, f]`."""
+        attention, f = inputs
+        return ops.einsum("bhwt,bhwd->btd", attention, f)
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(batch, attentions, channels)`."""
+        attention_shape, features_shape = input_shape
+        return (attention_shape[0], attention_shape[-1], features_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class ClassProducts(layers.Layer):
+    """Products (..., classes) of features (..., channels) and class weights (classes, channels)."""
+
+    def call(self, inputs):
+        """Returns the products for `[features, class weights]`."""
+        features, class_weights = inputs
+        return match_classes(features, class_weights)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the features' shape with the channels replaced by the classes."""
+        features_shape, weights_shape = input_shape
+        return (*features_shape[:-1], weights_shape[0])
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class ChosenResponses(layers.Layer):
+    """Response maps alpha_{t(c)r} f_r·w_c, with t(c) the attention that class c scores highest in.
+
+    Their sum over the regions is the score of the class.
+
+    Input shape:
+        A list of attention scores `(batch, attentions, classes)`, attention `(batch, height,
+        width, attentions)` and responses f_r·w_c `(batch, height, width, classes)`.
+
+    Output shape:
+        `(batch, height, width, classes)`.
+    """
+
+    def call(self, inputs):
+        """Returns the response maps."""
+        attention_scores, attention, responses = inputs
+        chosen = ops.one_hot(
+            ops.argmax(attention_scores, axis=1),
+            attention.shape[-1],
+            axis=1,
+            dtype=self.compute_dtype,
+        )  # (B, T, C)
+        return ops.einsum("bhwt,btc->bhwc", attention, chosen) * responses
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the responses."""
+        return input_shape[2]
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class HighestScores(layers.Layer):
+    """Scores (batch, classes): each class's highest of its scores (batch, attentions, classes).
+
+    The second input, the response maps, is only tied into the model, where evidence is looked
+    for: scores come from T attended features, not from every region, and a traced function leaves
+    out the maps that nobody asks for.
+    """
+
+    def call(self, inputs):
+        """Returns the scores for `[attention scores, response maps]`."""
+        attention_scores, _ = inputs
+        return ops.max(attention_scores, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(batch, classes)`."""
+        scores_shape, _ = input_shape
+        return (scores_shape[0], scores_shape[2])
+
+
+def build_scores(inputs: HeadInputs, settings: LesaSettings) -> keras.KerasTensor:
+    """Returns the scores (batch, classes), float32: score_c = max_t f_tᵀ W a_c.
+
+    With attention alpha_t = softmax_r(w_tᵀ tanh(W' f_r + b') + b_t) and f_t = Σ_r alpha_tr f_r.
+    """
+    f = embed_regions(inputs.region_features, settings.channels, settings.batch_norm_momentum)
+    hidden = layers.Dense(
+        settings.channels, "tanh", kernel_initializer="he_normal", name="attention_hidden"
+    )
+    logits = layers.Dense(
+        settings.num_attentions, kernel_initializer="he_normal", name="attention_logits"
+    )(hidden(f))
+    attention = layers.Softmax(axis=(1, 2), name="attention")(logits)
+    attended = AttendedFeatures(name="attended_features")([attention, f])
+    class_weights = layers.Dense(
+        settings.channels, use_bias=False, kernel_initializer="he_normal", name="class_weights"
+    )(inputs.class_embeddings)
+    scores = ClassProducts(name="attention_scores")([attended, class_weights])
+    responses = ClassProducts(name="region_responses")([f, class_weights])
+    response_maps = ChosenResponses(name="response_maps")([scores, attention, responses])
+    return HighestScores(dtype="float32", name="scores")([scores, response_maps])
+
+
+def training_outputs(head: keras.Model) -> Mapping[str, keras.KerasTensor]:
+    """Returns what the loss takes.
+
+    Returns:
+        `scores` (B, C), `attention_scores` (B, T, C), `attention_logits` (B, h, w, T), and
+        `mean_scores` (B, C), the scores of the mean of all regions.
+    """
+    f = head.get_layer("region_embedding").output
+    mean = layers.GlobalAveragePooling2D(name="mean_feature")(f)
+    class_weights = head.get_layer("class_weights").output
+    names = ("scores", "attention_scores", "attention_logits")
+    return {
+        **{name: head.get_layer(name).output for name in names},
+        "mean_scores": ClassProducts(name="mean_scores")([mean, class_weights]),
+    }
+
+
+def distribution_term(labels, attention_scores) -> tf.Tensor:
+    """Spreads a photo's present classes P over the attentions.
+
+    For scores s_tc, and the share that class c gives attention t::
+
+        loss = 1/T Σ_t ( Σ_{c∈P} softmax_t(s_tc) )²
+
+    Args:
+        labels: (B, C), +1 present, -1 absent, 0 unknown.
+        attention_scores: (B, T, C).
+
+    Returns:
+        (B,) float32.
+    """
+    present = tf.cast(labels > 0, tf.float32)
+    shares = tf.nn.softmax(tf.cast(attention_scores, tf.float32), axis=1)
+    used = tf.einsum("btc,bc->bt", shares, present)
+    return tf.reduce_mean(tf.square(used), axis=1)
+
+
+def global_term(labels, scores, mean_scores) -> tf.Tensor:
+    """Demands that attention tell classes better than the mean of all regions does.
+
+    For labels y_c, scores s_c and scores m_c of the mean feature::
+
+        loss = Σ_c max(0, -y_c (s_c - m_c))
+
+    Args:
+        labels: (B, C), +1 present, -1 absent, 0 unknown (adds nothing).
+        scores: (B, C).
+        mean_scores: (B, C).
+
+    Returns:
+        (B,) float32.
+    """
+    gains = tf.cast(scores, tf.float32) - tf.cast(mean_scores, tf.float32)
+    return tf.reduce_sum(tf.nn.relu(-tf.cast(labels, tf.float32) * gains), axis=1)
+
+
+def span_term(attention_logits) -> tf.Tensor:
+    """Makes a photo's attentions look at different regions.
+
+    With l_t the logits of attention t at all regions, the Frobenius norm of the cosines of
+    different attentions::
+
+        loss = sqrt( Σ_{t≠u} cos(l_t, l_u)² )
+
+    Args:
+        attention_logits: (B, h, w, T).
+
+    Returns:
+        (B,) float32; 0 for a single attention.
+    """
+    directions = tf.math.l2_normalize(tf.cast(attention_logits, tf.float32), axis=(1, 2))
+    cosines = tf.einsum("bhwt,bhwu->btu", directions, directions)
+    others = tf.linalg.set_diag(cosines, tf.zeros_like(cosines[..., 0]))
+    squares = tf.reduce_sum(tf.square(others), axis=(1, 2))
+    # The root has no slope at 0, where nothing is left to push apart.
+    apart = squares == 0
+    return tf.where(apart, 0.0, tf.sqrt(tf.where(apart, 1.0, squares)))
+
+
+def make_losses(head: keras.Model, settings: LesaSettings) -> Losses:
+    """Returns ranking loss + distribution, global and span terms with their weights."""
+    del head
+
+    def losses(labels, outputs):
+        scores = outputs["scores"]
+        return (
+            pairwise_ranking_loss(labels, scores, margin=1.0, mean_of_violations=True)
+            + settings.distribution_weight * distribution_term(labels, outputs["attention_scores"])
+            + settings.global_weight * global_term(labels, scores, outputs["mean_scores"])
+            + settings.span_weight * span_term(outputs["attention_logits"])
+        )
+
+    return losses
+
+
+LESA = System(
+    title="LESA",
+    source=(
+        "Huynh & Elhamifar, A shared multi-attention framework for multi-label zero-shot learning, "
+        "CVPR 2020, in the form of its released code (github.com/hbdat/cvpr20_LESA, "
+        "core/model_share_attention.py). Its optimizer is RMSProp (rate 0.001, decay and momentum "
+        "0.9, epsilon 1); the one here is the configuration's. A photo without a present class has "
+        "no ranking loss, but the other terms."
+    ),
+    presets={"paper": LesaSettings()},
+    build=build_scores,
+    training_outputs=training_outputs,
+    make_losses=make_losses,
+)
