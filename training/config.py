@@ -215,6 +215,7 @@ class TrainingConfig:
         checkpoint_minutes: time between two checkpoints within an epoch; null: none but that at
             its end.
         tensorboard: writes files for TensorBoard into the run's folder.
+        report: draws the report and the sheet of photos at the end.
     """
 
     epochs: Count = 10
@@ -238,6 +239,7 @@ class TrainingConfig:
     patience: Count | None = None
     checkpoint_minutes: Positive | None = 15.0
     tensorboard: bool = True
+    report: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ def write_figures(
     make_source: MakeSource,
     path: pathlib.Path | None = None,
 ) -> dict:
-    """Evaluates the final split; writes the sheet of pictures and the report, returns figures.
+    """Evaluates the final split; draws the sheet and the report unless told not to.
 
     Args:
         config: settings of the run.
@@ -86,6 +86,8 @@ def write_figures(
         dataset.about,
     )
     metrics["split"] = name
+    if not config.training.report:
+        return metrics
     explained = explain_photos(
         trained.backbone, trained.head, dataset, split, vocabulary, PHOTOS_ON_SHEET
     )

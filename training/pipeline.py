@@ -93,7 +93,7 @@ def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | No
 
     metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
     print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-    print(_what_next(folder, dataset, metrics["split"]))
+    print(_what_next(folder, dataset, metrics["split"], config.training.report))
     return metrics
 
 
@@ -302,7 +302,7 @@ def _validation(config, dataset, vocabulary, model, source):
     return validate
 
 
-def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
+def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str, drawn: bool) -> str:
     evaluating = [
         "  evaluate on any folder of photos, classes it never heard of included:",
         f"    python -m training.evaluate {folder.path} --data MY_PHOTOS --split {split} "
@@ -312,7 +312,7 @@ def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
         evaluating[1] = evaluating[1].replace("MY_PHOTOS", str(dataset.directory))
     return "\n".join(
         [
-            f"Look at {folder.report_page} and {folder.contact_sheet}",
+            *([f"Look at {folder.report_page} and {folder.contact_sheet}"] if drawn else []),
             f"Every class: {folder.metrics}",
             "",
             "Next:",

@@ -24,6 +24,7 @@ FREE_TO_CHANGE = (
     "backbone.batch_size",
     "training.checkpoint_minutes",
     "training.tensorboard",
+    "training.report",
 )
 
 

@@ -65,7 +65,8 @@ class Study:
         Raises:
             UserError: a setting cannot be used.
         """
-        config = load_config(self.config, [*self.settings, *settings, f"training.seed={seed}"])
+        own = (f"training.seed={seed}", "training.report=false", "training.tensorboard=false")
+        config = load_config(self.config, [*self.settings, *settings, *own])
         name = f"{config.head.system}-{_fingerprint(config)}-seed{seed}"
         return dataclasses.replace(config, output=str(self.output / "runs" / name))
 
