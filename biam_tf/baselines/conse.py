@@ -91,7 +91,7 @@ CONSE = System(
     title="CONSE",
     source=(
         "Norouzi et al., Zero-shot learning by convex combination of semantic embeddings, ICLR "
-        "2014, eq. 2-4; its softmax classifier, with the present classes of an image alike"
+        "2014; its softmax classifier, with the present classes of an image alike"
     ),
     presets={"paper": ConseSettings()},
     build=build,

@@ -44,8 +44,8 @@ def fit(
 ) -> None:
     """Solves for V; one pass over the examples, memory of the feature's length squared.
 
-    V = (XᵀX + gI)⁻¹ Xᵀ Y S (SᵀS + λI)⁻¹, eq. 6 of the paper with examples in the rows of X,
-    classes in those of S, and g the setting `gamma`.
+    V = (XᵀX + gI)⁻¹ Xᵀ Y S (SᵀS + λI)⁻¹, the closed form of the paper, with examples in the
+    rows of X, classes in those of S, and g the setting `gamma`.
     """
     classes = np.asarray(seen_embeddings, np.float64)
     gram, products, positives = 0.0, 0.0, 0.0
@@ -69,7 +69,7 @@ ESZSL = System(
     title="ESZSL",
     source=(
         "Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning, ICML "
-        "2015, eq. 6; several labels an image, 0 or 1 and weighted by class frequency, where the "
+        "2015; several labels an image, 0 or 1 and weighted by class frequency, where the "
         "original has one label, -1 or 1"
     ),
     presets={"paper": ESZSLSettings()},

@@ -1,7 +1,7 @@
 """Fast0Tag: an image's direction in the space of class embeddings, along which its tags come first.
 
-Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network from image to direction (section
-3.3), and a linear map to directions that a ranking SVM finds for each training image (section 3.2).
+Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network from image to direction, and a
+linear map to directions that a ranking SVM finds for each training image.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def build(inputs: HeadInputs, settings: Fast0TagSettings) -> keras.KerasTensor:
 
 
 def make_losses(head: keras.Model, settings: Fast0TagSettings):
-    """Returns the pairwise logistic loss (eq. 9)."""
+    """Returns the pairwise logistic loss."""
     del head, settings
     return lambda labels, outputs: ranknet_loss(labels, outputs["scores"])
 
@@ -94,7 +94,7 @@ def fit_linear(
     batches: Iterable,
     seen_embeddings: np.ndarray,
 ) -> None:
-    """Finds each image's principal direction, then the ridge regression onto them (eq. 6)."""
+    """Finds each image's principal direction, then the ridge regression onto them."""
     gram, products = 0.0, 0.0
     classes = tf.constant(seen_embeddings, tf.float32)
     for inputs, labels in batches:
@@ -118,9 +118,9 @@ def fit_linear(
 def principal_directions(labels, class_embeddings, regularization: float, steps: int) -> tf.Tensor:
     """Solves the ranking SVM of every image, all of a batch at once.
 
-    min over w of λ/2 |w|² + 1/(|P||N|) Σ_{p,n} max(0, 1 - <w, a_p - a_n>), eq. 2 of the paper with
-    its pairs averaged, by subgradient descent with the step 1/(λ t) of Pegasos (Shalev-Shwartz et
-    al., 2007) and the mean of the second half of the iterates.
+    min over w of λ/2 |w|² + 1/(|P||N|) Σ_{p,n} max(0, 1 - <w, a_p - a_n>), the paper's ranking
+    SVM with its pairs averaged, by subgradient descent with the step 1/(λ t) of Pegasos
+    (Shalev-Shwartz et al., 2007) and the mean of the second half of the iterates.
 
     Args:
         labels: (B, S), +1, -1, 0.
@@ -163,14 +163,14 @@ def _scores(inputs: HeadInputs, channels: Sequence[int], dropout: float, unit_le
 
 FAST0TAG = System(
     title="Fast0Tag",
-    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, section 3.3 and eq. 9",
+    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, its network",
     presets={"paper": Fast0TagSettings()},
     build=build,
     make_losses=make_losses,
 )
 FAST0TAG_LINEAR = System(
     title="Fast0Tag, linear",
-    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, section 3.2 and eq. 2 and 6",
+    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, its linear mapping",
     presets={"paper": LinearFast0TagSettings()},
     build=build_linear,
     fit=fit_linear,

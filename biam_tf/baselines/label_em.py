@@ -26,7 +26,7 @@ class LabelEMSettings:
 
 
 def build(inputs: HeadInputs, settings: LabelEMSettings) -> keras.KerasTensor:
-    """Returns s = xᵀ W a with x the scene feature (eq. 3 of the paper)."""
+    """Returns s = xᵀ W a with x the scene feature."""
     del settings
     scores = RegionClassifier(name="bilinear")([inputs.scene_feature, inputs.class_embeddings])
     return layers.Activation("linear", dtype="float32", name="scores")(scores)
@@ -41,7 +41,7 @@ def make_losses(head: keras.Model, settings: LabelEMSettings):
 LABEL_EM = System(
     title="LabelEM",
     source=(
-        "Akata et al., Label-embedding for image classification, PAMI 2016 (ALE), eq. 3 and 12-13; "
+        "Akata et al., Label-embedding for image classification, PAMI 2016 (ALE); "
         "all absent classes are ranked, where the original samples"
     ),
     presets={"paper": LabelEMSettings()},

@@ -75,7 +75,7 @@ def hinges_of_pairs(
         ValueError: if labels and scores aren't both (B, C).
     """
     labels, scores = tf.convert_to_tensor(labels), tf.convert_to_tensor(scores)
-    _check_shapes(labels, scores)
+    check_shapes(labels, scores)
     # The difference of two float32 numbers is (all but) exact in float64, so a pair at the
     # margin is recognized as such, and sums over millions of pairs keep their digits.
     scores = tf.cast(scores, tf.float64)
@@ -204,7 +204,8 @@ def _in_order(flags: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.gather(flags, order, batch_dims=1), tf.float64)
 
 
-def _check_shapes(labels: tf.Tensor, scores: tf.Tensor) -> None:
+def check_shapes(labels: tf.Tensor, scores: tf.Tensor) -> None:
+    """Raises the ValueError for labels and scores that aren't both (B, C)."""
     for name, tensor in (("labels", labels), ("scores", scores)):
         if tensor.shape.rank not in (None, 2):
             raise ValueError(f"ranking loss: {name} must be (images, classes), not {tensor.shape}")

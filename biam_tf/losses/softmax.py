@@ -15,7 +15,7 @@ def softmax_over_classes(labels, scores) -> tf.Tensor:
         loss = -1/|P| Σ_{p∈P} log( exp s_p / Σ_{c∈P,N} exp s_c )
 
     the softmax loss for several labels of Gong et al., "Deep convolutional ranking for
-    multilabel image annotation" (2013, section 3.1); classes of unknown presence take no part.
+    multilabel image annotation" (2013); classes of unknown presence take no part.
 
     Args:
         labels: (B, C), +1 present, -1 absent, 0 unknown.

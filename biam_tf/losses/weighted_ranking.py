@@ -14,7 +14,7 @@ def weighted_ranking_loss(labels, scores, margin: float = 1.0) -> tf.Tensor:
 
     averaged over the image's positives: the ranking objective of WSABIE and WARP (Weston et al.,
     IJCAI 2011; Gong et al., 2013) in the form of Akata et al., "Label-embedding for image
-    classification" (PAMI 2016, eq. 12-13). They sample negatives until one violates, which
+    classification" (PAMI 2016). They sample negatives until one violates, which
     estimates k; here k is counted, exactly, in O(B·C·log C). It is a constant for the gradient.
 
     Args:

@@ -320,11 +320,28 @@ def test_weighted_ranking_weighs_the_hinges_of_a_positive_by_the_negatives_that_
 
 def test_ranknet_is_the_mean_over_all_pairs(batch):
     labels, scores = batch
-    expected = np.zeros(len(scores))
+    expected, gradient = np.zeros(len(scores)), np.zeros(scores.shape)
     for i, (row_labels, row) in enumerate(zip(labels, scores.astype(np.float64), strict=True)):
         positives, negatives = pairs_of(row_labels)
-        own = [np.log1p(np.exp(row[n] - row[p])) for p in positives for n in negatives]
-        expected[i] = np.mean(own) if own else 0.0
-    np.testing.assert_allclose(ranknet_loss(labels, scores), expected, rtol=1e-5)
+        for p in positives:
+            for n in negatives:
+                share = 1 / (len(positives) * len(negatives))
+                expected[i] += share * np.log1p(np.exp(row[n] - row[p]))
+                slope = share / (1 + np.exp(row[p] - row[n]))
+                gradient[i, n] += slope
+                gradient[i, p] -= slope
+    found = tf.constant(np.where(labels == 0, np.nan, scores))  # unknown ones take no part
+    with tf.GradientTape() as tape:
+        tape.watch(found)
+        losses = ranknet_loss(labels, found)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(losses, found), gradient, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [ranknet_loss, weighted_ranking_loss])
+def test_losses_of_pairs_take_empty_batches_and_refuse_shapes_that_do_not_fit(loss):
     no_class = tf.zeros((2, 3)) - 1
-    np.testing.assert_array_equal(ranknet_loss(no_class, no_class), [0, 0])
+    np.testing.assert_array_equal(loss(no_class, no_class), [0, 0])
+    assert loss(no_class[:0], no_class[:0]).shape == (0,)
+    with pytest.raises(ValueError, match="must have one shape"):
+        loss(no_class, no_class[:, :2])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from training.data.class_renaming import new_names
 from training.data.folder import read_folder
+from training.data.photo_collection import _file_name
 from training.import_data import main
 
 
@@ -85,6 +86,15 @@ def test_parquet_may_hold_lists(photos, tmp_path):
     assert labels_of(read_folder(out), "train") == [{"a b", "c"}]
 
 
+# What servers answer to the question when to come again.
+PAUSES = {
+    "hours": "7200",
+    "soon": "soon",
+    "half-a-second": "0.5",
+    "never": "Mon, 01 Jan 999999999999999999 00:00:00 GMT",
+}
+
+
 class Troubled(http.server.SimpleHTTPRequestHandler):
     """Answers `/TROUBLE/NAME` with the trouble that the path names, else with the photo NAME."""
 
@@ -99,12 +109,17 @@ class Troubled(http.server.SimpleHTTPRequestHandler):
         elif trouble.startswith("cut"):  # cut3: three answers break off
             photo = (pathlib.Path(self.directory) / name).read_bytes()
             self.answer(photo[:99] if times <= int(trouble[3:]) else photo, length=len(photo))
+        elif trouble == "moved":
+            self.send_response(302)
+            self.send_header("Location", f"/cut3/{name}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif trouble == "half":  # nothing says that this is not all
             self.answer((pathlib.Path(self.directory) / name).read_bytes()[:-99])
         elif times == 1:
             self.send_response(503)
-            if trouble == "hours":
-                self.send_header("Retry-After", "7200")
+            if trouble in PAUSES:
+                self.send_header("Retry-After", PAUSES[trouble])
             self.send_header("Content-Length", "0")
             self.end_headers()
         else:
@@ -174,6 +189,34 @@ def test_no_server_makes_an_import_wait_for_hours(address, photos, tmp_path, pau
     table = write_table(photos / "urls.csv", [(f"{address}/hours/0.jpg", "dog", "train")])
     assert main(["csv", str(table), str(tmp_path / "data")]) == 0
     assert pauses == [60]
+
+
+@pytest.mark.parametrize("trouble", ["soon", "half-a-second", "never", "moved"])
+def test_unusual_answers_cost_no_try(address, photos, tmp_path, pauses, trouble):
+    rows = [(f"{address}/{trouble}/0.jpg".replace("http:", "HTTP:"), "dog", "train")]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out)]) == 0
+    assert Troubled.asked.count("/cut3/0.jpg") == (4 if trouble == "moved" else 0)
+
+
+def test_addresses_of_many_photos_do_not_meet():
+    # The first eight hexadecimal digits of these two are the same.
+    names = {_file_name(f"https://example.org/photo?id={n}") for n in (41268, 43299)}
+    assert len(names) == 2
+
+
+def test_a_damaged_parquet_file_is_named(photos, tmp_path, capsys):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = photos / "t.parquet"
+    columns = {name: [f"{n}.jpg" for n in range(2000)] for name in ("image", "labels")}
+    parquet.write_table(pyarrow.table(columns), path)
+    damaged = bytearray(path.read_bytes())
+    damaged[300:900] = b"\xff" * 600
+    path.write_bytes(damaged)
+    assert main(["csv", str(path), str(tmp_path / "data")]) == 2
+    assert "t.parquet: is damaged after row" in capsys.readouterr().err
 
 
 def test_what_is_no_photo_is_not_brought(address, photos, tmp_path, pauses):
@@ -376,6 +419,11 @@ IMAGE, CATEGORY = {"id": 7, "file_name": "0.jpg"}, {"id": 3, "name": "dog"}
         ("images", [{"file_name": "0.jpg"}], "[0]: id None is neither number nor text"),
         ("images", [{"id": [7], "file_name": "0.jpg"}], "[0]: id [7] is neither number nor text"),
         ("images", ["0.jpg"], "[0]: expected an object, got '0.jpg'"),
+        (
+            "images",
+            [{"id": 7, "file_name": "\ud800.jpg"}],
+            "[0]: file_name '\\ud800.jpg' is no text",
+        ),
         ("images", [], "lists no photo"),
         ("images", {}, "has no list 'images'; COCO's form"),
         ("categories", [CATEGORY, {"id": 4}], "[1]: name None is no name"),

@@ -55,7 +55,7 @@ def _read_parts(path: pathlib.Path) -> dict[str, list]:
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a JSON file in COCO's form") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {reprlib.repr(content)}; {form}")
@@ -104,6 +104,10 @@ def _entry_complaint(entry: object, key: str) -> str | None:
     text = entry.get(key)
     if not isinstance(text, str) or not text.strip():
         return f"{key} {reprlib.repr(text)} is no name"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a pair, which JSON can write and no file can be named
+        return f"{key} {text!a} is no text"
     return None
 
 

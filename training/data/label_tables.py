@@ -136,10 +136,13 @@ def _parquet_rows(
         # Null is the empty cell of a column of texts; a list that is null is not an empty one.
         flat = [name for name in wanted if not pyarrow.types.is_nested(schema.field(name).type)]
         number = 0
-        for batch in file.iter_batches(columns=list(wanted)):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row | {name: "" for name in flat if row[name] is None}
+        try:
+            for batch in file.iter_batches(columns=list(wanted)):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row | {name: "" for name in flat if row[name] is None}
+        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+            raise UserError(f"{path}: is damaged after row {number}: {error}") from None
 
 
 def _has_columns(

@@ -17,6 +17,7 @@ from training.data.folder import photo_complaint
 
 CONNECTIONS = 16
 TRIES = 4
+MOST_REDIRECTS = 5
 TIMEOUT_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 60  # whatever a server asks for
 BUSY = (429, 500, 502, 503, 504)
@@ -46,7 +47,7 @@ def collect_photos(
 ) -> Collected:
     """Puts photos into `images/`; those that are there already are left as they are.
 
-    A photo keeps its file name behind eight digits that its location decides, so that two photos
+    A photo keeps its file name behind sixteen digits that its location decides, so that two photos
     of one name do not meet and a second call goes on where the first was stopped.
 
     Args:
@@ -97,7 +98,7 @@ def collect_photos(
 
 def is_address(location: str) -> bool:
     """Whether a photo has to be fetched."""
-    return location.startswith(("http://", "https://"))
+    return location.lower().startswith(("http://", "https://"))
 
 
 def address_complaint(address: str) -> str | None:
@@ -115,7 +116,7 @@ def _file_name(location: str) -> str:
     name = urllib.parse.unquote(pathlib.PurePosixPath(path).name) or "photo"
     name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     name = name.encode()[-200:].decode(errors="ignore")  # file systems bear 255 bytes
-    return f"{hashlib.sha256(location.encode()).hexdigest()[:8]}-{name}"
+    return f"{hashlib.sha256(location.encode()).hexdigest()[:16]}-{name}"
 
 
 def _place(source: pathlib.Path, target: pathlib.Path, placing: Placing) -> None:
@@ -138,8 +139,23 @@ def _fetcher() -> Callable[[str], bytes]:
         raise UserError(
             "fetching photos needs urllib3; run pip install 'biam-tf[import]'"
         ) from None
-    patience = urllib3.Retry(
-        TRIES - 1,
+
+    class Patience(urllib3.Retry):
+        """Takes a Retry-After that is no time for none, where urllib3 gives up."""
+
+        def parse_retry_after(self, retry_after):
+            try:
+                return super().parse_retry_after(retry_after)
+            except (urllib3.exceptions.InvalidHeader, OverflowError):
+                return None
+
+    patience = Patience(
+        total=None,  # each kind is counted by itself: a redirect is no failed try
+        connect=TRIES - 1,
+        read=TRIES - 1,
+        status=TRIES - 1,
+        other=TRIES - 1,
+        redirect=MOST_REDIRECTS,
         backoff_factor=0.5,
         status_forcelist=BUSY,
         retry_after_max=LONGEST_PAUSE_SECONDS,
