@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from biam_tf.baselines.k_means import k_means
@@ -90,7 +91,8 @@ class NearestCluster(layers.Layer):
         # |a - μ|² = |a|² - 2 a·μ + |μ|², of which the first is the same for all clusters.
         squares = ops.sum(ops.square(self.centroids), axis=1)
         products = ops.matmul(class_embeddings, ops.transpose(self.centroids))
-        return ops.argmin(squares - 2 * products, axis=1)
+        # Not Keras's, whose care for -0 needs an operation that ONNX lacks.
+        return tf.argmin(squares - 2 * products, axis=1)
 
     def compute_output_shape(self, input_shape):
         """Returns the attention's shape with the clusters replaced by the classes."""

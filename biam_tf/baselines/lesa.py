@@ -104,12 +104,10 @@ class ChosenResponses(layers.Layer):
     def call(self, inputs):
         """Returns the response maps."""
         attention_scores, attention, responses = inputs
-        chosen = ops.one_hot(
-            ops.argmax(attention_scores, axis=1),
-            attention.shape[-1],
-            axis=1,
-            dtype=self.compute_dtype,
-        )  # (B, T, C)
+        # Not Keras's argmax, whose care for -0 needs an operation that ONNX lacks.
+        winners = tf.argmax(attention_scores, axis=1)  # (B, C)
+        num_attentions = attention.shape[-1]
+        chosen = ops.one_hot(winners, num_attentions, axis=1, dtype=self.compute_dtype)
         return ops.einsum("bhwt,btc->bhwc", attention, chosen) * responses
 
     def compute_output_shape(self, input_shape):
