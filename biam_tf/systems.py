@@ -2,10 +2,14 @@
 
 import keras
 
+from biam_tf.baselines.cnn_rnn import CNN_RNN
 from biam_tf.baselines.conse import CONSE
 from biam_tf.baselines.eszsl import ESZSL
 from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
 from biam_tf.baselines.label_em import LABEL_EM
+from biam_tf.baselines.logistic import LOGISTIC
+from biam_tf.baselines.warp import WARP
+from biam_tf.baselines.wsabie import WSABIE
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
@@ -18,6 +22,10 @@ SYSTEMS: dict[str, System] = {
     "fast0tag": FAST0TAG,
     "fast0tag_linear": FAST0TAG_LINEAR,
     "label_em": LABEL_EM,
+    "logistic": LOGISTIC,
+    "warp": WARP,
+    "wsabie": WSABIE,
+    "cnn_rnn": CNN_RNN,
 }
 
 
