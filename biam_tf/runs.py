@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import yaml
 
-import biam_tf.systems  # noqa: F401  a saved model names its layers, which must be known
 from biam_tf.errors import UserError
+from biam_tf.systems import find_system  # and with it all layers that a saved model names
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -133,6 +133,25 @@ class TrainedRun:
     def image_size(self) -> int:
         """Side in pixels of the photos that the backbone takes."""
         return self.backbone.input_shape[1]
+
+    @property
+    def system(self) -> str:
+        """What its head is: a key of `biam_tf.systems.SYSTEMS`."""
+        return self.settings.get("head", {}).get("system", "biam")
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether it scores classes that it was not trained on.
+
+        Raises:
+            UserError: its head is of a system that this version does not know.
+        """
+        return find_system(self.system).open_vocabulary
+
+    @property
+    def all_seen(self) -> bool:
+        """Whether it was a run of the standard task, in which unseen classes count as seen."""
+        return self.settings.get("data", {}).get("all_seen", False)
 
     @property
     def word_vectors(self) -> str | None:

@@ -4,11 +4,15 @@ import keras
 
 from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
 from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
+from biam_tf.baselines.cnn_rnn import CNN_RNN
 from biam_tf.baselines.conse import CONSE
 from biam_tf.baselines.eszsl import ESZSL
 from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
 from biam_tf.baselines.label_em import LABEL_EM
 from biam_tf.baselines.lesa import LESA
+from biam_tf.baselines.logistic import LOGISTIC
+from biam_tf.baselines.warp import WARP
+from biam_tf.baselines.wsabie import WSABIE
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
@@ -24,6 +28,10 @@ SYSTEMS: dict[str, System] = {
     "attention_per_label": ATTENTION_PER_LABEL,
     "attention_per_cluster": ATTENTION_PER_CLUSTER,
     "lesa": LESA,
+    "logistic": LOGISTIC,
+    "warp": WARP,
+    "wsabie": WSABIE,
+    "cnn_rnn": CNN_RNN,
 }
 
 

@@ -173,7 +173,8 @@ def export(
         version: number of the new version; `None`: one more than the newest.
 
     Raises:
-        UserError: the version is there already, or the word vectors can't be used.
+        UserError: the version is there already, or the word vectors can't be used; or there are
+            any, and the run scores no classes but its own.
         RuntimeError: the exported model does not give what the Keras model gives.
     """
     import tensorflow as tf
@@ -225,6 +226,13 @@ def _version_folder(model_dir: pathlib.Path, version: int | None) -> pathlib.Pat
 
 
 def _word_vectors(run, path: str | os.PathLike | None) -> pathlib.Path | None:
+    if not run.open_vocabulary:
+        if path is not None:
+            raise UserError(
+                f"--word-vectors {path}: the head of {run.folder.path} ({run.system}) scores the "
+                "classes it was trained on and no others, whose embeddings the run holds"
+            )
+        return None
     if path is None and run.word_vectors is not None and pathlib.Path(run.word_vectors).is_file():
         path = run.word_vectors
     return None if path is None else pathlib.Path(path)

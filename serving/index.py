@@ -250,7 +250,11 @@ def _measure(model: _Model, folder: pathlib.Path, photos: Sequence[IndexedPhoto]
         try:
             embeddings, bias = model.region_embeddings(contents)
             break
-        except _invalid_argument():
+        except _invalid_argument() as error:
+            if "class_embeddings: " in error.message:
+                raise UserError(
+                    f"{model.folder} scores only the classes it was trained on; it can't be indexed"
+                ) from None
             continue
     else:
         raise UserError(f"{folder}: none of its {len(photos)} photos can be read")

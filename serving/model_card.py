@@ -31,14 +31,22 @@ def model_card(
         [
             f"# {run.folder.path.resolve().name}",
             "",
-            "Tags photos with any classes: a request brings the class list. Made by biam-tf "
-            f"{__version__}.",
+            f"{_purpose(run)} Made by biam-tf {__version__}.",
             "",
             *_model(run),
             *_figures(run, metrics),
             *_signatures(run, embeddings, settings, differences),
             *_limits(run, settings),
         ]
+    )
+
+
+def _purpose(run: TrainedRun) -> str:
+    if run.open_vocabulary:
+        return "Tags photos with any classes: a request brings the class list."
+    return (
+        f"Tags photos with the {len(run.vocabulary)} classes that it was trained on: a request may "
+        "name some of them, and is refused if it names others."
     )
 
 

@@ -211,7 +211,7 @@ def _describe(model, run, part: str) -> None:
         facts["images"] = "RGB, 0 to 255, resized to image_size x image_size, bilinear, antialiased"
     onnx.helper.set_model_props(model, facts)
     model.producer_name = "biam_tf"
-    model.doc_string = "Zero-shot tagger: scores for the classes that class_embeddings describes"
+    model.doc_string = "Tagger: scores for the classes that class_embeddings describes"
 
 
 def _compare(run, part: _Part, file: pathlib.Path) -> dict[str, float]:
@@ -242,12 +242,15 @@ def _compare(run, part: _Part, file: pathlib.Path) -> dict[str, float]:
 
 
 def _sample_inputs(run, part: _Part, photos: int, classes: int) -> dict[str, np.ndarray]:
-    """Noise as photos, their features, and random classes of length 1."""
+    """Noise as photos, their features, and random classes of length 1 or of the run's own."""
     rng = np.random.default_rng(0)
     size = run.image_size
     images = rng.uniform(0, 255, (photos, size, size, 3)).astype(np.float32)
-    class_embeddings = rng.normal(size=(classes, run.vocabulary.embedding_size))
-    class_embeddings /= np.linalg.norm(class_embeddings, axis=1, keepdims=True)
+    if run.open_vocabulary:
+        class_embeddings = rng.normal(size=(classes, run.vocabulary.embedding_size))
+        class_embeddings /= np.linalg.norm(class_embeddings, axis=1, keepdims=True)
+    else:
+        class_embeddings = rng.choice(run.vocabulary.embeddings, classes)
     inputs = {"images": images, "class_embeddings": class_embeddings.astype(np.float32)}
     if "region_features" in part.inputs:
         features = run.backbone(images, training=False)

@@ -7,4 +7,6 @@ SMALL = {
     "attention_per_label": {"channels": 8, "joint_size": 6, "batch_norm_momentum": 0.5},
     "attention_per_cluster": {"channels": 8, "num_clusters": 3, "batch_norm_momentum": 0.5},
     "lesa": {"channels": 8, "num_attentions": 3, "batch_norm_momentum": 0.5},
+    "wsabie": {"dimension": 8},
+    "cnn_rnn": {"label_size": 8, "units": 16, "max_labels": 3, "beams": 2},
 }

@@ -11,7 +11,13 @@ from biam_tf.runs import RunPaths, load_run
 from training.data.data_manifest import DataManifest, hash_of_split
 from training.data.dataset import TaggingDataset
 from training.data.sources import PhotoSource
-from training.evaluation import LEVEL, TAGS_PER_PHOTO, evaluate_split, evaluation_vocabulary
+from training.evaluation import (
+    LEVEL,
+    TAGS_PER_PHOTO,
+    as_trained,
+    evaluate_split,
+    evaluation_vocabulary,
+)
 
 _SEED = 0
 _PARTS = (("zsl", "ZSL"), ("gzsl", "GZSL"), ("seen", "seen"))
@@ -77,23 +83,31 @@ def compare_runs(
         "differences": for each but the first, estimate, low and high by part and figure.
 
     Raises:
-        UserError: a run cannot be read or has no embedding for a class.
+        UserError: a run cannot be read or has no embedding for a class; or other classes count as
+            seen for one run than for another.
     """
     split = dataset.split(split_name)
-    metrics, scores = [], []
+    metrics, scores, groups = [], [], None
     for path in runs:
         run = load_run(path)
-        vocabulary = evaluation_vocabulary(run, dataset, word_vectors)
+        counted = as_trained(dataset, run)
+        if groups not in (None, counted.groups):
+            raise UserError(
+                f"{runs[0]} and {path} count other classes as seen (data.all_seen): their figures "
+                "are of different tasks"
+            )
+        groups = counted.groups
+        vocabulary = evaluation_vocabulary(run, counted, word_vectors)
         source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
         label = f"scoring with {path}"
         own, run_scores = evaluate_split(run, source, split.labels, vocabulary, label)
         metrics.append({"run": str(path), **own})
         scores.append(run_scores)
     differences = bootstrap_differences(
-        scores, split.labels, dataset.groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
+        scores, split.labels, groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
     )
     return {
-        "data_hash": hash_of_split(dataset, split_name),
+        "data_hash": hash_of_split(counted, split_name),
         "runs": metrics,
         "compared_with": str(runs[0]),
         "resamples": number_of_resamples(split.labels),

@@ -74,6 +74,7 @@ class DataConfig:
             that are not present are absent (tfds only).
         zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file of the
             unseen classes, see docs/tfds.md; null: all classes are seen (tfds only).
+        all_seen: the standard multi-label task: unseen classes count as seen.
         augmentation: of training photos (backbone.trainable: true).
     """
 
@@ -96,6 +97,7 @@ class DataConfig:
     label_feature: str | None = None
     absent_feature: str | None = None
     zero_shot_split: str | None = None
+    all_seen: bool = False
     augmentation: AugmentationConfig = AugmentationConfig()
 
 

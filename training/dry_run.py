@@ -28,6 +28,7 @@ from training.machine import (
     same_disk,
     total_memory,
 )
+from training.objective import prepare_head
 from training.pipeline import build_models, check_selectable, class_vocabulary, open_dataset
 from training.run_folder import RunFolder
 from training.scoring import make_scorer, score_examples
@@ -96,6 +97,7 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
     place.claim(small_config)
     vocabulary.save(place.vocabulary)
     place.write_backbone_identity(config.backbone, models.backbone)
+    prepare_head(models.head, config.head, sample.train.labels[:, dataset.seen])
     print(f"{EPOCHS} short epochs on {len(sample.sources['train'])} photos ...", flush=True)
     begun = time.perf_counter()
     with _quietly():

@@ -14,9 +14,10 @@ Scores the photos of a folder data set (annotations.csv, classes.csv) with a tra
 writes mAP and F1@K, with 95 % intervals, for unseen classes (ZSL), all classes (GZSL) and seen
 classes; F1 at the run's thresholds, where it has some; the trade between seen and unseen classes.
 
-The data set's own classes.csv says which classes are scored and which count as seen. They need
-not be the run's: a class it never heard of takes its embedding from the word vectors that the
-run was trained with, or from --word-vectors.
+The data set's own classes.csv says which classes are scored and which count as seen (those of a
+run with data.all_seen do in any case). They need not be the run's: a class it never heard of takes
+its embedding from the word vectors that the run was trained with, or from --word-vectors; a system
+that scores only what it was trained on refuses it.
 
 Several runs are evaluated on the same photos and compared: how much each is better or worse than
 the first one, with 95 % intervals of a paired bootstrap. Runs whose data_manifest.json tells of
@@ -84,6 +85,7 @@ def _command(arguments: argparse.Namespace) -> None:
     from training.data.sources import PhotoSource
     from training.evaluation import (
         PHOTOS_ON_SHEET,
+        as_trained,
         draw_sheet,
         evaluate_split,
         evaluation_vocabulary,
@@ -97,6 +99,7 @@ def _command(arguments: argparse.Namespace) -> None:
     split = dataset.split(arguments.split)
     run_folder = arguments.runs[0]
     run = load_run(run_folder)
+    dataset = as_trained(dataset, run)
     vocabulary = evaluation_vocabulary(run, dataset, arguments.word_vectors)
 
     def make_source(images):

@@ -173,6 +173,13 @@ def _recalls(recalls: dict) -> str:
     return f"{100 * recalls['seen_recall']:.1f} and {100 * recalls['unseen_recall']:.1f}"
 
 
+def as_trained(dataset: TaggingDataset, run: TrainedRun) -> TaggingDataset:
+    """Returns the data set with a run's classes seen, if `data.all_seen` made them so there."""
+    if not run.all_seen:
+        return dataset
+    return dataset.counting_as_seen(run.vocabulary.subset(group="seen").names)
+
+
 def evaluation_vocabulary(
     run: TrainedRun, dataset: TaggingDataset, word_vectors: str | None = None
 ) -> Vocabulary:
@@ -185,8 +192,11 @@ def evaluation_vocabulary(
             run, and the others from the file that the run was trained with.
 
     Raises:
-        UserError: a class has no embedding, or the file's have another length than the run's.
+        UserError: a class has no embedding, or the file's have another length than the run's;
+            or the run scores no classes but its own, and there are others.
     """
+    if not run.open_vocabulary:
+        return _own_classes(run, dataset, word_vectors)
     if word_vectors is not None:
         vocabulary = Vocabulary.from_file(word_vectors, dataset.names, dataset.groups)
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, word_vectors)
@@ -205,6 +215,21 @@ def evaluation_vocabulary(
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, str(path))
         known |= dict(zip(new, vocabulary.embeddings, strict=True))
     embeddings = np.stack([known[name] for name in dataset.names])
+    return Vocabulary(dataset.names, embeddings, dataset.groups)
+
+
+def _own_classes(run: TrainedRun, dataset: TaggingDataset, word_vectors: str | None) -> Vocabulary:
+    scores = f"the head of {run.folder.path} ({run.system}) scores the classes it was trained on"
+    if word_vectors is not None:
+        raise UserError(f"--word-vectors {word_vectors}: {scores}, by its own embeddings of them")
+    own = set(run.vocabulary.names)
+    new = [name for name in dataset.names if name not in own]
+    if new:
+        raise UserError(
+            f"{scores} and no others, but {len(new)} classes of {dataset.directory} are new to it "
+            f"({new[0]!r}, ...); make them 'ignored' there, or evaluate a run of another system"
+        )
+    embeddings = run.vocabulary.subset(dataset.names).embeddings
     return Vocabulary(dataset.names, embeddings, dataset.groups)
 
 

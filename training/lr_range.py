@@ -118,6 +118,7 @@ def _test(config, schedule):
     from training.data.sampling import make_sampler
     from training.devices import computing_in, make_strategy
     from training.examples import open_examples, trainable_photos
+    from training.objective import prepare_head
     from training.pipeline import build_models, class_vocabulary, open_dataset
     from training.rate_range import run_range_test
     from training.run_folder import RunFolder
@@ -134,6 +135,7 @@ def _test(config, schedule):
         labels = split.labels[:, dataset.seen]
         sampler = make_sampler(config.data, labels, config.training.seed, epochs=1)
         source = examples.source(split.images, sampler)
+        prepare_head(models.head, config.head, labels)
         return run_range_test(config, strategy, models.trainee(folder), source, labels, schedule)
 
 

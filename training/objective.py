@@ -3,6 +3,7 @@
 import dataclasses
 
 import keras
+import numpy as np
 
 from biam_tf.losses import pairwise_ranking_loss, softmax_over_classes, softmax_over_images
 from biam_tf.models.system import Losses
@@ -50,6 +51,19 @@ def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> O
         suits = "softmax" if getattr(settings, "classifier", None) == "cosine" else "ranking"
         loss = dataclasses.replace(loss, name=suits)
     return Objective.of_loss(loss)
+
+
+def prepare_head(head: keras.Model, config: HeadConfig, labels: np.ndarray) -> None:
+    """Lets a system take note of the training labels, before the first step.
+
+    Args:
+        head: as built.
+        config: which system it is.
+        labels: (N, S) of all training examples for the seen classes, +1, -1 or 0.
+    """
+    prepare = SYSTEMS[config.system].prepare
+    if prepare is not None:
+        prepare(head, labels)
 
 
 def training_model(head: keras.Model, config: HeadConfig) -> keras.Model:

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from biam_tf.backbones import build_backbone
+from biam_tf.baselines.known_classes import AlikeClasses
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.models import bind_vocabulary, build_tagger
@@ -33,7 +34,7 @@ from training.evaluation import (
 )
 from training.examples import final_split, open_examples, scored_splits, trainable_photos
 from training.final_evaluation import MakeSource, evaluate_run
-from training.objective import Objective, make_objective, training_model
+from training.objective import Objective, make_objective, prepare_head, training_model
 from training.run_folder import RunFolder, write_text, writing_to
 from training.scoring import make_scorer, score_examples
 from training.tensorboard import TensorBoardWriter, write_projector
@@ -93,7 +94,7 @@ def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | No
 
     metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
     print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-    print(_what_next(folder, dataset, metrics["split"], config.training.report))
+    print(_what_next(config, folder, dataset, metrics["split"]))
     return metrics
 
 
@@ -119,7 +120,8 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
     """Returns the data set of a configuration and says what is in it.
 
     Raises:
-        UserError: as `load_dataset` does.
+        UserError: as `load_dataset` does; or it has unseen classes and the system of the
+            configuration cannot score them.
     """
     work, unit = WORK_OF_READER.get(config.data.name, ("reading", "photo"))
     with progress_of_total(work, unit) as working:
@@ -134,6 +136,12 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
         print(f"  {remark}", flush=True)
     if dataset.about.partial:
         print(f"PARTIAL DATA: {dataset.about.partial}", flush=True)
+    if len(dataset.unseen) and not SYSTEMS[config.head.system].open_vocabulary:
+        raise UserError(
+            f"head.system: {config.head.system} scores the classes that it is trained on and no "
+            f"others, but {len(dataset.unseen)} classes of {dataset.directory} are unseen; set "
+            "data.all_seen: true, with which they count as seen, or another head.system"
+        )
     return dataset
 
 
@@ -181,9 +189,9 @@ def build_models(
             config.backbone.weights,
             trainable=config.backbone.trainable,
         )
-        seen = vocabulary.subset(group="seen").embeddings
-        head = _build_head(config, backbone, vocabulary.embedding_size, seen)
-        bound = bind_vocabulary(training_model(head, config.head), seen)
+        seen = vocabulary.subset(group="seen")
+        head = _build_head(config, backbone, seen)
+        bound = bind_vocabulary(training_model(head, config.head), seen.embeddings)
         objective = make_objective(head, config.head, config.training.loss)
         if not config.backbone.trainable:
             return Models(backbone, head, bound, objective, head)
@@ -232,6 +240,7 @@ def _train(
         seen_embeddings = vocabulary.subset(group="seen").embeddings
         fit_head(config, folder, models.head, train_source, labels, seen_embeddings, validate)
         return dataset, _reusing(sources, examples)
+    prepare_head(models.head, config.head, labels)
     observers = []
     if config.training.tensorboard and workers.is_chief:
         observers.append(_tensorboard(folder, dataset, vocabulary, models))
@@ -259,16 +268,23 @@ def _tensorboard(folder, dataset, vocabulary, models) -> TensorBoardWriter:
     return TensorBoardWriter(folder.tensorboard, draw)
 
 
-def _build_head(config, backbone, embedding_size, seen_embeddings) -> keras.Model:
+def _build_head(config, backbone, seen: Vocabulary) -> keras.Model:
     try:
         return build_system_head(
             config.head.system,
             backbone.output["region_features"].shape[1:],
             backbone.output["scene_feature"].shape[-1],
-            embedding_size,
-            seen_embeddings=seen_embeddings,
+            seen.embedding_size,
+            seen_embeddings=seen.embeddings,
             **config.head.keywords(),
         )
+    except AlikeClasses as error:
+        one, other = (seen.names[row] for row in error.rows)
+        raise UserError(
+            f"head.system: {config.head.system} knows a class by its embedding, and those of "
+            f"{one!r} and {other!r} are the same; take one of the classes out, or other "
+            "vocabulary.word_vectors"
+        ) from error
     except ValueError as error:  # settings that do not fit this backbone's regions
         raise UserError(f"head: {error}") from error
 
@@ -302,9 +318,11 @@ def _validation(config, dataset, vocabulary, model, source):
     return validate
 
 
-def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str, drawn: bool) -> str:
+def _what_next(config: RunConfig, folder: RunFolder, dataset: TaggingDataset, split: str) -> str:
+    new_classes = ", classes it never heard of included"
     evaluating = [
-        "  evaluate on any folder of photos, classes it never heard of included:",
+        "  evaluate on any folder of photos"
+        f"{new_classes * SYSTEMS[config.head.system].open_vocabulary}:",
         f"    python -m training.evaluate {folder.path} --data MY_PHOTOS --split {split} "
         "--output evaluation.json",
     ]
@@ -312,7 +330,10 @@ def _what_next(folder: RunFolder, dataset: TaggingDataset, split: str, drawn: bo
         evaluating[1] = evaluating[1].replace("MY_PHOTOS", str(dataset.directory))
     return "\n".join(
         [
-            *([f"Look at {folder.report_page} and {folder.contact_sheet}"] if drawn else []),
+            *(
+                [f"Look at {folder.report_page} and {folder.contact_sheet}"]
+                * config.training.report
+            ),
             f"Every class: {folder.metrics}",
             "",
             "Next:",

@@ -63,6 +63,7 @@ class TrainStep:
         self._model = model
         self._objective = objective
         self._weights = [variable.value for variable in model.trainable_variables]
+        self._constraints = [variable.constraint for variable in model.trainable_variables]
         slowed = {id(variable) for variable in slowed}
         self._rates = [
             learning_rate_scale if id(variable) in slowed else 1.0
@@ -160,12 +161,16 @@ class TrainStep:
         if settings.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm)
         decay = settings.optimizer.weight_decay
-        for weight, gradient, scale in zip(self._weights, gradients, self._rates, strict=True):
+        for weight, gradient, scale, constraint in zip(
+            self._weights, gradients, self._rates, self._constraints, strict=True
+        ):
             if decay and settings.optimizer.name == "adamw":
                 weight.assign_sub(weight * decay * rate * scale)
             elif decay:  # L2, as PyTorch's Adam and SGD mean weight_decay
                 gradient += decay * weight
             self.optimizer.update_step(gradient, weight, rate * scale)
+            if constraint is not None:
+                weight.assign(constraint(weight))
         if self.averages:
             self.averages.update(self.optimizer.iterations)
 

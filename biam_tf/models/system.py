@@ -88,6 +88,8 @@ class System:
         fit: sets the head's weights from one pass over the training examples, for a closed form;
             takes the head, its settings, batches of (inputs by name, labels) and the seen
             embeddings. `None`: it is trained by gradient descent.
+        prepare: takes the head and all labels (N, seen classes) of the training examples before
+            the first step, to set what the head keeps of them. `None`: nothing.
         open_vocabulary: whether it scores classes that it was not trained on.
     """
 
@@ -98,6 +100,7 @@ class System:
     training_outputs: Callable[[keras.Model], Mapping[str, keras.KerasTensor]] | None = None
     make_losses: Callable[[keras.Model, Any], Losses] | None = None
     fit: Callable[[keras.Model, Any, Iterable, np.ndarray], None] | None = None
+    prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     open_vocabulary: bool = True
 
     @property

@@ -9,7 +9,7 @@ from small_systems import SMALL
 from biam_tf.models import bind_vocabulary
 from biam_tf.systems import SYSTEMS, build_system_head
 from training.config import HeadConfig, LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from training.objective import make_objective, training_model
+from training.objective import make_objective, prepare_head, training_model
 from training.train_step import TrainStep
 
 IMAGES, GRID, CHANNELS, CLASSES = 16, 3, 12, 5
@@ -62,6 +62,7 @@ def train(head, config, inputs, labels, embeddings) -> list[float]:
     )
     model = bind_vocabulary(training_model(head, config), embeddings)
     objective = make_objective(head, config, LossConfig())
+    prepare_head(head, config, labels)
     step = TrainStep(settings, tf.distribute.get_strategy(), model, objective, STEPS)
     batch = ({k: tf.constant(v) for k, v in inputs.items()}, tf.constant(labels))
     return [step(iter([batch]), False).loss for _ in range(STEPS)]

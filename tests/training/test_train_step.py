@@ -66,6 +66,16 @@ def gradient(weights, inputs, labels):
     return result, loss
 
 
+def test_the_constraint_of_a_weight_holds_after_every_step(batches):
+    bound, model = 0.05, linear_model()
+    model.layers[0].kernel.constraint = keras.constraints.MaxNorm(bound, axis=0)
+    held, free = trained(batches, model)[0], trained(batches)[0]
+    shrunk = np.minimum(1, bound / np.linalg.norm(free[0][0], axis=0))
+    assert shrunk.min() < 1
+    np.testing.assert_allclose(held[0][0], free[0][0] * shrunk, rtol=1e-4)
+    assert np.linalg.norm([step[0] for step in held], axis=1).max() <= bound * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("clip_norm", [None, 3.0])
 def test_a_step_is_gradient_descent_clipped_by_the_norm_of_the_whole_gradient(batches, clip_norm):
     found, losses, _ = trained(batches, clip_norm=clip_norm)

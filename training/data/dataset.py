@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,7 @@ class TaggingDataset:
         groups: (C,) "seen" or "unseen", aligned with `names`.
         splits: by name, "train", "val" or "test"; a data set need not have all of them.
         about: what its reader found beside them.
+        groups_as_read: (C,) the groups, where `counting_as_seen` has changed them since.
     """
 
     directory: pathlib.Path
@@ -77,6 +78,7 @@ class TaggingDataset:
     groups: tuple[str, ...]
     splits: dict[str, Split]
     about: About = About()
+    groups_as_read: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if len(self.names) != len(self.groups):
@@ -100,6 +102,26 @@ class TaggingDataset:
 
     def _positions(self, group: str) -> np.ndarray:
         return np.flatnonzero(np.asarray(self.groups, dtype=object) == group)
+
+    def counting_as_seen(self, names: Collection[str]) -> "TaggingDataset":
+        """Returns the data set with these of its classes seen, whatever they were read as.
+
+        With all names it is that of the standard multi-label task.
+        """
+        names = set(names)
+        moved = [column for column in self.unseen if self.names[column] in names]
+        if not moved:
+            return self
+        pairs = zip(self.names, self.groups, strict=True)
+        groups = tuple(SEEN if name in names else group for name, group in pairs)
+        remark = f"{len(moved)} unseen classes count as seen"
+        if "train" in self.splits:
+            shown = (self.splits["train"].labels[:, moved] > 0).any(axis=0)
+            if not shown.all():
+                remark += f"; {(~shown).sum()} of them are in no training photo"
+        about = dataclasses.replace(self.about, remarks=(*self.about.remarks, remark))
+        read = self.groups_as_read or self.groups
+        return dataclasses.replace(self, groups=groups, about=about, groups_as_read=read)
 
     def split(self, name: str) -> Split:
         """Returns the split called `name`.
@@ -128,12 +150,12 @@ class TaggingDataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any class, group, photo name or label.
+        """16 hex digits that change with any class, group as it was read, photo name or label.
 
         The directory does not count, so that a data set may move; nor do the photos' bytes.
         """
-        digest = hashlib.sha256()
-        add_texts(digest, [str(len(self.names)), *self.names, *self.groups])
+        digest, groups = hashlib.sha256(), self.groups_as_read or self.groups
+        add_texts(digest, [str(len(self.names)), *self.names, *groups])
         for name, split in sorted(self.splits.items()):
             add_texts(digest, [name, str(len(split)), *split.images])
             digest.update(np.ascontiguousarray(split.labels).tobytes())

@@ -35,6 +35,11 @@ def load_dataset(
     Raises:
         UserError: the data set is not there, or is broken.
     """
+    dataset = _read(config, progress, look_for_photos)
+    return dataset.counting_as_seen(dataset.names) if config.all_seen else dataset
+
+
+def _read(config: DataConfig, progress, look_for_photos: bool) -> TaggingDataset:
     if config.name == "scenes":
         directory = scenes_directory(config)
         draw_scenes(directory, config.pictures, config.seed, progress=progress)

@@ -1,0 +1,84 @@
+"""WARP: a linear score for every class, trained to rank the present classes at the top."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from biam_tf.baselines.known_classes import known_class_scores
+from biam_tf.losses import weighted_ranking_loss
+from biam_tf.models.system import HeadInputs, System, require_setting
+
+
+@dataclasses.dataclass(frozen=True)
+class WarpSettings:
+    """Settings of WARP.
+
+    Attributes:
+        margin: by how much a present class must outrank an absent one.
+    """
+
+    margin: float = 1.0
+
+    def __post_init__(self):
+        """Checks the margin."""
+        require_setting(self.margin > 0, "margin", self.margin, "above 0")
+
+
+def build(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
+    """Returns the scores (batch, classes) of the learned classes.
+
+    With the scene feature x, f_c = w_c · x + b_c. In the paper this is the last layer of a
+    convolutional network that is trained as a whole; here the network is the backbone, which
+    `backbone.trainable` freezes or trains.
+    """
+    del settings
+    seen = inputs.require_seen_embeddings("the system warp")
+    scores = layers.Dense(len(seen), name="class_scores")(inputs.scene_feature)
+    return known_class_scores(inputs, scores, seen)
+
+
+def warp_loss(labels, scores, margin: float = 1.0) -> tf.Tensor:
+    """The weighted approximate ranking loss, over all absent classes of each image.
+
+    For an image with present classes P and absent classes N, k_p of which are not outranked by p
+    with the margin m, and β_k = 1 + 1/2 + … + 1/k::
+
+        loss = Σ_{p∈P} β_{k_p} / k_p Σ_{n∈N} max(0, m + f_n - f_p)
+
+    The paper, as WSABIE before it, draws absent classes until one violates, guesses the rank of
+    p from the number of draws, and takes a step on that one class with the weight β of the rank.
+    This is the mean of such steps over all violating classes, with the rank counted: the scores
+    of all classes are there anyway, and neither draws nor guesses remain.
+
+    Args:
+        labels: (B, C), +1 present, -1 absent, 0 unknown (takes no part).
+        scores: (B, C), floating point.
+        margin: m.
+
+    Returns:
+        (B,) losses, float64 for float64 scores, else float32; 0 for an image without a present
+        or without an absent class.
+    """
+    means = weighted_ranking_loss(labels, scores, margin)  # over P
+    return means * tf.reduce_sum(tf.cast(labels > 0, means.dtype), axis=1)
+
+
+def make_losses(head: keras.Model, settings: WarpSettings):
+    """Returns `warp_loss`."""
+    del head
+    return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)
+
+
+WARP = System(
+    title="WARP",
+    source=(
+        "Gong, Jia, Leung, Toshev and Ioffe, Deep convolutional ranking for multilabel image "
+        "annotation, arXiv:1312.4894, 2013, the weighted approximate ranking loss"
+    ),
+    presets={"paper": WarpSettings()},
+    build=build,
+    make_losses=make_losses,
+    open_vocabulary=False,
+)
