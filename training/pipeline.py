@@ -328,18 +328,16 @@ def _what_next(config: RunConfig, folder: RunFolder, dataset: TaggingDataset, sp
     ]
     if (dataset.directory / ANNOTATIONS).exists():
         evaluating[1] = evaluating[1].replace("MY_PHOTOS", str(dataset.directory))
+    pictures = f"Look at {folder.report_page} and {folder.contact_sheet}"
     return "\n".join(
         [
-            *(
-                [f"Look at {folder.report_page} and {folder.contact_sheet}"]
-                * config.training.report
-            ),
+            *([pictures] if config.training.report else []),
             f"Every class: {folder.metrics}",
             "",
             "Next:",
             *evaluating,
             "  train on your own photos:",
-            "    python -m training.run --config configs/corel5k.yaml "
+            "    python -m training.run --config configs/recommended.yaml "
             "--set data.directory=MY_PHOTOS \\",
             "        --set vocabulary.word_vectors=glove.6B.300d.txt --set output=runs/my-photos",
         ]
