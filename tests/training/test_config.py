@@ -72,7 +72,8 @@ def _sections(config):
 
 
 def test_head_takes_every_field_of_head_settings_and_nothing_else(write):
-    values = dataclasses.asdict(HeadSettings(top_k=3, num_heads=4, fused_channels=64))
+    sizes = {"fused_channels": 64, "scene_scores_channels": 32}
+    values = dataclasses.asdict(HeadSettings(top_k=3, num_heads=4, **sizes))
     text = "head:\n  preset: released\n" + "".join(
         f"  {key}: {str(value).lower() if isinstance(value, bool) else value}\n"
         for key, value in values.items()
