@@ -9,12 +9,12 @@ from types import MappingProxyType
 
 import keras
 
-from biam_tf.backbones import efficientnet_lite0, small, vgg19
+from biam_tf.backbones import efficientnet_lite0, resnet50, small, vgg19
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 
 BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
-    {spec.name: spec for spec in (vgg19.SPEC, efficientnet_lite0.SPEC, small.SPEC)}
+    {spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)}
 )
 
 

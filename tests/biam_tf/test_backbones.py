@@ -24,6 +24,7 @@ class Expected:
 CASES = [
     pytest.param(Expected("small", 32, (4, 4, 128), 256), id="small"),
     pytest.param(Expected("efficientnet_lite0", 64, (2, 2, 320), 1280), id="efficientnet_lite0"),
+    pytest.param(Expected("resnet50", 32, (2, 2, 1024), 2048), id="resnet50"),
     # 140 million weights: the only size VGG19 has.
     pytest.param(Expected("vgg19", 224, (14, 14, 512), 4096), id="vgg19", marks=pytest.mark.slow),
 ]
