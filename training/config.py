@@ -106,7 +106,7 @@ class BackboneConfig:
     """What turns a photo into region features and a scene feature.
 
     Attributes:
-        name: a key of `biam_tf.backbones.BACKBONES`.
+        name: a key of `biam_tf.backbones.BACKBONES`, or `keras_hub:PRESET`, see docs/backbones.md.
         image_size: side of the square photo in pixels; null: the backbone's own.
         weights: "default" (or null: pretrained where there are such weights, else random),
             "imagenet", "none" (random), or the path of a file.
@@ -348,18 +348,19 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
 
 
 def _check_backbone(settings: Settings, config: RunConfig) -> None:
-    from biam_tf.backbones import BACKBONES
+    from biam_tf.backbones import BACKBONES, is_backbone, is_pretrained
 
     backbone = config.backbone
-    if backbone.name not in BACKBONES:
+    if not is_backbone(backbone.name):
         hint = did_you_mean(backbone.name, BACKBONES)
         settings.fail("backbone.name", f"unknown backbone {backbone.name!r}{hint}")
-    pretrained = BACKBONES[backbone.name].load_imagenet is not None
+    pretrained = is_pretrained(backbone.name)
     is_random = backbone.weights == "none" or (
         backbone.weights in (None, "default") and not pretrained
     )
     if is_random and not backbone.trainable:
-        weights = "imagenet or a file" if pretrained else "a file"
+        named = "imagenet" if backbone.name in BACKBONES else "default"
+        weights = f"{named} or a file" if pretrained else "a file"
         settings.fail_combination(
             ["backbone.trainable", "backbone.weights", "backbone.name"],
             f"{backbone.name} starts from random weights here and would never be trained; set "

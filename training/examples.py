@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 
 import keras
@@ -93,7 +94,8 @@ def feature_location(
     config: RunConfig, run: pathlib.Path, dataset: TaggingDataset, backbone: keras.Model
 ) -> str:
     """Returns the folder of a run's feature store: the configured one, or one beside the run."""
-    name = f"{dataset.fingerprint}-{config.backbone.name}-{backbone.input_shape[1]}"
+    backbone_name = re.sub(r"[^\w.-]+", "-", config.backbone.name)  # it may hold a path
+    name = f"{dataset.fingerprint}-{backbone_name}-{backbone.input_shape[1]}"
     return storage.normal_path(config.data.feature_store or run.parent / "features" / name)
 
 

@@ -4,7 +4,18 @@ from biam_tf.backbones.registry import (
     BACKBONES,
     BackboneSpec,
     build_backbone,
+    is_backbone,
+    is_pretrained,
+    load_backbone,
     weights_fingerprint,
 )
 
-__all__ = ["BACKBONES", "BackboneSpec", "build_backbone", "weights_fingerprint"]
+__all__ = [
+    "BACKBONES",
+    "BackboneSpec",
+    "build_backbone",
+    "is_backbone",
+    "is_pretrained",
+    "load_backbone",
+    "weights_fingerprint",
+]

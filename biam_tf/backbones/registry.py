@@ -3,18 +3,19 @@
 import hashlib
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import keras
 
-from biam_tf.backbones import efficientnet_lite0, small, vgg19
+from biam_tf.backbones import efficientnet_lite0, keras_hub_presets, resnet50, small, vgg19
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 
 BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
-    {spec.name: spec for spec in (vgg19.SPEC, efficientnet_lite0.SPEC, small.SPEC)}
+    {spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)}
 )
 
 
@@ -27,30 +28,32 @@ def build_backbone(
     """Builds the backbone `name`, which owns its preprocessing.
 
     Args:
-        name: a name in `BACKBONES`.
+        name: a name in `BACKBONES`, or `keras_hub:PRESET` for an image backbone of KerasHub:
+            PRESET is a preset's folder, or its name where kagglehub has it in its cache.
         image_size: side S of the square pictures; `None`: the backbone's own.
-        weights: `"default"` (or `None`: pretrained where there are such, else random),
-            `"imagenet"`, `"none"` (random), or a file: one written by `save_weights`
+        weights: `"default"` (or `None`: the preset's, or pretrained where there are such, else
+            random), `"imagenet"`, `"none"` (random), or a file: one written by `save_weights`
             (`.weights.h5`) or `save` (`.keras`) of the same backbone, or one in the form its
             pretrained weights are published in (`vgg19`: the `.h5` of keras.applications;
-            `efficientnet_lite0`: a `.pth`).
+            `efficientnet_lite0`, `resnet50`: a `.pth`).
         trainable: whether training changes it. If not, its batch normalization stays in
             inference mode too.
 
     Returns:
         A `keras.Model` from `images` `(batch, S, S, 3)`, raw RGB values 0 to 255, to a
         dictionary of `region_features` `(batch, height, width, channels)` and `scene_feature`
-        `(batch, scene_size)`. It contains no Python code of its own and is saved as `.keras`.
+        `(batch, scene_size)`. It contains no Python code of its own and is saved as `.keras`,
+        which `load_backbone` reads.
 
     Raises:
         UserError: an unknown name, a picture size it can't take, weights that are not there or
             do not fit.
     """
-    if name not in BACKBONES:
-        raise UserError(f"backbone {name!r} is unknown{did_you_mean(name, BACKBONES)}")
-    spec = BACKBONES[name]
+    spec = _find_spec(name)
     image_size = spec.default_image_size if image_size is None else image_size
     _check_image_size(spec, image_size)
+    if trainable and spec.check_trainable:
+        spec.check_trainable(image_size)
     load = _weights_loader(spec, "default" if weights is None else weights)
     model = spec.build(image_size)
     load(model)
@@ -58,7 +61,42 @@ def build_backbone(
     return model
 
 
-def _check_image_size(spec: BackboneSpec, image_size: int) -> None:
+def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
+    """Reads a backbone that was saved as `.keras`.
+
+    Args:
+        name: what it was built with.
+        path: the file.
+
+    Raises:
+        UserError: its layers are KerasHub's, which is not installed.
+    """
+    if keras_hub_presets.is_preset(name):
+        keras_hub_presets.import_keras_hub()  # without it, Keras does not know the layers
+    return keras.models.load_model(path)
+
+
+def is_backbone(name: str) -> bool:
+    """Whether there is a backbone of this name; presets of KerasHub are not looked for."""
+    return name in BACKBONES or keras_hub_presets.is_preset(name)
+
+
+def is_pretrained(name: str) -> bool:
+    """Whether the weights `"default"` of the backbone `name` are not random; reads no file."""
+    return keras_hub_presets.is_preset(name) or BACKBONES[name].load_imagenet is not None
+
+
+def _find_spec(name: str) -> BackboneSpec:
+    if keras_hub_presets.is_preset(name):
+        return keras_hub_presets.read_spec(name)
+    if name not in BACKBONES:
+        raise UserError(f"backbone {name!r} is unknown{did_you_mean(name, BACKBONES)}")
+    return BACKBONES[name]
+
+
+def _check_image_size(spec: BackboneSpec, image_size: int | None) -> None:
+    if image_size is None:
+        raise UserError(f"backbone {spec.name}: it names no size of pictures; set image_size")
     valid = isinstance(image_size, int) and image_size >= spec.image_size_step
     if spec.fixed_image_size:
         if image_size != spec.default_image_size:
@@ -76,15 +114,18 @@ def _check_image_size(spec: BackboneSpec, image_size: int) -> None:
 
 def _weights_loader(spec: BackboneSpec, weights: str | os.PathLike):
     """Returns the function that puts `weights` into the model; a wrong name fails here."""
+    if weights == "default" and spec.load_preset:
+        return spec.load_preset
     if weights == "default":
         weights = "imagenet" if spec.load_imagenet else "none"
     if weights == "none":
         return lambda model: None
     if weights == "imagenet":
         if spec.load_imagenet is None:
+            preset = "'default' (the preset's), " if spec.load_preset else ""
             raise UserError(
-                f"backbone {spec.name} has no ImageNet weights; use weights 'none' (random) "
-                "or a file"
+                f"backbone {spec.name} has no ImageNet weights; use weights {preset}'none' "
+                "(random) or a file"
             )
         return spec.load_imagenet
 
@@ -122,6 +163,8 @@ def weights_fingerprint(model: keras.Model) -> str:
     digest = hashlib.sha256()
     for weight in model.weights:
         array = keras.ops.convert_to_numpy(weight)
-        digest.update(f"{weight.path} {array.dtype.name} {array.shape}\n".encode())
+        # What nobody named, Keras numbers by what was built before in the same process.
+        path = re.sub(r"_\d+(?=/|$)", "", weight.path)
+        digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Every backbone goes through the same tests; what is particular to one stands below."""
 
 import dataclasses
+import sys
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ class Expected:
 CASES = [
     pytest.param(Expected("small", 32, (4, 4, 128), 256), id="small"),
     pytest.param(Expected("efficientnet_lite0", 64, (2, 2, 320), 1280), id="efficientnet_lite0"),
+    pytest.param(Expected("resnet50", 32, (2, 2, 1024), 2048), id="resnet50"),
     # 140 million weights: the only size VGG19 has.
     pytest.param(Expected("vgg19", 224, (14, 14, 512), 4096), id="vgg19", marks=pytest.mark.slow),
 ]
@@ -176,6 +178,12 @@ def test_the_fingerprint_does_not_depend_on_the_picture_size(tmp_path):
 def test_what_cannot_be_built_is_refused_with_the_way_out(arguments, message):
     with pytest.raises(UserError, match=message):
         build_backbone(**arguments)
+
+
+def test_without_keras_hub_its_backbones_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    with pytest.raises(UserError, match=r"run pip install 'biam-tf\[keras-hub\]'"):
+        build_backbone("keras_hub:vit_base_patch16_224_imagenet")
 
 
 def test_a_weights_file_of_an_unknown_kind_is_refused(tmp_path):

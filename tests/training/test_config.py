@@ -240,6 +240,11 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
             "trained; set backbone.trainable: true, or backbone.weights: imagenet or a file",
         ),
         (
+            "backbone: {name: 'keras_hub:vit', weights: none, trainable: false}",
+            "backbone.trainable: keras_hub:vit starts from random weights here and would never be "
+            "trained; set backbone.trainable: true, or backbone.weights: default or a file",
+        ),
+        (
             "backbone: {name: vgg19, trainable: false, learning_rate_scale: 0.1}",
             "backbone.learning_rate_scale: a frozen backbone has no learning rate; set "
             "backbone.trainable: true",
