@@ -52,6 +52,10 @@ TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
 # version of TensorFlow: without it the tests of these backbones are skipped.
 KERAS_HUB = ["keras-hub>=0.32"]
 
+# The one check of resnet50 against torchvision's own network. Not among [test], for it brings
+# PyTorch, gigabytes that nothing else needs: without it the check is skipped.
+TORCH_CHECK = ["torchvision>=0.15"]
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -91,6 +95,7 @@ setup(
         "import": IMPORT,
         "text": TEXT,
         "keras-hub": KERAS_HUB,
+        "torch-check": TORCH_CHECK,
         "test": [
             *EFFICIENTNET,
             *SERVING,

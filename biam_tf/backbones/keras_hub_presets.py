@@ -16,7 +16,12 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from biam_tf.backbones.preset_network import PresetNetwork, feature_function, token_grid
+from biam_tf.backbones.preset_network import (
+    PresetNetwork,
+    feature_function,
+    last_output,
+    token_grid,
+)
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 
@@ -160,7 +165,7 @@ class _Preset:
                 f"{self.kind.__name__} takes {', '.join(map(str, taken))} instead of pictures "
                 f"({image_size}, {image_size}, 3)"
             )
-        output = network.output
+        output = last_output(network)
         rank = len(output.shape) if isinstance(output, keras.KerasTensor) else None
         if rank not in (3, 4) and not (rank == 2 and hasattr(network, "head")):
             raise self._error(
@@ -172,7 +177,8 @@ class _Preset:
         """The grid of regions, and how many tokens come before it."""
         # Not the shapes that the network declares: some of its layers declare wrong ones.
         picture = tf.TensorSpec((1, image_size, image_size, 3), network.inputs[0].dtype)
-        traced = tf.function(feature_function(network)).get_concrete_function(picture)
+        features = feature_function(network)
+        traced = tf.function(features, autograph=False).get_concrete_function(picture)
         shape = traced.output_shapes["features"]
         if len(shape) == 4:
             return tuple(shape[1:3]), 0

@@ -15,8 +15,9 @@ class PresetNetwork(layers.Layer):
 
     Args:
         network: a backbone of KerasHub that takes pictures and gives a feature map
-            `(batch, height, width, channels)`, tokens `(batch, tokens, channels)`, or what a
-            layer `head` of it pools from tokens, `(batch, channels)`.
+            `(batch, height, width, channels)`, one such map a stage, tokens
+            `(batch, tokens, channels)`, or what a layer `head` of it pools from tokens,
+            `(batch, channels)`.
         grid: height and width of the grid that the tokens lie on; for a feature map, its own.
         other_tokens: how many tokens come before those of the grid, such as the class's.
 
@@ -67,12 +68,21 @@ def feature_function(network: keras.Model):
 
     A function and no layer, so that the weights are counted and saved once, as the network's.
     """
-    if len(network.output.shape) == 2:
-        outputs = {"features": network.head.input, "pooled": network.output}
+    output = last_output(network)
+    if len(output.shape) == 2:
+        outputs = {"features": network.head.input, "pooled": output}
     else:
-        outputs = {"features": network.output}
+        outputs = {"features": output}
     model = keras.Model(network.inputs[0], outputs)
     return lambda pictures, training=None: model(pictures, training=training)
+
+
+def last_output(network: keras.Model):
+    """Returns what the network gives; of one that gives all its stages by name, the last one."""
+    stages = getattr(network, "stage_names", None)
+    if isinstance(network.output, dict) and stages:
+        return network.output.get(stages[-1])
+    return network.output
 
 
 def token_grid(tokens: int, image_size: int, patch_size: tuple[int, int] | None) -> tuple[int, int]:

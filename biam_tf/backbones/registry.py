@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import keras
+import numpy as np
 
 from biam_tf.backbones import efficientnet_lite0, keras_hub_presets, resnet50, small, vgg19
+from biam_tf.backbones.preset_network import PresetNetwork
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 
@@ -158,7 +160,8 @@ def weights_fingerprint(model: keras.Model) -> str:
     """Returns 16 hexadecimal digits that tell these weights from any others.
 
     The names of the weights, their shapes and every bit of their values go into it, so that
-    features stored under one fingerprint are never taken for another backbone's.
+    features stored under one fingerprint are never taken for another backbone's. So do scale and
+    offset of a preset's pixels, which a file says as it says the weights.
     """
     digest = hashlib.sha256()
     for weight in model.weights:
@@ -167,4 +170,9 @@ def weights_fingerprint(model: keras.Model) -> str:
         path = re.sub(r"_\d+(?=/|$)", "", weight.path)
         digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
         digest.update(array.tobytes())
+    if any(isinstance(layer, PresetNetwork) for layer in model.layers):
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Rescaling):
+                digest.update(np.float64(layer.scale).tobytes())
+                digest.update(np.float64(layer.offset).tobytes())
     return digest.hexdigest()[:16]

@@ -60,6 +60,21 @@ def resnet():
     return keras_hub.models.ResNetBackbone([64], [7], [64, DIM], [1, 1], [1, 2], "basic_block")
 
 
+def hgnet():
+    stages = [[8, 8, 8, 1, 1, 3], [8, 8, DIM, 1, 1, 3]]
+    return keras_hub.models.HGNetV2Backbone(
+        depths=[1, 1],
+        embedding_size=8,
+        hidden_sizes=[8, DIM],
+        stem_channels=[3, 8, 8],
+        hidden_act="relu",
+        use_learnable_affine_block=False,
+        use_lightweight_conv_block=[False, False],
+        stackwise_stage_filters=stages,
+        apply_downsample=[False, True],
+    )
+
+
 def first_token(tokens):
     return tokens[:, 0]
 
@@ -72,6 +87,7 @@ CASES = {
     "siglip": (siglip, 0, None),
     "swin": (swin, 0, lambda tokens: tokens.mean(1)),
     "resnet": (resnet, 0, lambda regions: regions.mean((1, 2))),
+    "hgnet": (hgnet, 0, lambda regions: regions.mean((1, 2))),
 }
 
 
@@ -98,6 +114,7 @@ class Preset:
         if self.scene is None:  # pooled by a head
             tokens, scene = keras.Model(inputs, [self.network.head.input, output])(pictures)
         else:
+            output = output["stage2"] if isinstance(output, dict) else output
             tokens = keras.Model(inputs, output)(pictures)
             scene = self.scene(np.asarray(tokens))
         return np.reshape(tokens, (len(photos), -1, tokens.shape[-1]))[:, self.others :], scene
@@ -278,6 +295,17 @@ def test_a_preset_that_names_no_picture_size_needs_one(presets, tmp_path):
     with pytest.raises(UserError, match="it names no size of pictures; set image_size"):
         build_backbone(f"keras_hub:{folder}")
     assert build_backbone(f"keras_hub:{folder}", 64).input_shape == (None, 64, 64, 3)
+
+
+def test_other_scales_of_the_pixels_are_another_backbone(presets, tmp_path):
+    folder = shutil.copytree(presets("resnet").folder, tmp_path / "preset")
+    before = weights_fingerprint(build_backbone(f"keras_hub:{folder}"))
+    for field in ("scale", "offset"):
+        shutil.copy(presets("resnet").folder / "image_converter.json", folder)
+        converter = json.loads((folder / "image_converter.json").read_text())
+        converter["config"][field] = [0.5, 0.02, 0.03]
+        (folder / "image_converter.json").write_text(json.dumps(converter))
+        assert weights_fingerprint(build_backbone(f"keras_hub:{folder}")) != before
 
 
 def test_a_network_of_texts_is_refused(presets, tmp_path):

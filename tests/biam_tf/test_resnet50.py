@@ -143,7 +143,7 @@ np.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.items(
 """
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="torchvision is missing")
+@pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="needs [torch-check]")
 def test_it_equals_torchvision(tmp_path, rng):
     photos = rng.integers(0, 256, (2, 224, 224, 3)).astype("float32")
     np.save(tmp_path / "images.npy", ((photos / 255 - MEAN) / DEVIATION).astype("float32"))
