@@ -131,7 +131,7 @@ def draw_rows(path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEnt
         axes.errorbar(means, y, xerr=spread, fmt="o", color=COLORS[number], label=task, ms=5)
         for x, place in zip(means, y, strict=True):
             axes.annotate(
-                f"{x:.1f}", (x, place), (7, 0), textcoords="offset points", va="center", fontsize=8
+                f"{x:.1f}", (x, place), (0, 3), textcoords="offset points", ha="center", fontsize=8
             )
     axes.set_yticks(places, [row.entry.title for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
@@ -139,7 +139,7 @@ def draw_rows(path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEnt
     axes.margins(x=0.1)
     axes.set_xlabel("mAP, per cent")
     axes.set_title(table.title, fontsize=10, loc="left")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(tasks))
     save_figure(figure, path)
 
 
