@@ -132,19 +132,16 @@ def _command(arguments: argparse.Namespace) -> int:
 
 def _scores(table, trained, study) -> str:
     """The table of figures as Markdown; every seed goes into a CSV file beside it."""
-    from biam_tf.bootstrap import number_of_resamples
     from training.reproduction import output
-    from training.reproduction.experiments import labels_of_run
     from training.reproduction.significance import compare
 
     whole = [key for key, row in trained.items() if not row.error]
     metrics, config = trained[whole[0]].metrics[0], study.config_of((), study.first_seed)
     ks = sorted(int(name.removeprefix("F1@")) for name in metrics["gzsl"] if "F1@" in name)
     comparison = compare(trained, whole[-1], ks[0], study.first_seed)
-    labels, _ = labels_of_run(trained[whole[0]].folders[0])
     output.write_seeds(study.output / f"table{table.number}.csv", table, trained, ks)
     rows = output.format_rows(table, trained, comparison, config.data.name, ks)
-    notes = output.notes(trained, study.budget, study.seeds, number_of_resamples(labels))
+    notes = output.notes(trained, study.budget, study.seeds, comparison.resamples)
     return f"# {table.title}\n\n{rows}\n{notes}"
 
 

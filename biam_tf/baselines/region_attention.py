@@ -3,23 +3,21 @@
 import keras
 from keras import layers, ops
 
-from biam_tf.errors import UserError
+from biam_tf.models.system import require_setting
 
 
 def require_at_least(settings, least: int, *names: str) -> None:
     """Raises the UserError for a setting below what is possible, beginning with its name."""
     for name in names:
         value = getattr(settings, name)
-        if value < least:
-            raise UserError(f"{name}: {value!r} is not valid; it must be at least {least}")
+        require_setting(value >= least, name, value, f"at least {least}")
 
 
 def require_share(settings, *names: str) -> None:
     """Raises the UserError for a setting outside [0, 1), beginning with its name."""
     for name in names:
         value = getattr(settings, name)
-        if not 0.0 <= value < 1.0:
-            raise UserError(f"{name}: {value!r} is not valid; it must be at least 0 and below 1")
+        require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
 
 
 def embed_regions(region_features, channels: int, batch_norm_momentum: float):

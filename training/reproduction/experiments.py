@@ -11,11 +11,14 @@ import keras
 import numpy as np
 
 from biam_tf.errors import UserError
-from biam_tf.runs import load_run
+from biam_tf.runs import TrainedRun, load_run
+from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, load_config
+from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
 from training.evaluation import evaluation_vocabulary, score_split
 from training.examples import final_split, open_examples
+from training.final_evaluation import MakeSource
 from training.pipeline import run
 from training.run_folder import RunFolder, flat_settings, write_json
 from training.trials import best_validation
@@ -156,31 +159,46 @@ def _validation_figure(config: RunConfig) -> float:
     return float(np.mean([found[part] for part in parts]))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A trained run with the photos that its figures are of.
+
+    Attributes:
+        run: the run.
+        dataset: its data set, without photos that cannot be read.
+        split: the final one.
+        vocabulary: the data set's classes.
+        source: photos of the data set to their examples.
+    """
+
+    run: TrainedRun
+    dataset: TaggingDataset
+    split: Split
+    vocabulary: Vocabulary
+    source: MakeSource
+
+
+def open_run(folder: pathlib.Path) -> OpenedRun:
+    """Reads a run of a table back, and opens its data set."""
+    config, run = load_config(RunFolder(folder).config), load_run(folder)
+    examples = open_examples(config, folder, load_dataset(config.data), run.backbone)
+    dataset = examples.dataset
+    split = dataset.split(final_split(dataset))
+    return OpenedRun(run, dataset, split, evaluation_vocabulary(run, dataset), examples.source)
+
+
 def scores_of_run(folder: pathlib.Path) -> np.ndarray:
     """Returns a run's scores (N, C), float32, on its final split; they are computed once."""
     kept = folder / "scores.npy"
     if not kept.exists():
-        config = load_config(RunFolder(folder).config)
-        trained = load_run(folder)
-        dataset = load_dataset(config.data)
-        examples = open_examples(config, folder, dataset, trained.backbone)
-        split = examples.dataset.split(final_split(examples.dataset))
-        vocabulary = evaluation_vocabulary(trained, examples.dataset)
-        scores = score_split(trained, examples.source(split.images), vocabulary)
+        opened = open_run(folder)
+        source = opened.source(opened.split.images)
+        scores = score_split(opened.run, source, opened.vocabulary)
         aside = kept.with_name(".partial-scores.npy")
         np.save(aside, scores)
         aside.replace(kept)
         keras.backend.clear_session()
     return np.load(kept)
-
-
-def labels_of_run(folder: pathlib.Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns the labels (N, C) of a run's final split, and the groups of its classes."""
-    config = load_config(RunFolder(folder).config)
-    trained = load_run(folder)
-    examples = open_examples(config, folder, load_dataset(config.data), trained.backbone)
-    dataset = examples.dataset
-    return dataset.split(final_split(dataset)).labels, dataset.groups
 
 
 def _fingerprint(config: RunConfig) -> str:

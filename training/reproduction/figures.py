@@ -10,16 +10,13 @@ from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.models.presets import ABLATIONS
 from biam_tf.runs import load_run
-from training.config import load_config
-from training.data.registry import load_dataset
-from training.evaluation import evaluation_vocabulary, explain_photos, sheet_contents
-from training.examples import final_split, open_examples
+from training.evaluation import explain_photos, sheet_contents
 from training.plots import COLORS, new_figure, save_figure
 from training.report import region_features
-from training.reproduction.experiments import Entry, TrainedEntry
+from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of
 from training.reproduction.tables import TITLES, configured_entry, system_entry
-from training.run_folder import RunFolder, writing_to
+from training.run_folder import writing_to
 from training.trials import markdown_table, mean_and_spread
 
 FIGURES = (5, 6, 7, 8)
@@ -109,14 +106,15 @@ def _region_features(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]
     axes.remove()
     planes, cells = figure.subplots(1, len(rows)), []
     for row, plane in zip(rows.values(), np.atleast_1d(planes), strict=True):
-        run, split, vocabulary, make_source = _opened(row.folders[0])
-        gathered = region_features.gather(run, split, vocabulary, make_source)
+        opened = open_run(row.folders[0])
+        vocabulary = opened.vocabulary
+        gathered = region_features.gather(opened.run, opened.split, vocabulary, opened.source)
         if gathered is None:
             raise UserError(
                 "figure 6 shows photos with exactly one of several classes, and of this data set's "
                 "final split there are too few"
             )
-        seed = load_config(RunFolder(row.folders[0]).config).training.seed
+        seed = opened.run.settings["training"]["seed"]
         # A head that pools first has one feature a photo, as if that were its only region.
         points = region_features.to_plane(gathered.strongest, seed)
         alike = region_features.neighbours_alike(gathered.strongest, gathered.members)
@@ -174,9 +172,10 @@ def _sheets(rows, place: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     """Figures 8 to 11: the same photos with each system's top tags and response maps."""
     pictures, cells = [], []
     for key, row in rows.items():
-        run, split, vocabulary, _ = _opened(row.folders[0])
-        dataset = load_dataset(load_config(RunFolder(row.folders[0]).config).data)
-        explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, PHOTOS)
+        opened = open_run(row.folders[0])
+        split, vocabulary = opened.split, opened.vocabulary
+        models = opened.run.backbone, opened.run.head
+        explained = explain_photos(*models, opened.dataset, split, vocabulary, PHOTOS)
         path = place.with_name(f"{place.name}-{key}.png")
         contents = sheet_contents(explained, split, vocabulary)
         sheet = make_contact_sheet(**contents, columns=3, title=row.entry.title)
@@ -196,12 +195,3 @@ def _right_of_top(scores, labels) -> list[str]:
 
 def _grid_side(folder: pathlib.Path) -> int:
     return load_run(folder).backbone.output["region_features"].shape[1]
-
-
-def _opened(folder: pathlib.Path):
-    """A run, its final split, its vocabulary, and a function of photos to their examples."""
-    run, config = load_run(folder), load_config(RunFolder(folder).config)
-    examples = open_examples(config, folder, load_dataset(config.data), run.backbone)
-    dataset = examples.dataset
-    split = dataset.split(final_split(dataset))
-    return run, split, evaluation_vocabulary(run, dataset), examples.source

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from biam_tf.bootstrap import Difference, bootstrap_differences
-from training.reproduction.experiments import TrainedEntry, labels_of_run, scores_of_run
+from biam_tf.bootstrap import Difference, bootstrap_differences, number_of_resamples
+from training.reproduction.experiments import TrainedEntry, open_run, scores_of_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +15,12 @@ class Comparison:
 
     Attributes:
         reference: its key.
+        resamples: draws of the bootstrap.
         differences: by row, part ("zsl", "gzsl", "seen") and figure ("mAP", "F1@K"), fractions.
     """
 
     reference: str
+    resamples: int
     differences: Mapping[str, Mapping[str, Mapping[str, Difference]]]
 
 
@@ -36,12 +38,14 @@ def compare(trained: Mapping[str, TrainedEntry], reference: str, k: int, seed: i
     """
     whole = {key: row for key, row in trained.items() if not row.error}
     others = [key for key in whole if key != reference]
+    opened = open_run(whole[reference].folders[0])
+    labels, groups = opened.split.labels, opened.dataset.groups
+    resamples = number_of_resamples(labels)
     if not others:
-        return Comparison(reference, {})
-    labels, groups = labels_of_run(whole[reference].folders[0])
+        return Comparison(reference, resamples, {})
     scores = [
         np.stack([scores_of_run(folder) for folder in whole[key].folders])
         for key in (reference, *others)
     ]
-    differences = bootstrap_differences(scores, labels, groups, k=k, seed=seed)
-    return Comparison(reference, dict(zip(others, differences, strict=True)))
+    differences = bootstrap_differences(scores, labels, groups, k=k, seed=seed, resamples=resamples)
+    return Comparison(reference, resamples, dict(zip(others, differences, strict=True)))

@@ -17,7 +17,6 @@ OWN_RATE = "training.optimizer.learning_rate={}"
 CLOSED_FORMS = {
     "eszsl": ("gamma: 10, lam: 1", "gamma: 1, lam: 1", "gamma: 100, lam: 1", "gamma: 10, lam: 10"),
 }
-ATTENTIONS = ("attention_per_label", "attention_per_cluster", "lesa")
 TITLES = {
     "standard_region_features": "Standard region features",
     "region_context_alone": "RCB alone",

@@ -29,7 +29,7 @@ def trained(tmp_path):
 
 def comparison():
     figures = {"zsl": {"mAP": Difference(-0.02, -0.03, -0.01)}}
-    return Comparison("biam", {"lesa": figures})
+    return Comparison("biam", 1000, {"lesa": figures})
 
 
 def test_a_row_has_mean_and_spread_the_papers_figure_and_the_difference(trained):
