@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from biam_tf.models.head import region_classifier, with_response_maps
+from biam_tf.models.head import region_classifier, scores_alone, with_response_maps
 from biam_tf.runs import TrainedRun
 from serving.batching import Batching
 from serving.name_table import NameTable
@@ -58,7 +58,8 @@ class TaggerGraph(tf.Module):
             input_signature=[tf.TensorSpec((None, run.image_size, run.image_size, 3), tf.float32)],
             autograph=False,
         )
-        self._score = lambda *inputs: run.head(list(inputs), training=False)
+        head = scores_alone(run.head)
+        self._score = lambda *inputs: head(list(inputs), training=False)
         self._shapes = {tensor.name: tensor.shape for tensor in run.head.inputs}
         self._explain = explainer(run)
         self._known = None

@@ -14,7 +14,7 @@ from biam_tf.decision_metrics import DEFINITIONS, f1_at_threshold
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores, format_table
 from biam_tf.models import build_tagger
-from biam_tf.models.head import response_map_layer, with_response_maps
+from biam_tf.models.head import response_map_layer, scores_alone, with_response_maps
 from biam_tf.photos import decode_photo
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
@@ -46,9 +46,9 @@ def score_split(
         vocabulary: any classes, in the run's embedding space.
         label: what the progress line calls it.
     """
-    model = run.head
+    model = scores_alone(run.head)
     if isinstance(source, PhotoSource):
-        model = build_tagger(run.backbone, run.head)
+        model = build_tagger(run.backbone, model)
     with progress(len(source), label, "photo") as bar:
         return score_examples(
             make_scorer(model),

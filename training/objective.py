@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from biam_tf.losses import pairwise_ranking_loss, softmax_over_classes, softmax_over_images
+from biam_tf.models.head import scores_alone
 from biam_tf.models.system import Losses
 from biam_tf.systems import SYSTEMS
 from training.config import HeadConfig, LossConfig
@@ -70,7 +71,7 @@ def training_model(head: keras.Model, config: HeadConfig) -> keras.Model:
     """Returns the head, sharing all weights, with the outputs that its losses take, by name."""
     outputs = SYSTEMS[config.system].training_outputs
     if outputs is None:
-        return head
+        return scores_alone(head)
     return keras.Model(head.inputs, outputs(head), name=f"{head.name}_in_training")
 
 

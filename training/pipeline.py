@@ -13,6 +13,7 @@ from biam_tf.baselines.known_classes import AlikeClasses
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.models import bind_vocabulary, build_tagger
+from biam_tf.models.head import scores_alone
 from biam_tf.progress import progress_of_total
 from biam_tf.systems import SYSTEMS, build_system_head
 from biam_tf.vocabulary import Vocabulary
@@ -167,7 +168,7 @@ class Models:
     def trainee(self, folder: RunFolder) -> Trainee:
         """Returns what is trained, and which of it is kept where in a run's folder."""
         saved = {folder.model: self.head}
-        if self.scored is self.head:  # features come in
+        if not self.backbone.trainable:  # features come in
             return Trainee(self.trained, self.objective, saved)
         saved |= {folder.backbone: self.backbone}
         return Trainee(self.trained, self.objective, saved, self.backbone)
@@ -194,8 +195,8 @@ def build_models(
         bound = bind_vocabulary(training_model(head, config.head), seen.embeddings)
         objective = make_objective(head, config.head, config.training.loss)
         if not config.backbone.trainable:
-            return Models(backbone, head, bound, objective, head)
-        tagger = build_tagger(backbone, head)
+            return Models(backbone, head, bound, objective, scores_alone(head))
+        tagger = build_tagger(backbone, scores_alone(head))
         return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
 
 

@@ -66,6 +66,10 @@ class CosineRegionClassifier(layers.Layer):
             class_embeddings -= ops.convert_to_tensor(self.center, self.compute_dtype)
         return self.scale * ops.normalize(class_embeddings, axis=-1)
 
+    def orders_of_products(self):
+        """Returns the function of e and A to two factors whose `match_classes` is m."""
+        return (lambda e, class_embeddings: (e, self.class_weights(class_embeddings)),)
+
     def responses(self, e, class_weights):
         """Returns m (..., classes) for `class_weights` (classes, d_a)."""
         return match_classes(e, class_weights)

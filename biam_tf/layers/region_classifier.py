@@ -83,6 +83,37 @@ class RegionClassifier(layers.Layer):
         """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
         return match_classes(e_f, class_weights)
 
+    def orders_of_products(self):
+        """Returns functions of e_f and A to two factors whose `match_classes` is m.
+
+        The first maps the classes to the space of the features, the second the regions to that
+        of the class embeddings.
+        """
+        return (
+            lambda e_f, class_embeddings: (e_f, self.class_weights(class_embeddings)),
+            self._in_embedding_space,
+        )
+
+    def multiplications(self, regions, classes):
+        """Returns how many each of `orders_of_products` takes for R regions and C classes."""
+        size, channels = self.kernel.shape
+        first = classes * size * channels + regions * channels * classes
+        second = regions * channels * size + regions * size * classes
+        return first, second
+
+    def _in_embedding_space(self, e_f, class_embeddings):
+        class_embeddings = ops.cast(class_embeddings, self.compute_dtype)
+        regions = match_classes(e_f, ops.cast(self.kernel, self.compute_dtype))
+        if self.bias is None:
+            return regions, class_embeddings
+        # e_f (A W + b)^T = [e_f W^T, e_f b] [A, 1]^T
+        bias = match_classes(e_f, ops.cast(self.bias, self.compute_dtype)[None])
+        ones = ops.ones_like(class_embeddings[:, :1])
+        return (
+            ops.concatenate([regions, bias], axis=-1),
+            ops.concatenate([class_embeddings, ones], axis=-1),
+        )
+
     def compute_output_shape(self, input_shape):
         """Returns the features' shape with the channels replaced by the classes."""
         features_shape, embeddings_shape = input_shape

@@ -3,10 +3,19 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import layers, ops
+
+from biam_tf.layers.blockwise_attention import attend
+from biam_tf.layers.pointwise_conv import PointwiseConv2D
 
 ATTENTION = {"softmax": lambda scores: ops.softmax(scores, axis=-1), "sigmoid": ops.sigmoid}
 LAYER_NORM_EPSILON = 1e-5
+
+# Relation scores (numbers) of one image from which on they are computed in blocks: in training,
+# where all of a batch would be kept for the gradients, and else.
+BLOCKWISE_IN_TRAINING = 1 << 17
+BLOCKWISE = 1 << 20
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -111,7 +120,7 @@ class RegionContextBlock(layers.Layer):
             self.feed_forward_norm = self._norm("feed_forward_norm", input_shape)
 
     def _conv_1x1(self, filters, name, input_shape):
-        layer = layers.Conv2D(filters, 1, dtype=self.dtype_policy, name=name)
+        layer = PointwiseConv2D(filters, dtype=self.dtype_policy, name=name)
         layer.build(input_shape)
         return layer
 
@@ -127,8 +136,11 @@ class RegionContextBlock(layers.Layer):
         q = self._split_heads(self.query(h_r))  # (B, H, hw, d')
         k = self._split_heads(self.key(h_r))
         v = self._split_heads(self.value(h_r))
-        r = self._relation_scores(q, k)  # (B, H, hw, hw)
-        alpha = ops.matmul(self.dropout_r(r, training=training), v)  # (B, H, hw, d')
+        if self._in_blocks(h_r, training):
+            alpha = self._attend_in_blocks(q, k, v, training)
+        else:
+            r = self._relation_scores(q, k)  # (B, H, hw, hw)
+            alpha = ops.matmul(self.dropout_r(r, training=training), v)  # (B, H, hw, d')
         o_r = self.dropout_o(self.projection(self._join_heads(alpha, h_r)), training=training)
         x = h_r + o_r
         if self.layer_norm:
@@ -137,8 +149,23 @@ class RegionContextBlock(layers.Layer):
         e_r = c_r + x
         return self.feed_forward_norm(e_r) if self.layer_norm else e_r
 
+    def _in_blocks(self, h_r, training) -> bool:
+        height, width = h_r.shape[1:3]
+        if height is None or width is None:
+            return True
+        numbers = self.num_heads * (height * width) ** 2
+        return numbers >= (BLOCKWISE_IN_TRAINING if training else BLOCKWISE)
+
+    def _attend_in_blocks(self, q, k, v, training):
+        rate, seed = self.attention_dropout if training else 0.0, None
+        if rate:
+            seed = tf.cast(self.dropout_r.seed_generator.next(), tf.int32)
+        heads = [ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (q, k, v)]  # (B H, hw, d')
+        alpha = attend(*heads, self._relation_scores, rate, seed)
+        return ops.reshape(alpha, ops.shape(v))
+
     def _relation_scores(self, q, k):
-        scores = ops.matmul(q, ops.swapaxes(k, -1, -2)) / math.sqrt(q.shape[-1])
+        scores = ops.matmul(q / math.sqrt(q.shape[-1]), ops.swapaxes(k, -1, -2))
         if self.mask_zero_scores:
             lowest = -1e9 if scores.dtype != "float16" else -6e4  # float16 ends at 65504
             scores = ops.where(scores == 0, ops.cast(lowest, scores.dtype), scores)

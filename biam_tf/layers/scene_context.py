@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
+from biam_tf.layers.pointwise_conv import PointwiseConv2D
 
 ATTENTION = {"sigmoid": ops.sigmoid, "softmax": lambda scores: ops.softmax(scores, axis=-1)}
 RESIDUAL = ("input", "attended")
@@ -96,7 +97,7 @@ class SceneContextBlock(layers.Layer):
         self.conv.build(region_shape)
         self.value = None
         if self.value_projection:
-            self.value = layers.Conv2D(channels, 1, dtype=self.dtype_policy, name="value")
+            self.value = PointwiseConv2D(channels, dtype=self.dtype_policy, name="value")
             self.value.build(region_shape)
 
     def call(self, inputs, training=None):

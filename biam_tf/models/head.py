@@ -12,9 +12,11 @@ from biam_tf.layers import (
     CosineRegionClassifier,
     CrissCrossAttention,
     NonLocalBlock,
+    PointwiseConv2D,
     RegionClassifier,
     RegionContextBlock,
     SceneContextBlock,
+    TopKRegionScores,
     TopKSpatialPooling,
 )
 from biam_tf.models.presets import PRESETS, HeadSettings
@@ -106,7 +108,7 @@ def _region_embedding(chosen: HeadSettings, region_features):
         dropout = layers.SpatialDropout2D(chosen.region_dropout, name="region_dropout")
         region_features = dropout(region_features)
     if chosen.region_embedding == "dense":
-        dense = layers.Conv2D(chosen.channels, 1, activation="relu", name="region_embedding")
+        dense = PointwiseConv2D(chosen.channels, activation="relu", name="region_embedding")
         return dense(region_features)
     return ConvReluBatchNorm(
         chosen.channels,
@@ -151,7 +153,7 @@ def _context(chosen: HeadSettings, h_r, scene_feature):
         return enriched[0] if enriched else h_r
 
     e_f = layers.Concatenate(name="both_contexts")(enriched)
-    e_f = layers.Conv2D(chosen.fused_channels or chosen.channels, 1, name="fusion")(e_f)  # eq. 9
+    e_f = PointwiseConv2D(chosen.fused_channels or chosen.channels, name="fusion")(e_f)  # eq. 9
     if chosen.fusion_activation == "leaky_relu":
         e_f = layers.LeakyReLU(negative_slope=0.2, name="fusion_activation")(e_f)
     return e_f
@@ -258,6 +260,18 @@ def with_response_maps(head, name=None):
         raise ValueError(f"model {head.name!r} classifies no single regions: it has no maps")
     outputs = {"scores": head.get_layer("scores").output, "response_maps": layer.output}
     return keras.Model(head.inputs, outputs, name=name or f"{head.name}_with_response_maps")
+
+
+def scores_alone(head):
+    """Returns the same head, sharing all weights, that never holds its response maps in memory.
+
+    For training and for scoring many classes; a head of another make is returned as it is.
+    """
+    classifier, pooling = region_classifier(head), head.get_layer("scores")
+    if classifier is None or not isinstance(pooling, TopKSpatialPooling):
+        return head
+    scores = TopKRegionScores(classifier, pooling.k, name="scores")(classifier.input)
+    return keras.Model(head.inputs, scores, name=head.name)
 
 
 def region_classifier(head) -> keras.Layer | None:

@@ -11,7 +11,7 @@ from paper_weights import (
 )
 
 from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary, build_head
-from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, with_response_maps
+from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, scores_alone, with_response_maps
 from biam_tf.models.presets import CHOICES
 
 REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE = (5, 4, 12), 10, 6
@@ -185,6 +185,22 @@ def test_with_response_maps_shares_the_weights(inputs):
     np.testing.assert_array_equal(outputs["scores"], head(inputs))
     with pytest.raises(ValueError, match="classifies no single regions"):
         with_response_maps(small_head(classify="pooled_features"))
+
+
+@pytest.mark.parametrize("preset", ["paper", "released", "recommended"])
+def test_scores_alone_are_the_scores_by_the_same_weights(preset, inputs):
+    seen = inputs["class_embeddings"]
+    head = small_head(preset=preset, seen_embeddings=seen)
+    alone = scores_alone(head)
+    np.testing.assert_allclose(alone(inputs), head(inputs), atol=1e-5)
+    assert "region_classifier" not in {layer.name for layer in alone.layers}
+    ours, others = ({id(v) for v in m.trainable_variables} for m in (alone, head))
+    assert ours == others
+
+
+def test_scores_alone_of_another_make_are_the_head():
+    head = small_head(classify="pooled_features")
+    assert scores_alone(head) is head
 
 
 def test_bound_vocabulary_gives_the_same_scores_and_trains_the_same_weights(inputs, tmp_path):

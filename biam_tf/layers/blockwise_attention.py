@@ -1,0 +1,98 @@
+"""Attention that holds the relation scores of a few heads at a time."""
+
+import tensorflow as tf
+
+# Relation scores (numbers) that stand in memory at once: 16 MB in float32, which caches hold.
+SCORES_AT_A_TIME = 1 << 22
+
+
+def attend(q, k, v, relations, dropout_rate=0.0, seed=None, scores_at_a_time=SCORES_AT_A_TIME):
+    """Returns relations(q, k) v, block by block; the relations are computed anew for gradients.
+
+    Memory beside inputs and outputs is that of one block, (block, n, n), where attention written
+    out keeps several arrays of (heads, n, n) until the gradients are taken. Value and gradients
+    are those of the formula; there is no second derivative.
+
+    Args:
+        q: (heads, n, d') queries, the heads of all images in one axis.
+        k: (heads, n, d') keys.
+        v: (heads, n, d'') values.
+        relations: queries and keys of some heads to their relation scores (some, n, n).
+        dropout_rate: share of the relation scores that are set to 0, to 1/65536; the others
+            grow by what makes up for it.
+        seed: (2,) int32, of the dropout.
+        scores_at_a_time: numbers of a block, but at least one head's n * n.
+
+    Returns:
+        (heads, n, d'').
+    """
+
+    def of_block(q, k, v, block):
+        r = relations(q, k)
+        if dropout_rate:
+            own_seed = tf.random.experimental.stateless_fold_in(seed, block)
+            r = drop(r, dropout_rate, own_seed)
+        return tf.matmul(r, v)
+
+    @tf.custom_gradient
+    def blockwise(q, k, v):
+        heads, n = tf.shape(q)[0], tf.shape(q)[1]
+        size = tf.maximum(1, scores_at_a_time // (n * n))
+        blocks = (heads + size - 1) // size
+
+        def slices(tensors, block):
+            return [tensor[block * size : (block + 1) * size] for tensor in tensors]
+
+        def for_each(function, like):
+            """Concatenates the results of all blocks, which then have the shapes of `like`."""
+            arrays = [
+                tf.TensorArray(
+                    whole.dtype, blocks, infer_shape=False, element_shape=(None, *whole.shape[1:])
+                )
+                for whole in like
+            ]
+
+            def body(block, *arrays):
+                values = function(block)
+                return block + 1, *map(tf.TensorArray.write, arrays, [block] * len(like), values)
+
+            _, *arrays = tf.while_loop(
+                lambda block, *_: block < blocks, body, (0, *arrays), parallel_iterations=1
+            )
+            return [
+                tf.reshape(array.concat(), tf.shape(whole))
+                for array, whole in zip(arrays, like, strict=True)
+            ]
+
+        def gradients(upstream):
+            def of(block):
+                parts = slices((q, k, v), block)
+                with tf.GradientTape() as tape:
+                    tape.watch(parts)
+                    alpha = of_block(*parts, block)
+                return tape.gradient(alpha, parts, slices((upstream,), block)[0])
+
+            return for_each(of, (q, k, v))
+
+        alpha = for_each(lambda block: [of_block(*slices((q, k, v), block), block)], (v,))[0]
+        return alpha, gradients
+
+    return tf.ensure_shape(blockwise(q, k, v), v.shape)
+
+
+def drop(values, rate, seed):
+    """Dropout by 16 random bits a number: half the work of a random float32 for each.
+
+    Args:
+        values: (..., n).
+        rate: share that is set to 0, to 1/65536.
+        seed: (2,) int32.
+    """
+    threshold = round(rate * 65536)
+    shape = tf.shape(values)
+    pairs = tf.concat([shape[:-1], (shape[-1:] + 1) // 2], axis=0)
+    numbers = tf.random.stateless_uniform(pairs, seed, None, None, tf.uint32)
+    bits = tf.reshape(tf.bitcast(numbers, tf.uint16), tf.concat([shape[:-1], [-1]], axis=0))
+    kept = bits[..., : shape[-1]] >= tf.constant(threshold, tf.uint16)
+    scale = tf.constant(65536 / (65536 - threshold), values.dtype)
+    return tf.where(kept, values * scale, tf.zeros((), values.dtype))
