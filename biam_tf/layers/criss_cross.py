@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from biam_tf.layers.pointwise_conv import PointwiseConv2D
+
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class CrissCrossAttention(layers.Layer):
@@ -67,8 +69,8 @@ class CrissCrossAttention(layers.Layer):
         # The scores are not divided by anything: with Keras' own, larger kernels the softmax
         # would start on single regions.
         start = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
-        layer = layers.Conv2D(
-            filters, 1, kernel_initializer=start, dtype=self.dtype_policy, name=name
+        layer = PointwiseConv2D(
+            filters, kernel_initializer=start, dtype=self.dtype_policy, name=name
         )
         layer.build(input_shape)
         return layer
