@@ -114,6 +114,8 @@ class RegionContextBlock(layers.Layer):
         self.feed_forward_out = self._conv_1x1(channels, "feed_forward_out", wide_shape)
         self.dropout_r = layers.Dropout(self.attention_dropout, dtype=self.dtype_policy)
         self.dropout_o = layers.Dropout(self.output_dropout, dtype=self.dtype_policy)
+        # XLA needs arrays of known sizes, which blocks are not.
+        self.supports_jit = not self._in_blocks(input_shape, training=True)
         self.attention_norm = self.feed_forward_norm = None
         if self.layer_norm:
             self.attention_norm = self._norm("attention_norm", input_shape)
@@ -136,7 +138,7 @@ class RegionContextBlock(layers.Layer):
         q = self._split_heads(self.query(h_r))  # (B, H, hw, d')
         k = self._split_heads(self.key(h_r))
         v = self._split_heads(self.value(h_r))
-        if self._in_blocks(h_r, training):
+        if self._in_blocks(h_r.shape, training):
             alpha = self._attend_in_blocks(q, k, v, training)
         else:
             r = self._relation_scores(q, k)  # (B, H, hw, hw)
@@ -149,8 +151,8 @@ class RegionContextBlock(layers.Layer):
         e_r = c_r + x
         return self.feed_forward_norm(e_r) if self.layer_norm else e_r
 
-    def _in_blocks(self, h_r, training) -> bool:
-        height, width = h_r.shape[1:3]
+    def _in_blocks(self, shape, training) -> bool:
+        height, width = shape[1:3]
         if height is None or width is None:
             return True
         numbers = self.num_heads * (height * width) ** 2

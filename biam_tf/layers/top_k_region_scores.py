@@ -41,6 +41,7 @@ class TopKRegionScores(layers.Layer):
         super().__init__(**kwargs)
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
+        self.supports_jit = False  # XLA needs arrays of known sizes, which blocks are not
         self.classifier = classifier
         self.k = k
         self.responses_at_a_time = responses_at_a_time

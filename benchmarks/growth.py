@@ -1,0 +1,155 @@
+"""How time and memory grow: `python -m benchmarks.growth [--plot FILE.png]`.
+
+A training step (released head, 256 channels) with more classes, regions and photos in a batch, and
+average precision with more photos, each point in a process of its own; then a power law fitted to
+each: an exponent of 1 doubles with the double. Memory is the peak beyond the imports.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
+
+import numpy as np
+
+from benchmarks.tables import Table, benchmark_command
+from benchmarks.timing import in_own_process, milliseconds
+
+BASE = {"classes": 1000, "grid": 14, "batch": 16}
+AXES = {
+    "classes": [1000, 2000, 4000, 8000, 16000],
+    "grid": [7, 14, 20, 28],
+    "batch": [8, 16, 32, 64],
+    "photos": [5000, 10000, 20000, 40000],
+}
+SMOKE_AXES = {"classes": [20, 40], "photos": [100, 200]}
+TITLES = {
+    "classes": "step: classes",
+    "grid": "step: regions",
+    "batch": "step: photos in a batch",
+    "photos": "average precision of 500 classes: photos",
+}
+REGION_CHANNELS, SCENE, EMBEDDING, STEPS = 512, 4096, 300, 4
+
+
+def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
+    """Makes the table of points and exponents, and the plot if asked for."""
+    rows, lines = [], {}
+    for axis, values in (SMOKE_AXES if smoke else AXES).items():
+        points = [in_own_process("benchmarks.growth", ["--point", axis, str(v)]) for v in values]
+        sizes = [value**2 if axis == "grid" else value for value in values]
+        lines[axis] = sizes, points
+        exponents = [
+            np.polyfit(np.log(sizes), np.log([point[what] for point in points]), 1)[0]
+            for what in ("seconds", "bytes")
+        ]
+        rows.append(
+            (
+                TITLES[axis],
+                ", ".join(f"{size:,}" for size in sizes),
+                ", ".join(milliseconds([point["seconds"]]) for point in points),
+                f"{exponents[0]:.2f}",
+                ", ".join(f"{point['bytes'] / 1e9:.2f}" for point in points),
+                f"{exponents[1]:.2f}",
+            )
+        )
+    if plot is not None:
+        _draw(lines, plot)
+    base = ", ".join(f"{size} {name}" for name, size in BASE.items() if name != "grid")
+    note = f"Where nothing else is said: {base}, {BASE['grid']}x{BASE['grid']} regions."
+    columns = ("of what", "sizes", "time", "exponent", "memory, GB", "exponent")
+    return [Table("Growth of time and memory", columns, rows, note)]
+
+
+def _draw(lines: dict, path: pathlib.Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(lines), figsize=(3 * len(lines), 5), squeeze=False)
+    for column, (axis, (sizes, points)) in enumerate(lines.items()):
+        for row, (what, scale, label) in enumerate(
+            [("seconds", 1, "seconds"), ("bytes", 1e-9, "memory, GB")]
+        ):
+            own = axes[row, column]
+            own.loglog(sizes, [scale * point[what] for point in points], "o-")
+            own.set_ylabel(label)
+            own.grid(True, which="both", alpha=0.3)
+        axes[0, column].set_title(TITLES[axis].replace(": ", ":\n"), fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def _point(axis: str, value: int) -> int:
+    """The child: one point; prints its time and its peak beyond the imports."""
+    from training.machine import peak_memory
+
+    function, before = (_average_precision if axis == "photos" else _step)(axis, value)
+    function()
+    seconds = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps({"seconds": statistics.median(seconds), "bytes": peak_memory() - before}))
+    return 0
+
+
+def _average_precision(axis: str, photos: int):
+    from biam_tf.metrics import average_precision
+    from training.machine import peak_memory
+
+    del axis
+    rng = np.random.default_rng(0)
+    before = peak_memory()
+    scores = rng.random((photos, 500), np.float32)
+    labels = np.where(rng.random((photos, 500), np.float32) < 0.01, 1, -1).astype(np.int8)
+    return lambda: average_precision(scores, labels), before
+
+
+def _step(axis: str, value: int):
+    import tensorflow as tf
+
+    from biam_tf.models import bind_vocabulary, build_head
+    from biam_tf.models.head import scores_alone
+    from training.config import TrainingConfig
+    from training.machine import peak_memory
+    from training.objective import Objective
+    from training.train_step import TrainStep
+
+    before = peak_memory()
+    sizes = {**BASE, axis: value}
+    rng = np.random.default_rng(0)
+    classes, batch, grid = sizes["classes"], sizes["batch"], sizes["grid"]
+    labels = np.full((batch, classes), -1, np.int8)
+    np.put_along_axis(labels, rng.integers(0, classes, (batch, 4)), 1, axis=1)
+    shape = (grid, grid, REGION_CHANNELS)
+    head = build_head(shape, SCENE, EMBEDDING, preset="released")
+    embeddings = rng.normal(size=(classes, EMBEDDING)).astype(np.float32)
+    model = bind_vocabulary(scores_alone(head), embeddings)
+    settings, strategy = TrainingConfig(batch_size=batch), tf.distribute.get_strategy()
+    step = TrainStep(settings, strategy, model, Objective.of_loss(settings.loss), 100)
+    inputs = {
+        "region_features": tf.constant(rng.normal(size=(batch, *shape)), tf.float32),
+        "scene_feature": tf.constant(rng.normal(size=(batch, SCENE)), tf.float32),
+    }
+    labels = tf.constant(labels)
+    return lambda: step(iter([(inputs, labels)]), stop=False), before
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["--point"]:
+        return _point(argv[1], int(argv[2]))
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--plot", type=pathlib.Path, metavar="FILE.png")
+    options, rest = own.parse_known_args(argv)
+    return benchmark_command("growth", __doc__, lambda smoke: measure(smoke, options.plot), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""What the paper's data sets would cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale`.
+
+A model, not a measurement: three things work side by side in a training step, the products of the
+head, the reading of stored features and the sum of the gradients over the devices, and the slowest
+sets the pace. Operations are counted from the graph, bytes follow from the shapes; decoding,
+evaluation and the size of stored features are rates measured on a CPU (docs/features.md and
+docs/performance.md). The rates of GPU, storage and network are assumptions, each an option here: put
+your own. As a check, the same arithmetic with this machine's rate of products is held against a step
+measured here.
+
+examples:
+  python -m benchmarks.scale
+  python -m benchmarks.scale --gpu-tflops 312 --storage 8
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
+
+from benchmarks.tables import Table, benchmark_command
+from benchmarks.timing import in_turns
+
+GPUS = (1, 8, 64)
+GPUS_OF_A_MACHINE = 8
+BATCH = 32  # photos of a GPU and step
+GRID, CHANNELS, SCENE, EMBEDDING = 14, 512, 4096, 300
+# VGG19 at 224 pixels: sixteen convolutions and two dense layers, a multiply-add as two.
+BACKBONE_OPERATIONS = 39.3e9
+FEATURE_BYTES = 2 * (GRID * GRID * CHANNELS + SCENE)  # half precision
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set of the paper.
+
+    Attributes:
+        name: of it.
+        photos: in all.
+        training_photos: of an epoch.
+        test_photos: evaluated in the end.
+        seen: classes in training.
+        classes: in evaluation.
+        epochs: the paper's.
+    """
+
+    name: str
+    photos: int
+    training_photos: int
+    test_photos: int
+    seen: int
+    classes: int
+    epochs: int
+
+
+DATA_SETS = (
+    DataSet("NUS-WIDE", 269_648, 161_789, 107_859, 925, 1_006, 40),
+    DataSet("Open Images v4", 9_011_219 + 41_620 + 125_436, 9_011_219, 125_436, 7_186, 7_586, 2),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second; the options of the command.
+
+    Attributes:
+        gpu_tflops: peak of a GPU's matrix products, 1e12 operations (156: A100, TF32).
+        utilization: share of it that the head reaches.
+        launch: seconds of a step that the operations' starts take, however small they are.
+        storage: gigabytes read by one machine, of stored features.
+        photo_storage: gigabytes read by one machine, of photos.
+        link: gigabytes between two GPUs of a machine.
+        network: gigabytes between two machines.
+        cores: CPU cores a GPU.
+        decode: photos decoded by a core.
+        metrics: million scores evaluated by one machine.
+        photo_bytes: of a photo file.
+    """
+
+    gpu_tflops: float = 156.0
+    utilization: float = 0.35
+    launch: float = 0.004
+    storage: float = 2.0
+    photo_storage: float = 1.0
+    link: float = 200.0
+    network: float = 25.0
+    cores: int = 12
+    decode: float = 218.0
+    metrics: float = 40.0
+    photo_bytes: float = 120e3
+
+    @property
+    def operations(self) -> float:
+        """Operations of a GPU."""
+        return self.gpu_tflops * 1e12 * self.utilization
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """The released head on the classes of a data set.
+
+    Attributes:
+        operations: of a photo in inference.
+        first_operations: of the first convolution, which needs no gradient of its input.
+        parameters: trained numbers.
+    """
+
+    operations: float
+    first_operations: float
+    parameters: int
+
+    @property
+    def step_operations(self) -> float:
+        """Of a photo in training: forward, and gradients of inputs and of weights."""
+        return 3 * self.operations - self.first_operations
+
+
+def count_head(classes: int, grid: int, channels: int, scene: int, embedding: int) -> Head:
+    """Builds the head and counts its operations from the graph."""
+    import numpy as np
+
+    from biam_tf.models import build_head
+    from training.reproduction.costs import count_operations
+
+    head = build_head((grid, grid, channels), scene, embedding, preset="released")
+    operations = count_operations(head, np.zeros((classes, embedding), np.float32))
+    kernel = head.get_layer("region_embedding").conv.kernel.shape
+    first = 2 * np.prod(kernel) * grid * grid
+    return Head(float(operations), float(first), head.count_params())
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Seconds of the parts of a training step that go on side by side."""
+
+    products: float
+    reading: float
+    gradients: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the step: the sum over devices follows the products, the reading goes on meanwhile."""
+        return max(self.products + self.gradients, self.reading)
+
+    @property
+    def bottleneck(self) -> str:
+        """What a faster machine would need first."""
+        parts = {
+            "reading features": self.reading,
+            "products": self.products,
+            "summing gradients": self.gradients,
+        }
+        return max(parts, key=parts.get)
+
+
+def step_on(gpus: int, head: Head, rates: Rates) -> Step:
+    """Returns a training step of 32 photos on each GPU."""
+    machines = max(1, gpus // GPUS_OF_A_MACHINE)
+    reading = gpus * BATCH * FEATURE_BYTES / (machines * rates.storage * 1e9)
+    products = rates.launch + BATCH * head.step_operations / rates.operations
+    gradients = 0.0
+    if gpus > 1:
+        # A ring: every device sends and receives nearly twice the gradients.
+        sent = 2 * (gpus - 1) / gpus * 4 * head.parameters
+        speed = rates.link if machines == 1 else rates.network
+        gradients = sent / (speed * 1e9)
+    return Step(products, reading, gradients)
+
+
+def measure(smoke: bool, rates: Rates | None = None) -> list[Table]:
+    """Makes the tables: extraction, training and evaluation of both data sets; the check."""
+    rates = rates or Rates()
+    extraction, training, evaluation = [], [], []
+    for data in DATA_SETS:
+        head = count_head(data.seen, GRID, CHANNELS, SCENE, EMBEDDING)
+        for gpus in GPUS:
+            machines = max(1, gpus // GPUS_OF_A_MACHINE)
+            extraction.append(_extraction(data, gpus, machines, rates))
+            step = step_on(gpus, head, rates)
+            steps = data.epochs * data.training_photos / (gpus * BATCH)
+            training.append(
+                (
+                    data.name,
+                    str(gpus),
+                    f"{1e3 * step.products:.1f}",
+                    f"{1e3 * step.reading:.1f}",
+                    f"{1e3 * step.gradients:.2f}",
+                    step.bottleneck,
+                    f"{gpus * BATCH / step.seconds:,.0f}",
+                    _hours(steps * step.seconds),
+                )
+            )
+        scoring = data.test_photos * head.operations * data.classes / data.seen / rates.operations
+        metrics = data.test_photos * data.classes / (rates.metrics * 1e6)
+        scores = data.test_photos * data.classes * 4
+        evaluation.append(
+            (data.name, f"{scores / 1e9:.2f}", f"{scoring / 60:.1f}", f"{metrics / 60:.1f}")
+        )
+    return [
+        Table(
+            "Extraction of VGG19's features",
+            ("data set", "GPUs", "photos/s", "bottleneck", "hours", "features, TB"),
+            extraction,
+        ),
+        Table(
+            f"Training, {BATCH} photos a GPU and step",
+            (
+                "data set",
+                "GPUs",
+                "products, ms",
+                "reading, ms",
+                "gradients, ms",
+                "bottleneck",
+                "photos/s",
+                "hours",
+            ),
+            training,
+        ),
+        Table(
+            "Evaluation on one machine with one GPU",
+            ("data set", "scores, GB", "scoring, minutes", "figures, minutes"),
+            evaluation,
+        ),
+        _check(rounds=1 if smoke else 7),
+    ]
+
+
+def _extraction(data: DataSet, gpus: int, machines: int, rates: Rates) -> tuple[str, ...]:
+    speeds = {
+        "backbone": gpus * rates.operations / BACKBONE_OPERATIONS,
+        "decoding": gpus * rates.cores * rates.decode,
+        "reading photos": machines * rates.photo_storage * 1e9 / rates.photo_bytes,
+        "writing features": machines * rates.storage * 1e9 / FEATURE_BYTES,
+    }
+    slowest = min(speeds, key=speeds.get)
+    return (
+        data.name,
+        str(gpus),
+        f"{speeds[slowest]:,.0f}",
+        slowest,
+        _hours(data.photos / speeds[slowest]),
+        f"{data.photos * FEATURE_BYTES / 1e12:.2f}",
+    )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f}" if seconds < 36_000 else f"{seconds / 3600:.0f}"
+
+
+def _check(rounds: int) -> Table:
+    """The same arithmetic for this machine, against a step that is measured."""
+    import statistics
+
+    import numpy as np
+    import tensorflow as tf
+
+    from benchmarks.training_step import Ours, make_arrays
+
+    head = count_head(205, 7, 320, SCENE, EMBEDDING)
+    ours = Ours(make_arrays(205, BATCH, (7, 7, 320)))
+    size = 2048
+    matrix = tf.constant(np.random.default_rng(0).normal(size=(size, size)), tf.float32)
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(matrix, matrix)))
+    seconds = in_turns({"step": ours.step, "product": lambda: product().numpy()}, rounds)
+    rate = 2 * size**3 / statistics.median(seconds["product"])
+    modelled = BATCH * head.step_operations / rate
+    measured = statistics.median(seconds["step"])
+    row = (
+        f"{BATCH * head.step_operations / 1e9:.1f} GFLOP",
+        f"{rate / 1e9:.0f} GFLOP/s",
+        f"{1e3 * modelled:.0f} ms",
+        f"{1e3 * measured:.0f} ms",
+        f"{modelled / measured:.2f}",
+    )
+    columns = ("operations", "products here", "modelled", "measured", "modelled / measured")
+    return Table(
+        "Check on this CPU: a step, 7x7x320 regions, 205 classes, 32 photos", columns, [row]
+    )
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for field in dataclasses.fields(Rates):
+        own.add_argument(
+            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default
+        )
+    options, rest = own.parse_known_args(argv)
+    rates = Rates(**vars(options))
+    return benchmark_command("scale", __doc__, lambda smoke: measure(smoke, rates), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
