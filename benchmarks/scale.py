@@ -1,12 +1,11 @@
 """What the paper's data sets would cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale`.
 
-A model, not a measurement: three things work side by side in a training step, the products of the
-head, the reading of stored features and the sum of the gradients over the devices, and the slowest
-sets the pace. Operations are counted from the graph, bytes follow from the shapes; decoding,
-evaluation and the size of stored features are rates measured on a CPU (docs/features.md and
-docs/performance.md). The rates of GPU, storage and network are assumptions, each an option here: put
-your own. As a check, the same arithmetic with this machine's rate of products is held against a step
-measured here.
+A model, not a measurement: a training step takes the products of the head, then the sum of the
+gradients over the devices, while the next features are read; the slower of the two sets the pace.
+Operations are counted from the graph, bytes follow from the shapes; decoding and evaluation are
+rates measured on a CPU (docs/features.md and docs/performance.md). The rates of GPU, storage and
+network are assumptions, each an option here: put your own. As a check, the same arithmetic with
+this machine's rate of products is held against a step measured here.
 
 examples:
   python -m benchmarks.scale
