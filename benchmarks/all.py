@@ -1,0 +1,86 @@
+"""All benchmarks that make tables, into the documents: `python -m benchmarks.all`.
+
+Runs each in a process of its own, one after the other, and puts its tables into docs/performance.md
+and docs/scale.md, between the lines that name it. Nothing is written unless a benchmark ended well.
+Takes under 25 minutes on a 2-core CPU, which should do nothing else.
+
+examples:
+  python -m benchmarks.all
+  python -m benchmarks.all --only loss evaluation
+  python -m benchmarks.all --smoke         # smallest sizes; compares results, writes nothing
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks.tables import read_tables
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PLOT = DOCS / "images" / "growth.png"
+DOCUMENTS = {
+    "training_step": "performance.md",
+    "loss": "performance.md",
+    "evaluation": "performance.md",
+    "extraction": "performance.md",
+    "cold_start": "performance.md",
+    "growth": "performance.md",
+    "scale": "scale.md",
+}
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.all",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=list(DOCUMENTS), default=list(DOCUMENTS))
+    parser.add_argument("--smoke", action="store_true", help="smallest sizes; nothing is written")
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    begun = time.perf_counter()
+    for name in arguments.only:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "tables.json"
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--output", str(path)]
+            if arguments.smoke:
+                command.append("--smoke")
+            elif name == "growth":
+                command += ["--plot", str(PLOT)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                raise UserError(f"benchmarks.{name} ended with status {done.returncode}")
+            text = "\n".join(table.markdown() for table in read_tables(path))
+        print(f"=== {name}: {time.perf_counter() - start:.0f} s\n\n{text}", flush=True)
+        if not arguments.smoke:
+            _put(DOCS / DOCUMENTS[name], name, text)
+    print(f"{time.perf_counter() - begun:.0f} s in all")
+
+
+def _put(path: pathlib.Path, name: str, tables: str) -> None:
+    """Replaces what stands between the two lines of a benchmark in a document."""
+    first, last = f"<!-- python -m benchmarks.{name} -->", f"<!-- end of {name} -->"
+    document = path.read_text()
+    pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
+    if not pattern.search(document):
+        raise UserError(
+            f"{path}: no lines {first} and {last}; the tables of {name} go between them"
+        )
+    aside = path.with_name(f".partial-{path.name}")
+    aside.write_text(pattern.sub(lambda _: f"{first}\n\n{tables}\n{last}", document))
+    aside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
