@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from training.config import TrainingConfig
+from training.fused_adam import FusedAdam
 from training.objective import Objective
 from training.schedules import WarmupThenDecay
 from training.weight_averages import WeightAverages
@@ -213,4 +214,4 @@ def make_optimizer(settings: TrainingConfig, steps_per_epoch: int) -> keras.Opti
     )
     if chosen.name == "sgd":
         return keras.optimizers.SGD(rate)
-    return keras.optimizers.Adam(rate, chosen.beta_1, chosen.beta_2)
+    return FusedAdam(rate, chosen.beta_1, chosen.beta_2)
