@@ -1,0 +1,50 @@
+"""Work on large matrices in blocks, on all CPUs: slices of rows or columns, and threads for them.
+
+NumPy lets other threads run while it sorts, compares, adds and copies.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from biam_tf.stored_scores import Scores, StoredScores
+
+Result = TypeVar("Result")
+
+# What evaluation may take beyond scores and labels, on all CPUs together.
+WORKING_MEMORY = 200 * 2**20
+# Numbers worked on at a time. Each takes a score, copies of it, a precision in 8 bytes and a label;
+# where every label is positive, places too. A block has one class or one image at least.
+NUMBERS = WORKING_MEMORY // 48
+
+
+def cpus() -> int:
+    """Returns how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def column_blocks(shape: tuple[int, int], numbers: int) -> Iterator[slice]:
+    """Cuts the columns of a matrix so that all threads together work on about `numbers` of it."""
+    return _slices(shape[1], numbers // cpus() // max(1, shape[0]))
+
+
+def row_blocks(scores: Scores, numbers: int) -> Iterator[slice]:
+    """Cuts the rows likewise; rows in a file as they are read together."""
+    if isinstance(scores, StoredScores):
+        return _slices(len(scores), scores.tile)
+    return _slices(len(scores), numbers // cpus() // max(1, scores.shape[1]))
+
+
+def in_threads(function: Callable[[slice], Result], blocks: Iterable[slice]) -> list[Result]:
+    """Returns what the function gives for each block, in their order."""
+    blocks = list(blocks)
+    if len(blocks) < 2:
+        return [function(block) for block in blocks]
+    with ThreadPoolExecutor(min(cpus(), len(blocks))) as pool:
+        return list(pool.map(function, blocks))
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
