@@ -10,8 +10,8 @@ Two things are conventions, and both sides of each are here:
 - an *image* without a positive among the scored classes can only be wrong in its top K:
   it is "counted" (as in the released code) or "left_out".
 
-Scores may lie in a file (`biam_tf.stored_scores`). Wherever they lie, they are read in blocks: beyond
-scores and labels, about `biam_tf.blocks.WORKING_MEMORY` is taken on all CPUs together.
+Scores may lie in a file (`biam_tf.stored_scores`). Wherever they lie, they are read in blocks:
+beyond scores and labels, about `biam_tf.blocks.WORKING_MEMORY` is taken on all CPUs together.
 """
 
 from collections.abc import Sequence

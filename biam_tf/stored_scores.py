@@ -8,8 +8,10 @@ is read is what is asked for.
 """
 
 import contextlib
+import errno
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 
@@ -44,7 +46,7 @@ class StoredScores:
         """Opens an empty file in the folder for temporary files (`TMPDIR`).
 
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder has no room for the scores, or cannot be written to.
         """
         self.shape = (images, classes)
         self.tile = max(1, min(images, _TILE // max(1, classes)))
@@ -52,6 +54,9 @@ class StoredScores:
         self._stored = self._waiting = 0
         self._buffer = np.empty((self.tile, classes), self.dtype)
         with _naming_the_folder(self.nbytes):
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+            if free < self.nbytes:
+                raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free")
             self._file = tempfile.TemporaryFile(prefix="scores-")
 
     @property
@@ -155,6 +160,8 @@ class StoredScores:
             yield first, min(self.tile, len(self) - first)
 
     def _read(self, into: np.ndarray, first: int, rows: int, column: int) -> None:
+        if not into.size:
+            return
         place = (first * self.shape[1] + column * rows) * self.dtype.itemsize
         view = memoryview(into).cast("B")
         while view:
