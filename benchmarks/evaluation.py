@@ -10,16 +10,18 @@ whose scores come in batches and lie in a file, in a process that may not take m
 With --smoke: small sizes, and the results are compared.
 """
 
+import os
 import statistics
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks.evaluation_peak import evaluate_in_own_process, random_labels
 from benchmarks.tables import Table, benchmark_command
 from benchmarks.timing import in_turns, ratios
+from biam_tf.blocks import threads
 from biam_tf.errors import UserError
 from biam_tf.metrics import average_precision, evaluate_scores, f1_at_k
 
@@ -88,6 +90,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
     own, rows = (scores[:, some], labels[:, some]), (scores[:LOOPED_PHOTOS], labels[:LOOPED_PHOTOS])
     functions = {
         "average precision": lambda: average_precision(scores, labels),
+        "average precision on one CPU": lambda: _on_one_cpu(average_precision, scores, labels),
         "loop over classes, unstable argsort": lambda: loop_over_classes(*own, "quicksort"),
         "loop over classes, stable argsort": lambda: loop_over_classes(*own, "stable"),
         "scikit-learn's average_precision_score": lambda: scikit_learn(*own),
@@ -113,6 +116,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
         ["", "seconds", "times as long"],
         [
             row("average precision", None),
+            row("average precision on one CPU", "average precision"),
             row("loop over classes, unstable argsort", "average precision"),
             row("loop over classes, stable argsort", "average precision"),
             row("scikit-learn's average_precision_score", "average precision"),
@@ -120,11 +124,20 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
             row("loop over photos, stable argsort", "F1@5"),
             row("all figures (evaluate_scores)", None),
         ],
-        f"Median of {rounds} rounds in turns. What is compared with is measured on {len(some)} of "
+        f"Median of {rounds} rounds in turns, on {threads()} CPUs. What is compared with is measured on {len(some)} of "
         f"the classes, F1@5 on {len(rows[0])} of the photos, and multiplied by "
         f"{multiplied[0]:.2f} and {multiplied[1]:.0f}. All figures: mAP, weighted and chance mAP, "
         "F1@3 and F1@5 of seen, unseen and all classes, by both conventions.",
     )
+
+
+def _on_one_cpu(function: Callable, *arguments):
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        return function(*arguments)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _require_agreement(scores, labels, own, rows, some) -> None:
