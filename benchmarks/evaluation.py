@@ -124,9 +124,9 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
             row("loop over photos, stable argsort", "F1@5"),
             row("all figures (evaluate_scores)", None),
         ],
-        f"Median of {rounds} rounds in turns, on {threads()} CPUs. What is compared with is measured "
-        f"on {len(some)} of the classes, F1@5 on {len(rows[0])} of the photos, and multiplied by "
-        f"{multiplied[0]:.2f} and {multiplied[1]:.0f}. All figures: mAP, weighted and chance mAP, "
+        f"Median of {rounds} rounds in turns, on {threads()} CPUs. What is compared with is "
+        f"measured on {len(some)} of the classes, F1@5 on {len(rows[0])} of the photos, and multiplied "
+        f"by {multiplied[0]:.2f} and {multiplied[1]:.0f}. All figures: mAP, weighted and chance mAP, "
         "F1@3 and F1@5 of seen, unseen and all classes, by both conventions.",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from biam_tf.blocks import NUMBERS, row_blocks
+from biam_tf.blocks import row_blocks
 from biam_tf.calibrated_stacking import SeenUnseenCurve
 from biam_tf.metrics import labels_of_classes
 from biam_tf.stored_scores import as_scores
@@ -16,6 +16,8 @@ from training.report.charts import Chart, padded
 PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # of validation: CSS class of its line
 CURVES_OF_A_GROUP = 3
 BINS = 10
+# Scores calibrated at a time.
+BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +208,7 @@ def reliability(
     edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
     sums = np.zeros((3, BINS))
     scores = as_scores(scores)
-    for rows in row_blocks(scores, NUMBERS):
+    for rows in row_blocks(scores, BLOCK):
         truth = labels[rows][:, columns]
         probabilities = thresholds.probabilities(scores[rows])[:, columns][truth != 0]
         present = truth[truth != 0] > 0
