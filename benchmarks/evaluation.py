@@ -13,6 +13,7 @@ With --smoke: small sizes, and the results are compared.
 import os
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -47,28 +48,23 @@ def measure(smoke: bool) -> list[Table]:
     return [_times(photos, seen, unseen, 1 if smoke else ROUNDS), peaks]
 
 
-def loop_over_classes(scores: np.ndarray, labels: np.ndarray, kind: str) -> np.ndarray:
-    """Average precisions, every class sorted in turn."""
-    result = np.zeros(scores.shape[1])
-    for c in range(scores.shape[1]):
+def loop_over_classes(scores, labels, classes: np.ndarray, kind: str) -> np.ndarray:
+    """Average precisions of some classes, each sorted in turn."""
+    result = []
+    for c in classes:
         hits = labels[np.argsort(-scores[:, c], kind=kind), c] > 0
         found, rank = np.cumsum(hits), np.arange(1, len(hits) + 1)
-        result[c] = (found[hits] / rank[hits]).sum() / max(1, found[-1])
-    return result
+        result.append((found[hits] / rank[hits]).sum() / max(1, found[-1]))
+    return np.array(result)
 
 
-def scikit_learn(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precisions by scikit-learn."""
+def scikit_learn(scores, labels, classes: np.ndarray) -> np.ndarray:
+    """Average precisions of some classes by scikit-learn."""
     from sklearn.metrics import average_precision_score
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No positive class")
-        return np.array(
-            [
-                average_precision_score(labels[:, c] > 0, scores[:, c])
-                for c in range(scores.shape[1])
-            ]
-        )
+        return np.array([average_precision_score(labels[:, c] > 0, scores[:, c]) for c in classes])
 
 
 def loop_over_photos(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -86,48 +82,69 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
     scores = np.random.default_rng(0).random((photos, classes), np.float32)
     labels = random_labels(photos, classes)
     names, groups = [str(c) for c in range(classes)], ["seen"] * seen + ["unseen"] * unseen
+    whole = scores, labels
     some = np.random.default_rng(1).permutation(classes)[:LOOPED_CLASSES]
-    own, rows = (scores[:, some], labels[:, some]), (scores[:LOOPED_PHOTOS], labels[:LOOPED_PHOTOS])
-    functions = {
-        "average precision": lambda: average_precision(scores, labels),
-        "average precision on one CPU": lambda: _on_one_cpu(average_precision, scores, labels),
-        "loop over classes, unstable argsort": lambda: loop_over_classes(*own, "quicksort"),
-        "loop over classes, stable argsort": lambda: loop_over_classes(*own, "stable"),
-        "scikit-learn's average_precision_score": lambda: scikit_learn(*own),
-        "F1@5": lambda: f1_at_k(scores, labels, 5),
-        "loop over photos, stable argsort": lambda: loop_over_photos(*rows, 5),
-        "all figures (evaluate_scores)": lambda: evaluate_scores(scores, labels, names, groups),
+    rows = scores[:LOOPED_PHOTOS], labels[:LOOPED_PHOTOS]
+    _require_agreement(*whole, some, rows)
+    # What is called, how much of the work that leaves out, and what it is compared with.
+    ap, f1, of_classes, of_photos = "average precision", "F1@5", len(some), len(rows[0])
+    compared = {
+        ap: (lambda: average_precision(*whole), 1, None),
+        f"{ap} on one CPU": (lambda: _on_one_cpu(average_precision, *whole), 1, ap),
+        "loop over classes, unstable argsort": (
+            lambda: loop_over_classes(*whole, some, "quicksort"),
+            classes / of_classes,
+            ap,
+        ),
+        "loop over classes, stable argsort": (
+            lambda: loop_over_classes(*whole, some, "stable"),
+            classes / of_classes,
+            ap,
+        ),
+        "scikit-learn's average_precision_score": (
+            lambda: scikit_learn(*whole, some),
+            classes / of_classes,
+            ap,
+        ),
+        f1: (lambda: f1_at_k(*whole, 5), 1, None),
+        "loop over photos, stable argsort": (
+            lambda: loop_over_photos(*rows, 5),
+            photos / of_photos,
+            f1,
+        ),
+        "all figures (evaluate_scores)": (lambda: evaluate_scores(*whole, names, groups), 1, None),
     }
-    _require_agreement(scores, labels, own, rows, some)
-    seconds = in_turns(functions, rounds)
-    multiplied = classes / len(some), photos / len(rows[0])
-    for name in functions:
-        if "loop over photos" in name:
-            seconds[name] = [multiplied[1] * own for own in seconds[name]]
-        elif "loop" in name or "scikit" in name:
-            seconds[name] = [multiplied[0] * own for own in seconds[name]]
+    cpu = {name: [] for name in compared}
 
-    def row(name: str, ours: str | None) -> list[str]:
-        ratio = ratios(seconds[name], seconds[ours]) if ours else ""
-        return [name, f"{statistics.median(seconds[name]):.2f}", ratio]
+    def counted(name: str) -> Callable[[], None]:
+        def call() -> None:
+            begun = time.process_time()
+            compared[name][0]()
+            cpu[name].append(time.process_time() - begun)
 
+        return call
+
+    seconds = in_turns({name: counted(name) for name in compared}, rounds)
+    cells = []
+    for name, (_, multiplied, ours) in compared.items():
+        row = [name]
+        # The first call of each is none of the rounds.
+        for own in (seconds, {name: calls[1:] for name, calls in cpu.items()}):
+            taken = [multiplied * one for one in own[name]]
+            row += [
+                f"{statistics.median(taken):.2f}",
+                ratios(taken, own[ours]) if ours else "",
+            ]
+        cells.append(row)
     return Table(
         f"Scores in memory, {photos:,} photos x {classes:,} classes",
-        ["", "seconds", "times as long"],
-        [
-            row("average precision", None),
-            row("average precision on one CPU", "average precision"),
-            row("loop over classes, unstable argsort", "average precision"),
-            row("loop over classes, stable argsort", "average precision"),
-            row("scikit-learn's average_precision_score", "average precision"),
-            row("F1@5", None),
-            row("loop over photos, stable argsort", "F1@5"),
-            row("all figures (evaluate_scores)", None),
-        ],
-        f"Median of {rounds} rounds in turns, on {threads()} CPUs. What is compared with is "
-        f"measured on {len(some)} of the classes, F1@5 on {len(rows[0])} of the photos, and multiplied "
-        f"by {multiplied[0]:.2f} and {multiplied[1]:.0f}. All figures: mAP, weighted and chance mAP, "
-        "F1@3 and F1@5 of seen, unseen and all classes, by both conventions.",
+        ["", "seconds", "times as long", "seconds of all CPUs", "times as many"],
+        cells,
+        f"Median of {rounds} rounds in turns, on {threads()} CPUs. The loops and scikit-learn are "
+        f"measured on {of_classes} classes, the loop over photos on {of_photos} photos, and "
+        f"multiplied by {classes / of_classes:.2f} and {photos / of_photos:.0f}. All figures: mAP, "
+        "weighted and chance mAP, F1@3 and F1@5 of seen, unseen and all classes, by both "
+        "conventions.",
     )
 
 
@@ -140,12 +157,14 @@ def _on_one_cpu(function: Callable, *arguments):
         os.sched_setaffinity(0, allowed)
 
 
-def _require_agreement(scores, labels, own, rows, some) -> None:
+def _require_agreement(scores, labels, some, rows) -> None:
     ours = average_precision(scores, labels)[some]
+    different = _without_ties(scores[:, some], labels[:, some])
     for kind in ("quicksort", "stable"):
-        _require_close(f"loop, {kind}", loop_over_classes(*own, kind), ours, _without_ties(*own))
+        found = loop_over_classes(scores, labels, some, kind)
+        _require_close(f"loop, {kind}", found, ours, different | (kind == "stable"))
     # scikit-learn counts all images of equal score as found at once.
-    _require_close("scikit-learn", scikit_learn(*own), ours, _without_ties(*own))
+    _require_close("scikit-learn", scikit_learn(scores, labels, some), ours, different)
     loop = loop_over_photos(*rows, 5)
     _require_close("F1@5", np.array([loop]), np.array([f1_at_k(*rows, 5).f1]), np.ones(1, bool))
 
