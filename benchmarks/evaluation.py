@@ -86,7 +86,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
     some = np.random.default_rng(1).permutation(classes)[:LOOPED_CLASSES]
     rows = scores[:LOOPED_PHOTOS], labels[:LOOPED_PHOTOS]
     _require_agreement(*whole, some, rows)
-    # What is called, how much of the work that leaves out, and what it is compared with.
+    # What is called, what its seconds are multiplied by, and what it is compared with.
     ap, f1, of_classes, of_photos = "average precision", "F1@5", len(some), len(rows[0])
     compared = {
         ap: (lambda: average_precision(*whole), 1, None),
