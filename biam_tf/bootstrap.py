@@ -11,7 +11,7 @@ import numpy as np
 
 from biam_tf.blocks import NUMBERS, column_blocks, in_threads
 from biam_tf.ranked_scores import RightAmongBest, right_among_best
-from biam_tf.stored_scores import as_scores, by_class
+from biam_tf.stored_scores import Scores, as_scores, by_class
 
 RESAMPLES = 1000
 FEWEST_RESAMPLES = 100
@@ -57,22 +57,29 @@ def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
     Returns:
         (B, C) float64, NaN where a draw holds no positive of a class.
     """
-    scores, labels = as_scores(scores), np.asarray(labels)
+    return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
+
+
+def _average_precisions(
+    scores: Scores, labels: np.ndarray, draws: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """`average_precision_of_draws` of several `counts`; each class is sorted once for all."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
-    result = np.full((counts.shape[1], labels.shape[1]), np.nan)
+    results = [np.full((counts.shape[1], labels.shape[1]), np.nan) for counts in draws]
 
     def of_class(c: int, own_scores: np.ndarray, own_labels: np.ndarray) -> None:
         labeled = np.flatnonzero(own_labels)
         ranked = labeled[np.argsort(-own_scores[labeled].astype(np.float64), kind="stable")]
         hits = np.flatnonzero(own_labels[ranked] > 0)
-        for draws in column_blocks(counts.shape, NUMBERS):
-            drawn = counts[ranked, draws]
-            own = drawn[hits]  # (positives, draws)
-            before = _drawn_before(drawn, hits)
-            wrong = before - (np.cumsum(own, axis=0) - own)
-            precisions = own - wrong * (harmonic[before + own] - harmonic[before])
-            positives = own.sum(axis=0)
-            np.divide(precisions.sum(axis=0), positives, out=result[draws, c], where=positives > 0)
+        for counts, result in zip(draws, results, strict=True):
+            for some in column_blocks(counts.shape, NUMBERS):
+                drawn = counts[ranked, some]
+                own = drawn[hits]  # (positives, draws)
+                before = _drawn_before(drawn, hits)
+                wrong = before - (np.cumsum(own, axis=0) - own)
+                precisions = own - wrong * (harmonic[before + own] - harmonic[before])
+                total, positives = precisions.sum(axis=0), own.sum(axis=0)
+                np.divide(total, positives, out=result[some, c], where=positives > 0)
 
     def of_classes(columns: slice) -> None:
         own_scores, own_labels = by_class(scores[:, columns]), by_class(labels[:, columns])
@@ -80,7 +87,7 @@ def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
             of_class(columns.start + i, own_scores[i], own_labels[i])
 
     in_threads(of_classes, column_blocks(labels.shape, NUMBERS))
-    return result
+    return results
 
 
 def bootstrap_intervals(
@@ -184,8 +191,8 @@ def _figures_of_draws(
     if scores.ndim == 3:
         return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
     groups = np.asarray(groups, dtype=object)
-    aps = average_precision_of_draws(scores, labels, counts)
-    whole = average_precision_of_draws(scores, labels, np.ones((len(labels), 1), np.int32))
+    once = np.ones((len(labels), 1), np.int32)
+    aps, whole = _average_precisions(scores, labels, [counts, once])
     members = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
     members["seen"] = groups == "seen"
     parts = {part: np.flatnonzero(own) for part, own in members.items()}
@@ -201,7 +208,7 @@ def _figures_of_draws(
         draws = share * _mean_of_drawn(aps[:, present])
         figures = {"mAP": (draws, share * whole[0, present].mean())}
         if part in best:
-            estimate = _f1_of_draws(best[part], k, np.ones((len(labels), 1), np.int32))[0]
+            estimate = _f1_of_draws(best[part], k, once)[0]
             figures[f"F1@{k}"] = _f1_of_draws(best[part], k, counts), estimate
         result[part] = figures
     return result
