@@ -12,10 +12,11 @@ from biam_tf.stored_scores import Scores, StoredScores
 
 Result = TypeVar("Result")
 
-# What evaluation may take beyond scores and labels, on all CPUs together.
+# What evaluation takes beyond scores and labels, on all CPUs together, where at most half of the
+# labels are positive; up to three times as much where all are.
 WORKING_MEMORY = 200 * 2**20
-# Numbers worked on at a time. Each takes a score, copies of it, a precision in 8 bytes and a label;
-# where every label is positive, places too. A block has one class or one image at least.
+# Numbers worked on at a time: scores, copies of them, precisions in 8 bytes, labels, and the places
+# of positives. A block has one class or one image at least.
 NUMBERS = WORKING_MEMORY // 48
 # With more of them, four classes of Open Images' 125,456 test photos would be no block any more.
 _MOST_THREADS = 8
