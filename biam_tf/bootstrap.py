@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from biam_tf.metrics import top_k_mask
+from biam_tf.blocks import NUMBERS, column_blocks, in_threads
+from biam_tf.ranked_scores import RightAmongBest, right_among_best
+from biam_tf.stored_scores import Scores, as_scores, by_class
 
 RESAMPLES = 1000
 FEWEST_RESAMPLES = 100
 # Labels times draws that are worked through: with more labels there are fewer draws. Corel5k's
 # 265,000 labels take a thousand draws in two seconds.
 _WORK = 2_000_000_000
-# Scores ranked at a time.
-_BLOCK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +57,37 @@ def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
     Returns:
         (B, C) float64, NaN where a draw holds no positive of a class.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
+
+
+def _average_precisions(
+    scores: Scores, labels: np.ndarray, draws: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """`average_precision_of_draws` of several `counts`; each class is sorted once for all."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
-    result = np.full((counts.shape[1], labels.shape[1]), np.nan)
-    for c in np.flatnonzero((labels > 0).any(axis=0)):
-        labeled = np.flatnonzero(labels[:, c])
-        ranked = labeled[np.argsort(-scores[labeled, c].astype(np.float64), kind="stable")]
-        hits = np.flatnonzero(labels[ranked, c] > 0)
-        drawn = counts[ranked]
-        own = drawn[hits]  # (positives, B)
-        before = _drawn_before(drawn, hits)
-        wrong = before - (np.cumsum(own, axis=0) - own)
-        precisions = own - wrong * (harmonic[before + own] - harmonic[before])
-        positives = own.sum(axis=0)
-        np.divide(precisions.sum(axis=0), positives, out=result[:, c], where=positives > 0)
-    return result
+    results = [np.full((counts.shape[1], labels.shape[1]), np.nan) for counts in draws]
+
+    def of_class(c: int, own_scores: np.ndarray, own_labels: np.ndarray) -> None:
+        labeled = np.flatnonzero(own_labels)
+        ranked = labeled[np.argsort(-own_scores[labeled].astype(np.float64), kind="stable")]
+        hits = np.flatnonzero(own_labels[ranked] > 0)
+        for counts, result in zip(draws, results, strict=True):
+            for some in column_blocks(counts.shape, NUMBERS):
+                drawn = counts[ranked, some]
+                own = drawn[hits]  # (positives, draws)
+                before = _drawn_before(drawn, hits)
+                wrong = before - (np.cumsum(own, axis=0) - own)
+                precisions = own - wrong * (harmonic[before + own] - harmonic[before])
+                total, positives = precisions.sum(axis=0), own.sum(axis=0)
+                np.divide(total, positives, out=result[some, c], where=positives > 0)
+
+    def of_classes(columns: slice) -> None:
+        own_scores, own_labels = by_class(scores[:, columns]), by_class(labels[:, columns])
+        for i in np.flatnonzero((own_labels > 0).any(axis=1)):
+            of_class(columns.start + i, own_scores[i], own_labels[i])
+
+    in_threads(of_classes, column_blocks(labels.shape, NUMBERS))
+    return results
 
 
 def bootstrap_intervals(
@@ -171,29 +187,29 @@ def _figures_of_draws(
     scores, labels, groups: Sequence[str], k: int, counts: np.ndarray
 ) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
     """By part and figure, its value in each draw (B,) and in the whole test set."""
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = as_scores(scores), np.asarray(labels)
     if scores.ndim == 3:
         return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
     groups = np.asarray(groups, dtype=object)
-    aps = average_precision_of_draws(scores, labels, counts)
-    whole = average_precision_of_draws(scores, labels, np.ones((len(labels), 1), np.int32))
+    once = np.ones((len(labels), 1), np.int32)
+    aps, whole = _average_precisions(scores, labels, [counts, once])
+    members = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
+    members["seen"] = groups == "seen"
+    parts = {part: np.flatnonzero(own) for part, own in members.items()}
+    ranked = [part for part, columns in parts.items() if k <= len(columns)]
+    best = right_among_best(scores, labels, k, [parts[part] for part in ranked])
+    best = dict(zip(ranked, best, strict=True))
     result = {}
-    for part, members in (
-        ("zsl", groups == "unseen"),
-        ("gzsl", np.ones(len(groups), bool)),
-        ("seen", groups == "seen"),
-    ):
-        columns = np.flatnonzero(members)
+    for part, columns in parts.items():
         present = columns[~np.isnan(whole[0, columns])]
         if not len(present):
             continue
         share = len(present) / len(columns)
         draws = share * _mean_of_drawn(aps[:, present])
         figures = {"mAP": (draws, share * whole[0, present].mean())}
-        if k <= len(columns):
-            own = scores[:, columns], labels[:, columns], k
-            estimate = _f1_of_draws(*own, np.ones((len(labels), 1), np.int32))[0]
-            figures[f"F1@{k}"] = _f1_of_draws(*own, counts), estimate
+        if part in best:
+            estimate = _f1_of_draws(best[part], k, once)[0]
+            figures[f"F1@{k}"] = _f1_of_draws(best[part], k, counts), estimate
         result[part] = figures
     return result
 
@@ -225,14 +241,8 @@ def _mean_of_drawn(aps: np.ndarray) -> np.ndarray:
     return np.divide(total, classes, out=np.zeros(len(aps)), where=classes > 0)
 
 
-def _f1_of_draws(scores, labels, k: int, counts: np.ndarray) -> np.ndarray:
-    positives, right = np.zeros(len(labels), int), np.zeros(len(labels), int)
-    block = max(1, _BLOCK // labels.shape[1])
-    for start in range(0, len(labels), block):
-        rows = slice(start, start + block)
-        present = labels[rows] > 0
-        positives[rows] = present.sum(axis=1)
-        right[rows] = (present & top_k_mask(scores[rows], k)).sum(axis=1)
+def _f1_of_draws(best: RightAmongBest, k: int, counts: np.ndarray) -> np.ndarray:
+    positives, right = best.positives, np.count_nonzero(best.right, axis=1)
     tagged = np.where(positives > 0, k, 0)  # photos that show none of the classes are left out
     # 2 TP / (tags given + positives) is the harmonic mean of precision and recall.
     given = ((tagged + positives) @ counts).astype(np.float64)

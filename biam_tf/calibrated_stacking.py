@@ -17,8 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Numbers sorted at a time.
-_BLOCK = 4_000_000
+from biam_tf.blocks import NUMBERS, in_threads, row_blocks
+from biam_tf.metrics import labels_of_classes
+from biam_tf.ranking import best_columns
+from biam_tf.stored_scores import as_scores
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def seen_unseen_curve(scores, labels, groups: Sequence[str], k: int = 3) -> Seen
         ValueError: there is no label of a seen or none of an unseen class, or fewer than K
             classes.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = as_scores(scores), np.asarray(labels)
     groups = np.asarray(groups, dtype=object)
     if scores.shape != labels.shape or scores.shape[1:] != groups.shape:
         raise ValueError(
@@ -97,14 +99,15 @@ def seen_unseen_curve(scores, labels, groups: Sequence[str], k: int = 3) -> Seen
     if not 1 <= k <= len(groups):
         raise ValueError(f"K = {k} of {len(groups)} classes")
     columns = {group: np.flatnonzero(groups == group) for group in ("seen", "unseen")}
-    positives = {group: int((labels[:, own] > 0).sum()) for group, own in columns.items()}
+    _, of_classes = labels_of_classes(labels)
+    positives = {group: int(of_classes[own].sum()) for group, own in columns.items()}
     for group, count in positives.items():
         if not count:
             raise ValueError(f"no photo shows a class of group {group!r}")
 
     # Seen labels leave when g passes their constant, unseen ones enter.
-    leaving = _critical(scores, labels, columns["seen"], columns["unseen"], k)
-    entering = -_critical(scores, labels, columns["unseen"], columns["seen"], k)
+    leaving, entering = _critical(scores, labels, columns["seen"], columns["unseen"], k)
+    entering = -entering
     always_seen, always_unseen = np.sum(leaving == np.inf), np.sum(entering == -np.inf)
     leaving, entering = leaving[np.isfinite(leaving)], entering[np.isfinite(entering)]
     constants = np.unique(np.concatenate([leaving, entering]))
@@ -115,30 +118,47 @@ def seen_unseen_curve(scores, labels, groups: Sequence[str], k: int = 3) -> Seen
     return SeenUnseenCurve(constants, seen / positives["seen"], unseen / positives["unseen"], k)
 
 
-def _critical(scores, labels, own, other, k: int) -> np.ndarray:
-    """How much each label of the `own` classes can lose against the `other` ones, at most.
+def _critical(scores, labels, seen, unseen, k: int) -> list[np.ndarray]:
+    """How much each label of seen classes can lose against unseen ones, at most; and vice versa.
 
     With more it is no longer among the K best; infinite where it stays whatever it loses. Labels
     that are never among them are left out.
     """
-    margins = []
-    block = max(1, _BLOCK // scores.shape[1])
-    for start in range(0, len(scores), block):
-        block_scores, block_labels = scores[start : start + block], labels[start : start + block]
-        own_scores = block_scores[:, own]
-        rows, positions = np.nonzero(block_labels[:, own] > 0)
-        # Classes of equal score are ranked in their order, as by a stable sort.
-        order = np.argsort(-own_scores, axis=1, kind="stable")
-        places = np.empty_like(order)
-        np.put_along_axis(places, order, np.arange(len(own))[None], axis=1)
-        free = k - 1 - places[rows, positions]
-        possible = free >= 0
-        rows, positions, free = rows[possible], positions[possible], free[possible]
-        best_others = -np.sort(-block_scores[:, other], axis=1)[:, :k]
-        margin = np.full(len(rows), np.inf)
-        beaten = free < len(other)
-        margin[beaten] = (
-            own_scores[rows, positions][beaten] - best_others[rows[beaten], free[beaten]]
+
+    def margins(rows: slice) -> list[np.ndarray]:
+        best = [_Best.of(scores[rows], labels[rows], own, k) for own in (seen, unseen)]
+        return [best[0].margins_against(best[1], k), best[1].margins_against(best[0], k)]
+
+    blocks = in_threads(margins, row_blocks(scores, NUMBERS))
+    return [np.concatenate(own) for own in zip(*blocks, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Best:
+    """Each photo's K best classes of a group, or all where it has fewer, the best first.
+
+    Attributes:
+        scores: (n, min(K, group)).
+        right: likewise, whether the photo shows the class.
+    """
+
+    scores: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, scores, labels, group: np.ndarray, k: int) -> "_Best":
+        own = scores[:, group]
+        best = best_columns(own, min(k, len(group)))
+        return cls(
+            np.take_along_axis(own, best, axis=1),
+            np.take_along_axis(labels[:, group], best, axis=1) > 0,
         )
-        margins.append(margin)
-    return np.concatenate(margins)
+
+    def margins_against(self, others: "_Best", k: int) -> np.ndarray:
+        rows, places = np.nonzero(self.right)
+        free = k - 1 - places
+        margin = np.full(len(rows), np.inf)
+        beaten = free < others.scores.shape[1]
+        lost_to = others.scores[rows[beaten], free[beaten]]
+        margin[beaten] = self.scores[rows[beaten], places[beaten]] - lost_to
+        return margin

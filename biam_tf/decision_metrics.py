@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.blocks import NUMBERS, in_threads, row_blocks
+from biam_tf.stored_scores import Scores, as_scores
+
 DEFINITIONS = {
     "micro": "precision, recall and F1 of all decisions of all classes together",
     "macro": "mean over classes of their precision, recall and F1; a class without a positive "
@@ -18,13 +21,41 @@ DEFINITIONS = {
 }
 
 
+class Decisions:
+    """Which tags are given, (N, C) bool; rows are decided when they are read.
+
+    Attributes:
+        scores: (N, C) floating.
+        cuts: (C,) a class is a tag where its score is at least this.
+    """
+
+    def __init__(self, scores, cuts):
+        self.scores: Scores = as_scores(scores)
+        self.cuts = np.asarray(cuts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, C)."""
+        return self.scores.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.scores[rows] >= self.cuts
+
+    def tags_per_image(self) -> float:
+        """Returns the mean number of tags of an image."""
+        given = in_threads(
+            lambda rows: int(np.count_nonzero(self[rows])), row_blocks(self.scores, NUMBERS)
+        )
+        return sum(given) / len(self.scores)
+
+
 def decision_f1(decisions, labels) -> dict[str, dict[str, float]]:
     """Micro, macro and sample F1.
 
     A precision without a tag given, a recall without a positive and an F1 without either are 0.
 
     Args:
-        decisions: (N, C) bool, the tags that are given.
+        decisions: (N, C) bool or `Decisions`, the tags that are given.
         labels: (N, C) of +1, -1, 0.
 
     Returns:
@@ -34,21 +65,8 @@ def decision_f1(decisions, labels) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: for shapes that don't fit.
     """
-    decisions, labels = np.asarray(decisions, bool), np.asarray(labels)
-    if decisions.ndim != 2 or decisions.shape != labels.shape:
-        raise ValueError(
-            f"decisions {decisions.shape} and labels {labels.shape} don't fit: both must be "
-            "(images, classes)"
-        )
-    present = labels > 0
-    right, given = decisions & present, decisions & (labels != 0)
-    by_class = [x.sum(axis=0) for x in (right, given, present)]
-    by_image = [x.sum(axis=1)[present.any(axis=1)] for x in (right, given, present)]
-    return {
-        "micro": _means([np.array([x.sum()]) for x in by_class]),
-        "macro": _means(by_class),
-        "sample": _means(by_image),
-    }
+    labels = np.asarray(labels)
+    return _f1_of_parts(decisions, labels, [np.arange(*labels.shape[1:])])[0]
 
 
 def f1_at_threshold(decisions, labels, groups: Sequence[str]) -> dict:
@@ -58,13 +76,45 @@ def f1_at_threshold(decisions, labels, groups: Sequence[str]) -> dict:
     the parts are slices of the same decisions.
     """
     groups = np.asarray(groups, dtype=object)
-    decisions, labels = np.asarray(decisions), np.asarray(labels)
     parts = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
     parts["seen"] = groups == "seen"
-    return {
-        name: decision_f1(decisions[:, own], labels[:, own]) if own.any() else None
-        for name, own in parts.items()
-    }
+    columns = {part: np.flatnonzero(own) for part, own in parts.items() if own.any()}
+    found = _f1_of_parts(decisions, np.asarray(labels), list(columns.values()))
+    return dict.fromkeys(parts) | dict(zip(columns, found, strict=True))
+
+
+def _f1_of_parts(decisions, labels: np.ndarray, parts: Sequence[np.ndarray]) -> list[dict]:
+    """`decision_f1` of some choices of columns, in one pass over the decisions."""
+    decisions = decisions if isinstance(decisions, Decisions) else np.asarray(decisions, bool)
+    if len(decisions.shape) != 2 or decisions.shape != labels.shape:
+        raise ValueError(
+            f"decisions {decisions.shape} and labels {labels.shape} don't fit: both must be "
+            "(images, classes)"
+        )
+
+    def count(rows: slice) -> tuple[np.ndarray, list[np.ndarray]]:
+        given, present = decisions[rows], labels[rows] > 0
+        kinds = given & present, given & (labels[rows] != 0), present
+        return (
+            np.stack([np.count_nonzero(x, axis=0) for x in kinds]),
+            [np.stack([np.count_nonzero(x[:, own], axis=1) for x in kinds]) for own in parts],
+        )
+
+    read = decisions.scores if isinstance(decisions, Decisions) else decisions
+    blocks = in_threads(count, row_blocks(read, NUMBERS)) or [count(slice(0, 0))]
+    by_class = sum(of_classes for of_classes, _ in blocks)  # right, given and present: (3, C)
+    result = []
+    for part, columns in enumerate(parts):
+        own = by_class[:, columns]
+        by_image = np.concatenate([of_images[part] for _, of_images in blocks], axis=1)
+        result.append(
+            {
+                "micro": _means(own.sum(axis=1, keepdims=True)),
+                "macro": _means(own),
+                "sample": _means(by_image[:, by_image[2] > 0]),
+            }
+        )
+    return result
 
 
 def _means(counts) -> dict[str, float]:

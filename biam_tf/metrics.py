@@ -9,6 +9,9 @@ Two things are conventions, and both sides of each are here:
   as in the released code) or not at all ("left_out");
 - an *image* without a positive among the scored classes can only be wrong in its top K:
   it is "counted" (as in the released code) or "left_out".
+
+Scores may lie in a file (`biam_tf.stored_scores`). Wherever they lie, they are read in blocks:
+beyond scores and labels, about `biam_tf.blocks.WORKING_MEMORY` is taken on all CPUs together.
 """
 
 from collections.abc import Sequence
@@ -16,12 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from biam_tf.blocks import NUMBERS, column_blocks, in_threads, row_blocks
+from biam_tf.ranked_scores import RightAmongBest, rank_classes, right_among_best
+from biam_tf.stored_scores import Scores, StoredScores, as_scores
+
 CLASS_CONVENTIONS = ("zero", "left_out")
 IMAGE_CONVENTIONS = ("counted", "left_out")
 
-# Numbers worked on at a time: keeps the float64 copies of a block near 100 MB however large
-# the test set is.
-_BLOCK = 4_000_000
+# Numbers worked on at a time.
+_BLOCK = NUMBERS
 
 
 class F1AtK(NamedTuple):
@@ -50,24 +56,7 @@ def average_precision(scores, labels, without_positives: float = 0.0) -> np.ndar
         ValueError: for shapes that don't fit, other labels, or scores that are NaN.
     """
     scores, labels = _checked(scores, labels)
-    images, classes = scores.shape
-    result = np.full(classes, float(without_positives))
-    block = max(1, _BLOCK // max(1, images))
-    for start in range(0, classes, block):
-        columns = slice(start, start + block)
-        # Classes as rows: each is sorted in contiguous memory.
-        by_class = -scores[:, columns].T.astype(np.float64, order="C")
-        order = np.argsort(by_class, axis=1, kind="stable")
-        ranked = np.take_along_axis(labels[:, columns].T, order, axis=1)
-        hits = ranked > 0
-        found = np.cumsum(hits, axis=1)
-        labeled = np.cumsum(ranked != 0, axis=1)
-        precision_at_hits = np.divide(found, labeled, out=np.zeros(hits.shape), where=hits)
-        positives = hits.sum(axis=1)
-        np.divide(
-            precision_at_hits.sum(axis=1), positives, out=result[columns], where=positives > 0
-        )
-    return result
+    return rank_classes(scores, labels, _BLOCK).average_precisions(float(without_positives))
 
 
 def mean_average_precision(
@@ -97,7 +86,7 @@ def mean_average_precision(
             "expected (classes,) and (images, classes)"
         )
     return _mean_over_classes(
-        average_precisions, (labels > 0).sum(axis=0), weighted, without_positives
+        average_precisions, labels_of_classes(labels)[1], weighted, without_positives
     )
 
 
@@ -123,21 +112,19 @@ def f1_at_k(scores, labels, k: int, images_without_positives: str = "counted") -
     """
     _check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
     scores, labels = _checked(scores, labels)
-    images, classes = scores.shape
+    classes = scores.shape[1]
     if not 1 <= k <= classes:
         raise ValueError(f"F1@{k} needs 1 to C classes an image; there are C = {classes} classes")
-    true_positives = positives = counted_images = 0
-    block = max(1, _BLOCK // classes)
-    for start in range(0, images, block):
-        rows = slice(start, start + block)
-        present = labels[rows] > 0
-        positives += int(present.sum())
-        true_positives += int((present & top_k_mask(scores[rows], k)).sum())
-        if images_without_positives == "left_out":
-            counted_images += int(present.any(axis=1).sum())
-        else:
-            counted_images += len(present)
-    precision = true_positives / (counted_images * k) if counted_images else 0.0
+    (best,) = right_among_best(scores, labels, k, [np.arange(classes)], _BLOCK)
+    return _f1(best, k, images_without_positives)
+
+
+def _f1(best: RightAmongBest, k: int, images_without_positives: str) -> F1AtK:
+    left_out = images_without_positives == "left_out"
+    images = np.count_nonzero(best.positives) if left_out else len(best.positives)
+    true_positives = int(np.count_nonzero(best.right[:, :k]))
+    positives = int(best.positives.sum())
+    precision = true_positives / (images * k) if images else 0.0
     recall = true_positives / positives if positives else 0.0
     f1 = 2 * precision * recall / (precision + recall) if true_positives else 0.0
     return F1AtK(f1, precision, recall)
@@ -151,11 +138,27 @@ def chance_average_precision(labels) -> np.ndarray:
     classes without a positive.
     """
     labels = np.asarray(labels)
-    n, p = (labels != 0).sum(axis=0), (labels > 0).sum(axis=0)
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])[n]
+    return _chance(*labels_of_classes(labels), len(labels))
+
+
+def _chance(n: np.ndarray, p: np.ndarray, images: int) -> np.ndarray:
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, images + 1))])[n]
     others = np.divide(p - 1, n - 1, out=np.zeros(n.shape), where=n > 1)
     expected = np.divide(harmonic + (n - harmonic) * others, n, out=np.zeros(n.shape), where=n > 0)
     return np.where(p > 0, expected, 0.0)
+
+
+def labels_of_classes(labels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many labels of each class are not 0 and how many are +1, (C,) int64 each."""
+    labels = np.asarray(labels)
+    counts = in_threads(
+        lambda block: [
+            np.count_nonzero(own, axis=0) for own in (labels[:, block], labels[:, block] > 0)
+        ],
+        column_blocks(labels.shape, _BLOCK),
+    )
+    labeled, positives = np.concatenate([np.zeros((2, 0), np.int64), *counts], axis=1)
+    return labeled, positives
 
 
 def evaluate_scores(
@@ -211,16 +214,21 @@ def evaluate_scores(
     for group in groups:
         _check_choice("group of a class", group, ("seen", "unseen"))
 
-    aps, chance = average_precision(scores, labels), chance_average_precision(labels)
-    positives = (labels > 0).sum(axis=0)
+    ranked = rank_classes(scores, labels, _BLOCK)
+    aps, positives = ranked.average_precisions(without_positives=0.0), ranked.positives
+    chance = _chance(ranked.labeled, positives, len(scores))
+    everything = np.ones(len(names), bool)
+    members = {"zsl": groups == "unseen", "gzsl": everything, "seen": groups == "seen"}
+    parts = {part: np.flatnonzero(own) for part, own in members.items() if own.any()}
+    best = right_among_best(scores, labels, max(ks, default=1), list(parts.values()), _BLOCK)
+    best = dict(zip(parts, best, strict=True))
     other_images = _other(images_without_positives, IMAGE_CONVENTIONS)
     other_classes = _other(classes_without_positives, CLASS_CONVENTIONS)
 
-    def part(members: np.ndarray) -> dict | None:
-        columns = np.flatnonzero(members)
-        if not len(columns):
+    def figures(part: str) -> dict | None:
+        if part not in parts:
             return None
-        own_scores, own_labels = scores[:, columns], labels[:, columns]
+        columns = parts[part]
 
         def mean(values, weighted=False, convention=classes_without_positives) -> float | None:
             result = _mean_over_classes(values[columns], positives[columns], weighted, convention)
@@ -228,9 +236,7 @@ def evaluate_scores(
 
         def f1s(convention: str) -> dict:
             return {
-                f"F1@{k}": f1_at_k(own_scores, own_labels, k, convention)._asdict()
-                if k <= len(columns)
-                else None
+                f"F1@{k}": _f1(best[part], k, convention)._asdict() if k <= len(columns) else None
                 for k in ks
             }
 
@@ -241,15 +247,15 @@ def evaluate_scores(
             **f1s(images_without_positives),
             "classes": len(columns),
             "classes_without_positives": int((positives[columns] == 0).sum()),
-            "images_without_positives": int((~(own_labels > 0).any(axis=1)).sum()),
+            "images_without_positives": int((best[part].positives == 0).sum()),
             "per_class": {names[c]: float(aps[c]) if positives[c] else None for c in columns},
             "other_convention": {"mAP": mean(aps, convention=other_classes), **f1s(other_images)},
         }
 
     return {
-        "zsl": part(groups == "unseen"),
-        "gzsl": part(np.ones(len(names), bool)),
-        "seen": part(groups == "seen"),
+        "zsl": figures("zsl"),
+        "gzsl": figures("gzsl"),
+        "seen": figures("seen"),
         "images": len(scores),
         "convention": {
             "images_without_positives": images_without_positives,
@@ -295,33 +301,40 @@ def _mean_over_classes(values, positives, weighted: bool, without_positives: str
     return float((weights * np.where(has_positive, values, 0.0)).sum() / total) if total else np.nan
 
 
-def top_k_mask(scores: np.ndarray, k: int) -> np.ndarray:
-    """True at each row's k largest scores; of equal ones at the border, the first."""
-    border = np.partition(scores, -k, axis=1)[:, -k, None]
-    above, level = scores > border, scores == border
-    places_left = k - above.sum(axis=1, keepdims=True)
-    return above | (level & (np.cumsum(level, axis=1) <= places_left))
-
-
-def _checked(scores, labels) -> tuple[np.ndarray, np.ndarray]:
-    scores, labels = np.asarray(scores), np.asarray(labels)
+def _checked(scores, labels) -> tuple[Scores, np.ndarray]:
+    scores, labels = as_scores(scores), np.asarray(labels)
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
             f"scores {scores.shape} and labels {labels.shape} don't fit: both must be "
             "(images, classes)"
         )
-    nans = int(np.isnan(scores).sum())
+    nans = _nans(scores)
     if nans:
         raise ValueError(
             f"{nans:,} of {scores.size:,} scores are NaN; a ranking needs numbers. Look for "
             "NaNs in the features or a diverged training."
         )
-    if not ((labels == 1) | (labels == -1) | (labels == 0)).all():
-        strange = np.unique(labels[(labels != 1) & (labels != -1) & (labels != 0)])[:5]
+    strange = in_threads(lambda rows: _strange(labels[rows]), row_blocks(labels, _BLOCK))
+    strange = np.unique(np.concatenate([np.zeros(0, labels.dtype), *strange]))[:5]
+    if len(strange):
         raise ValueError(
             f"labels must be +1 (present), -1 (absent) or 0 (unknown), not {strange.tolist()}"
         )
     return scores, labels
+
+
+def _nans(scores: Scores) -> int:
+    if isinstance(scores, StoredScores):
+        return scores.nans
+    return sum(
+        in_threads(
+            lambda rows: int(np.count_nonzero(np.isnan(scores[rows]))), row_blocks(scores, _BLOCK)
+        )
+    )
+
+
+def _strange(labels: np.ndarray) -> np.ndarray:
+    return np.unique(labels[(labels != 1) & (labels != -1) & (labels != 0)])
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

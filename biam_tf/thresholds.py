@@ -36,9 +36,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.blocks import NUMBERS, column_blocks, in_threads, row_blocks
 from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.errors import UserError
+from biam_tf.stored_scores import Scores, as_scores
 
 FOLDS = 5
 # Of the best cut for a handful of photos, little but luck remains on others.
@@ -201,14 +203,20 @@ def fit_thresholds(
     Raises:
         UserError: `why_not`.
     """
-    scores, labels = np.asarray(scores), np.asarray(labels)
+    scores, labels = as_scores(scores), np.asarray(labels)
     seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
     problem = why_not(labels, groups)
     if problem:
         raise UserError(f"thresholds: {problem}")
     scale = _standard_scale(scores)
     labeled = (labels[:, seen] != 0).any(axis=1)
-    own_scores, own_labels = scores[labeled][:, seen].astype(np.float64), labels[labeled][:, seen]
+    own_scores = np.concatenate(
+        [
+            scores[rows][labeled[rows]][:, seen].astype(np.float64)
+            for rows in row_blocks(scores, NUMBERS)
+        ]
+    )
+    own_labels = labels[labeled][:, seen]
     standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
     folds = min(folds, len(own_scores))
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(own_scores)) % folds)
@@ -320,9 +328,13 @@ class _Scale:
     deviation: np.ndarray
 
 
-def _standard_scale(scores: np.ndarray) -> _Scale:
-    mean = scores.mean(axis=0, dtype=np.float64)
-    deviation = scores.std(axis=0, dtype=np.float64)
+def _standard_scale(scores: Scores) -> _Scale:
+    def of_classes(columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        own = np.ascontiguousarray(scores[:, columns])
+        return own.mean(axis=0, dtype=np.float64), own.std(axis=0, dtype=np.float64)
+
+    blocks = in_threads(of_classes, column_blocks(scores.shape, NUMBERS))
+    mean, deviation = (np.concatenate(own) for own in zip(*blocks, strict=True))
     return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
 
 

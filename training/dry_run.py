@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from biam_tf.metrics import evaluate_scores
+from biam_tf.stored_scores import IN_MEMORY
 from training.closed_form import require_epochs
 from training.config import RunConfig
 from training.data import storage
@@ -82,7 +83,7 @@ def _measure(sample: Sample, strategy, vocabulary, setup: float, memory_free: in
         begun = time.perf_counter()
         source, split = sample.sources[watched], sample.small.split(watched)
         batches = source.evaluation_batches(config.training.batch_size)
-        scores = score_examples(scorer, batches, vocabulary.embeddings)
+        scores = score_examples(scorer, batches, vocabulary.embeddings, len(split))
         scorings.append(time.perf_counter() - begun)
         metrics = evaluate_scores(scores, split.labels, vocabulary.names, vocabulary.groups)
         watch.note("validated")
@@ -206,8 +207,8 @@ def _time_metrics(dataset: TaggingDataset, split: str, vocabulary) -> tuple[floa
     begun = time.perf_counter()
     evaluate_scores(scores, labels[:rows], vocabulary.names, vocabulary.groups)
     seconds = (time.perf_counter() - begun) * len(labels) / rows
-    # Scores of the batches, the same in one array, and a part's columns of it.
-    return seconds, 3 * (len(labels) - rows) * labels.shape[1] * scores.itemsize
+    size = labels.size * scores.itemsize
+    return seconds, size - scores.nbytes if size <= IN_MEMORY else 0
 
 
 def _bytes_below(folder: pathlib.Path) -> int:

@@ -10,14 +10,15 @@ import tensorflow as tf
 from biam_tf.bootstrap import bootstrap_intervals, number_of_resamples
 from biam_tf.calibrated_stacking import SeenUnseenCurve, harmonic_mean, seen_unseen_curve
 from biam_tf.contact_sheet import draw_contact_sheet
-from biam_tf.decision_metrics import DEFINITIONS, f1_at_threshold
+from biam_tf.decision_metrics import DEFINITIONS, Decisions, f1_at_threshold
 from biam_tf.errors import UserError
-from biam_tf.metrics import evaluate_scores, format_table
+from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.models import build_tagger
 from biam_tf.models.head import response_map_layer, scores_alone, with_response_maps
 from biam_tf.photos import decode_photo
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
+from biam_tf.stored_scores import Scores
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import About, Split, TaggingDataset
@@ -37,8 +38,10 @@ def score_split(
     source: FeatureSource | PhotoSource,
     vocabulary: Vocabulary,
     label: str = "scoring",
-) -> np.ndarray:
+) -> Scores:
     """Returns the scores (N, C), float32, of all examples of `source` for a vocabulary.
+
+    More than a gigabyte of them lies in a temporary file (`biam_tf.stored_scores`).
 
     Args:
         run: the trained run; its backbone is used where `source` gives photos.
@@ -54,6 +57,7 @@ def score_split(
             make_scorer(model),
             source.evaluation_batches(EVALUATION_BATCH),
             vocabulary.embeddings,
+            len(source),
             bar.update,
         )
 
@@ -66,7 +70,7 @@ def evaluate_split(
     label: str = "scoring",
     seed: int = 0,
     about: About | None = None,
-) -> tuple[dict, np.ndarray]:
+) -> tuple[dict, Scores]:
     """Returns all figures of a split, ready for JSON, and the scores (N, C) behind them.
 
     The figures are those of `evaluate_scores` and, beside them,
@@ -97,10 +101,10 @@ def evaluate_split(
     metrics["at_threshold"] = None
     if run.thresholds is not None:
         thresholds = run.thresholds.for_names(vocabulary.names)
-        decisions = thresholds.decide(scores)
+        decisions = Decisions(scores, thresholds.cuts)
         metrics["at_threshold"] = {
             **f1_at_threshold(decisions, labels, vocabulary.groups),
-            "tags_per_image": float(decisions.sum(axis=1).mean()),
+            "tags_per_image": decisions.tags_per_image(),
             "definitions": DEFINITIONS,
         }
     curve = stacking_curve(scores, labels, vocabulary.groups)
@@ -110,8 +114,9 @@ def evaluate_split(
 
 def stacking_curve(scores, labels, groups: Sequence[str]) -> SeenUnseenCurve | None:
     """The curve of `biam_tf.calibrated_stacking`, or None where a group has no label."""
+    _, positives = labels_of_classes(labels)
     groups = np.asarray(groups, dtype=object)
-    both = all((labels[:, groups == group] > 0).any() for group in ("seen", "unseen"))
+    both = all(positives[groups == group].any() for group in ("seen", "unseen"))
     return (
         seen_unseen_curve(scores, labels, groups, TAGS_PER_PHOTO)
         if both and len(groups) >= TAGS_PER_PHOTO

@@ -311,7 +311,7 @@ def _validation(config, dataset, vocabulary, model, source):
 
     def validate() -> dict:
         batches = source.evaluation_batches(batch_size)
-        scores = score_examples(scorer, batches, vocabulary.embeddings)
+        scores = score_examples(scorer, batches, vocabulary.embeddings, len(labels))
         ks = dataset.about.ks
         return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, ks)
 

@@ -1,10 +1,12 @@
 """Scores of many examples against a matrix of class embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from biam_tf.stored_scores import Scores, collect_scores
 
 
 def make_scorer(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
@@ -28,21 +30,25 @@ def make_scorer(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
     return score
 
 
-def score_examples(scorer, batches: tf.data.Dataset, class_embeddings, progress=None) -> np.ndarray:
-    """Returns the scores (N, C), float32, of all examples of `batches`.
+def score_examples(
+    scorer, batches: tf.data.Dataset, class_embeddings, images: int, progress=None
+) -> Scores:
+    """Returns the scores (N, C), float32, of all examples of `batches`; large ones in a file.
 
     Args:
         scorer: of `make_scorer`.
         batches: inputs by name.
         class_embeddings: (C, d_a).
+        images: N, the number of examples.
         progress: called with the number of examples of each batch, where given.
     """
     class_embeddings = tf.convert_to_tensor(class_embeddings, tf.float32)
-    scores = []
-    for inputs in batches:
-        scores.append(scorer(inputs, class_embeddings)["scores"].numpy())
-        if progress is not None:
-            progress(len(scores[-1]))
-    if not scores:
-        return np.zeros((0, len(class_embeddings)), np.float32)
-    return np.concatenate(scores)
+
+    def scored() -> Iterator[np.ndarray]:
+        for inputs in batches:
+            scores = scorer(inputs, class_embeddings)["scores"].numpy()
+            yield scores
+            if progress is not None:
+                progress(len(scores))
+
+    return collect_scores(scored(), images, len(class_embeddings))

@@ -185,6 +185,19 @@ def test_evaluate_repeats_the_figures_of_the_run(finished, scenes, tmp_path):
         assert figures[part] == before[part]
 
 
+def test_scores_in_a_file_give_the_same_figures_and_the_same_report(
+    finished, scenes, tmp_path, monkeypatch
+):
+    command = [str(finished.path), "--data", str(scenes), "--output"]
+    written = []
+    for limit in (2**30, 0):
+        monkeypatch.setattr("biam_tf.stored_scores.IN_MEMORY", limit)
+        output, report = tmp_path / f"{limit}.json", tmp_path / f"{limit}.html"
+        assert evaluate.main([*command, str(output), "--report", str(report)]) == 0
+        written.append((json.loads(output.read_text()), report.read_text().count("<svg")))
+    assert written[0] == written[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from biam_tf.blocks import row_blocks
 from biam_tf.calibrated_stacking import SeenUnseenCurve
+from biam_tf.metrics import labels_of_classes
+from biam_tf.stored_scores import as_scores
 from biam_tf.thresholds import Thresholds
 from training.report.charts import Chart, padded
 
@@ -146,7 +149,7 @@ def precision_recall_figures(
     scores, labels, names, groups, average_precisions, thresholds: Thresholds | None
 ) -> list[Figure]:
     """A precision-recall curve of each of the `chosen_classes`, with its threshold's point."""
-    positives = (labels > 0).sum(axis=0)
+    _, positives = labels_of_classes(labels)
     figures = []
     for c in chosen_classes(average_precisions, positives, groups):
         recall, precision = precision_recall(scores[:, c], labels[:, c])
@@ -204,9 +207,8 @@ def reliability(
     logit = np.log(0.995 / 0.005)
     edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
     sums = np.zeros((3, BINS))
-    block = max(1, BLOCK // scores.shape[1])
-    for start in range(0, len(scores), block):
-        rows = slice(start, start + block)
+    scores = as_scores(scores)
+    for rows in row_blocks(scores, BLOCK):
         truth = labels[rows][:, columns]
         probabilities = thresholds.probabilities(scores[rows])[:, columns][truth != 0]
         present = truth[truth != 0] > 0

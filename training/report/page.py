@@ -10,8 +10,9 @@ import jinja2
 import numpy as np
 import yaml
 
-from biam_tf.metrics import average_precision
+from biam_tf.metrics import average_precision, labels_of_classes
 from biam_tf.runs import TrainedRun
+from biam_tf.stored_scores import Scores
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
 from training.evaluation import ExplainedPhotos, stacking_curve
@@ -54,7 +55,7 @@ class ReportData:
     dataset: TaggingDataset
     split: Split
     vocabulary: Vocabulary
-    scores: np.ndarray
+    scores: Scores
     metrics: dict
     explained: ExplainedPhotos
     make_source: Callable[[Sequence[str]], Any]
@@ -78,7 +79,7 @@ def write_report(path: pathlib.Path, data: ReportData) -> None:
 def _content(data: ReportData) -> dict[str, Any]:
     run, labels, scores, metrics = data.run, data.split.labels, data.scores, data.metrics
     names, groups = data.vocabulary.names, data.vocabulary.groups
-    aps, positives = average_precision(scores, labels), (labels > 0).sum(axis=0)
+    aps, (_, positives) = average_precision(scores, labels), labels_of_classes(labels)
     thresholds = run.thresholds and run.thresholds.for_names(names)
     classes = [
         {"name": names[c], "group": groups[c], "ap": float(aps[c]), "positives": int(positives[c])}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from biam_tf.blocks import NUMBERS, row_blocks
 from biam_tf.errors import UserError
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
@@ -195,7 +196,10 @@ def scores_of_run(folder: pathlib.Path) -> np.ndarray:
         source = opened.source(opened.split.images)
         scores = score_split(opened.run, source, opened.vocabulary)
         aside = kept.with_name(".partial-scores.npy")
-        np.save(aside, scores)
+        array = np.lib.format.open_memmap(aside, "w+", scores.dtype, shape=scores.shape)
+        for rows in row_blocks(scores, NUMBERS):
+            array[rows] = scores[rows]
+        array.flush()
         aside.replace(kept)
         keras.backend.clear_session()
     return np.load(kept)
