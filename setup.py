@@ -52,6 +52,10 @@ TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
 # version of TensorFlow: without it the tests of these backbones are skipped.
 KERAS_HUB = ["keras-hub>=0.32"]
 
+# What our speed is held against: the authors' method in PyTorch, scikit-learn, ONNX Runtime. Not
+# among [test], for PyTorch is gigabytes (the CPU build less): what needs it is skipped without.
+BENCHMARKS = ["torch>=2.2", "scikit-learn>=1.5", "matplotlib>=3.8", *ONNX, *EFFICIENTNET]
+
 # The one check of resnet50 against torchvision's own network. Not among [test], for it brings
 # PyTorch, gigabytes that nothing else needs: without it the check is skipped.
 TORCH_CHECK = ["torchvision>=0.15"]
@@ -95,6 +99,7 @@ setup(
         "import": IMPORT,
         "text": TEXT,
         "keras-hub": KERAS_HUB,
+        "benchmarks": BENCHMARKS,
         "torch-check": TORCH_CHECK,
         "test": [
             *EFFICIENTNET,

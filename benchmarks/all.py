@@ -74,9 +74,7 @@ def _put(path: pathlib.Path, name: str, tables: str) -> None:
     document = path.read_text()
     pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
     if not pattern.search(document):
-        raise UserError(
-            f"{path}: no lines {first} and {last}; the tables of {name} go between them"
-        )
+        raise UserError(f"{path}: the tables of {name} go between lines {first} and {last}")
     aside = path.with_name(f".partial-{path.name}")
     aside.write_text(pattern.sub(lambda _: f"{first}\n\n{tables}\n{last}", document))
     aside.replace(path)
