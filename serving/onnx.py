@@ -152,10 +152,12 @@ def _head(run) -> _Part:
 
 
 def _full(run) -> _Part:
-    score = _scorer(run)
+    from biam_tf.backbones import fold_batch_norms
+
+    score, backbone = _scorer(run), fold_batch_norms(run.backbone)
 
     def function(images, class_embeddings):
-        features = run.backbone(images, training=False)
+        features = backbone(images, training=False)
         return score(features["region_features"], features["scene_feature"], class_embeddings)
 
     size = run.image_size
