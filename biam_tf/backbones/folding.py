@@ -15,12 +15,11 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     What is not in float32 stays as it is: rounding would be larger there.
 
     Args:
-        model: a functional model. The result has weights of its own, which are those of now:
-            training `model` later doesn't change them.
+        model: a functional model, in which folding is possible; any other callable.
 
     Returns:
-        A model with the inputs and outputs of `model`; `model` itself where there is nothing to
-        fold.
+        A model with the inputs and outputs of `model`, whose weights are its own: training `model`
+        later doesn't change them. `model` itself where there is nothing to fold.
     """
     norms = _foldable_norms(model)
     if not norms:
@@ -49,12 +48,13 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """The batch normalization behind each convolution that can take it over, by its name."""
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    operations = getattr(model, "operations", ())  # only functional models have them
+    norms = [layer for layer in operations if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return {}
     uses = collections.Counter(id(tensor) for tensor in keras.tree.flatten(model.output))
     producers = {}
-    for operation in model.operations:
+    for operation in operations:
         for node in operation._inbound_nodes:  # `operation.input` is that of the first one alone
             uses.update(id(tensor) for tensor in node.input_tensors)
             producers.update((id(tensor), operation) for tensor in node.output_tensors)
