@@ -4,24 +4,28 @@ DIR is the folder of golden vectors (`biam_release_small.npz`, `.pth` and
 `efficientnet_lite0_imagenet.npz`), by default `$BIAM_TEST_DATA/golden`.
 """
 
+import argparse
 import os
 import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from biam_tf.backbones import build_backbone
-from biam_tf.checkpoints import load_released_checkpoint
-from biam_tf.losses import RankingLoss
-from biam_tf.metrics import average_precision, f1_at_k
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
 
 
 def differences(folder: pathlib.Path) -> dict[str, float]:
     """Returns the largest difference to the golden value, by what was compared."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from biam_tf.backbones import build_backbone
+    from biam_tf.checkpoints import load_released_checkpoint
+    from biam_tf.losses import RankingLoss
+    from biam_tf.metrics import average_precision, f1_at_k
+
     with np.load(folder / "biam_release_small.npz") as arrays:
         golden = dict(arrays)
     head = load_released_checkpoint(
@@ -65,19 +69,24 @@ def differences(folder: pathlib.Path) -> dict[str, float]:
 
 
 def _largest(values) -> float:
+    import numpy as np
+
     return float(np.max(np.abs(np.asarray(values))))
 
 
-def main() -> int:
-    """Prints one line for each comparison; returns the exit status."""
-    default = os.path.join(os.environ.get("BIAM_TEST_DATA", "."), "golden")
-    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else default)
-    if not (folder / "biam_release_small.npz").exists():
-        print(f"error: no golden vectors in {folder}\n{__doc__}", file=sys.stderr)
-        return 2
-    for name, value in differences(folder).items():
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    default = pathlib.Path(os.environ.get("BIAM_TEST_DATA", ".")) / "golden"
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exactness", description=__doc__)
+    parser.add_argument("folder", metavar="DIR", type=pathlib.Path, nargs="?", default=default)
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    if not (arguments.folder / "biam_release_small.npz").exists():
+        raise UserError(f"{arguments.folder}: no golden vectors in it; name their folder")
+    for name, value in differences(arguments.folder).items():
         print(f"{name:45s} {value:.1e}")
-    return 0
 
 
 if __name__ == "__main__":

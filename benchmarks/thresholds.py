@@ -8,26 +8,37 @@ moves mean average precision by itself.
 import argparse
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
-
-from biam_tf.bootstrap import average_precision_of_draws, draw_counts
-from biam_tf.decision_metrics import f1_at_threshold
-from biam_tf.runs import load_run
-from biam_tf.thresholds import OWN_POSITIVES, fit_thresholds
-from training.config import load_config
-from training.evaluation import score_split
-from training.examples import open_examples
-from training.pipeline import open_dataset
+from biam_tf.command_line import run_command
 
 
-def main() -> None:
-    """Prints a row for each rule."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.thresholds")
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.thresholds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run", type=pathlib.Path, help="folder of a run with splits val and test")
-    arguments = parser.parse_args()
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    """Prints a row for each rule."""
+    import numpy as np
+
+    from biam_tf.bootstrap import average_precision_of_draws, draw_counts
+    from biam_tf.decision_metrics import f1_at_threshold
+    from biam_tf.runs import load_run
+    from biam_tf.thresholds import OWN_POSITIVES, fit_thresholds
+    from training.config import load_config
+    from training.evaluation import score_split
+    from training.examples import open_examples
+    from training.pipeline import open_dataset
+
     run = load_run(arguments.run)
     config = load_config(run.folder.config)
     examples = open_examples(config, arguments.run, open_dataset(config), run.backbone)
@@ -74,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -35,6 +35,28 @@ def ratios(slower: Sequence[float], faster: Sequence[float]) -> str:
     return f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
 
 
+class Stopwatch:
+    """The seconds between one lap and the next, by name; runs from when it is made."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self.skip()
+
+    def lap(self, name: str) -> None:
+        """Notes the seconds since the lap before."""
+        self.laps[name] = time.perf_counter() - self._since
+        self.skip()
+
+    def skip(self) -> None:
+        """Starts the next lap from now."""
+        self._since = time.perf_counter()
+
+
+def seconds_and_range(seconds: Sequence[float]) -> str:
+    """Returns the median and, in brackets, the range, as seconds."""
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
+
+
 def milliseconds(seconds: Sequence[float]) -> str:
     """Returns the median of some seconds, as milliseconds."""
     median = 1e3 * statistics.median(seconds)

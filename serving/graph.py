@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from biam_tf.backbones import fold_batch_norms
 from biam_tf.models.head import region_classifier, scores_alone, with_response_maps
 from biam_tf.runs import TrainedRun
 from serving.batching import Batching
@@ -48,16 +49,19 @@ class TaggerGraph(tf.Module):
     def __init__(self, run: TrainedRun, names: NameTable | None, settings: GraphSettings):
         super().__init__()
         self._names = names
+        backbone = fold_batch_norms(run.backbone)
         # The weights are kept, not the models: those would be saved as objects of Keras.
-        models = (run.backbone, run.head)
+        models = (backbone, run.head)
         self._weights = [weight.value for model in models for weight in model.variables]
         decode = photo_decoder(run.image_size, settings.max_pixels)
         self._decode = lambda images: decode(images)
-        self._extract = tf.function(
-            _feature_extractor(run, settings.batching),
+        extract = tf.function(
+            _feature_extractor(backbone, settings.batching),
             input_signature=[tf.TensorSpec((None, run.image_size, run.image_size, 3), tf.float32)],
             autograph=False,
         )
+        # Saving traces again every tf.function that it sees, beside what the signatures hold.
+        self._extract = lambda photos: extract(photos)
         head = scores_alone(run.head)
         self._score = lambda *inputs: head(list(inputs), training=False)
         self._shapes = {tensor.name: tensor.shape for tensor in run.head.inputs}
@@ -208,12 +212,12 @@ class _KnownClasses(tf.Module):
         return tf.gather(self._names, rows), best
 
 
-def _feature_extractor(run: TrainedRun, batching: Batching | None) -> Callable:
+def _feature_extractor(backbone, batching: Batching | None) -> Callable:
     """Returns a function of photos to region features and scene feature, batched or not."""
-    outputs = run.backbone.output
+    outputs = backbone.output
 
     def extract(photos):
-        features = run.backbone(photos, training=False)
+        features = backbone(photos, training=False)
         return tuple(
             tf.cast(features[name], tf.float32) for name in ("region_features", "scene_feature")
         )

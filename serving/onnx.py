@@ -70,7 +70,7 @@ def main(argv=None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    _require_packages()
+    require_packages()
     from biam_tf.runs import load_run
 
     run = load_run(arguments.run)
@@ -101,7 +101,7 @@ def export_onnx(
         UserError: a needed package is missing, or `file` or `opset` can't be used.
         RuntimeError: the file does not give what TensorFlow gives.
     """
-    _require_packages()
+    require_packages()
     import onnx
 
     file = pathlib.Path(file)
@@ -127,7 +127,8 @@ def export_onnx(
     return differences
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Raises a UserError that names what to install where a package of the extra [onnx] lacks."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -152,10 +153,12 @@ def _head(run) -> _Part:
 
 
 def _full(run) -> _Part:
-    score = _scorer(run)
+    from biam_tf.backbones import fold_batch_norms
+
+    score, backbone = _scorer(run), fold_batch_norms(run.backbone)
 
     def function(images, class_embeddings):
-        features = run.backbone(images, training=False)
+        features = backbone(images, training=False)
         return score(features["region_features"], features["scene_feature"], class_embeddings)
 
     size = run.image_size

@@ -11,7 +11,8 @@ from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
 from serving.name_table import Embeddings
 
-# Other orders of summation; 16-bit layers round each of them.
+# Other orders of summation, as a share of the largest number (or of 1); 16-bit layers round each
+# of them.
 TOLERANCE = 1e-4
 TOLERANCE_16_BIT = 2e-2
 
@@ -60,7 +61,8 @@ def compare(
     """Runs every signature of a SavedModel once, against the Keras model.
 
     Returns:
-        The largest difference of each signature's outputs.
+        The largest difference of each signature's outputs; relative to the output's largest
+        number where that exceeds 1.
 
     Raises:
         RuntimeError: one is larger than rounding explains.
@@ -136,7 +138,8 @@ def _by_class(answer: Mapping[str, np.ndarray], run: TrainedRun) -> dict[str, np
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         raise RuntimeError(f"the exported model gives shape {found.shape}, not {expected.shape}")
-    return float(np.nanmax(np.abs(found - expected)))
+    scale = max(1.0, float(np.nanmax(np.abs(expected))))
+    return float(np.nanmax(np.abs(found - expected))) / scale
 
 
 def _is_float32(run: TrainedRun) -> bool:

@@ -2,6 +2,8 @@
 
 import importlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +35,30 @@ def test_options_are_not_abbreviated(module, before, capsys):
 
 def test_the_commands_are_found():
     assert {"training.run", "training.report.__main__", "serving.export"} <= set(COMMANDS)
+
+
+# Of one process, so each command is checked for what it imports beyond the ones before it.
+HELP_OF_ALL = """
+import contextlib, importlib, io, sys
+for module in sys.argv[1:]:
+    main = importlib.import_module(module).main
+    sys.argv = [module, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main()
+    assert "tensorflow" not in sys.modules, module
+    assert "keras" not in sys.modules, module
+"""
+
+
+def test_help_needs_no_tensorflow():
+    benchmarks = [
+        f"benchmarks.{path.stem}"
+        for path in sorted((ROOT / "benchmarks").glob("*.py"))
+        if "ArgumentParser(" in (text := path.read_text(encoding="utf-8"))
+        or "benchmark_command(" in text
+    ]
+    benchmarks.remove("benchmarks.tables")  # what the others share
+    assert {"benchmarks.reading", "benchmarks.cold_start"} <= set(benchmarks)
+    command = [sys.executable, "-c", HELP_OF_ALL, *COMMANDS, *benchmarks]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

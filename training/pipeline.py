@@ -1,5 +1,6 @@
 """A whole run: data, features, models, training, figures, pictures."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -36,6 +37,7 @@ from training.evaluation import (
 from training.examples import final_split, open_examples, scored_splits, trainable_photos
 from training.final_evaluation import MakeSource, evaluate_run
 from training.objective import Objective, make_objective, prepare_head, training_model
+from training.profiling import StepProfiler, check_profile
 from training.run_folder import RunFolder, write_text, writing_to
 from training.scoring import make_scorer, score_examples
 from training.tensorboard import TensorBoardWriter, write_projector
@@ -53,11 +55,12 @@ WORK_OF_READER = {
 }
 
 
-def run(config: RunConfig) -> dict | None:
+def run(config: RunConfig, profiled_steps: int | None = None) -> dict | None:
     """Trains and evaluates what `config` describes, or what is left of it to do.
 
     Args:
         config: the settings; the run's folder is `config.output`.
+        profiled_steps: training steps to profile, at least 1; None: none.
 
     Returns:
         The metrics on the test split (without one, on the validation split), as written to
@@ -72,6 +75,11 @@ def run(config: RunConfig) -> dict | None:
     if config.strategy != "multi_worker" or read_tf_config().is_chief:
         folder.check_free_for(config)
     if folder.metrics.exists():
+        if profiled_steps is not None:
+            raise UserError(
+                f"--profile {profiled_steps}: {folder.path} is complete and has no step left; "
+                "choose another folder with --set output=PATH"
+            )
         metrics = json.loads(folder.metrics.read_text())
         print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
         return metrics
@@ -79,17 +87,19 @@ def run(config: RunConfig) -> dict | None:
     strategy = make_strategy(config)
     workers = Workers(strategy)
     with workers.loss_of_one_ends_all():
-        metrics = _train_and_evaluate(config, folder, strategy, workers, started)
+        metrics = _train_and_evaluate(config, folder, strategy, workers, started, profiled_steps)
         # The others stay until all is written: a scheduler takes their end for that of the job.
         workers.wait_for_chief()
     return metrics
 
 
-def _train_and_evaluate(config, folder, strategy, workers, started) -> dict | None:
+def _train_and_evaluate(config, folder, strategy, workers, started, profiled_steps) -> dict | None:
     dataset = open_dataset(config)
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
-        dataset, make_source = _train(config, folder, strategy, workers, dataset, vocabulary)
+        dataset, make_source = _train(
+            config, folder, strategy, workers, dataset, vocabulary, profiled_steps
+        )
     if not workers.is_chief:
         return None
 
@@ -201,7 +211,7 @@ def build_models(
 
 
 def _train(
-    config, folder, strategy, workers, dataset, vocabulary
+    config, folder, strategy, workers, dataset, vocabulary, profiled_steps
 ) -> tuple[TaggingDataset, MakeSource]:
     """Trains to the end; returns the data set without broken photos, and sources of its photos."""
     models = build_models(config, strategy, vocabulary)
@@ -223,6 +233,7 @@ def _train(
         )
     else:
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
+    _check_profile(config, profiled_steps, len(train_source))
     # Only now, with everything known to fit, is the folder taken.
     if workers.is_chief:
         folder.claim(config)
@@ -246,8 +257,23 @@ def _train(
     if config.training.tensorboard and workers.is_chief:
         observers.append(_tensorboard(folder, dataset, vocabulary, models))
     trainee = models.trainee(folder)
-    train(config, folder, strategy, trainee, train_source, labels, validate, observers)
+    profiling = contextlib.nullcontext()
+    if profiled_steps is not None and workers.is_chief:
+        profiling = StepProfiler(folder, profiled_steps)
+        observers.append(profiling)
+    with profiling:
+        train(config, folder, strategy, trainee, train_source, labels, validate, observers)
     return dataset, _reusing(sources, examples)
+
+
+def _check_profile(config: RunConfig, steps: int | None, photos: int) -> None:
+    """Raises the UserError for more steps to profile than a run on `photos` photos makes."""
+    if steps is not None and SYSTEMS[config.head.system].fit is not None:
+        raise UserError(
+            f"--profile {steps}: head.system {config.head.system} is solved at once, without steps"
+        )
+    settings = config.training
+    check_profile(steps, settings.epochs * (photos // settings.batch_size))
 
 
 def _reusing(sources, examples) -> MakeSource:

@@ -6,6 +6,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
+from biam_tf.errors import UserError
 from training.cli import add_config_arguments, require_one_process, run_command
 
 DESCRIPTION = """\
@@ -28,6 +29,7 @@ exit status:
 examples:
   python -m training.run
   python -m training.run --dry-run
+  python -m training.run --profile 20
   python -m training.run --config configs/corel5k.yaml \\
       --set data.directory=my-photos --set vocabulary.word_vectors=glove.6B.300d.txt
   python -m training.run --config configs/corel5k.yaml \\
@@ -50,11 +52,23 @@ def main(argv=None) -> int:
         "folder, and print time, memory and disk of the whole run; exit status 1 where they do "
         "not suffice",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        metavar="N",
+        help="profile N training steps after the first few, and print and keep which operations "
+        "took the time",
+    )
     add_config_arguments(parser)
     return run_command(parser, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
+    if arguments.profile is not None and arguments.profile < 1:
+        raise UserError(f"--profile {arguments.profile}: use at least 1 step")
+    if arguments.profile is not None and arguments.dry_run:
+        raise UserError("--profile needs a run: leave out --dry-run, which measures by itself")
+
     # Imported here, so that --help and a wrong setting answer at once, without TensorFlow.
     from training.config import load_config
 
@@ -72,7 +86,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         from training.pipeline import run
 
-        run(config)
+        run(config, arguments.profile)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Backbones: photos in, region features and a scene feature out."""
 
+from biam_tf.backbones.folding import fold_batch_norms
 from biam_tf.backbones.registry import (
     BACKBONES,
     BackboneSpec,
@@ -14,6 +15,7 @@ __all__ = [
     "BACKBONES",
     "BackboneSpec",
     "build_backbone",
+    "fold_batch_norms",
     "is_backbone",
     "is_pretrained",
     "load_backbone",

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.backbones import fold_batch_norms
 from biam_tf.errors import UserError
 from training.data import photo_reader, storage
 from training.data.store_manifest import Shard, StoreManifest
@@ -138,9 +139,11 @@ def images_of_shard(job: StoreManifest, images: Sequence[str], number: int) -> S
 def _half_precision_features(backbone: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
     """Returns the backbone as a graph: region features, scene feature, and which are finite."""
 
+    folded = fold_batch_norms(backbone)
+
     @tf.function(input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)])
     def features(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        outputs = backbone(photos, training=False)
+        outputs = folded(photos, training=False)
         regions = tf.cast(outputs["region_features"], tf.float16)  # (B, h, w, d)
         scenes = tf.cast(outputs["scene_feature"], tf.float16)  # (B, d_g)
         finite = tf.reduce_all(tf.math.is_finite(regions), axis=(1, 2, 3)) & tf.reduce_all(

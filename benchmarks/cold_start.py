@@ -1,0 +1,161 @@
+"""How long it takes until something works, from nothing: `python -m benchmarks.cold_start`.
+
+Everything is done in fresh processes, in turns, after one process of each that isn't counted (it
+fills the disk's cache):
+
+1. imports, beside those of NumPy, TensorFlow and Keras, below which nothing here can come; and
+   `--help` of the commands, which import none of those three;
+2. building a head for EfficientNet-Lite0 (7x7x320 regions, a scene feature of 1280, embeddings of
+   100 numbers), the first time in a process and the second;
+3. the embedded server with such a tagger: until it answers, and its requests;
+4. what an export holds for a server to read.
+
+Weights are random. --smoke checks that imports and commands leave out what they need not have,
+that an export holds its backbone once, and that a request is answered as the first one was.
+"""
+
+import functools
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from benchmarks.tables import Table, benchmark_command
+from benchmarks.timing import in_own_process, in_turns, milliseconds, ratios, seconds_and_range
+from biam_tf.errors import UserError
+
+ROUNDS = 3
+FLOOR = ("numpy", "tensorflow", "keras")
+# What a process runs, and which of FLOOR it must not import.
+LIGHT, FULL = FLOOR, ()
+STARTS = {
+    "import numpy": FULL,
+    "import tensorflow": FULL,
+    "import keras": FULL,
+    "import biam_tf": LIGHT,
+    "import serving.client": ("tensorflow", "keras"),
+    "import biam_tf.layers": FULL,
+    "from biam_tf.models import build_head": FULL,
+    "python -m training.run --help": LIGHT,
+    "python -m training.evaluate --help": LIGHT,
+    "python -m serving.server --help": LIGHT,
+    "python -m serving.export --help": LIGHT,
+}
+
+
+def main(argv=None) -> int:
+    """Runs the command line; returns the exit status."""
+    return benchmark_command("cold_start", __doc__, measure, argv)
+
+
+def measure(smoke: bool) -> list[Table]:
+    """Returns the tables; with `smoke` of the smallest model, once.
+
+    Raises:
+        UserError: something is imported that need not be, the backbone is more than once in an
+            export, or a request is answered otherwise than the one before.
+    """
+    rounds, size = (1, "smallest") if smoke else (ROUNDS, "real")
+    for statement, left_out in STARTS.items():
+        _check_imports(statement, left_out)
+    with tempfile.TemporaryDirectory() as folder:
+        part = functools.partial(_part, folder=folder, size=size)
+        contents = part("export")
+        if contents["backbones"] != 1:
+            raise UserError(f"the export holds {contents['backbones']} traces of the backbone")
+        heads, servers = [], []
+        for number in range(rounds if smoke else 1 + rounds):
+            head, server = part("head"), part("server")
+            if server["answers differ"]:
+                raise UserError("the server gave one request different answers")
+            if smoke or number:
+                heads.append(head)
+                servers.append(server)
+    tables = [_table_of_work(heads, servers), _table_of_contents(contents)]
+    return tables if smoke else [_table_of_starts(rounds), *tables]
+
+
+def _table_of_starts(rounds: int) -> Table:
+    functions = {name: functools.partial(_run, _command(name)) for name in STARTS}
+    seconds = in_turns(functions, rounds)
+    floor = seconds["import keras"]
+    return Table(
+        "Imports and --help, whole processes",
+        ("", "seconds", "`import keras` takes … times as long"),
+        [
+            (f"`{name}`", seconds_and_range(its), ratios(floor, its))
+            for name, its in seconds.items()
+        ],
+        "Keras imports TensorFlow and TensorFlow imports Keras: neither can be had alone.",
+    )
+
+
+def _table_of_work(heads: Sequence[dict], servers: Sequence[dict]) -> Table:
+    def row(of: Sequence[dict], name: str, title: str) -> tuple[str, str]:
+        seconds = [laps[name] for laps in of]
+        small = max(seconds) < 1
+        return title, milliseconds(seconds) if small else seconds_and_range(seconds)
+
+    first, tenth = ([laps[f"request {number}"] for laps in servers] for number in (1, 10))
+    return Table(
+        "From nothing to work",
+        ("", "seconds"),
+        [
+            row(heads, "import", "head: imports"),
+            row(heads, "build", "head: built for the first time"),
+            row(heads, "build again", "head: built again"),
+            row(servers, "import", "server: imports"),
+            row(servers, "start to ready", "server: from start to ready, warm-up included"),
+            row(servers, "load again", "of that: reading the export, in the same process again"),
+            row(servers, "client", "client: made in a process that has TensorFlow"),
+            row(servers, "request 1", "first request"),
+            row(servers, "request 10", "tenth request"),
+            ("first / tenth request", ratios(first, tenth)),
+        ],
+    )
+
+
+def _table_of_contents(contents: dict) -> Table:
+    return Table(
+        "An export",
+        ("megabytes of graph", "functions", "nodes", "traces of the backbone", "seconds to write"),
+        [
+            (
+                f"{contents['bytes'] / 1e6:.2f}",
+                *(str(contents[name]) for name in ("functions", "nodes", "backbones")),
+                f"{contents['export']:.1f}",
+            )
+        ],
+    )
+
+
+def _part(name: str, folder: str, size: str) -> dict:
+    return in_own_process("benchmarks.cold_process", [name, folder, size])
+
+
+def _command(start: str) -> list[str]:
+    if start.startswith("python "):
+        return [sys.executable, *start.split()[1:]]
+    return [sys.executable, "-c", start]
+
+
+def _run(command: Sequence[str]) -> str:
+    """Returns what a process writes to standard error, which says why if it ends badly."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stderr
+
+
+def _check_imports(start: str, left_out: Sequence[str]) -> None:
+    if not left_out:
+        return
+    python, *rest = _command(start)
+    lines = _run([python, "-X", "importtime", *rest]).splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines}
+    if needless := sorted({*left_out} & imported):
+        raise UserError(f"`{start}` imports {', '.join(needless)}, which it must not")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
