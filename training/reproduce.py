@@ -142,7 +142,12 @@ def _scores(table, trained, study) -> str:
     output.write_seeds(study.output / f"table{table.number}.csv", table, trained, ks)
     rows = output.format_rows(table, trained, comparison, config.data.name, ks)
     notes = output.notes(trained, study.budget, study.seeds, comparison.resamples)
-    return f"# {table.title}\n\n{rows}\n{notes}"
+    text = f"# {table.title}\n\n{rows}\n{notes}"
+    if table.standard:
+        from training.reproduction.annotation import format_annotation
+
+        text += f"\n{format_annotation(trained)}"
+    return text
 
 
 def _costs(table, trained) -> str:
