@@ -1,0 +1,75 @@
+"""Where photos are dropped, pasted or chosen, with what is wrong with them beside it."""
+
+import dataclasses
+
+import gradio as gr
+
+from biam_tf.errors import UserError
+from serving.demo_page.markup import message
+from serving.demo_page.photo_files import PhotoFile, open_photo_file
+
+# A screenful, and what a person waits for.
+MAX_PHOTOS = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotosInput:
+    """The components of the input.
+
+    Attributes:
+        gallery: the photos.
+        problems: what is wrong with some of them.
+        came: the event after photos came and were checked.
+        went: the event of a photo that was taken out.
+    """
+
+    gallery: gr.Gallery
+    problems: gr.HTML
+    came: object
+    went: object
+
+
+def add_photos_input(name: str) -> PhotosInput:
+    """Adds the input to the page; `name` begins the ids of its elements."""
+    gallery = gr.Gallery(
+        label="Photos: drop, paste or choose",
+        type="filepath",
+        file_types=["image"],
+        sources=["upload", "clipboard"],
+        interactive=True,
+        allow_preview=False,
+        columns=3,
+        height=230,
+        object_fit="contain",
+        buttons=[],
+        elem_id=f"{name}-photos",
+        elem_classes="photos",
+    )
+    problems = gr.HTML(elem_id=f"{name}-photo-problems", elem_classes="problems")
+    came = gallery.upload(_keep_photos, gallery, [gallery, problems], show_progress="hidden")
+    return PhotosInput(gallery, problems, came, gallery.delete)
+
+
+def photo_files(gallery: list | None) -> list[PhotoFile]:
+    """Returns the photos of a gallery's value."""
+    return [open_photo_file(path) for path, _ in gallery or []]
+
+
+def _keep_photos(gallery: list | None):
+    """Leaves out what is no photo, and says what and why."""
+    kept, problems = [], []
+    for path, caption in gallery or []:
+        try:
+            open_photo_file(path)
+            kept.append((path, caption))
+        except UserError as error:
+            problems.append(str(error))
+    if len(kept) > MAX_PHOTOS:
+        problems.append(
+            f"{len(kept)} photos; the first {MAX_PHOTOS} are kept. For more, index their folder "
+            "in the view Search, or use python -m serving.client"
+        )
+        kept = kept[:MAX_PHOTOS]
+    if not problems:
+        return gr.skip(), ""
+    return kept, message("\n".join(problems), "error")
