@@ -9,6 +9,7 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
@@ -41,7 +42,6 @@ examples:
 """
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
-_LOG = logging.getLogger(__name__)
 
 
 def main(argv=None) -> int:
@@ -115,6 +115,7 @@ def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("serving.tagging_client").setLevel(logging.ERROR)  # the page says it
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -174,9 +175,22 @@ def demo(arguments: argparse.Namespace):
             )
         models = Models(first, second)
         folder = arguments.indexes or _default_indexes()
-        yield stack.enter_context(
+        address = stack.enter_context(
             open_page(models, folder, arguments.photos, arguments.host, arguments.port)
         )
+        for served in (first, second):
+            if served is not None and served.server is not None:
+                _wait_until_loaded(served)
+        yield address
+
+
+def _wait_until_loaded(served) -> None:
+    versions = served.server.versions
+    while versions.current is None:
+        failed = [state.error for state in versions.states.values() if state.error]
+        if failed:
+            raise UserError(f"{served.model_dir}: the model can't be loaded: {failed[-1]}")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -186,6 +200,7 @@ def _served(model_dir: pathlib.Path, address: str | None, arguments: argparse.Na
     from serving.warmup import require_protos
 
     require_protos()
+    server = None
     with contextlib.ExitStack() as stack:
         if address is None:
             from serving.server import ServerSettings, TaggingServer
@@ -203,7 +218,7 @@ def _served(model_dir: pathlib.Path, address: str | None, arguments: argparse.Na
                 root_certificates=arguments.tls_root,
             )
         stack.enter_context(client)
-        yield ServedModel(model_dir, address, client)
+        yield ServedModel(model_dir, address, client, server)
 
 
 def _default_indexes() -> pathlib.Path:

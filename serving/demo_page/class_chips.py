@@ -20,14 +20,15 @@ _LINE = """
  aria-label="Take {{ other }} for {{ chip.name }}">{{ other }}</button>
 {% endfor %}
 <button type="button" class="leave-out" data-name="{{ chip.name }}" data-other=""
- aria-label="Leave out {{ chip.name }}">×</button></span>
+ aria-label="Leave out {{ chip.name }}">leave out</button></span>
 {% else %}
 <span class="chip {{ chip.group }}">{{ chip.name }}</span>
 {% endif %}
 {% endfor %}
 {% if more %}<span class="count">and {{ more }} more unknown</span>{% endif %}
 {% if unknown > 1 %}
-<button type="button" class="leave-out-all" data-name="" data-other="">leave out all unknown</button>
+<button type="button" class="leave-out-all" data-name="" data-other="">
+leave out all unknown</button>
 {% endif %}
 </div>
 """

@@ -9,6 +9,7 @@ from biam_tf.errors import UserError
 from serving.demo_page.class_chips import ON_LOAD, draw_chips
 from serving.demo_page.class_list import replace_class, write_classes
 from serving.demo_page.exported_model import ExportedModel
+from serving.demo_page.html_parts import add_html
 from serving.demo_page.markup import message
 
 GetModel = Callable[[str | None], ExportedModel]
@@ -49,7 +50,7 @@ def add_classes_input(
         max_lines=8,
         elem_id=f"{name}-classes",
     )
-    chips = gr.HTML(elem_id=f"{name}-chips", elem_classes="chip-box", js_on_load=ON_LOAD)
+    chips = add_html(elem_id=f"{name}-chips", elem_classes="chip-box", js_on_load=ON_LOAD)
     others = [] if which is None else [which]
 
     def check(text: str, which: str | None = None) -> str:

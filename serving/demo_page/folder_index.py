@@ -109,6 +109,16 @@ class FolderIndexes:
                 work.start()
         return job
 
+    def stop(self, text: str) -> None:
+        """Asks the work on a folder, if there is any, to end.
+
+        Raises:
+            UserError: as `start`.
+        """
+        job = self._jobs.get(self.place(self.checked(text)))
+        if job is not None:
+            job.stop()
+
     def open(self, text: str) -> PhotoIndex | None:
         """Returns the index of a folder, as far as it goes; None: there is none yet.
 

@@ -5,12 +5,15 @@ import functools
 import jinja2
 import markupsafe
 
+# Text that was made by `render`, and is not escaped again.
+Html = markupsafe.Markup
+
 # Gradio takes what it shows for a template once more: a class called ${x} would be run.
 _GRADIO = {ord("{"): "&#123;", ord("}"): "&#125;", ord("$"): "&#36;", ord("`"): "&#96;"}
 
 
 def render(template: str, **values) -> str:
-    """Fills a Jinja template; every value is escaped."""
+    """Fills a Jinja template; every value is escaped but `Html`."""
     return _template(template).render(**values)
 
 
@@ -27,9 +30,9 @@ def _template(text: str) -> jinja2.Template:
 
 
 def _escape(value):
-    if isinstance(value, markupsafe.Markup):
+    if isinstance(value, Html):
         return value
-    return markupsafe.Markup(str(markupsafe.escape(value)).translate(_GRADIO))
+    return Html(str(markupsafe.escape(value)).translate(_GRADIO))
 
 
 def message(text: str, kind: str = "quiet") -> str:

@@ -7,9 +7,12 @@ import pathlib
 import gradio as gr
 
 from biam_tf.errors import UserError
+from serving.demo_page.compare_view import add_compare_view
 from serving.demo_page.folder_index import FolderIndexes
+from serving.demo_page.html_parts import add_html
 from serving.demo_page.look import STYLE, ContentPolicy, theme
 from serving.demo_page.markup import render
+from serving.demo_page.search_view import add_search_view
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tag_view import add_tag_view
 
@@ -37,6 +40,14 @@ class Models:
 
     first: ServedModel
     second: ServedModel | None = None
+
+    def by_name(self) -> dict[str, ServedModel]:
+        """Returns the models by the names they are shown by."""
+        both = [self.first] if self.second is None else [self.first, self.second]
+        names = [served.model.name for served in both]
+        if len(set(names)) < len(names):
+            names = [str(served.model.path) for served in both]
+        return dict(zip(names, both, strict=True))
 
 
 @contextlib.contextmanager
@@ -96,7 +107,7 @@ def build_page(models: Models, indexes: pathlib.Path, photos: pathlib.Path | Non
         title=f"{model.name}: try it", analytics_enabled=False, delete_cache=_CACHE_SECONDS
     ) as page:
         with gr.Row(elem_classes="top"):
-            gr.HTML(
+            add_html(
                 render(
                     _HEADER,
                     title=model.name,
@@ -105,10 +116,15 @@ def build_page(models: Models, indexes: pathlib.Path, photos: pathlib.Path | Non
                     words=bool(model.classes.words),
                 )
             )
-            state = gr.HTML(_state(first), elem_id="server-state")
+            state = add_html(_state(first), elem_id="server-state")
         with gr.Tabs():
             with gr.Tab("Tag", id="tag"):
                 photos_input = add_tag_view(first)
+            with gr.Tab("Search a folder", id="search"):
+                start = photos or pathlib.Path.home()
+                add_search_view(first, FolderIndexes(first.model_dir, indexes, photos), start)
+            with gr.Tab("Compare", id="compare") as opened:
+                add_compare_view(models.by_name(), photos_input.gallery, opened)
         timer = gr.Timer(_SECONDS_BETWEEN_LOOKS)
         timer.tick(lambda: _state(first), None, state, show_progress="hidden")
     page.queue(default_concurrency_limit=4)

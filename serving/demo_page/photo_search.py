@@ -4,7 +4,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -103,8 +102,12 @@ def draw_found(found: Found, place: int, side: int) -> Image.Image:
     return draw_evidence(picture, found.response_map(place), found.index.manifest.pooled)
 
 
-def draw_all(found: Found) -> Sequence[Image.Image | UserError]:
-    """Draws every photo that was found, small; in the place of a photo that is gone, the error."""
+def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
+    """Draws every photo that was found, small.
+
+    Returns:
+        the photos that are still there, their pictures, and what is wrong with the others.
+    """
 
     def draw(place: int) -> Image.Image | UserError:
         try:
@@ -114,7 +117,14 @@ def draw_all(found: Found) -> Sequence[Image.Image | UserError]:
 
     # Decoding lets other threads run.
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        return list(pool.map(draw, range(len(found.rows))))
+        drawn = list(pool.map(draw, range(len(found.rows))))
+    there = np.array([not isinstance(each, UserError) for each in drawn], bool)
+    kept = dataclasses.replace(found, rows=found.rows[there], scores=found.scores[there])
+    return (
+        kept,
+        [each for each in drawn if not isinstance(each, UserError)],
+        [str(each) for each in drawn if isinstance(each, UserError)],
+    )
 
 
 def _changed(path: pathlib.Path) -> int:

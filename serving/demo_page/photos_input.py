@@ -5,6 +5,7 @@ import dataclasses
 import gradio as gr
 
 from biam_tf.errors import UserError
+from serving.demo_page.html_parts import add_html
 from serving.demo_page.markup import message
 from serving.demo_page.photo_files import PhotoFile, open_photo_file
 
@@ -45,7 +46,7 @@ def add_photos_input(name: str) -> PhotosInput:
         elem_id=f"{name}-photos",
         elem_classes="photos",
     )
-    problems = gr.HTML(elem_id=f"{name}-photo-problems", elem_classes="problems")
+    problems = add_html(elem_id=f"{name}-photo-problems", elem_classes="problems")
     came = gallery.upload(_keep_photos, gallery, [gallery, problems], show_progress="hidden")
     return PhotosInput(gallery, problems, came, gallery.delete)
 

@@ -15,7 +15,8 @@ _BARS = """
  {{ 'disabled' if fixed }}>
 <span class="bar-text"><span class="bar-name">{{ bar.name }}</span>
 {% if bar.group == 'unseen' %}<span class="badge">unseen</span>{% endif %}
-<span class="bar-score">{% if bar.given %}<span class="tick" title="given as a tag">✓</span>{% endif %}
+<span class="bar-score">
+{% if bar.given %}<span class="tick" title="given as a tag">✓ </span>{% endif %}
 {{ bar.number }}</span></span>
 <span class="track"><span class="fill" style="width:{{ bar.length }}%"></span>
 {% if bar.cut is not none %}<span class="cut" style="left:{{ bar.cut }}%"></span>{% endif %}</span>

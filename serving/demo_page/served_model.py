@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from serving.demo_page.exported_model import ExportedModel, read_newest
+from serving.server import TaggingServer
 from serving.tagging_client import TaggingClient
 
 
@@ -15,11 +16,13 @@ class ServedModel:
         model_dir: holds a folder for each version.
         address: `host:port` of the server.
         client: connected to it.
+        server: the embedded one; None: it is another program.
     """
 
     model_dir: pathlib.Path
     address: str
     client: TaggingClient
+    server: TaggingServer | None = None
 
     @property
     def model(self) -> ExportedModel:

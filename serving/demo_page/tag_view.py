@@ -12,6 +12,7 @@ from serving.demo_page.classes_input import ClassesInput, add_classes_input, kno
 from serving.demo_page.downloads import as_csv, as_json, rows
 from serving.demo_page.evidence import draw_evidence
 from serving.demo_page.evidence_panel import draw_panel, empty_panel
+from serving.demo_page.html_parts import add_html
 from serving.demo_page.markup import message, render
 from serving.demo_page.photo_files import read_picture
 from serving.demo_page.photos_input import PhotosInput, add_photos_input, photo_files
@@ -38,7 +39,7 @@ _LEGEND = """
 <div class="legend">
 <span><span class="swatch seen"></span>seen in training</span>
 <span><span class="swatch unseen"></span>unseen: no training photo</span>
-<span><span class="tick">✓</span> reaches its threshold <span class="swatch cut"></span></span>
+<span><span class="tick">✓</span> reaches its threshold <span class="swatch line"></span></span>
 </div>
 """
 
@@ -103,14 +104,14 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
                     elem_id="tag-cut",
                 )
         with gr.Column(scale=5, min_width=320):
-            status = gr.HTML(elem_id="tag-status", elem_classes="problems")
-            strip = gr.HTML(
+            status = add_html(elem_id="tag-status", elem_classes="problems")
+            strip = add_html(
                 elem_id="tag-strip", elem_classes="strip-box", js_on_load=choices.ON_LOAD
             )
-            panel = gr.HTML(empty_panel(_EMPTY), elem_id="tag-evidence")
+            panel = add_html(empty_panel(_EMPTY), elem_id="tag-evidence")
         with gr.Column(scale=4, min_width=300):
-            gr.HTML(render(_LEGEND))
-            bars = gr.HTML(message(_NO_BARS), elem_id="tag-bars", js_on_load=choices.ON_LOAD)
+            add_html(render(_LEGEND))
+            bars = add_html(message(_NO_BARS), elem_id="tag-bars", js_on_load=choices.ON_LOAD)
             with gr.Row(elem_classes="buttons"):
                 csv_file = gr.DownloadButton("CSV", size="sm", interactive=False, elem_id="tag-csv")
                 json_file = gr.DownloadButton(
@@ -161,9 +162,7 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
         shown = _show_bars(changed, top, _chosen_cut(calibrated, cut))
         return changed, _draw_panel(changed), shown[0]
 
-    strip.click(
-        choose_photo, [answers, *settings], [answers, panel, bars], show_progress="hidden"
-    )
+    strip.click(choose_photo, [answers, *settings], [answers, panel, bars], show_progress="hidden")
     _add_filling(fill, served, classes)
     return photos
 
@@ -206,7 +205,9 @@ def _tag(served: ServedModel, gallery, text: str, before: Answers, top: int, cut
         if photo.path not in known:
             yield said(f"{photo.name} …", "quiet")
         try:
-            tagged.append(known.get(photo.path) or tag_photo(served.client, served.model, photo, names))
+            tagged.append(
+                known.get(photo.path) or tag_photo(served.client, served.model, photo, names)
+            )
         except UserError as error:
             problems.append(str(error))
             continue

@@ -105,7 +105,7 @@ def said_of(error: TaggingError, photo: PhotoFile | None = None) -> Exception:
     }
     if error.code in gone:
         return ServerGone(
-            f"The server {gone[error.code]}. Photos and classes are kept: try again when it is back."
+            f"The server {gone[error.code]}. Photos and classes are kept; try again later."
         )
     message = re.sub(r"^assertion failed: \[(.*)\]$", r"\1", error.message.partition("\n")[0])
     refused = re.match(r"images\[[\d, ]*\]: (.*)", message)
