@@ -104,7 +104,10 @@ def build_page(models: Models, indexes: pathlib.Path, photos: pathlib.Path | Non
     model = first.model
     groups = model.vocabulary.groups
     with gr.Blocks(
-        title=f"{model.name}: try it", analytics_enabled=False, delete_cache=_CACHE_SECONDS
+        title=f"{model.name}: try it",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=_CACHE_SECONDS,
     ) as page:
         with gr.Row(elem_classes="top"):
             add_html(

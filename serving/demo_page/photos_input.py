@@ -6,9 +6,10 @@ import gradio as gr
 
 from biam_tf.errors import UserError
 from serving.demo_page.html_parts import add_html
-from serving.demo_page.markup import message
+from serving.demo_page.markup import message, render
 from serving.demo_page.photo_files import PhotoFile, open_photo_file
 
+_TITLE = '<h2 class="part-title">Photos: drop, paste or choose</h2>'
 # A screenful, and what a person waits for.
 MAX_PHOTOS = 24
 
@@ -32,15 +33,17 @@ class PhotosInput:
 
 def add_photos_input(name: str) -> PhotosInput:
     """Adds the input to the page; `name` begins the ids of its elements."""
+    add_html(render(_TITLE))
     gallery = gr.Gallery(
-        label="Photos: drop, paste or choose",
+        label="Photos",
+        show_label=False,
         type="filepath",
         file_types=["image"],
         sources=["upload", "clipboard"],
         interactive=True,
         allow_preview=False,
         columns=3,
-        height=230,
+        height=190,
         object_fit="contain",
         buttons=[],
         elem_id=f"{name}-photos",

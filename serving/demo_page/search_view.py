@@ -87,6 +87,7 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
             status = add_html(elem_id="search-status", elem_classes="problems")
             grid = gr.Gallery(
                 label="Best photos, best first",
+                show_label=False,
                 interactive=False,
                 allow_preview=False,
                 columns=4,
@@ -230,7 +231,7 @@ def _search(index: PhotoIndex, query: Query, count: int) -> tuple:
     milliseconds = 1000 * (time.perf_counter() - start)
     said = f"{query.said}: the best of {len(index):,} photos, found in {milliseconds:.0f} ms"
     found, pictures, problems = draw_all(found)
-    captions = [f"{score:.2f}  {found.path(i).name}" for i, score in enumerate(found.scores)]
+    captions = [f"{score:.2f}" for score in found.scores]
     text = message(said) + (message("\n".join(problems), "error") if problems else "")
     return Shown(found), text, list(zip(pictures, captions, strict=True)), empty_panel(_EMPTY)
 
