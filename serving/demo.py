@@ -46,6 +46,11 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
 def main(argv=None) -> int:
     """Runs the command line; returns the exit status."""
+    return run_command(demo_parser(), _command, argv)
+
+
+def demo_parser() -> argparse.ArgumentParser:
+    """Returns the command line's options, which `demo` takes parsed."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.demo",
         description=DESCRIPTION,
@@ -108,7 +113,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address and open nothing"
     )
-    return run_command(parser, _command, argv)
+    return parser
 
 
 def _command(arguments: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ _LINE = """
 <span class="chip {{ chip.group }}">{{ chip.name }}</span>
 {% endif %}
 {% endfor %}
-{% if more %}<span class="count">and {{ more }} more unknown</span>{% endif %}
+{% if more %}<span class="count">and {{ '{:,}'.format(more) }} more unknown</span>{% endif %}
 {% if unknown > 1 %}
 <button type="button" class="leave-out-all" data-name="" data-other="">
 leave out all unknown</button>

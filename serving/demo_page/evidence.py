@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 from biam_tf.contact_sheet import overlay_heat
 
 _LIGHT, _DARK = "#ffffff", "#101418"
+# Enough to recognize what is on a photo, and little enough to tell the heat from it.
+_COLOR = 0.45
 
 
 def deciding_regions(response_map: np.ndarray, pooled: int) -> np.ndarray:
@@ -22,14 +24,14 @@ def deciding_regions(response_map: np.ndarray, pooled: int) -> np.ndarray:
 def draw_evidence(
     picture: Image.Image, response_map: np.ndarray, pooled: int | None
 ) -> Image.Image:
-    """Returns the photo, grayed, under a response map, its deciding regions outlined.
+    """Returns the photo, paler, under a response map, its deciding regions outlined.
 
     Args:
         picture: RGB.
         response_map: (h, w) of one class.
         pooled: k, how many regions decide; None: unknown, and nothing is outlined.
     """
-    drawn = overlay_heat(picture, response_map)
+    drawn = overlay_heat(picture, response_map, _COLOR)
     if pooled is not None:
         outline_regions(drawn, deciding_regions(response_map, pooled))
     return drawn

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError
-from serving.demo_page.evidence import draw_evidence
+from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.photo_files import read_picture
 from serving.photo_index import PhotoIndex
 
@@ -91,15 +91,24 @@ def region_query(found: Found, place: int, region: int) -> Query:
     return Query(said, embedding[None] / norm)
 
 
-def draw_found(found: Found, place: int, side: int) -> Image.Image:
-    """Draws a photo that was found with its evidence.
+def draw_large(found: Found, place: int) -> Image.Image:
+    """Draws a photo that was found under its response map.
 
     Raises:
         UserError: the photo is gone or can't be decoded any more.
     """
     path = found.path(place)
-    picture = _picture(path, side, _changed(path))
+    picture = _picture(path, LARGE, _changed(path))
     return draw_evidence(picture, found.response_map(place), found.index.manifest.pooled)
+
+
+def _draw_small(found: Found, place: int) -> Image.Image:
+    """As it is, but for the outline of the deciding regions: small, heat would hide it."""
+    path = found.path(place)
+    picture = _picture(path, SMALL, _changed(path)).copy()
+    regions = deciding_regions(found.response_map(place), found.index.manifest.pooled)
+    outline_regions(picture, regions)
+    return picture
 
 
 def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
@@ -111,7 +120,7 @@ def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
 
     def draw(place: int) -> Image.Image | UserError:
         try:
-            return draw_found(found, place, SMALL)
+            return _draw_small(found, place)
         except UserError as error:
             return error
 

@@ -15,11 +15,10 @@ from serving.demo_page.folder_index import FolderIndexes, IndexingJob
 from serving.demo_page.html_parts import add_html
 from serving.demo_page.markup import message, render
 from serving.demo_page.photo_search import (
-    LARGE,
     Found,
     Query,
     draw_all,
-    draw_found,
+    draw_large,
     region_query,
     search,
 )
@@ -239,7 +238,7 @@ def _search(index: PhotoIndex, query: Query, count: int) -> tuple:
 def _choose(before: Shown, place: int) -> tuple:
     found = before.found
     try:
-        picture = draw_found(found, place, LARGE)
+        picture = draw_large(found, place)
     except UserError as error:
         return gr.skip(), empty_panel(str(error))
     name = found.path(place).name

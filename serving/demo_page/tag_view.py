@@ -72,9 +72,9 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
             photos = add_photos_input("tag")
             classes = add_classes_input("tag", "Classes: commas or lines", lambda _: served.model)
             with gr.Row(elem_classes="buttons"):
-                go = gr.Button("Tag", variant="primary", elem_id="tag-go")
+                go = gr.Button("Tag", variant="primary", scale=1, min_width=90, elem_id="tag-go")
                 own = len(served.model.vocabulary)
-                fill = gr.Button(f"Fill in the run's {own} classes", elem_id="tag-fill")
+                fill = gr.Button(f"Fill in the run's {own} classes", scale=2, elem_id="tag-fill")
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="tag-status", elem_classes="problems")
             strip = add_html(elem_id="tag-strip", js_on_load=choices.ON_LOAD)
