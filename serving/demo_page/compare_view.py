@@ -13,8 +13,9 @@ from serving.demo_page.ranked_bars import draw_bars
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo
 
-_SIDE = 320
+_PICTURE_SIDE = 320
 _DEFAULT_TOP = 5
+_SIDES = ("Left", "Right")
 
 _PHOTOS = """
 <div class="compared">
@@ -46,13 +47,12 @@ def add_compare_view(
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=300):
             photos = add_photos_input("compare")
+            go = gr.Button("Compare", variant="primary", elem_id="compare-go")
+            top = gr.Slider(1, 20, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="compare-top")
         sides = [
-            _add_side(models, names[0], "left", "Left"),
-            _add_side(models, names[-1], "right", "Right"),
+            _add_side(models, name, side)
+            for side, name in zip(_SIDES, (names[0], names[-1]), strict=True)
         ]
-    with gr.Row(elem_classes="buttons"):
-        go = gr.Button("Compare", variant="primary", elem_id="compare-go")
-        top = gr.Slider(1, 20, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="compare-top")
     status = add_html(elem_id="compare-status", elem_classes="problems")
     result = add_html(elem_id="compare-result")
 
@@ -77,16 +77,17 @@ def add_compare_view(
     top.release(**comparing)
 
 
-def _add_side(models: dict[str, ServedModel], name: str, key: str, title: str) -> tuple:
+def _add_side(models: dict[str, ServedModel], name: str, title: str) -> tuple:
+    key = f"compare-{title.lower()}"
     with gr.Column(scale=3, min_width=280):
         which = gr.Dropdown(
-            list(models), value=name, label=f"{title}: model", elem_id=f"compare-{key}-model"
+            list(models), value=name, label=f"{title}: model", elem_id=f"{key}-model"
         )
 
         def get_model(chosen: str | None):
             return models[chosen or name].model
 
-        classes = add_classes_input(f"compare-{key}", f"{title}: classes", get_model, which)
+        classes = add_classes_input(key, f"{title}: classes", get_model, which)
     return which, classes.text
 
 
@@ -103,6 +104,7 @@ def _compare(models: dict[str, ServedModel], gallery, top: int, sides):
     if not files:
         yield message("Drop photos first.", "error"), gr.skip()
         return
+    titles = [f"{side}: {name}" for side, (name, _) in zip(_SIDES, lists, strict=True)]
     compared, problems = [], []
     for photo in files:
         try:
@@ -110,7 +112,7 @@ def _compare(models: dict[str, ServedModel], gallery, top: int, sides):
                 tag_photo(models[name].client, models[name].model, photo, names)
                 for name, names in lists
             ]
-            compared.append(_compared(photo, [name for name, _ in lists], tagged, top))
+            compared.append(_compared(photo, titles, tagged, top))
         except UserError as error:
             problems.append(str(error))
         except ServerGone as error:
@@ -120,10 +122,10 @@ def _compare(models: dict[str, ServedModel], gallery, top: int, sides):
         yield said, render(_PHOTOS, photos=compared)
 
 
-def _compared(photo: PhotoFile, names: list[str], tagged: list[TaggedPhoto], top: int) -> dict:
-    picture = read_picture(photo.path, _SIDE)
+def _compared(photo: PhotoFile, titles: list[str], tagged: list[TaggedPhoto], top: int) -> dict:
+    picture = read_picture(photo.path, _PICTURE_SIDE)
     sides = []
-    for name, its in zip(names, tagged, strict=True):
+    for title, its in zip(titles, tagged, strict=True):
         best = int(its.ranked(1)[0])
         evidence = None
         if its.response_maps is not None:
@@ -131,7 +133,7 @@ def _compared(photo: PhotoFile, names: list[str], tagged: list[TaggedPhoto], top
             evidence = as_data_uri(drawn)
         sides.append(
             {
-                "title": name,
+                "title": title,
                 "bars": Html(draw_bars(its, top, None, fixed=True)),
                 "best": its.names[best],
                 "evidence": evidence,

@@ -37,8 +37,8 @@ def draw_evidence(
     return drawn
 
 
-def outline_regions(picture: Image.Image, regions: np.ndarray) -> None:
-    """Draws the outline of the `regions` (h, w) that are True: white in a dark edge."""
+def outline_regions(picture: Image.Image, regions: np.ndarray, width: int = 3) -> None:
+    """Draws the outline of the `regions` (h, w) that are True: white, `width`, in a dark edge."""
     h, w = regions.shape
     xs = np.linspace(0, picture.width, w + 1)
     ys = np.linspace(0, picture.height, h + 1)
@@ -50,7 +50,6 @@ def outline_regions(picture: Image.Image, regions: np.ndarray) -> None:
     for row, column in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
         lines.append((xs[column], ys[row], xs[column], ys[row + 1]))
     draw = ImageDraw.Draw(picture)
-    width = max(2, max(picture.size) // 240)
     for color, extra in ((_DARK, 2), (_LIGHT, 0)):
         for x0, y0, x1, y1 in lines:
             half = (width + extra) / 2
