@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import ipaddress
 import logging
 import os
@@ -157,36 +158,32 @@ def _is_loopback(host: str) -> bool:
 
 
 def _require_gradio() -> None:
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'the page needs gradio ({error}); install it with pip install -e ".[demo]"'
-        ) from error
+    # Not imported yet: that takes seconds, in which the model is loaded.
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError('the page needs gradio; install it with pip install -e ".[demo]"')
 
 
 @contextlib.contextmanager
 def demo(arguments: argparse.Namespace):
     """Serves the page; gives its address, and ends it and its servers on leaving."""
-    from serving.demo_page.page import Models, open_page
-
     with contextlib.ExitStack() as stack:
-        # The model is loaded while Gradio is imported.
         first = stack.enter_context(_served(arguments.model_dir, arguments.server, arguments))
         second = None
         if arguments.compare is not None:
             second = stack.enter_context(
                 _served(arguments.compare, arguments.compare_server, arguments)
             )
-        models = Models(first, second)
-        folder = arguments.indexes or _default_indexes()
-        address = stack.enter_context(
-            open_page(models, folder, arguments.photos, arguments.host, arguments.port)
-        )
+        # Importing Gradio takes seconds, in which the servers load their models.
+        from serving.demo_page.page import Models, open_page
+
         for served in (first, second):
             if served is not None and served.server is not None:
                 _wait_until_loaded(served)
-        yield address
+        indexes = arguments.indexes or _default_indexes()
+        models = Models(first, second)
+        yield stack.enter_context(
+            open_page(models, indexes, arguments.photos, arguments.host, arguments.port)
+        )
 
 
 def _wait_until_loaded(served) -> None:
@@ -201,10 +198,12 @@ def _wait_until_loaded(served) -> None:
 @contextlib.contextmanager
 def _served(model_dir: pathlib.Path, address: str | None, arguments: argparse.Namespace):
     """A model and a server of it: the one named, or an embedded one that is started."""
+    from serving.demo_page.exported_model import read_newest
     from serving.demo_page.served_model import ServedModel, connect
     from serving.warmup import require_protos
 
     require_protos()
+    read_newest(model_dir)  # what is wrong with the folder is told before anything starts
     server = None
     with contextlib.ExitStack() as stack:
         if address is None:

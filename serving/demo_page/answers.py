@@ -1,8 +1,8 @@
 """What a tab has been told of its photos, and how that is shown."""
 
 import dataclasses
+import hashlib
 import pathlib
-import tempfile
 
 import gradio as gr
 import numpy as np
@@ -110,16 +110,18 @@ def show_bars(answers: Answers, top: int, cut: float | None) -> str:
     return draw_bars(answers.shown, top, cut, answers.shown_tag)
 
 
-def show_files(answers: Answers, cut: float | None) -> tuple:
-    """Returns updates of the buttons that download all photos' tags: CSV, JSON."""
+def show_files(answers: Answers, cut: float | None, folder: pathlib.Path) -> tuple:
+    """Writes all photos' tags into `folder`; returns updates of the buttons for CSV and JSON."""
     if not answers.tagged:
         return (gr.update(value=None, interactive=False),) * 2
     table = [rows(photo, photo.scores >= cuts_of(photo, cut)) for photo in answers.tagged]
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="tags-"))
     updates = []
     for name, text in (("tags.csv", as_csv(table)), ("tags.json", as_json(table))):
-        path = folder / name
-        path.write_text(text, encoding="utf-8", newline="")
+        contents = text.encode()
+        # Tabs share the folder, and each file keeps the name that it is saved under.
+        path = folder / hashlib.sha256(contents).hexdigest()[:16] / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(contents)
         updates.append(gr.update(value=str(path), interactive=True))
     return tuple(updates)
 

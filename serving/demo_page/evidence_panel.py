@@ -7,6 +7,7 @@ from serving.demo_page.markup import render
 
 _PANEL = """
 <figure class="evidence">
+<div class="frame">
 <div class="photo" style="aspect-ratio:{{ width }}/{{ height }};--ratio:{{ width / height }}">
 <img src="{{ source }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}">
 {% if rows %}
@@ -20,11 +21,15 @@ _PANEL = """
 </div>
 {% endif %}
 </div>
+</div>
 <figcaption>{{ caption }}</figcaption>
 </figure>
 """
 
-_EMPTY = '<figure class="evidence empty"><div class="photo">{{ text }}</div></figure>'
+_EMPTY = (
+    '<figure class="evidence empty"><div class="frame">{{ text }}</div>'
+    "<figcaption></figcaption></figure>"
+)
 
 
 def draw_panel(

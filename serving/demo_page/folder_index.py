@@ -11,6 +11,8 @@ from biam_tf.errors import UserError
 from serving.index import index_photos
 from serving.photo_index import MANIFEST, PhotoIndex
 
+_FOLDERS_SHOWN = 200
+
 
 class _Stopped(Exception):
     """The work was stopped by a person."""
@@ -146,6 +148,20 @@ class FolderIndexes:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
         return folder
+
+    def around(self, text: str) -> list[str]:
+        """Returns a folder, the one it is in, and those in it, as far as they may be searched."""
+        try:
+            folder = self.checked(text)
+            inner = sorted(
+                entry.path
+                for entry in os.scandir(folder)
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+        except (UserError, OSError):
+            return []
+        outer = [] if folder == self._photos else [str(folder.parent)]
+        return [str(folder), *outer, *inner[:_FOLDERS_SHOWN]]
 
     def place(self, photos: pathlib.Path) -> pathlib.Path:
         """Returns where the index of a folder is, for the newest version of the model."""

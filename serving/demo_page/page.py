@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import tempfile
 
 import gradio as gr
 
@@ -72,34 +73,45 @@ def open_page(
     """
     from starlette.middleware import Middleware
 
-    page = build_page(models, indexes, photos)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port or None,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            show_error=True,
-            ssr_mode=False,
-            run_history=False,
-            enable_monitoring=False,
-            footer_links=[],
-            app_kwargs={"middleware": [Middleware(ContentPolicy)]},
-            theme=theme(),
-            css_paths=STYLE,
-        )
-    except OSError as error:
-        raise UserError(f"the page can't be on {host}:{port}: {error}") from error
-    try:
-        yield address
-    finally:
-        page.close(verbose=False)
+    with tempfile.TemporaryDirectory(prefix="demo-") as downloads:
+        page = build_page(models, indexes, photos, pathlib.Path(downloads))
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port or None,
+                share=False,
+                inbrowser=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                show_error=True,
+                ssr_mode=False,
+                run_history=False,
+                enable_monitoring=False,
+                footer_links=[],
+                app_kwargs={"middleware": [Middleware(ContentPolicy)]},
+                allowed_paths=[downloads],
+                theme=theme(),
+                css_paths=STYLE,
+            )
+        except OSError as error:
+            raise UserError(f"the page can't be on {host}:{port}; is another one there?") from error
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
 
 
-def build_page(models: Models, indexes: pathlib.Path, photos: pathlib.Path | None) -> gr.Blocks:
-    """Returns the page of `open_page`, not yet on a web server."""
+def build_page(
+    models: Models, indexes: pathlib.Path, photos: pathlib.Path | None, downloads: pathlib.Path
+) -> gr.Blocks:
+    """Returns the page of `open_page`, not yet on a web server.
+
+    Args:
+        models: as all but the last, see `open_page`.
+        indexes: likewise.
+        photos: likewise.
+        downloads: folder for files that are downloaded.
+    """
     first = models.first
     model = first.model
     groups = model.vocabulary.groups
@@ -122,7 +134,7 @@ def build_page(models: Models, indexes: pathlib.Path, photos: pathlib.Path | Non
             state = add_html(_state(first), elem_id="server-state")
         with gr.Tabs():
             with gr.Tab("Tag", id="tag"):
-                photos_input = add_tag_view(first)
+                photos_input = add_tag_view(first, downloads)
             with gr.Tab("Search a folder", id="search"):
                 start = photos or pathlib.Path.home()
                 add_search_view(first, FolderIndexes(first.model_dir, indexes, photos), start)

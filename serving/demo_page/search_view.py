@@ -1,7 +1,6 @@
 """The view Search: a folder of photos, indexed once, and any words."""
 
 import dataclasses
-import os
 import pathlib
 import time
 
@@ -30,7 +29,6 @@ from serving.tagging_client import TaggingError
 _DEFAULT_COUNT = 12
 _SECONDS_BETWEEN_LOOKS = 0.3
 _BROKEN_SHOWN = 5
-_FOLDERS_SHOWN = 200
 _EMPTY = "Choose a photo to see its evidence; then a region of it finds more like that."
 
 _PROGRESS = """
@@ -62,11 +60,11 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
         indexes: the folders that were indexed.
         start: the folder to begin with.
     """
-    shown = gr.State(Shown(), time_to_live=3600)
+    shown = gr.State(Shown())
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
             folder = gr.Dropdown(
-                _folders_in(start),
+                indexes.around(str(start)),
                 value=str(start),
                 label="Folder of photos, on this machine",
                 allow_custom_value=True,
@@ -101,7 +99,12 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
                 empty_panel(_EMPTY), elem_id="search-evidence", js_on_load=choices.ON_LOAD
             )
 
-    folder.change(_folder_choices, folder, folder, show_progress="hidden")
+    folder.change(
+        lambda text: gr.update(choices=indexes.around(text or "")),
+        folder,
+        folder,
+        show_progress="hidden",
+    )
 
     def follow(folder):
         yield from _follow(indexes, folder)
@@ -142,24 +145,6 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
         return _search(before.found.index, query, count)
 
     panel.click(more_like, [shown, count], [shown, status, grid, panel], show_progress="hidden")
-
-
-def _folders_in(folder: pathlib.Path) -> list[str]:
-    """The folder, the one it is in, and those in it, to choose from."""
-    try:
-        inner = sorted(
-            entry.path
-            for entry in os.scandir(folder)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    except OSError:
-        return []
-    return [str(folder), str(folder.parent), *inner[:_FOLDERS_SHOWN]]
-
-
-def _folder_choices(text: str | None):
-    folder = pathlib.Path(text or "").expanduser()
-    return gr.update(choices=_folders_in(folder)) if text and folder.is_dir() else gr.skip()
 
 
 def _follow(indexes: FolderIndexes, folder: str):

@@ -1,6 +1,7 @@
 """The view Tag: photos and classes in, ranked tags and their evidence out."""
 
 import dataclasses
+import pathlib
 
 import gradio as gr
 import numpy as np
@@ -65,8 +66,13 @@ class _Settings:
         return [self.top, self.calibrated, self.cut]
 
 
-def add_tag_view(served: ServedModel) -> PhotosInput:
-    """Adds the view to the page; returns its photos, which other views start from."""
+def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
+    """Adds the view to the page; returns its photos, which other views start from.
+
+    Args:
+        served: the model.
+        downloads: folder for files that are downloaded.
+    """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
             photos = add_photos_input("tag")
@@ -75,6 +81,7 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
                 go = gr.Button("Tag", variant="primary", scale=1, min_width=90, elem_id="tag-go")
                 own = len(served.model.vocabulary)
                 fill = gr.Button(f"Fill in the run's {own} classes", scale=2, elem_id="tag-fill")
+            settings = _add_settings(served.model.thresholds is not None)
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="tag-status", elem_classes="problems")
             strip = add_html(elem_id="tag-strip", js_on_load=choices.ON_LOAD)
@@ -82,7 +89,6 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
         with gr.Column(scale=4, min_width=300):
             add_html(render(_LEGEND))
             bars = add_html(message(NO_BARS), elem_id="tag-bars", js_on_load=choices.ON_LOAD)
-            settings = _add_settings(served.model.thresholds is not None)
             with gr.Row(elem_classes="buttons"):
                 csv_file = gr.DownloadButton("CSV", size="sm", interactive=False, elem_id="tag-csv")
                 json_file = gr.DownloadButton(
@@ -92,15 +98,16 @@ def add_tag_view(served: ServedModel) -> PhotosInput:
                 code = gr.Code(language="python", label="Python", elem_id="tag-code")
                 command = gr.Code(language="shell", label="Command line", elem_id="tag-command")
     outputs = _Outputs(status, strip, panel, bars, csv_file, json_file, code, command)
-    answers = gr.State(Answers(), time_to_live=3600)
-    _add_tagging(served, answers, photos, classes, go, settings, outputs)
-    _add_choosing(served, answers, settings, outputs)
+    answers = gr.State(Answers())
+    shown = _Shown(served, downloads)
+    _add_tagging(shown, answers, photos, classes, go, settings, outputs)
+    _add_choosing(shown, answers, settings, outputs)
     _add_filling(served, fill, classes)
     return photos
 
 
 def _add_settings(calibrated: bool) -> _Settings:
-    with gr.Accordion("How many tags, and from which score", open=True):
+    with gr.Accordion("How many tags, and from which score", open=False, elem_id="tag-settings"):
         return _Settings(
             top=gr.Slider(1, 30, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="tag-top"),
             calibrated=gr.Checkbox(
@@ -121,9 +128,30 @@ def _add_settings(calibrated: bool) -> _Settings:
         )
 
 
-def _add_tagging(served, answers, photos: PhotosInput, classes: ClassesInput, go, settings, out):
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """Makes of answers what the outputs of the view show."""
+
+    served: ServedModel
+    downloads: pathlib.Path
+
+    def all(self, answers: Answers, status: str, top: int, cut: float | None) -> tuple:
+        """Everything, in the order of the outputs of tagging."""
+        return (
+            answers,
+            status,
+            show_strip(answers),
+            show_panel(answers),
+            show_bars(answers, top, cut),
+            *show_files(answers, cut, self.downloads),
+            *show_recipes(answers, self.served.address, top),
+            _cut_range(answers, cut),
+        )
+
+
+def _add_tagging(shown, answers, photos: PhotosInput, classes: ClassesInput, go, settings, out):
     def tag(gallery, text, before, top, calibrated, cut):
-        yield from _tag(served, gallery, text, before, top, _chosen_cut(calibrated, cut))
+        yield from _tag(shown, gallery, text, before, top, _chosen_cut(calibrated, cut))
 
     tagging = {
         "fn": tag,
@@ -140,14 +168,14 @@ def _add_tagging(served, answers, photos: PhotosInput, classes: ClassesInput, go
         event(**tagging)
 
 
-def _add_choosing(served: ServedModel, answers: gr.State, settings: _Settings, out: _Outputs):
+def _add_choosing(shown: _Shown, answers: gr.State, settings: _Settings, out: _Outputs):
     def change_settings(answers, top, calibrated, cut):
         chosen = _chosen_cut(calibrated, cut)
         return (
             gr.update(interactive=not calibrated),
             show_bars(answers, top, chosen),
-            *show_files(answers, chosen),
-            show_recipes(answers, served.address, top)[1],
+            *show_files(answers, chosen, shown.downloads),
+            show_recipes(answers, shown.served.address, top)[1],
         )
 
     gr.on(
@@ -191,8 +219,9 @@ def _chosen_cut(calibrated: bool, cut: float) -> float | None:
     return None if calibrated else cut
 
 
-def _tag(served: ServedModel, gallery, text: str, before: Answers, top: int, cut: float | None):
+def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, cut: float | None):
     """Tags photo by photo; the first answer is shown at once, the others together."""
+    served = shown.served
     try:
         files, model = photo_files(gallery), served.model
         names = tuple(known_classes(model, text))
@@ -213,29 +242,16 @@ def _tag(served: ServedModel, gallery, text: str, before: Answers, top: int, cut
             break
         tagged.append(found)
         if len(tagged) == 1 and len(files) > 1 and before.shown is None:
-            yield _show(served, before.followed_by(tagged, names, model.path), "", top, cut)
+            yield shown.all(before.followed_by(tagged, names, model.path), "", top, cut)
     problem = message("\n".join(problems), "error") if problems else ""
     if problems and not tagged:
         yield gr.skip(), problem, *(gr.skip(),) * 8  # what was shown before stays
         return
-    yield _show(served, before.followed_by(tagged, names, model.path), problem, top, cut)
+    yield shown.all(before.followed_by(tagged, names, model.path), problem, top, cut)
 
 
 def _said(text: str, kind: str = "quiet") -> tuple:
     return gr.skip(), message(text, kind), *(gr.skip(),) * 8
-
-
-def _show(served: ServedModel, answers: Answers, status: str, top: int, cut: float | None) -> tuple:
-    return (
-        answers,
-        status,
-        show_strip(answers),
-        show_panel(answers),
-        show_bars(answers, top, cut),
-        *show_files(answers, cut),
-        *show_recipes(answers, served.address, top),
-        _cut_range(answers, cut),
-    )
 
 
 def _cut_range(answers: Answers, cut: float | None):

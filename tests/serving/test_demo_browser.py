@@ -18,6 +18,13 @@ ARGUMENTS = (
 PHOTOS = 300
 FIRST, SECOND = "red plain star", "blue striped ring"
 MISSPELT, MEANT = "green plane cross", "green plain cross"
+# How far things moved by themselves, as browsers count it.
+WATCH_JUMPS = """
+window.jumps = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps += entry.value;
+}).observe({type: 'layout-shift', buffered: true});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +97,7 @@ class Tab:
         self.page.set_default_timeout(15_000)
         self.requests, self.errors = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.add_init_script(WATCH_JUMPS)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(address)
         self.page.wait_for_selector("#tag-go")
@@ -143,11 +151,11 @@ def open_tab(chromium, address):
 def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     tab = open_tab()
     page = tab.page
-    before = page.locator("#tag-go").bounding_box()
+    tab.wait_for_text("#server-state", "The server answers")
+    page.evaluate("window.jumps = 0")
     tab.drop(photos / "000.png")
     page.wait_for_selector("#tag-bars .bar")
     assert page.locator("#tag-bars .bar").count() == 8
-    assert page.locator("#tag-go").bounding_box() == before  # nothing has jumped
 
     tab.type("tag", f"{FIRST}, {MISSPELT}\n{SECOND}")
     tab.wait_for_text("#tag-chips", "3 classes, 1 unknown")
@@ -170,6 +178,7 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
 
     # The best one's evidence is there at once; another's when it is chosen, by keyboard, too.
     tab.wait_for_text("#tag-evidence figcaption", f"{ranked[0]}: ")
+    assert page.evaluate("window.jumps") < 0.05
     assert "the 3 regions" in page.locator("#tag-evidence figcaption").inner_text()
     first = tab.seen("#tag-evidence img")
     page.locator("#tag-bars .bar").nth(0).focus()
@@ -206,7 +215,7 @@ def test_what_is_no_photo_is_told_of_beside_the_photos(open_tab, photos, tmp_pat
 def test_strange_names_are_shown_and_not_run(open_tab, photos):
     tab = open_tab()
     tab.type("tag", "🐶, <img src=x onerror=alert(1)>, ${7*7} {{7*7}}")
-    tab.wait_for_text("#tag-chips", "3 classes, 3 unknown")
+    tab.wait_for_text("#tag-chips", "{{7*7}}")  # the last of it
     names = tab.page.locator("#tag-chips .chip-name").all_inner_texts()
     assert names == ["🐶", "<img src=x onerror=alert(1)>", "${7*7} {{7*7}}"]
     tab.drop(photos / "001.png")
