@@ -47,12 +47,15 @@ def add_compare_view(
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=3, min_width=300):
             photos = add_photos_input("compare")
-            go = gr.Button("Compare", variant="primary", elem_id="compare-go")
-            top = gr.Slider(1, 20, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="compare-top")
         sides = [
             _add_side(models, name, side)
             for side, name in zip(_SIDES, (names[0], names[-1]), strict=True)
         ]
+    with gr.Row(elem_classes="columns"):
+        go = gr.Button("Compare", variant="primary", scale=1, elem_id="compare-go")
+        top = gr.Slider(
+            1, 20, _DEFAULT_TOP, step=1, label="Tags shown", scale=2, elem_id="compare-top"
+        )
     status = add_html(elem_id="compare-status", elem_classes="problems")
     result = add_html(elem_id="compare-result")
 

@@ -10,6 +10,33 @@ from serving.demo_page.markup import message, render
 from serving.demo_page.photo_files import PhotoFile, open_photo_file
 
 _TITLE = '<h2 class="part-title">Photos: drop, paste or choose</h2>'
+# Gradio takes what is dropped on its own place for that. Photos also come from a paste with the
+# keyboard, and from a drop on the photos that are there.
+_ON_LOAD = """
+const box = () => document.getElementById('NAME-photos');
+const give = (files) => {
+  const input = box().querySelector('input[type=file]');
+  const photos = new DataTransfer();
+  for (const file of files) photos.items.add(file);
+  if (!input || !photos.files.length) return;
+  input.files = photos.files;
+  input.dispatchEvent(new Event('change', {bubbles: true}));
+};
+const taken = (event) =>
+  box()?.contains(event.target) && !event.target.closest('[aria-dropeffect]');
+document.addEventListener('paste', (event) => {
+  const files = [...event.clipboardData.files].filter((file) => file.type.startsWith('image/'));
+  if (!files.length || !box()?.offsetParent) return;
+  event.preventDefault();
+  give(files);
+});
+document.addEventListener('dragover', (event) => { if (taken(event)) event.preventDefault(); });
+document.addEventListener('drop', (event) => {
+  if (!taken(event)) return;
+  event.preventDefault();
+  give(event.dataTransfer.files);
+});
+"""
 # A screenful, and what a person waits for.
 MAX_PHOTOS = 24
 
@@ -33,7 +60,7 @@ class PhotosInput:
 
 def add_photos_input(name: str) -> PhotosInput:
     """Adds the input to the page; `name` begins the ids of its elements."""
-    add_html(render(_TITLE))
+    add_html(render(_TITLE), js_on_load=_ON_LOAD.replace("NAME", name))
     gallery = gr.Gallery(
         label="Photos",
         show_label=False,

@@ -1,5 +1,6 @@
 """The demo's page as a person has it: in a browser, looked at and pressed."""
 
+import base64
 import csv
 import json
 import pathlib
@@ -83,6 +84,9 @@ def address(server, tagger_dir, photos, tmp_path_factory):
 
     indexes = tmp_path_factory.mktemp("indexes")
     command = [str(tagger_dir), "--server", server.address, "--port", "0"]
+    other = tmp_path_factory.mktemp("models") / "other"
+    shutil.copytree(tagger_dir, other)
+    command += ["--compare", str(other), "--compare-server", server.address]
     command += ["--indexes", str(indexes), "--photos", str(photos.parent)]
     with demo(demo_parser().parse_args(command)) as address:
         yield address
@@ -212,6 +216,31 @@ def test_what_is_no_photo_is_told_of_beside_the_photos(open_tab, photos, tmp_pat
     tab.wait_for_text("#tag-evidence figcaption", ":")
 
 
+def test_photos_are_pasted_and_dropped_onto_those_that_are_there(open_tab, photos):
+    tab = open_tab()
+    page = tab.page
+    give = """
+      ([kind, selector, name, base64]) => {
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], name, {type: 'image/png'}));
+        const event = kind === 'paste'
+          ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})
+          : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+        document.querySelector(selector).dispatchEvent(event);
+      }
+    """
+    contents = base64.b64encode((photos / "007.png").read_bytes()).decode()
+    page.evaluate(give, ["paste", "body", "pasted.png", contents])
+    tab.wait_for_text("#tag-evidence figcaption", ":")
+    place = "#tag-photos .thumbnail-item"
+    page.wait_for_selector(place)
+    page.evaluate(give, ["drop", place, "dropped.png", contents])
+    tab.wait_for_text("#tag-strip", "dropped.png")
+    assert page.locator(place).count() == 2
+    assert page.locator("#tag-strip button").all_inner_texts() == ["pasted.png", "dropped.png"]
+
+
 def test_strange_names_are_shown_and_not_run(open_tab, photos):
     tab = open_tab()
     tab.type("tag", "🐶, <img src=x onerror=alert(1)>, ${7*7} {{7*7}}")
@@ -281,7 +310,7 @@ def test_two_tabs_do_not_mix(open_tab, photos):
     assert one.seen("#tag-evidence img") != other.seen("#tag-evidence img")
 
 
-def test_two_lists_of_classes_side_by_side_on_the_photos_of_the_first_view(open_tab, photos):
+def test_two_models_side_by_side_on_the_photos_of_the_first_view(open_tab, photos):
     tab = open_tab(color_scheme="dark", viewport={"width": 390, "height": 844})
     page = tab.page
     tab.drop(photos / "005.png", photos / "006.png")
@@ -292,6 +321,8 @@ def test_two_lists_of_classes_side_by_side_on_the_photos_of_the_first_view(open_
     tab.type("compare-right", MEANT)
     page.click("#compare-go")
     page.wait_for_function("document.querySelectorAll('.compared-photo').length === 2")
+    titles = page.locator(".compared-photo").first.locator("h3").all_inner_texts()
+    assert titles == ["Left: tagger (version 1)", "Right: other (version 1)"]
     sides = page.locator(".compared-photo").nth(1).locator("h3 + .bars")
     assert sorted(sides.nth(0).locator(".bar-name").all_inner_texts()) == sorted([FIRST, SECOND])
     assert sides.nth(1).locator(".bar-name").all_inner_texts() == [MEANT]
