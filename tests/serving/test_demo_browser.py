@@ -12,6 +12,9 @@ from tiny_server import ready, started
 
 from serving.client import TaggingClient
 
+# Gradio's queue warns of what its pandas will do.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio.queueing")
+
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"

@@ -15,6 +15,7 @@ from photo_files import encoded, picture
 from PIL import Image
 from tiny_server import ready, started
 
+from biam_tf.contact_sheet import overlay_heat
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 from serving import client as client_command
@@ -175,6 +176,7 @@ def test_a_photo_is_shown_at_the_size_asked_for(tmp_path):
         read_picture(path, 120)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_photo_of_100_megapixels_is_refused_by_the_server_and_never_decoded(
     served, tmp_path, monkeypatch
 ):
@@ -193,6 +195,7 @@ def test_a_photo_is_tagged_as_by_the_client(served, tmp_path):
     path.write_bytes(encoded("PNG", (60, 50)))
     names = ["red plain star", "Blue striped ring"]
     found = tag_photo(served.client, served.model, open_photo_file(path), names)
+    assert served.client.answers()
     scores, maps = served.client.explain(path, names)
     np.testing.assert_array_equal(found.scores, scores[0])
     np.testing.assert_array_equal(found.response_maps, maps[0])
@@ -247,6 +250,14 @@ def test_evidence_is_strongest_where_the_map_is(tagged):
     assert changed[90:, 130:].mean() > 20 * max(changed[:40, :40].mean(), 0.1)
 
 
+def test_as_much_of_the_color_is_kept_as_asked_for():
+    photo, nothing = picture((40, 30)), np.zeros((3, 4))
+    np.testing.assert_array_equal(np.asarray(overlay_heat(photo, nothing, 1.0)), np.asarray(photo))
+    gray = np.asarray(overlay_heat(photo, nothing)).astype(float)
+    half = np.asarray(overlay_heat(photo, nothing, 0.5)).astype(float)
+    np.testing.assert_allclose(half, (gray + np.asarray(photo)) / 2, atol=0.5)
+
+
 def test_bars_are_ranked_and_say_what_reaches_its_threshold(tagged):
     shown = draw_bars(tagged, 5, None, chosen=1)
     places = [int(place) for place in re.findall(r'data-choice="(\d+)"', shown)]
@@ -278,9 +289,7 @@ def test_downloads_hold_every_class_best_first(tagged):
     ]
     (photo,) = json.loads(as_json(table))
     assert photo["photo"] == "a.jpg"
-    assert [tag["name"] if "name" in tag else tag["tag"] for tag in photo["tags"]] == [
-        row["tag"] for row in read
-    ]
+    assert [tag["tag"] for tag in photo["tags"]] == [row["tag"] for row in read]
 
 
 def test_the_command_line_that_is_shown_prints_the_same_scores(
