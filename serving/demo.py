@@ -120,13 +120,12 @@ def demo_parser() -> argparse.ArgumentParser:
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("serving.tagging_client").setLevel(logging.ERROR)  # the page says it
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    with contextlib.ExitStack() as stack:
-        address = stack.enter_context(demo(arguments))
+    with demo(arguments) as address:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        logging.getLogger("serving.tagging_client").setLevel(logging.ERROR)  # the page says it
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
         print(f"{address}  (Ctrl-C ends it)", flush=True)
         if not arguments.no_browser:
             import webbrowser
