@@ -131,9 +131,10 @@ def show_recipes(answers: Answers, server: str, top: int) -> tuple[str, str]:
     if not answers.tagged:
         return "", ""
     photos = [photo.photo.name for photo in answers.tagged]
+    maps = answers.tagged[0].response_maps is not None
     return (
-        python_code(server, photos, answers.names),
-        command_line(server, photos, answers.names, top),
+        python_code(server, photos, answers.names, maps),
+        command_line(server, photos, answers.names, top, maps),
     )
 
 

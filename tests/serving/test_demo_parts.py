@@ -298,16 +298,30 @@ def test_the_command_line_that_is_shown_prints_the_same_scores(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "it's a.png").write_bytes(encoded("PNG"))
     names = ["red plain star", "blue striped ring"]
-    shown = command_line(served.address, ["it's a.png"], names, 2)
+    shown = command_line(served.address, ["it's a.png"], names, 2, True)
     arguments = shlex.split(shown.replace("\\\n", ""))
     assert arguments[:3] == ["python", "-m", "serving.client"]
     assert client_command.main([*arguments[3:], "--json"]) == 0
     (printed,) = json.loads(capsys.readouterr().out)
     variables = {}
-    exec(python_code(served.address, ["it's a.png"], names), variables)
+    exec(python_code(served.address, ["it's a.png"], names, True), variables)
     expected = dict(zip(names, variables["scores"][0].tolist(), strict=True))
     assert {tag["name"]: tag["score"] for tag in printed["tags"]} == pytest.approx(expected)
     assert (tmp_path / "evidence.png").is_file()
+
+
+def test_many_classes_are_read_from_a_file(served, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+    names = [served.model.vocabulary.names[i % 72].upper() + " " * (i // 72) for i in range(201)]
+    (tmp_path / "classes.txt").write_text("\n".join(dict.fromkeys(names[:72])))
+    code = python_code(served.address, ["a.png"], names, False)
+    variables = {}
+    exec(code, variables)
+    assert variables["scores"].shape == (1, 72) and "explain" not in code
+    shown = command_line(served.address, ["a.png"], names, 1, False)
+    assert client_command.main(shlex.split(shown.replace("\\\n", ""))[3:]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 # Folders
