@@ -5,7 +5,6 @@ import hashlib
 import pathlib
 
 import gradio as gr
-import numpy as np
 
 from biam_tf.errors import UserError
 from serving.demo_page.downloads import as_csv, as_json, rows
@@ -103,18 +102,18 @@ def show_panel(answers: Answers) -> str:
     return draw_panel(drawn, f"Where {name} was found in {file}", caption)
 
 
-def show_bars(answers: Answers, top: int, cut: float | None) -> str:
+def show_bars(answers: Answers, top: int, level: float | None) -> str:
     """Returns the ranked tags of the photo that is shown."""
     if answers.shown is None:
         return message(NO_BARS)
-    return draw_bars(answers.shown, top, cut, answers.shown_tag)
+    return draw_bars(answers.shown, top, level, answers.shown_tag)
 
 
-def show_files(answers: Answers, cut: float | None, folder: pathlib.Path) -> tuple:
+def show_files(answers: Answers, level: float | None, folder: pathlib.Path) -> tuple:
     """Writes all photos' tags into `folder`; returns updates of the buttons for CSV and JSON."""
     if not answers.tagged:
         return (gr.update(value=None, interactive=False),) * 2
-    table = [rows(photo, photo.scores >= cuts_of(photo, cut)) for photo in answers.tagged]
+    table = [rows(photo, photo.scores >= cuts_of(photo, level)) for photo in answers.tagged]
     updates = []
     for name, text in (("tags.csv", as_csv(table)), ("tags.json", as_json(table))):
         contents = text.encode()
@@ -136,9 +135,3 @@ def show_recipes(answers: Answers, server: str, top: int) -> tuple[str, str]:
         python_code(server, photos, answers.names, maps),
         command_line(server, photos, answers.names, top, maps),
     )
-
-
-def score_range(answers: Answers) -> tuple[float, float]:
-    """Returns whole numbers below and above all scores."""
-    scores = np.concatenate([photo.scores for photo in answers.tagged])
-    return float(np.floor(scores.min())), float(np.ceil(scores.max()))

@@ -38,18 +38,29 @@ class _Bar:
     chosen: bool
 
 
-def cuts_of(photo: TaggedPhoto, cut: float | None) -> np.ndarray:
-    """Returns (C,) what a score must reach: `cut`, or for None the run's calibrated thresholds.
+def cuts_of(photo: TaggedPhoto, level: float | None) -> np.ndarray:
+    """Returns (C,) what the scores of a photo's classes must reach.
 
-    A photo of a run without calibrated thresholds is given every class then.
+    Args:
+        photo: the photo.
+        level: None: the run's calibrated thresholds, or nothing where it has none. Else one level
+            for all classes: a calibrated probability between 0 and 1, or the score itself where
+            the run has no calibration.
     """
-    if cut is not None:
-        return np.full(len(photo.names), cut)
-    return np.full(len(photo.names), -np.inf) if photo.cuts is None else photo.cuts
+    its = photo.thresholds
+    if its is None:
+        return np.full(len(photo.names), -np.inf if level is None else level)
+    if level is None:
+        return its.cuts
+    return (np.log(level / (1 - level)) - its.offsets) / its.slopes
 
 
 def draw_bars(
-    photo: TaggedPhoto, top: int, cut: float | None, chosen: int | None = None, fixed: bool = False
+    photo: TaggedPhoto,
+    top: int,
+    level: float | None,
+    chosen: int | None = None,
+    fixed: bool = False,
 ) -> str:
     """Returns the best tags of a photo as HTML, a button each.
 
@@ -59,11 +70,11 @@ def draw_bars(
     Args:
         photo: the photo.
         top: how many tags.
-        cut: as for `cuts_of`.
+        level: as for `cuts_of`.
         chosen: place of the class whose response map is shown.
         fixed: whether there is nothing to choose.
     """
-    cuts, best = cuts_of(photo, cut), photo.ranked(top)
+    cuts, best = cuts_of(photo, level), photo.ranked(top)
     shown = photo.scores[best].astype(np.float64)
     marks = cuts[best][np.isfinite(cuts[best])]
     low = min(float(np.median(photo.scores)), shown.min(), *marks)
@@ -90,7 +101,5 @@ def draw_bars(
 
 
 def _number(photo: TaggedPhoto, c: int) -> str:
-    score = f"{photo.scores[c]:.2f}"
-    if photo.probabilities is None:
-        return score
-    return f"{score} · {100 * photo.probabilities[c]:.0f} %"
+    score, probabilities = f"{photo.scores[c]:.2f}", photo.probabilities
+    return score if probabilities is None else f"{score} · {100 * probabilities[c]:.0f} %"

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 
 import gradio as gr
-import numpy as np
 
 from biam_tf.errors import UserError
 from serving.demo_page import choices
@@ -12,7 +11,6 @@ from serving.demo_page.answers import (
     NO_BARS,
     NO_PHOTO,
     Answers,
-    score_range,
     show_bars,
     show_files,
     show_panel,
@@ -60,10 +58,10 @@ class _Settings:
 
     top: gr.Slider
     calibrated: gr.Checkbox
-    cut: gr.Slider
+    level: gr.Slider
 
     def all(self) -> list[gr.Component]:
-        return [self.top, self.calibrated, self.cut]
+        return [self.top, self.calibrated, self.level]
 
 
 def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
@@ -116,16 +114,28 @@ def _add_settings(calibrated: bool) -> _Settings:
                 visible=calibrated,
                 elem_id="tag-calibrated",
             ),
-            cut=gr.Slider(
-                -10,
-                10,
-                -10,
-                step=0.05,
-                label="One threshold for all classes",
-                interactive=not calibrated,
-                elem_id="tag-cut",
-            ),
+            level=_add_level(calibrated),
         )
+
+
+def _add_level(calibrated: bool) -> gr.Slider:
+    """One threshold for all classes: a probability where there are any, else a score.
+
+    Its range is fixed: Gradio refuses a value that was sent before the range moved.
+    """
+    if calibrated:
+        label, (low, high, value, step) = "probability, per cent", (1, 99, 50, 1)
+    else:
+        label, (low, high, value, step) = "score", (-50, 50, -50, 0.1)
+    return gr.Slider(
+        low,
+        high,
+        value,
+        step=step,
+        label=f"One threshold for all classes: {label}",
+        interactive=not calibrated,
+        elem_id="tag-level",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,30 +145,29 @@ class _Shown:
     served: ServedModel
     downloads: pathlib.Path
 
-    def all(self, answers: Answers, status: str, top: int, cut: float | None) -> tuple:
+    def all(self, answers: Answers, status: str, top: int, level: float | None) -> tuple:
         """Everything, in the order of the outputs of tagging."""
         return (
             answers,
             status,
             show_strip(answers),
             show_panel(answers),
-            show_bars(answers, top, cut),
-            *show_files(answers, cut, self.downloads),
+            show_bars(answers, top, level),
+            *show_files(answers, level, self.downloads),
             *show_recipes(answers, self.served.address, top),
-            _cut_range(answers, cut),
         )
 
 
 def _add_tagging(shown, answers, photos: PhotosInput, classes: ClassesInput, go, settings, out):
-    def tag(gallery, text, before, top, calibrated, cut):
-        yield from _tag(shown, gallery, text, before, top, _chosen_cut(calibrated, cut))
+    def tag(gallery, text, before, top, calibrated, level):
+        yield from _tag(shown, gallery, text, before, top, _chosen_level(shown, calibrated, level))
 
     tagging = {
         "fn": tag,
         "inputs": [photos.gallery, classes.text, answers, *settings.all()],
         "outputs": [
             *(answers, out.status, out.strip, out.panel, out.bars, out.csv_file, out.json_file),
-            *(out.code, out.command, settings.cut),
+            *(out.code, out.command),
         ],
         "show_progress": "hidden",
         "trigger_mode": "always_last",
@@ -169,8 +178,8 @@ def _add_tagging(shown, answers, photos: PhotosInput, classes: ClassesInput, go,
 
 
 def _add_choosing(shown: _Shown, answers: gr.State, settings: _Settings, out: _Outputs):
-    def change_settings(answers, top, calibrated, cut):
-        chosen = _chosen_cut(calibrated, cut)
+    def change_settings(answers, top, calibrated, level):
+        chosen = _chosen_level(shown, calibrated, level)
         return (
             gr.update(interactive=not calibrated),
             show_bars(answers, top, chosen),
@@ -179,10 +188,10 @@ def _add_choosing(shown: _Shown, answers: gr.State, settings: _Settings, out: _O
         )
 
     gr.on(
-        [settings.top.input, settings.calibrated.input, settings.cut.input],
+        [settings.top.input, settings.calibrated.input, settings.level.input],
         change_settings,
         [answers, *settings.all()],
-        [settings.cut, out.bars, out.csv_file, out.json_file, out.command],
+        [settings.level, out.bars, out.csv_file, out.json_file, out.command],
         show_progress="hidden",
         trigger_mode="always_last",
     )
@@ -193,9 +202,9 @@ def _add_choosing(shown: _Shown, answers: gr.State, settings: _Settings, out: _O
 
     out.bars.click(choose_tag, answers, [answers, out.panel], show_progress="hidden")
 
-    def choose_photo(event: gr.EventData, answers, top, calibrated, cut):
+    def choose_photo(event: gr.EventData, answers, top, calibrated, level):
         changed = dataclasses.replace(answers, photo=int(event.choice), tag=None)
-        bars = show_bars(changed, top, _chosen_cut(calibrated, cut))
+        bars = show_bars(changed, top, _chosen_level(shown, calibrated, level))
         return changed, show_panel(changed), bars
 
     out.strip.click(
@@ -215,11 +224,14 @@ def _add_filling(served: ServedModel, fill: gr.Button, classes: ClassesInput) ->
     fill.click(start_from_vocabulary, None, [classes.text, classes.chips], show_progress="hidden")
 
 
-def _chosen_cut(calibrated: bool, cut: float) -> float | None:
-    return None if calibrated else cut
+def _chosen_level(shown: _Shown, calibrated: bool, level: float) -> float | None:
+    """What `serving.demo_page.ranked_bars.cuts_of` takes."""
+    if calibrated:
+        return None
+    return level if shown.served.model.thresholds is None else level / 100
 
 
-def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, cut: float | None):
+def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, level: float | None):
     """Tags photo by photo; the first answer is shown at once, the others together."""
     served = shown.served
     try:
@@ -242,22 +254,13 @@ def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, cut: floa
             break
         tagged.append(found)
         if len(tagged) == 1 and len(files) > 1 and before.shown is None:
-            yield shown.all(before.followed_by(tagged, names, model.path), "", top, cut)
+            yield shown.all(before.followed_by(tagged, names, model.path), "", top, level)
     problem = message("\n".join(problems), "error") if problems else ""
     if problems and not tagged:
-        yield gr.skip(), problem, *(gr.skip(),) * 8  # what was shown before stays
+        yield gr.skip(), problem, *(gr.skip(),) * 7  # what was shown before stays
         return
-    yield shown.all(before.followed_by(tagged, names, model.path), problem, top, cut)
+    yield shown.all(before.followed_by(tagged, names, model.path), problem, top, level)
 
 
 def _said(text: str, kind: str = "quiet") -> tuple:
-    return gr.skip(), message(text, kind), *(gr.skip(),) * 8
-
-
-def _cut_range(answers: Answers, cut: float | None):
-    """The slider from the lowest score to the highest; without a choice, all are given."""
-    if not answers.tagged:
-        return gr.skip()
-    low, high = score_range(answers)
-    value = low if cut is None else float(np.clip(cut, low, high))
-    return gr.update(minimum=low, maximum=high, value=value)
+    return gr.skip(), message(text, kind), *(gr.skip(),) * 7

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.thresholds import Thresholds
 from serving.demo_page.exported_model import ExportedModel
 from serving.demo_page.photo_files import PhotoFile
 from serving.pooled_regions import pooled_regions
@@ -30,8 +31,7 @@ class TaggedPhoto:
         names: C classes.
         groups: "seen" or "unseen" for each.
         scores: (C,) float32.
-        cuts: (C,) the run's calibrated thresholds; None: it has none.
-        probabilities: (C,) calibrated scores; None likewise.
+        thresholds: calibration and thresholds of the classes; None: the run has none.
         response_maps: (h, w, C); None: the model has none.
         pooled: k, the strongest regions of a class whose mean is its score; None: unknown.
     """
@@ -40,10 +40,14 @@ class TaggedPhoto:
     names: tuple[str, ...]
     groups: tuple[str, ...]
     scores: np.ndarray
-    cuts: np.ndarray | None = None
-    probabilities: np.ndarray | None = None
+    thresholds: Thresholds | None = None
     response_maps: np.ndarray | None = None
     pooled: int | None = None
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(C,) calibrated scores; None: the run has no calibration."""
+        return None if self.thresholds is None else self.thresholds.probabilities(self.scores)
 
     def ranked(self, count: int) -> np.ndarray:
         """Returns the places of the `count` best classes, best first."""
@@ -78,14 +82,12 @@ def tag_photo(
     except TaggingError as error:
         raise said_of(error, photo) from error
     scores = scores[0]
-    thresholds = model.thresholds.for_names(names) if model.thresholds else None
     return TaggedPhoto(
         photo=photo,
         names=tuple(names),
         groups=tuple(model.groups(names)),
         scores=scores,
-        cuts=thresholds.cuts if thresholds else None,
-        probabilities=thresholds.probabilities(scores) if thresholds else None,
+        thresholds=model.thresholds.for_names(names) if model.thresholds else None,
         response_maps=None if maps is None else maps[0],
         pooled=None if maps is None else _pooled(maps[0], scores),
     )

@@ -196,6 +196,18 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     pressed = page.locator("#tag-bars .bar[aria-pressed=true] .bar-name")
     assert pressed.all_inner_texts() == [ranked[1]]
 
+    # All are above the lowest threshold, and fewer are shown where fewer are asked for.
+    page.locator("#tag-settings button").first.click()
+    page.get_by_label("The run's calibrated thresholds").uncheck()
+    level = page.locator("#tag-level input[type=number]")
+    level.fill("1")
+    level.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar.given').length === 3")
+    top = page.locator("#tag-top input[type=number]")
+    top.fill("2")
+    top.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 2")
+
     with page.expect_download() as download:
         page.click("#tag-csv")
     with open(download.value.path()) as file:

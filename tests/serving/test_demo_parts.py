@@ -1,6 +1,7 @@
 """What the demo's page is made of, without a browser."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -17,6 +18,7 @@ from tiny_server import ready, started
 
 from biam_tf.contact_sheet import overlay_heat
 from biam_tf.errors import UserError
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from serving import client as client_command
 from serving.demo_page.class_chips import draw_chips
@@ -61,8 +63,17 @@ def tagged(rng):
         names=("dog", "red car", "beach", "cat", "<b>${7*7} {{x}}"),
         groups=("seen", "seen", "unseen", "seen", "unseen"),
         scores=scores,
-        cuts=np.sort(scores)[[0, 4, 2, 1, 3]],
-        probabilities=1 / (1 + np.exp(-scores)),
+        thresholds=Thresholds(
+            names=("dog", "red car", "beach", "cat", "<b>${7*7} {{x}}"),
+            cuts=np.sort(scores)[[0, 4, 2, 1, 3]],
+            slopes=np.array([1.0, 2.0, 0.5, 1.0, 3.0]),
+            offsets=np.array([0.0, -1.0, 1.0, 0.5, 0.0]),
+            sources=("own",) * 5,
+            global_slope=1.0,
+            global_offset=0.0,
+            global_logit=0.0,
+            fitted_on={},
+        ),
         response_maps=maps,
         pooled=4,
     )
@@ -203,7 +214,7 @@ def test_a_photo_is_tagged_as_by_the_client(served, tmp_path):
     assert found.groups == (own["red plain star"], own["blue striped ring"])
     assert found.pooled == 3  # as the run was trained
     thresholds = served.model.thresholds.for_names(names)
-    np.testing.assert_array_equal(found.cuts, thresholds.cuts)
+    np.testing.assert_array_equal(found.thresholds.cuts, thresholds.cuts)
 
 
 def test_a_server_that_is_gone_is_told_from_a_photo_that_is_refused(tagger_dir, tmp_path):
@@ -266,26 +277,34 @@ def test_bars_are_ranked_and_say_what_reaches_its_threshold(tagged):
     assert lengths == sorted(lengths, reverse=True) and lengths[-1] >= 0
     given = re.findall(r'class="bar (?:seen|unseen)( given)?"\s+data-choice="(\d+)"', shown)
     assert {int(c) for is_given, c in given if is_given} == set(
-        np.flatnonzero(tagged.scores >= tagged.cuts)
+        np.flatnonzero(tagged.scores >= tagged.thresholds.cuts)
     )
     assert shown.count('aria-pressed="true"') == 1 and shown.count(">unseen<") == 2
     assert not set("${}") & set(shown) and "<b>" not in shown
 
 
-def test_a_threshold_of_ones_own_replaces_the_calibrated_ones(tagged):
+def test_one_probability_for_all_classes_replaces_the_calibrated_thresholds(tagged):
+    for level in (0.2, 0.5, 0.9):
+        reached = tagged.scores >= cuts_of(tagged, level)
+        np.testing.assert_array_equal(reached, tagged.probabilities >= level)
+        assert draw_bars(tagged, 5, level).count(" given") == reached.sum()
+
+
+def test_without_calibration_one_score_does(tagged):
+    plain = dataclasses.replace(tagged, thresholds=None)
     middle = float(np.median(tagged.scores))
-    assert draw_bars(tagged, 5, middle).count(" given") == 3
-    np.testing.assert_array_equal(cuts_of(tagged, middle), np.full(5, middle))
+    assert draw_bars(plain, 5, middle).count(" given") == 3
+    assert draw_bars(plain, 5, None).count(" given") == 5 and plain.probabilities is None
 
 
 def test_downloads_hold_every_class_best_first(tagged):
-    table = [rows(tagged, tagged.scores >= tagged.cuts)]
+    table = [rows(tagged, tagged.scores >= tagged.thresholds.cuts)]
     read = list(csv.DictReader(io.StringIO(as_csv(table))))
     order = np.argsort(-tagged.scores)
     assert [row["tag"] for row in read] == [tagged.names[c] for c in order]
     np.testing.assert_allclose([float(row["score"]) for row in read], tagged.scores[order])
     assert [row["given"] for row in read] == [
-        str(bool(given)) for given in (tagged.scores >= tagged.cuts)[order]
+        str(bool(given)) for given in (tagged.scores >= tagged.thresholds.cuts)[order]
     ]
     (photo,) = json.loads(as_json(table))
     assert photo["photo"] == "a.jpg"
