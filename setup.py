@@ -21,6 +21,10 @@ SERVING = [
     "prometheus-client>=0.20",
 ]
 
+# The page to try a model in a browser. It brings pandas and a web server; TensorFlow, NumPy and
+# protobuf stay as they are. Where its components were checked: within one major version.
+DEMO = [*SERVING, "gradio>=6.31,<7"]
+
 # Writes a run as an ONNX file and checks it with the runtime that will run it.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
@@ -71,7 +75,7 @@ setup(
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
     package_data={
         "biam_tf": ["py.typed"],
-        "serving": ["deploy/*.config"],
+        "serving": ["deploy/*.config", "demo_page/style.css"],
         "training": [
             "report/page.html",
             "data/from_tfds/class_groups/*.csv",
@@ -92,6 +96,7 @@ setup(
     extras_require={
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
+        "demo": DEMO,
         "onnx": ONNX,
         "beam": BEAM,
         "report": REPORT,
@@ -103,7 +108,7 @@ setup(
         "torch-check": TORCH_CHECK,
         "test": [
             *EFFICIENTNET,
-            *SERVING,
+            *DEMO,
             *ONNX,
             *BEAM,
             *REPORT,
@@ -111,6 +116,8 @@ setup(
             *IMPORT,
             *TEXT,
             "dill>=0.3",  # what TensorFlow Datasets' own tests of builders need
+            # Drives the demo's page in the machine's Chromium; without one its test is skipped.
+            "playwright>=1.40",
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # the suite on two cores at once: most of it traces graphs
             "ruff>=0.6",

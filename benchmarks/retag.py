@@ -13,10 +13,8 @@ import time
 
 import numpy as np
 
-from biam_tf.progress import progress
-from biam_tf.vocabulary import Vocabulary
-from serving.index import SHARD_PHOTOS, write_shard
-from serving.photo_index import VOCABULARY, IndexedPhoto, IndexManifest, PhotoIndex
+from benchmarks.random_index import write_random_index
+from serving.photo_index import PhotoIndex
 
 GRID, EMBEDDING_SIZE, POOLED = (7, 7), 100, 10
 
@@ -34,7 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        _write_index(pathlib.Path(folder), arguments.photos, rng)
+        index = pathlib.Path(folder)
+        write_random_index(index, arguments.photos, GRID, EMBEDDING_SIZE, POOLED, index)
         size = sum(path.stat().st_size for path in pathlib.Path(folder).iterdir()) / 1e6
         print(f"{arguments.photos} photos, {size:.0f} MB")
         seconds, index = _timed(lambda: PhotoIndex(folder), arguments.repeat)
@@ -43,21 +42,6 @@ def main() -> None:
             classes = rng.normal(size=(count, EMBEDDING_SIZE)).astype(np.float32)
             seconds, _ = _timed(lambda classes=classes: index.scores(classes), arguments.repeat)
             print(f"score {count:5d} classes         {seconds:8.3f} s")
-
-
-def _write_index(folder: pathlib.Path, photos: int, rng: np.random.Generator) -> None:
-    Vocabulary(("a",), np.eye(1, EMBEDDING_SIZE), ("seen",)).save(folder / VOCABULARY)
-    facts = (GRID, EMBEDDING_SIZE, False, POOLED)
-    shards = []
-    with progress(photos, "Writing", "photo") as bar:
-        for start in range(0, photos, SHARD_PHOTOS):
-            count = min(SHARD_PHOTOS, photos - start)
-            shape = (count, GRID[0] * GRID[1], EMBEDDING_SIZE)
-            names = [IndexedPhoto(f"{start + i}.jpg", 0, 0) for i in range(count)]
-            embeddings = rng.normal(size=shape).astype(np.float16)
-            shards.append(write_shard(folder, names, embeddings))
-            bar.update(count)
-    IndexManifest(str(folder), str(folder), "0", *facts, tuple(shards)).write(folder)
 
 
 def _timed(function, repeat: int):

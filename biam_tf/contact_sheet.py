@@ -259,7 +259,7 @@ def _color(label: int | None) -> str:
     return UNKNOWN if not label else RIGHT if label > 0 else WRONG
 
 
-def overlay_heat(photo: Image.Image, heat: np.ndarray) -> Image.Image:
+def overlay_heat(photo: Image.Image, heat: np.ndarray, color: float = 0.0) -> Image.Image:
     """Returns the photo, grayed, under its response map as heat.
 
     The heat is what of the map lies above its median, scaled to the map's highest response.
@@ -267,6 +267,7 @@ def overlay_heat(photo: Image.Image, heat: np.ndarray) -> Image.Image:
     Args:
         photo: RGB, any size.
         heat: (h, w) floating responses.
+        color: how much of the photo's color is kept, 0 to 1; much of it drowns the heat.
     """
     heat = np.nan_to_num(heat)
     low, high = np.median(heat), heat.max()
@@ -274,6 +275,8 @@ def overlay_heat(photo: Image.Image, heat: np.ndarray) -> Image.Image:
     grid = Image.fromarray(heat.astype(np.float32))
     smooth = np.clip(np.asarray(grid.resize(photo.size, Image.Resampling.BICUBIC)), 0, 1)
     gray = np.asarray(photo.convert("L").convert("RGB"), np.float32)
+    if color:
+        gray += color * (np.asarray(photo, np.float32) - gray)
     opacity = (0.75 * np.sqrt(smooth))[..., None]
     mixed = (1 - opacity) * gray + opacity * _heat_colors(smooth)
     return Image.fromarray(mixed.round().astype(np.uint8))

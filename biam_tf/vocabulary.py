@@ -230,6 +230,19 @@ def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tu
     return tuple(name for name, word in zip(names, missing, strict=True) if word is not None)
 
 
+def missing_word(name: str, known: Collection[str]) -> str | None:
+    """Returns the word of a class name that `known` lacks; None: it can be made of known words.
+
+    The rule is that of `Vocabulary.from_word_vectors`: the name as it is or in lower case, else
+    each of its words, which are divided at `-` and `_` where that is needed.
+
+    Args:
+        name: the class name.
+        known: the words that have a vector, with a fast `in`.
+    """
+    return _vectors_of_name(name, _Membership(known))[1]
+
+
 def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> None:
     """Checks that class embeddings have the length a model was made for.
 
@@ -365,6 +378,16 @@ def _vectors_of_name(name: str, vectors: dict) -> tuple[list[np.ndarray], str | 
                 return [], part
             found.append(vector)
     return found, None
+
+
+class _Membership:
+    """Words to look up where it is enough to know whether they are there."""
+
+    def __init__(self, known: Collection[str]):
+        self._known = known
+
+    def get(self, word: str) -> bool | None:
+        return True if word in self._known else None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
@@ -24,6 +24,7 @@ from serving.photo_index import (
     Shard,
     read_shard,
 )
+from serving.pooled_regions import pooled_regions
 
 DESCRIPTION = """\
 Shows every photo below PHOTO_FOLDER to an exported model and keeps what the model saw, in 16 bits,
@@ -129,7 +130,10 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def index_photos(
-    model_dir: str | os.PathLike, photo_folder: str | os.PathLike, index: str | os.PathLike
+    model_dir: str | os.PathLike,
+    photo_folder: str | os.PathLike,
+    index: str | os.PathLike,
+    reached: Callable[[int, int], None] = lambda done, total: None,
 ) -> IndexManifest:
     """Brings an index in line with a folder of photos; shows progress on standard error.
 
@@ -140,6 +144,8 @@ def index_photos(
         model_dir: holds a folder for each version of a model; the newest is taken.
         photo_folder: searched with its sub-folders.
         index: folder to write or to update.
+        reached: called with the photos that are done and all of them, as work goes on. What it
+            raises stops the work.
 
     Raises:
         UserError: there are no photos or no model, or the index was made with another one.
@@ -174,9 +180,14 @@ def index_photos(
         _write(index / VOCABULARY, model.vocabulary_file.read_bytes())
         manifest.write(index)
     with progress(len(found), "Indexing", "photo", len(found) - len(new)) as bar:
+
+        def seen_more(count: int) -> None:
+            bar.update(count)
+            reached(bar.n, len(found))
+
         for start in range(0, len(new), SHARD_PHOTOS):
             some = new[start : start + SHARD_PHOTOS]
-            embeddings, broken = _see(model, photo_folder, some, manifest.has_bias, bar)
+            embeddings, broken = _see(model, photo_folder, some, manifest.has_bias, seen_more)
             whole = [photo for photo in some if photo not in broken]
             if whole:
                 shard = write_shard(index, whole, embeddings)
@@ -263,11 +274,8 @@ def _measure(model: _Model, folder: pathlib.Path, photos: Sequence[IndexedPhoto]
     scores, _ = model.ask(contents, classes)
     h, w = bias.shape[1:]
     responses = embeddings.reshape(h * w, -1) @ classes.T + bias.reshape(h * w, 1)
-    strongest = -np.sort(-responses, axis=0)
-    means = np.cumsum(strongest, axis=0) / np.arange(1, h * w + 1)[:, None]
-    errors = np.abs(means - scores[0]).max(axis=1)
-    pooled = int(np.argmin(errors)) + 1
-    if errors[pooled - 1] > 1e-3 * max(1.0, float(np.abs(scores).max())):
+    pooled = pooled_regions(responses, scores[0])
+    if pooled is None:
         raise UserError(
             f"{model.folder}: its scores are no mean of the strongest regions, linear in the class "
             "embeddings; it can't be indexed"
@@ -286,7 +294,7 @@ def _invalid_argument():
     return tf.errors.InvalidArgumentError
 
 
-def _see(model: _Model, folder: pathlib.Path, photos, has_bias: bool, bar):
+def _see(model: _Model, folder: pathlib.Path, photos, has_bias: bool, seen_more):
     """Region embeddings (n, h w, d) float16 of the whole photos, and what is wrong with others."""
     batches = [photos[i : i + BATCH_PHOTOS] for i in range(0, len(photos), BATCH_PHOTOS)]
     embeddings, broken = [], {}
@@ -296,7 +304,7 @@ def _see(model: _Model, folder: pathlib.Path, photos, has_bias: bool, bar):
         for batch, (found, problems) in zip(batches, answers, strict=True):
             embeddings += found
             broken |= problems
-            bar.update(len(batch))
+            seen_more(len(batch))
     if embeddings and not np.isfinite(np.concatenate(embeddings)).all():
         raise UserError(f"{model.folder}: its responses don't fit into 16 bits")
     return np.concatenate(embeddings) if embeddings else None, broken

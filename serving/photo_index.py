@@ -182,13 +182,29 @@ class PhotoIndex:
     def response_maps(self, row: int, class_embeddings: np.ndarray) -> np.ndarray:
         """Returns the response maps (h, w, C) of the photo in a row of the scores."""
         classes = self._checked(class_embeddings)
+        shard, row = self._place(row)
+        responses = shard[row].astype(np.float32) @ classes.T
+        return responses.reshape(*self.manifest.grid, len(classes))
+
+    def region_embeddings(self, row: int) -> np.ndarray:
+        """Returns the region embeddings (h, w, d_a), float32, of the photo in a row of the scores.
+
+        Taken as a class embedding, that of a region finds photos with regions like it.
+        """
+        shard, row = self._place(row)
+        regions = shard[row, :, : self.manifest.embedding_size].astype(np.float32)
+        return regions.reshape(*self.manifest.grid, self.manifest.embedding_size)
+
+    def _place(self, row: int) -> tuple[np.ndarray, int]:
+        """The shard that a row of the scores is in, and its row there."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of an index of {len(self)} photos")
-        for shard in self._shards:
-            if row < len(shard):
-                responses = shard[row].astype(np.float32) @ classes.T
-                return responses.reshape(*self.manifest.grid, len(classes))
+        shards = iter(self._shards)
+        shard = next(shards)
+        while row >= len(shard):
             row -= len(shard)
+            shard = next(shards)
+        return shard, row
 
     def _refuse(self, names: list[str]) -> None:
         try:

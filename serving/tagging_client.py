@@ -201,6 +201,18 @@ class TaggingClient:
         }
         return self._predict("rescore", inputs)["scores"]
 
+    def answers(self, timeout_seconds: float = 1.0) -> bool:
+        """Returns whether the server has the model loaded and answers, asking once."""
+        from tensorflow_serving.apis import get_model_metadata_pb2
+
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = self._model_name
+        try:
+            self._stub.GetModelMetadata(request, timeout=timeout_seconds)
+        except grpc.RpcError:
+            return False
+        return True
+
     def _predict(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._ask(signature, inputs, self._deadline())[0]
 

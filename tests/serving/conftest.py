@@ -19,3 +19,13 @@ def server(model_dir):
     server = ready(started(model_dir, metrics_port=0))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def tagger_dir(finished, tmp_path_factory):
+    """Holds version 1 of the run that ended, as an export writes it; not to be changed."""
+    from serving import export
+
+    folder = tmp_path_factory.mktemp("models") / "tagger"
+    assert export.main([str(finished.path), str(folder)]) == 0
+    return folder

@@ -11,8 +11,8 @@ import tensorflow as tf
 from photo_files import encoded
 
 from biam_tf.errors import UserError
-from serving import export, retag
 from serving import index as index_command
+from serving import retag
 from serving.index import index_photos
 from serving.photo_index import IndexManifest, PhotoIndex
 
@@ -20,10 +20,8 @@ FORMS = ("JPEG", "PNG", "GIF", "BMP")
 
 
 @pytest.fixture(scope="module")
-def model_dir(finished, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tagger"
-    assert export.main([str(finished.path), str(folder)]) == 0
-    return folder
+def model_dir(tagger_dir):
+    return tagger_dir
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,94 @@
+"""What a person types as a list of classes: read, checked, and corrected."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from biam_tf.errors import UserError, nearest_names
+from biam_tf.vocabulary import missing_word, nearest_words
+
+# Response maps of 14x14 regions: 8 MB a photo, well below a message's 64.
+MAX_CLASSES = 10_000
+_SUGGESTIONS = 3
+# Comparing with every name takes a second for so many.
+_FEW_NAMES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class UnknownClass:
+    """A name that the model has no embedding for.
+
+    Attributes:
+        name: as it was typed.
+        word: the part of it that is unknown; the name itself where names are known as a whole.
+    """
+
+    name: str
+    word: str
+
+
+class KnownClasses:
+    """The names that a model can score, by the rules of its signature `embed`.
+
+    Args:
+        names: those of the run's vocabulary.
+        words: of which other names may be made; empty: none.
+    """
+
+    def __init__(self, names: Sequence[str], words: frozenset[str] = frozenset()):
+        self.names = tuple(names)
+        self.words = words
+        self._own = frozenset(names)
+        # Typing asks for the same unknown word again with every key.
+        self.suggestions = functools.lru_cache(maxsize=256)(self._suggestions)
+
+    def read(self, text: str) -> list[str]:
+        """Returns the classes of a text, each once: separated by commas or lines.
+
+        A line that is the name of a class stays whole, whatever commas are in it.
+
+        Raises:
+            UserError: they are more than `MAX_CLASSES`.
+        """
+        found: dict[str, None] = {}
+        for line in text.splitlines():
+            parts = [line] if line.strip() in self._own else line.split(",")
+            found |= dict.fromkeys(name for part in parts if (name := " ".join(part.split())))
+        if len(found) > MAX_CLASSES:
+            raise UserError(
+                f"{len(found):,} classes; at most {MAX_CLASSES:,} are scored at a time, so take "
+                "some out"
+            )
+        return list(found)
+
+    def unknown(self, names: Sequence[str]) -> list[UnknownClass]:
+        """Returns those of `names` that the model can't score, in their order."""
+        found = []
+        for name in names:
+            if name in self._own or name.lower() in self._own:
+                continue
+            word = missing_word(name, self.words) if self.words else name
+            if word is not None:
+                found.append(UnknownClass(name, word))
+        return found
+
+    def _suggestions(self, unknown: UnknownClass) -> tuple[str, ...]:
+        """Returns the nearest names that the model does know, best first."""
+        near = nearest_names if len(self.names) <= _FEW_NAMES else nearest_words
+        whole = near(unknown.name.lower(), self.names)
+        if not self.words:
+            return tuple(whole[:_SUGGESTIONS])
+        words = nearest_words(unknown.word, self.words)
+        made = [unknown.name.replace(unknown.word, word) for word in words]
+        return tuple(dict.fromkeys([*whole[:1], *made, *whole]))[:_SUGGESTIONS]
+
+
+def replace_class(classes: Sequence[str], name: str, other: str | None) -> list[str]:
+    """Returns the classes with `other` in the place of `name`, or without it where that is None."""
+    changed = [other if own == name else own for own in classes]
+    return list(dict.fromkeys(own for own in changed if own is not None))
+
+
+def write_classes(classes: Sequence[str]) -> str:
+    """Returns the text that is read as these classes: one a line."""
+    return "\n".join(classes)

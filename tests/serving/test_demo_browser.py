@@ -1,0 +1,347 @@
+"""The demo's page as a person has it: in a browser, looked at and pressed."""
+
+import base64
+import csv
+import json
+import pathlib
+import shutil
+
+import pytest
+from photo_files import encoded
+from tiny_server import ready, started
+
+from serving.client import TaggingClient
+
+# Gradio's queue warns of what its pandas will do.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio.queueing")
+
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+).split()
+PHOTOS = 300
+FIRST, SECOND = "red plain star", "blue striped ring"
+MISSPELT, MEANT = "green plane cross", "green plain cross"
+# How far things moved by themselves, as browsers count it.
+WATCH_JUMPS = """
+window.jumps = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps += entry.value;
+}).observe({type: 'layout-shift', buffered: true});
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    pytest.importorskip("gradio", reason="the demo's page needs gradio")
+    playwright = pytest.importorskip("playwright.sync_api", reason="a browser needs playwright")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if found is None:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Server:
+    """A server that can be lost and got back, on the same port."""
+
+    def __init__(self, model_dir):
+        self._model_dir = model_dir
+        self.running = ready(started(model_dir, drain_seconds=0.0))
+        self.address, self._port = self.running.address, self.running.port
+
+    def lose(self):
+        self.running.stop()
+
+    def get_back(self):
+        self.running = ready(started(self._model_dir, port=self._port, drain_seconds=0.0))
+
+
+@pytest.fixture(scope="module")
+def server(chromium, tagger_dir):
+    server = Server(tagger_dir)
+    yield server
+    server.lose()
+
+
+@pytest.fixture(scope="module")
+def photos(scenes, tmp_path_factory):
+    """300 drawn pictures: those of the data set, and small noise."""
+    folder = tmp_path_factory.mktemp("data") / "album"
+    folder.mkdir()
+    drawn = sorted((scenes / "images").iterdir())
+    for place in range(PHOTOS):
+        path = folder / f"{place:03}.png"
+        if place < len(drawn):
+            shutil.copy(drawn[place], path)
+        else:
+            path.write_bytes(encoded("PNG", (16, 16), place))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(server, tagger_dir, photos, tmp_path_factory):
+    from serving.demo import demo, demo_parser
+
+    indexes = tmp_path_factory.mktemp("indexes")
+    command = [str(tagger_dir), "--server", server.address, "--port", "0"]
+    other = tmp_path_factory.mktemp("models") / "other"
+    shutil.copytree(tagger_dir, other)
+    command += ["--compare", str(other), "--compare-server", server.address]
+    command += ["--indexes", str(indexes), "--photos", str(photos.parent)]
+    with demo(demo_parser().parse_args(command)) as address:
+        yield address
+
+
+class Tab:
+    """A tab with the page, and what it asked the network for."""
+
+    def __init__(self, browser, address, **options):
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.requests, self.errors = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.add_init_script(WATCH_JUMPS)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(address)
+        self.page.wait_for_selector("#tag-go")
+
+    def drop(self, *files):
+        self.page.set_input_files("#tag-photos input[type=file]", [str(file) for file in files])
+
+    def type(self, view, text):
+        self.page.locator(f"#{view}-classes textarea").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+
+    def tag(self, text, bars):
+        self.type("tag", text)
+        self.page.click("#tag-go")
+        self.page.wait_for_function(
+            "count => document.querySelectorAll('#tag-bars .bar').length === count", arg=bars
+        )
+
+    def bars(self):
+        return self.page.locator("#tag-bars .bar-name").all_inner_texts()
+
+    def seen(self, selector):
+        return self.page.locator(selector).get_attribute("src")
+
+    def wait_for_text(self, selector, text):
+        self.page.wait_for_function(
+            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
+            arg=[selector, text],
+        )
+
+
+@pytest.fixture
+def open_tab(chromium, address):
+    tabs = []
+
+    def open_tab(**options):
+        tabs.append(
+            Tab(chromium, address, **{"viewport": {"width": 1400, "height": 900}} | options)
+        )
+        return tabs[-1]
+
+    yield open_tab
+    for tab in tabs:
+        tab.context.close()
+        assert not tab.errors
+        outside = [url for url in tab.requests if not url.startswith((address, "data:", "blob:"))]
+        assert not outside, "the page asked for something elsewhere"
+
+
+def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
+    tab = open_tab()
+    page = tab.page
+    tab.wait_for_text("#server-state", "The server answers")
+    page.evaluate("window.jumps = 0")
+    tab.drop(photos / "000.png")
+    page.wait_for_selector("#tag-bars .bar")
+    assert page.locator("#tag-bars .bar").count() == 8
+
+    tab.type("tag", f"{FIRST}, {MISSPELT}\n{SECOND}")
+    tab.wait_for_text("#tag-chips", "3 classes, 1 unknown")
+    unknown = page.locator("#tag-chips .chip.unknown")
+    assert page.locator("#tag-chips .chip").count() == 3
+    assert unknown.locator(".chip-name").inner_text() == MISSPELT
+    unknown.get_by_role("button", name=f"Take {MEANT}").click()
+    tab.wait_for_text("#tag-chips .chip:nth-of-type(3)", MEANT)
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
+    typed = page.locator("#tag-classes textarea").input_value()
+    assert typed.splitlines() == [FIRST, MEANT, SECOND]
+    with TaggingClient(server.address) as client:
+        (scores,) = client.tag(photos / "000.png", [FIRST, MEANT, SECOND])
+    ranked = [[FIRST, MEANT, SECOND][c] for c in (-scores).argsort()]
+    assert tab.bars() == ranked
+    numbers = page.locator("#tag-bars .bar-score").all_inner_texts()
+    assert [float(text.strip("✓ ").split()[0]) for text in numbers] == pytest.approx(
+        sorted(scores, reverse=True), abs=0.006
+    )
+
+    # The best one's evidence is there at once; another's when it is chosen, by keyboard, too.
+    tab.wait_for_text("#tag-evidence figcaption", f"{ranked[0]}: ")
+    assert page.evaluate("window.jumps") < 0.05
+    assert "the 3 regions" in page.locator("#tag-evidence figcaption").inner_text()
+    first = tab.seen("#tag-evidence img")
+    page.locator("#tag-bars .bar").nth(0).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    tab.wait_for_text("#tag-evidence figcaption", f"{ranked[1]}: ")
+    assert tab.seen("#tag-evidence img") != first
+    pressed = page.locator("#tag-bars .bar[aria-pressed=true] .bar-name")
+    assert pressed.all_inner_texts() == [ranked[1]]
+
+    # All are above the lowest threshold, and fewer are shown where fewer are asked for.
+    page.locator("#tag-settings button").first.click()
+    page.get_by_label("The run's calibrated thresholds").uncheck()
+    level = page.locator("#tag-level input[type=number]")
+    level.fill("1")
+    level.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar.given').length === 3")
+    top = page.locator("#tag-top input[type=number]")
+    top.fill("2")
+    top.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 2")
+
+    with page.expect_download() as download:
+        page.click("#tag-csv")
+    with open(download.value.path()) as file:
+        assert [row["tag"] for row in csv.DictReader(file)] == ranked
+    with page.expect_download() as download:
+        page.click("#tag-json")
+    (photo,) = json.loads(pathlib.Path(download.value.path()).read_text())
+    assert photo["photo"] == "000.png" and len(photo["tags"]) == 3
+    page.locator("#tag-recipes button").first.click()
+    tab.wait_for_text("#tag-command", "python -m serving.client")
+
+
+def test_what_is_no_photo_is_told_of_beside_the_photos(open_tab, photos, tmp_path):
+    tab = open_tab()
+    (tmp_path / "notes.jpg").write_text("a text")
+    (tmp_path / "cut.png").write_bytes(encoded("PNG", (60, 50))[:2000])
+    tab.drop(photos / "001.png", tmp_path / "notes.jpg", tmp_path / "cut.png")
+    tab.wait_for_text("#tag-photo-problems", "notes.jpg: no JPEG, PNG, GIF or BMP photo")
+    tab.wait_for_text("#tag-status", "cut.png (60 x 50 pixels): not a whole JPEG")
+    tab.page.wait_for_selector("#tag-bars .bar")  # of the one that is whole
+    tab.wait_for_text("#tag-evidence figcaption", ":")
+
+
+def test_photos_are_pasted_and_dropped_onto_those_that_are_there(open_tab, photos):
+    tab = open_tab()
+    page = tab.page
+    give = """
+      ([kind, selector, name, base64]) => {
+        const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], name, {type: 'image/png'}));
+        const event = kind === 'paste'
+          ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})
+          : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+        document.querySelector(selector).dispatchEvent(event);
+      }
+    """
+    contents = base64.b64encode((photos / "007.png").read_bytes()).decode()
+    page.evaluate(give, ["paste", "body", "pasted.png", contents])
+    tab.wait_for_text("#tag-evidence figcaption", ":")
+    place = "#tag-photos .thumbnail-item"
+    page.wait_for_selector(place)
+    page.evaluate(give, ["drop", place, "dropped.png", contents])
+    tab.wait_for_text("#tag-strip", "dropped.png")
+    assert page.locator(place).count() == 2
+    assert page.locator("#tag-strip button").all_inner_texts() == ["pasted.png", "dropped.png"]
+
+
+def test_strange_names_are_shown_and_not_run(open_tab, photos):
+    tab = open_tab()
+    tab.type("tag", "🐶, <img src=x onerror=alert(1)>, ${7*7} {{7*7}}")
+    tab.wait_for_text("#tag-chips", "{{7*7}}")  # the last of it
+    names = tab.page.locator("#tag-chips .chip-name").all_inner_texts()
+    assert names == ["🐶", "<img src=x onerror=alert(1)>", "${7*7} {{7*7}}"]
+    tab.drop(photos / "001.png")
+    tab.wait_for_text("#tag-status", "The model knows none of these classes")
+
+
+def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, photos):
+    tab = open_tab()
+    page = tab.page
+    page.get_by_role("tab", name="Search").click()
+    folder = page.locator("#search-folder input")
+    folder.fill(str(photos))
+    folder.press("Enter")
+    page.click("#search-index")
+    tab.wait_for_text("#search-progress", f"{PHOTOS} photos are indexed")
+    tab.type("search", MISSPELT)
+    page.get_by_role("button", name=f"Take {MEANT}").click()
+    tab.wait_for_text("#search-status", f"{MEANT}: the best of {PHOTOS} photos")
+    page.wait_for_function("document.querySelectorAll('#search-grid .thumbnail-item').length == 12")
+    scores = [float(text) for text in page.locator("#search-grid .caption-label").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+
+    page.locator("#search-grid .thumbnail-item").nth(1).click()
+    tab.wait_for_text("#search-evidence figcaption", f"{scores[1]:.2f}")
+    regions = page.locator("#search-evidence .regions button")
+    assert regions.count() == 144
+    page.locator("#search-evidence .regions button[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    tab.wait_for_text("#search-status", "like row 7, column 8 of")
+
+
+def test_a_server_that_is_lost_and_got_back_costs_nothing(open_tab, photos, server):
+    tab = open_tab()
+    page = tab.page
+    tab.wait_for_text("#server-state", "The server answers")
+    tab.drop(photos / "002.png")
+    tab.tag(f"{FIRST}, {SECOND}", bars=2)
+    before = tab.bars()
+    server.lose()
+    tab.type("tag", f"{FIRST}, {SECOND}, {MEANT}")
+    page.click("#tag-go")
+    tab.wait_for_text("#tag-status", "The server does not answer")
+    tab.wait_for_text("#server-state", "does not answer")
+    assert tab.bars() == before
+    assert page.locator("#tag-classes textarea").input_value().count(",") == 2
+    server.get_back()
+    tab.wait_for_text("#server-state", "The server answers")
+    page.click("#tag-go")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
+    assert page.locator("#tag-status").inner_text().strip() == ""
+
+
+def test_two_tabs_do_not_mix(open_tab, photos):
+    one, other = open_tab(), open_tab()
+    one.drop(photos / "003.png")
+    other.drop(photos / "004.png")
+    one.tag(f"{FIRST}, {SECOND}", bars=2)
+    other.tag(f"{MEANT}", bars=1)
+    assert sorted(one.bars()) == sorted([FIRST, SECOND]) and other.bars() == [MEANT]
+    one.page.locator("#tag-bars .bar").nth(1).click()
+    one.wait_for_text("#tag-evidence figcaption", one.bars()[1])
+    assert one.seen("#tag-evidence img") != other.seen("#tag-evidence img")
+
+
+def test_two_models_side_by_side_on_the_photos_of_the_first_view(open_tab, photos):
+    tab = open_tab(color_scheme="dark", viewport={"width": 390, "height": 844})
+    page = tab.page
+    tab.drop(photos / "005.png", photos / "006.png")
+    page.wait_for_selector("#tag-strip button")
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#compare-photos .thumbnail-item")
+    tab.type("compare-left", f"{FIRST}, {SECOND}")
+    tab.type("compare-right", MEANT)
+    page.click("#compare-go")
+    page.wait_for_function("document.querySelectorAll('.compared-photo').length === 2")
+    titles = page.locator(".compared-photo").first.locator("h3").all_inner_texts()
+    assert titles == ["Left: tagger (version 1)", "Right: other (version 1)"]
+    sides = page.locator(".compared-photo").nth(1).locator("h3 + .bars")
+    assert sorted(sides.nth(0).locator(".bar-name").all_inner_texts()) == sorted([FIRST, SECOND])
+    assert sides.nth(1).locator(".bar-name").all_inner_texts() == [MEANT]
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width == 390  # nothing to scroll sideways on a phone
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(part) for part in dark.strip("rgb()").split(",")) < 60
