@@ -1,6 +1,7 @@
 """Fair timings: what is compared runs in turns, in one run; peaks of memory in own processes."""
 
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -27,6 +28,59 @@ def in_turns(functions: Mapping[str, Callable], rounds: int) -> dict[str, list[f
             function()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+class Elsewhere:
+    """An object in a process of its own, so that two sides share no threads and no memory.
+
+    A context manager; its methods are called with `call`.
+
+    Args:
+        make: function that makes it there; found by its module and name.
+        *args: of the function.
+        **kwargs: of the function.
+    """
+
+    def __init__(self, make: Callable, *args, **kwargs):
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(
+            target=_answer, args=(there, make, args, kwargs), daemon=True
+        )
+        self._process.start()
+        there.close()
+
+    def __enter__(self) -> "Elsewhere":
+        """Returns itself, when the object is made."""
+        self._receive()
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Ends the process."""
+        self._here.close()
+        self._process.join()
+
+    def call(self, method: str, *args):
+        """Calls a method there and returns what it returns."""
+        self._here.send((method, args))
+        return self._receive()
+
+    def _receive(self):
+        try:
+            return self._here.recv()
+        except EOFError as error:
+            raise UserError("a process of the benchmark ended; its error stands above") from error
+
+
+def _answer(connection, make: Callable, args, kwargs) -> None:
+    made = make(*args, **kwargs)
+    connection.send(None)
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send(getattr(made, method)(*arguments))
 
 
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> str:

@@ -1,8 +1,8 @@
 """Training steps and scoring, against the released method in PyTorch: `benchmarks.training_step`.
 
 The head of the released code at its sizes: 14x14x512 region features, a scene feature of 4,096, 300
-numbers a class embedding, 256 channels, 8 heads. A step is loss, gradients and Adam. In turns, in
-one process:
+numbers a class embedding, 256 channels, 8 heads. A step is loss, gradients and Adam. In turns, each
+side in a process of its own:
 
 1. steps and scoring with 925 classes (NUS-WIDE's seen), 32 photos;
 2. steps with 7,186 classes (Open Images' seen), 8 photos;
@@ -10,12 +10,14 @@ one process:
 4. ours under `mixed_bfloat16` against float32, and, for 7x7x320 region features and 205 classes
    (Corel5k), that and compiled by XLA.
 
-And in a process of its own for each: peak memory of the steps, and whether 32 photos with 7,186
-classes run in 24 GB of address space. Before all, the rival's and our scores, losses and gradients
-are compared on the same weights. Needs the extra [benchmarks], PyTorch.
+Then the peak memory of the steps, and whether 32 photos with 7,186 classes run in 24 GB of address
+space. Before all, the rival's and our scores, losses and gradients are compared on the same
+weights. Needs the extra [benchmarks], PyTorch.
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -25,7 +27,7 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
 from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_own_process, in_turns, milliseconds, ratios
+from benchmarks.timing import Elsewhere, in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
 
 REGIONS, SCENE, EMBEDDING, POSITIVES = (14, 14, 512), 4096, 300, 4
@@ -75,6 +77,12 @@ class Ours:
         self._classes = tf.constant(arrays["class_embeddings"])
         self._scorer = make_scorer(scored)
 
+    def count_operations(self) -> float:
+        """Operations of scoring all photos, a multiply-add as two."""
+        from training.reproduction.costs import count_operations
+
+        return len(self._labels) * float(count_operations(self.head, self._classes.numpy()))
+
     def step(self) -> float:
         """One training step; returns its loss."""
         return self._step(iter([(self._inputs, self._labels)]), stop=False).loss
@@ -123,7 +131,7 @@ class Rival:
         loss = pairwise_loss(self.model.train()(*self._inputs), self._labels)
         loss.backward()
         self._optimizer.step()
-        return float(loss)
+        return loss.item()
 
     def score(self):
         """Scores (B, C) in inference."""
@@ -159,7 +167,8 @@ def make_arrays(classes: int, photos: int, regions: tuple[int, ...] = REGIONS) -
 def measure(smoke: bool) -> list[Table]:
     """Makes the tables of the module's text."""
     settings = SMOKE if smoke else {}
-    tables = [_agreement(make_arrays(50, 2), settings)]
+    with Elsewhere(_Agreement, make_arrays(50, 2), settings) as both:
+        tables = [both.call("table")]
     sizes = {"925 classes, 32 photos": (925, 32), "7,186 classes, 8 photos": (7186, 8)}
     rounds = 7
     if smoke:
@@ -167,12 +176,10 @@ def measure(smoke: bool) -> list[Table]:
     rows = []
     for title, (classes, photos) in sizes.items():
         arrays = make_arrays(classes, photos)
-        ours, rival = Ours(arrays, **settings), Rival(arrays, **settings)
         fewer = rounds if classes < 1000 else 3
-        seconds = in_turns({"ours": ours.step, "rival": rival.step}, fewer)
-        rows.append(_compared(f"step, {title}", seconds))
-        seconds = in_turns({"ours": ours.score, "rival": rival.score}, fewer)
-        rows.append(_compared(f"scoring, {title}", seconds))
+        sides = {"ours": Ours, "rival": Rival}
+        for what, seconds in _times(sides, arrays, ("step", "score"), fewer, settings).items():
+            rows.append(_compared(f"{what}, {title}", seconds))
     columns = ("", "released method", "ours", "times the speed (range over rounds)")
     tables.append(Table("Training steps and scoring against the released method", columns, rows))
     classes, photos = next(iter(sizes.values()))
@@ -187,48 +194,87 @@ def _compared(title: str, seconds: dict) -> tuple[str, ...]:
     return title, milliseconds(rival), milliseconds(ours), ratios(rival, ours)
 
 
-def _agreement(arrays: dict, settings: dict) -> Table:
-    """Compares both sides on the rival's weights; raises an error where they differ."""
-    import numpy as np
-    import torch
+def _times(sides: dict, arrays: dict, methods, rounds: int, settings: dict) -> dict:
+    """Returns the seconds of each method of each side, in turns, each in its own process."""
+    with contextlib.ExitStack() as stack:
+        made = {
+            name: stack.enter_context(Elsewhere(make, arrays, **settings))
+            for name, make in sides.items()
+        }
+        return {
+            method: in_turns(
+                {name: functools.partial(side.call, method) for name, side in made.items()}, rounds
+            )
+            for method in methods
+        }
 
-    from biam_tf.checkpoints import load_released_checkpoint
 
-    rival, ours = Rival(arrays, **settings), Ours(arrays, **settings)
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "rival.pth"
-        torch.save({"state_dict": rival.model.state_dict()}, path)
-        ours.head.set_weights(load_released_checkpoint(path, num_heads=8).get_weights())
-    scores = rival.score()
-    loss, gradient = rival.loss_and_gradient(scores.copy())
-    own_loss, own_gradient = ours.loss_and_gradient(scores)
-    differences = {
-        "scores": np.abs(ours.score() - scores).max() / np.abs(scores).max(),
-        "loss": abs(own_loss - loss) / loss,
-        "gradient of the loss": np.abs(own_gradient - gradient).max() / np.abs(gradient).max(),
-    }
-    for what, difference in differences.items():
-        if difference > 1e-4:
-            raise UserError(f"{what}: ours and the rival's differ by {difference:.1e}")
-    rows = [(what, f"{difference:.1e}") for what, difference in differences.items()]
-    return Table("Same weights, same photos", ("", "largest relative difference"), rows)
+class _Agreement:
+    """Both sides on the rival's weights."""
+
+    def __init__(self, arrays: dict, settings: dict):
+        self._arrays, self._settings = arrays, settings
+
+    def table(self) -> Table:
+        """Compares them.
+
+        Raises:
+            UserError: they differ.
+        """
+        import numpy as np
+        import torch
+
+        from biam_tf.checkpoints import load_released_checkpoint
+
+        rival = Rival(self._arrays, **self._settings)
+        ours = Ours(self._arrays, **self._settings)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "rival.pth"
+            torch.save({"state_dict": rival.model.state_dict()}, path)
+            ours.head.set_weights(load_released_checkpoint(path, num_heads=8).get_weights())
+        scores = rival.score()
+        loss, gradient = rival.loss_and_gradient(scores.copy())
+        own_loss, own_gradient = ours.loss_and_gradient(scores)
+        differences = {
+            "scores": np.abs(ours.score() - scores).max() / np.abs(scores).max(),
+            "loss": abs(own_loss - loss) / loss,
+            "gradient of the loss": np.abs(own_gradient - gradient).max() / np.abs(gradient).max(),
+        }
+        for what, difference in differences.items():
+            if difference > 1e-4:
+                raise UserError(f"{what}: ours and the rival's differ by {difference:.1e}")
+        rows = [(what, f"{difference:.1e}") for what, difference in differences.items()]
+        return Table("Same weights, same photos", ("", "largest relative difference"), rows)
+
+
+class Product:
+    """A product of two large matrices, the fastest work there is for a processor."""
+
+    def __init__(self, size: int):
+        import numpy as np
+        import tensorflow as tf
+
+        matrix = tf.constant(np.random.default_rng(0).normal(size=(size, size)), tf.float32)
+        self._product = tf.function(lambda: tf.reduce_sum(tf.matmul(matrix, matrix)))
+
+    def run(self) -> float:
+        """Takes the product; returns the sum of its numbers."""
+        return float(self._product())
 
 
 def _floor(classes: int, photos: int, rounds: int, settings: dict) -> Table:
     """Scoring against the time of as many operations in products of large matrices."""
     import numpy as np
-    import tensorflow as tf
-
-    from training.reproduction.costs import count_operations
 
     arrays = make_arrays(classes, photos)
-    ours = Ours(arrays, **settings)
-    operations = photos * count_operations(ours.head, arrays["class_embeddings"])
-    rng = np.random.default_rng(0)
     size = 256 if settings else 2048
-    left, right = (tf.constant(rng.normal(size=(size, size)), tf.float32) for _ in range(2))
-    product = tf.function(lambda: tf.reduce_sum(tf.matmul(left, right)))
-    seconds = in_turns({"ours": ours.score, "product": lambda: product().numpy()}, rounds)
+    with Elsewhere(Ours, arrays, **settings) as ours, Elsewhere(Product, size) as product:
+        operations = ours.call("count_operations")
+        functions = {
+            "ours": functools.partial(ours.call, "score"),
+            "product": functools.partial(product.call, "run"),
+        }
+        seconds = in_turns(functions, rounds)
     rate = [2 * size**3 / second for second in seconds["product"]]
     floor = [operations / each for each in rate]
     row = (
@@ -246,8 +292,8 @@ def _floor(classes: int, photos: int, rounds: int, settings: dict) -> Table:
 def _other_ways(classes: int, photos: int, rounds: int, settings: dict) -> Table:
     """Our steps under mixed precision and XLA."""
     large, small = make_arrays(classes, photos), make_arrays(205, photos, (7, 7, 320))
-    half = {"precision": "mixed_bfloat16"}
-    compiled = {"xla": True, "in_blocks": False}
+    half = functools.partial(Ours, precision="mixed_bfloat16")
+    compiled = functools.partial(Ours, xla=True, in_blocks=False)
     rows = []
     for arrays, ways in (
         (large, {"mixed_bfloat16": half}),
@@ -255,9 +301,9 @@ def _other_ways(classes: int, photos: int, rounds: int, settings: dict) -> Table
     ):
         title = "x".join(map(str, arrays["region_features"].shape[1:]))
         title += f" regions, {arrays['labels'].shape[1]} classes"
-        for way, options in ways.items():
-            plain, other = Ours(arrays, **settings), Ours(arrays, **options, **settings)
-            seconds = in_turns({"float32": plain.step, "other": other.step}, rounds)
+        for way, make in ways.items():
+            sides = {"float32": Ours, "other": make}
+            seconds = _times(sides, arrays, ("step",), rounds, settings)["step"]
             times = [milliseconds(seconds[name]) for name in ("float32", "other")]
             rows.append((f"{title}, {way}", *times, ratios(seconds["float32"], seconds["other"])))
     columns = ("", "float32", "the other way", "times the speed")
