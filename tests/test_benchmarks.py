@@ -1,11 +1,13 @@
 """Benchmarks at their smallest sizes: what is compared gives the same results; tables are put."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import all as all_benchmarks
-from benchmarks import growth, loss, scale, training_step
+from benchmarks import cold_start, growth, loss, scale, training_step
 from benchmarks.tables import Table, read_tables, write_tables
 from benchmarks.timing import in_own_process, in_turns, ratios
 from biam_tf.errors import UserError
@@ -25,6 +27,21 @@ def test_the_rival_is_the_released_code(test_data):
 
     found = check(test_data / "golden")
     assert len(found) == 5 and max(found.values()) < 1e-5, found
+
+
+@pytest.mark.slow
+def test_ways_of_extraction_agree():
+    # A process of its own: it sets TensorFlow's threads, which can be done once.
+    command = [sys.executable, "-m", "benchmarks.extraction", "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| TensorFlow, folded |" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_cold_start_is_measured(capsys):
+    assert cold_start.main(["--smoke"]) == 0
+    assert "| first request |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
