@@ -75,9 +75,13 @@ def _draw(lines: dict, path: pathlib.Path) -> None:
             [("seconds", 1, "seconds"), ("bytes", 1e-9, "memory, GB")]
         ):
             own = axes[row, column]
-            own.loglog(sizes, [scale * point[what] for point in points], "o-")
+            values = [scale * point[what] for point in points]
+            own.loglog(sizes, values, "o-")
             own.set_ylabel(label)
-            own.grid(True, which="both", alpha=0.3)
+            own.minorticks_off()
+            own.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, fontsize=8)
+            own.set_yticks(values, [f"{value:.2g}" for value in values], fontsize=8)
+            own.grid(True, alpha=0.3)
         axes[0, column].set_title(TITLES[axis].replace(": ", ":\n"), fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
