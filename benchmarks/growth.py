@@ -34,7 +34,7 @@ TITLES = {
     "batch": "step: photos in a batch",
     "photos": "average precision of 500 classes: photos",
 }
-REGION_CHANNELS, SCENE, EMBEDDING, STEPS = 512, 4096, 300, 4
+STEPS = 4
 
 
 def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
@@ -115,33 +115,14 @@ def _average_precision(axis: str, photos: int):
 
 
 def _step(axis: str, value: int):
-    import tensorflow as tf
-
-    from biam_tf.models import bind_vocabulary, build_head
-    from biam_tf.models.head import scores_alone
-    from training.config import TrainingConfig
+    import training.train_step  # noqa: F401
+    from benchmarks.training_step import REGIONS, Ours, make_arrays
     from training.machine import peak_memory
-    from training.objective import Objective
-    from training.train_step import TrainStep
 
     before = peak_memory()
     sizes = {**BASE, axis: value}
-    rng = np.random.default_rng(0)
-    classes, batch, grid = sizes["classes"], sizes["batch"], sizes["grid"]
-    labels = np.full((batch, classes), -1, np.int8)
-    np.put_along_axis(labels, rng.integers(0, classes, (batch, 4)), 1, axis=1)
-    shape = (grid, grid, REGION_CHANNELS)
-    head = build_head(shape, SCENE, EMBEDDING, preset="released")
-    embeddings = rng.normal(size=(classes, EMBEDDING)).astype(np.float32)
-    model = bind_vocabulary(scores_alone(head), embeddings)
-    settings, strategy = TrainingConfig(batch_size=batch), tf.distribute.get_strategy()
-    step = TrainStep(settings, strategy, model, Objective.of_loss(settings.loss), 100)
-    inputs = {
-        "region_features": tf.constant(rng.normal(size=(batch, *shape)), tf.float32),
-        "scene_feature": tf.constant(rng.normal(size=(batch, SCENE)), tf.float32),
-    }
-    labels = tf.constant(labels)
-    return lambda: step(iter([(inputs, labels)]), stop=False), before
+    shape = (sizes["grid"], sizes["grid"], REGIONS[-1])
+    return Ours(make_arrays(sizes["classes"], sizes["batch"], shape)).step, before
 
 
 def main(argv=None) -> int:

@@ -13,8 +13,7 @@ from biam_tf.backbones import build_backbone
 from biam_tf.baselines.known_classes import AlikeClasses
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
-from biam_tf.models import bind_vocabulary, build_tagger
-from biam_tf.models.head import scores_alone
+from biam_tf.models import bind_vocabulary, build_tagger, scores_alone
 from biam_tf.progress import progress_of_total
 from biam_tf.systems import SYSTEMS, build_system_head
 from biam_tf.vocabulary import Vocabulary

@@ -1,6 +1,6 @@
 """Models built from the layers: the head, and the tagger that joins a backbone to it."""
 
-from biam_tf.models.head import BIAM, bind_vocabulary, build_head
+from biam_tf.models.head import BIAM, bind_vocabulary, build_head, scores_alone
 from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS, PRESETS, HeadSettings
 from biam_tf.models.system import HeadInputs, System
 from biam_tf.models.tagger import build_tagger
@@ -16,4 +16,5 @@ __all__ = [
     "bind_vocabulary",
     "build_head",
     "build_tagger",
+    "scores_alone",
 ]
