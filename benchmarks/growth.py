@@ -5,7 +5,6 @@ average precision with more photos, each point in a process of its own; then a p
 each: an exponent of 1 doubles with the double. Memory is the peak beyond the imports.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -130,10 +129,8 @@ def main(argv=None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["--point"]:
         return _point(argv[1], int(argv[2]))
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--plot", type=pathlib.Path, metavar="FILE.png")
-    options, rest = own.parse_known_args(argv)
-    return benchmark_command("growth", __doc__, lambda smoke: measure(smoke, options.plot), rest)
+    plot = {"type": pathlib.Path, "metavar": "FILE.png", "help": "draw the points there, too"}
+    return benchmark_command("growth", __doc__, measure, argv, {"--plot": plot})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ examples:
   python -m benchmarks.scale --gpu-tflops 312 --storage 8
 """
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -60,35 +59,25 @@ DATA_SETS = (
 )
 
 
+def _rate(default, help_text: str):
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a machine does in a second; the options of the command.
+    """What a machine does in a second; the options of the command, which say what each is."""
 
-    Attributes:
-        gpu_tflops: peak of a GPU's matrix products, 1e12 operations (156: A100, TF32).
-        utilization: share of it that the head reaches.
-        launch: seconds of a step that the operations' starts take, however small they are.
-        storage: gigabytes read by one machine, of stored features.
-        photo_storage: gigabytes read by one machine, of photos.
-        link: gigabytes between two GPUs of a machine.
-        network: gigabytes between two machines.
-        cores: CPU cores a GPU.
-        decode: photos decoded by a core.
-        metrics: million scores evaluated by one machine.
-        photo_bytes: of a photo file.
-    """
-
-    gpu_tflops: float = 156.0
-    utilization: float = 0.35
-    launch: float = 0.004
-    storage: float = 2.0
-    photo_storage: float = 1.0
-    link: float = 200.0
-    network: float = 25.0
-    cores: int = 12
-    decode: float = 218.0
-    metrics: float = 40.0
-    photo_bytes: float = 120e3
+    gpu_tflops: float = _rate(156.0, "peak of a GPU's products, 1e12 operations; A100, TF32")
+    utilization: float = _rate(0.35, "share of it that the head reaches")
+    launch: float = _rate(0.004, "seconds of a step for starting its operations")
+    storage: float = _rate(2.0, "gigabytes of stored features that one machine reads")
+    photo_storage: float = _rate(1.0, "gigabytes of photos that one machine reads")
+    link: float = _rate(200.0, "gigabytes between two GPUs of a machine")
+    network: float = _rate(25.0, "gigabytes between two machines")
+    cores: int = _rate(12, "CPU cores a GPU")
+    decode: float = _rate(218.0, "photos that a core decodes")
+    metrics: float = _rate(40.0, "million scores that one machine evaluates")
+    photo_bytes: float = _rate(120e3, "bytes of a photo file")
 
     @property
     def operations(self) -> float:
@@ -252,17 +241,11 @@ def _check(rounds: int) -> Table:
     """The same arithmetic for this machine, against a step that is measured."""
     import statistics
 
-    import numpy as np
-    import tensorflow as tf
-
-    from benchmarks.training_step import Ours, make_arrays
+    from benchmarks.training_step import Ours, Product, make_arrays
 
     head = count_head(205, 7, 320, SCENE, EMBEDDING)
-    ours = Ours(make_arrays(205, BATCH, (7, 7, 320)))
-    size = 2048
-    matrix = tf.constant(np.random.default_rng(0).normal(size=(size, size)), tf.float32)
-    product = tf.function(lambda: tf.reduce_sum(tf.matmul(matrix, matrix)))
-    seconds = in_turns({"step": ours.step, "product": lambda: product().numpy()}, rounds)
+    ours, size = Ours(make_arrays(205, BATCH, (7, 7, 320))), 2048
+    seconds = in_turns({"step": ours.step, "product": Product(size).run}, rounds)
     rate = 2 * size**3 / statistics.median(seconds["product"])
     modelled = BATCH * head.step_operations / rate
     measured = statistics.median(seconds["step"])
@@ -281,15 +264,18 @@ def _check(rounds: int) -> Table:
 
 def main(argv=None) -> int:
     """Runs the command line; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for field in dataclasses.fields(Rates):
-        own.add_argument(
-            f"--{field.name.replace('_', '-')}", type=field.type, default=field.default
-        )
-    options, rest = own.parse_known_args(argv)
-    rates = Rates(**vars(options))
-    return benchmark_command("scale", __doc__, lambda smoke: measure(smoke, rates), rest)
+    options = {
+        f"--{field.name.replace('_', '-')}": {
+            "type": field.type,
+            "default": field.default,
+            "metavar": "X",
+            "help": f"{field.metadata['help']} (default: {field.default})",
+        }
+        for field in dataclasses.fields(Rates)
+    }
+    return benchmark_command(
+        "scale", __doc__, lambda smoke, **rates: measure(smoke, Rates(**rates)), argv, options
+    )
 
 
 if __name__ == "__main__":

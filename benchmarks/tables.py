@@ -5,7 +5,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from biam_tf.command_line import run_command
 
@@ -36,8 +37,9 @@ class Table:
 def benchmark_command(
     name: str,
     description: str,
-    measure: Callable[[bool], Sequence[Table]],
+    measure: Callable[..., Sequence[Table]],
     argv: Sequence[str] | None = None,
+    options: Mapping[str, Mapping] = MappingProxyType({}),
 ) -> int:
     """Runs the command line of a benchmark and returns the exit status.
 
@@ -45,8 +47,9 @@ def benchmark_command(
         name: the module, `python -m benchmarks.NAME`.
         description: text of `--help`.
         measure: makes the tables; with True it takes the smallest sizes and one repetition, to
-            check that what is compared gives the same results.
+            check that what is compared gives the same results. Takes what `options` add by name.
         argv: the command line's arguments.
+        options: further options of the command, with the arguments of `add_argument` for each.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
@@ -58,8 +61,10 @@ def benchmark_command(
     )
     parser.add_argument("--output", type=pathlib.Path, help="write the tables there as JSON, too")
 
+    added = [parser.add_argument(name, **details).dest for name, details in options.items()]
+
     def command(arguments: argparse.Namespace) -> None:
-        tables = measure(arguments.smoke)
+        tables = measure(arguments.smoke, **{name: getattr(arguments, name) for name in added})
         print("\n".join(table.markdown() for table in tables), flush=True)
         if arguments.output:
             write_tables(arguments.output, tables)

@@ -21,11 +21,19 @@ class PointwiseConv2D(layers.Conv2D):
 
     Output shape:
         `(batch, height, width, filters)`.
+
+    Raises:
+        ValueError: strides, groups or channels first, which one product is not.
     """
 
     def __init__(self, filters, **kwargs):
         kwargs.pop("kernel_size", None)  # from a configuration
         super().__init__(filters, 1, **kwargs)
+        if self.strides != (1, 1) or self.groups != 1 or self.data_format != "channels_last":
+            raise ValueError(
+                "a PointwiseConv2D takes every region and all channels at once, channels last; got "
+                f"strides={self.strides}, groups={self.groups}, data_format={self.data_format!r}"
+            )
 
     def call(self, inputs):
         """Returns the convolution of (batch, height, width, channels)."""

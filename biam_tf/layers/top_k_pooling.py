@@ -43,12 +43,7 @@ class TopKSpatialPooling(layers.Layer):
                 "the input must be response maps (batch, height, width, classes); got shape "
                 f"{tuple(input_shape)}"
             )
-        height, width = input_shape[1:3]
-        if height is not None and width is not None and self.k > height * width:
-            raise ValueError(
-                f"k={self.k} is larger than the {height * width} regions of response maps of "
-                f"shape {tuple(input_shape)}"
-            )
+        require_k_regions(self.k, input_shape, "response maps")
 
     def call(self, response_maps):
         """Returns s (batch, classes), the mean of the k largest of `response_maps`."""
@@ -64,3 +59,18 @@ class TopKSpatialPooling(layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "k": self.k}
+
+
+def require_k_regions(k, shape, what):
+    """Raises the ValueError of more than height * width regions, where these are known.
+
+    Args:
+        k: regions averaged for a class.
+        shape: `(batch, height, width, ...)`.
+        what: has this shape, for the message.
+    """
+    height, width = shape[1:3]
+    if height is not None and width is not None and k > height * width:
+        raise ValueError(
+            f"k={k} is larger than the {height * width} regions of {what} of shape {tuple(shape)}"
+        )

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from biam_tf.layers.top_k_pooling import require_k_regions
+
 # Responses (numbers) that stand in memory at once: 32 MB in float32.
 RESPONSES_AT_A_TIME = 1 << 23
 
@@ -53,12 +55,7 @@ class TopKRegionScores(layers.Layer):
                 "the inputs must be [features (batch, height, width, channels), class_embeddings "
                 f"(classes, embedding_size)]; got shapes {input_shape}"
             )
-        height, width = input_shape[0][1:3]
-        if height is not None and width is not None and self.k > height * width:
-            raise ValueError(
-                f"k={self.k} is larger than the {height * width} regions of features of shape "
-                f"{tuple(input_shape[0])}"
-            )
+        require_k_regions(self.k, input_shape[0], "features")
         if not self.classifier.built:
             self.classifier.build(input_shape)
 

@@ -10,6 +10,7 @@ from biam_tf.layers import (
     ConvReluBatchNorm,
     CrissCrossAttention,
     NonLocalBlock,
+    PointwiseConv2D,
     RegionClassifier,
     RegionContextBlock,
     SceneContextBlock,
@@ -62,6 +63,7 @@ CASES = {
         [REGIONS, CLASSES],
         (2, 5, 4, 3),
     ),
+    "pointwise_conv": (lambda **k: PointwiseConv2D(5, **k), REGIONS, (2, 5, 4, 5)),
     "top_k_pooling": (lambda **k: TopKSpatialPooling(3, **k), REGIONS, (2, 8)),
     "bound_class_embeddings": (
         lambda **k: BoundClassEmbeddings(np.eye(3, 7), **k),
@@ -221,6 +223,7 @@ def test_one_classifier_answers_for_any_number_of_classes(rng):
         (lambda: RegionClassifier()(np.zeros(REGIONS)), "must be"),
         (lambda: TopKSpatialPooling(1)(np.zeros((2, 3))), "must be response maps"),
         (lambda: BoundClassEmbeddings(np.zeros(3)), "must be a matrix"),
+        (lambda: PointwiseConv2D(3, strides=2), r"got strides=\(2, 2\)"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):
