@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from biam_tf.baselines.k_means import k_means
 from biam_tf.baselines.region_attention import (
     attend,
     embed_regions,
@@ -15,6 +14,7 @@ from biam_tf.baselines.region_attention import (
     require_share,
 )
 from biam_tf.errors import UserError
+from biam_tf.k_means import k_means
 from biam_tf.layers import RegionClassifier
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.system import HeadInputs, System

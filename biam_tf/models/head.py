@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from biam_tf.k_means import k_means
 from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
@@ -44,7 +45,7 @@ def build_head(
         preset: `"paper"` (the equations), `"released"` (the authors' code) or `"recommended"`
             (what does better on validation photos); see `PRESETS`.
         seen_embeddings: array-like `(seen classes, embedding_size)`, the classes it will be
-            trained on; needed with `center_embeddings`.
+            trained on; needed with `center_embeddings` and `anchor_weight`.
         return_response_maps: bool, give the response maps beside the scores.
         name: str, name of the model.
         **settings: fields of `HeadSettings` that replace the preset's, e.g. `num_heads=4`,
@@ -88,11 +89,9 @@ def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
     if pooled_first:
         features = layers.GlobalAveragePooling2D(name="pooled_features")(features)
     if chosen.classifier == "cosine":
-        features = _in_embedding_space(chosen, features, inputs)
-        center = None
-        if chosen.center_embeddings:
-            center = inputs.require_seen_embeddings("center_embeddings").mean(axis=0)
-        classifier = CosineRegionClassifier(chosen.score_scale, center, name="region_classifier")
+        classifier = _cosine_classifier(chosen, inputs)
+        size = inputs.class_embeddings.shape[-1] + classifier.num_anchors
+        features = _in_embedding_space(chosen, features, inputs.scene_feature, size)
     else:
         classifier = RegionClassifier(use_bias=chosen.classifier_bias, name="region_classifier")
     responses = classifier([features, inputs.class_embeddings])
@@ -118,25 +117,43 @@ def _region_embedding(chosen: HeadSettings, region_features):
     )(region_features)
 
 
-def _in_embedding_space(chosen: HeadSettings, features, inputs: HeadInputs):
-    """Unit vectors in the space of the class embeddings; the scene's added to every region's."""
-    embedding_size = inputs.class_embeddings.shape[-1]
-    projection = layers.Dense(embedding_size, name="region_projection")
+def _cosine_classifier(chosen: HeadSettings, inputs: HeadInputs) -> CosineRegionClassifier:
+    center = anchors = None
+    if chosen.center_embeddings:
+        center = inputs.require_seen_embeddings("center_embeddings").mean(axis=0)
+    if chosen.anchor_weight:
+        anchors = inputs.require_seen_embeddings("anchor_weight")
+        if len(anchors) > chosen.max_anchors:
+            anchors = k_means(anchors, chosen.max_anchors)
+    return CosineRegionClassifier(
+        chosen.score_scale,
+        center,
+        anchors,
+        anchor_weight=chosen.anchor_weight,
+        anchor_temperature=chosen.anchor_temperature,
+        name="region_classifier",
+    )
+
+
+def _in_embedding_space(chosen: HeadSettings, features, scene, size: int):
+    """Unit vectors in the space of the classes; the scene's added to every region's."""
+    projection = layers.Dense(size, name="region_projection")
     features = layers.UnitNormalization(name="region_direction")(projection(features))
     if not chosen.scene_scores:
         return features
-    scene = inputs.scene_feature
     if chosen.scene_scores_dropout:
         scene = layers.Dropout(chosen.scene_scores_dropout, name="scene_scores_dropout")(scene)
     if chosen.scene_scores_channels is not None:
-        size = chosen.scene_scores_channels
-        scene = layers.Dense(size, activation="relu", name="scene_embedding")(scene)
+        hidden = layers.Dense(
+            chosen.scene_scores_channels, activation="relu", name="scene_embedding"
+        )
+        scene = hidden(scene)
         # The hidden units are as many ways to remember the training photos.
         scene = layers.Dropout(0.5, name="scene_embedding_dropout")(scene)
-    projection = layers.Dense(embedding_size, name="scene_projection")
+    projection = layers.Dense(size, name="scene_projection")
     scene = layers.UnitNormalization(name="scene_direction")(projection(scene))
     if len(features.shape) == 4:
-        scene = layers.Reshape((1, 1, embedding_size), name="scene_of_every_region")(scene)
+        scene = layers.Reshape((1, 1, size), name="scene_of_every_region")(scene)
     return layers.Add(name="region_and_scene")([features, scene])
 
 

@@ -42,6 +42,10 @@ class HeadSettings:
         score_scale: of the cosine; the steepness of a softmax over the scores.
         center_embeddings: take the mean of the seen class embeddings off all class embeddings
             before the cosine, which word vectors share and no class is told by.
+        anchor_weight: describe a class also by its similarities to the seen classes, with this
+            length beside its embedding's, 1 (`CosineRegionClassifier`); 0: by its embedding alone.
+        anchor_temperature: of the softmax over the seen classes that makes the similarities.
+        max_anchors: of more seen classes, as many k-means centroids stand in for them.
         scene_scores: the scene feature is mapped to the class embeddings too, and its scores are
             added to those of every region.
         scene_scores_channels: of a layer with ReLU in between; `None`: there is none.
@@ -71,6 +75,9 @@ class HeadSettings:
     classifier: str = "dot_product"
     score_scale: float = 10.0
     center_embeddings: bool = False
+    anchor_weight: float = 0.0
+    anchor_temperature: float = 0.1
+    max_anchors: int = 1024
     scene_scores: bool = False
     scene_scores_channels: int | None = None
     scene_scores_dropout: float = 0.0
@@ -82,7 +89,7 @@ class HeadSettings:
 
     def __post_init__(self):
         """Checks every value that can be judged without knowing the region features."""
-        for name in ("channels", "num_heads", "top_k"):
+        for name in ("channels", "num_heads", "top_k", "max_anchors"):
             require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("fused_channels", "scene_scores_channels"):
             value = getattr(self, name)
@@ -90,7 +97,9 @@ class HeadSettings:
         for name in DROPOUTS:
             value = getattr(self, name)
             require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
-        require_setting(self.score_scale > 0, "score_scale", self.score_scale, "above 0")
+        for name in ("score_scale", "anchor_temperature"):
+            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        require_setting(self.anchor_weight >= 0, "anchor_weight", self.anchor_weight, "at least 0")
         momentum = self.batch_norm_momentum
         require_setting(
             0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1"
@@ -109,6 +118,8 @@ class HeadSettings:
                 require_setting(
                     not getattr(self, name), name, True, "false without classifier: cosine"
                 )
+            weight = self.anchor_weight
+            require_setting(not weight, "anchor_weight", weight, "0 without classifier: cosine")
         else:
             require_setting(
                 not self.classifier_bias, "classifier_bias", True, "false with a cosine"

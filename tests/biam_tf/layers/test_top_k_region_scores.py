@@ -18,6 +18,8 @@ PHOTOS, GRID, CHANNELS, EMBEDDING, K = 3, (4, 5), 6, 4, 3
 def classifier_of(kind):
     if kind == "cosine":
         return CosineRegionClassifier(scale=7.0, center=[0.1, -0.2, 0.3, 0.0])
+    if kind == "anchored cosine":
+        return CosineRegionClassifier(anchors=np.eye(CHANNELS - EMBEDDING, EMBEDDING))
     classifier = RegionClassifier(use_bias=kind == "dot product with bias")
     classifier.build([(None, *GRID, CHANNELS), (None, EMBEDDING)])
     if classifier.bias is not None:
@@ -41,7 +43,9 @@ def value_and_gradients(score, classifier, inputs, upstream):
     return scores, tape.gradient(scores, watched, upstream)
 
 
-@pytest.mark.parametrize("kind", ["dot product", "dot product with bias", "cosine"])
+@pytest.mark.parametrize(
+    "kind", ["dot product", "dot product with bias", "cosine", "anchored cosine"]
+)
 @pytest.mark.parametrize("at_a_time", [1, 150, 10**6])  # a class at a time, some, all
 @pytest.mark.parametrize("sizes_known", [True, False])
 def test_value_and_gradients_are_those_of_pooled_response_maps(kind, at_a_time, sizes_known, rng):

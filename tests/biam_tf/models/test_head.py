@@ -297,6 +297,39 @@ def test_cosine_head_adds_the_cosines_of_region_and_scene_with_the_centered_clas
     np.testing.assert_allclose(outputs["scores"], strongest.mean(axis=1), rtol=1e-4, atol=1e-4)
 
 
+def test_anchored_classes_are_told_by_their_similarities_to_seen_classes_too(inputs, rng):
+    seen = inputs["class_embeddings"][:4]
+    settings = {"center_embeddings": True, "seen_embeddings": seen, "score_scale": 7.0}
+    head = small_head(**COSINE, **settings, anchor_weight=0.5, anchor_temperature=0.2)
+    kept = head.get_layer("region_classifier").anchors
+    np.testing.assert_array_equal(kept, seen)
+    randomize(head, rng)
+    kept.assign(seen)
+    x_r, _, classes = (value.astype(np.float64) for value in inputs.values())
+    h_r = np.maximum(dense(head.get_layer("region_embedding"), x_r), 0)
+    regions = unit(dense(head.get_layer("region_projection"), h_r))
+    directions, anchors = (unit(rows - seen.mean(axis=0)) for rows in (classes, seen))
+    similarities = np.exp(directions @ anchors.T / 0.2)
+    sides = unit(np.concatenate([directions, 0.5 * unit(similarities)], axis=1))
+    maps = 7.0 * regions @ sides.T
+    found = with_response_maps(head)(inputs)["response_maps"]
+    np.testing.assert_allclose(found, maps, rtol=1e-4, atol=1e-4)
+
+    again = keras.Model.from_config(head.get_config())
+    again.set_weights(head.get_weights())
+    np.testing.assert_allclose(again(inputs), head(inputs), atol=1e-6)
+
+
+def test_many_seen_classes_share_centroids_as_anchors(inputs):
+    seen = np.repeat(np.eye(4, inputs["class_embeddings"].shape[1]), 3, axis=0)
+    seen += 0.01 * np.arange(len(seen))[:, None]
+    head = small_head(**COSINE, anchor_weight=1.0, max_anchors=4, seen_embeddings=seen)
+    anchors = np.asarray(head.get_layer("region_classifier").anchors)
+    of_three = seen.reshape(4, 3, -1).mean(axis=1)
+    distances = np.linalg.norm(anchors[:, None] - of_three, axis=-1)
+    assert sorted(distances.argmin(axis=1)) == [0, 1, 2, 3] and distances.min(axis=1).max() < 1e-5
+
+
 def test_cosine_head_may_classify_pooled_features_and_needs_no_center(inputs, rng):
     head = small_head(**COSINE, classify="pooled_features", scene_scores=True)
     randomize(head, rng)
@@ -309,5 +342,9 @@ def test_cosine_head_may_classify_pooled_features_and_needs_no_center(inputs, rn
 def test_settings_that_only_a_cosine_has_are_refused_without_one():
     with pytest.raises(ValueError, match="scene_scores: True is not valid"):
         BIAM.settings(scene_scores=True)
+    with pytest.raises(ValueError, match=r"anchor_weight: 0\.5 is"):
+        BIAM.settings(anchor_weight=0.5)
     with pytest.raises(ValueError, match="center_embeddings needs seen_embeddings"):
         small_head(**COSINE, center_embeddings=True)
+    with pytest.raises(ValueError, match="anchor_weight needs seen_embeddings"):
+        small_head(**COSINE, anchor_weight=1.0)

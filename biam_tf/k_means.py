@@ -1,4 +1,4 @@
-"""k-means, for the clusters of class embeddings: the same points give the same centroids."""
+"""k-means, for clusters of class embeddings: the same points give the same centroids."""
 
 import numpy as np
 
