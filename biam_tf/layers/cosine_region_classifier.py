@@ -39,6 +39,8 @@ class CosineRegionClassifier(layers.Layer):
         num_anchors: int, S, needed where `anchors` is None.
         anchor_weight: float, the length of the similarities beside that of the embedding, 1.
         anchor_temperature: float, of the softmax over the anchors.
+        anchor_dropout: float, rate at which anchors are left out of the softmax in training. A seen
+            class without its own anchor is described as an unseen one is: by its neighbours.
 
     Input shape:
         A list of e `(..., d_a + S)` and class embeddings `(classes, d_a)`, without a batch axis.
@@ -58,6 +60,7 @@ class CosineRegionClassifier(layers.Layer):
         num_anchors=0,
         anchor_weight=1.0,
         anchor_temperature=0.1,
+        anchor_dropout=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -69,7 +72,10 @@ class CosineRegionClassifier(layers.Layer):
         self.num_anchors = num_anchors
         self.anchor_weight = anchor_weight
         self.anchor_temperature = anchor_temperature
+        self.anchor_dropout = anchor_dropout
         self._given_anchors = anchors
+        if anchor_dropout:
+            self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape):
         """Checks that features and class embeddings lie in one space; creates the anchors."""
@@ -102,18 +108,23 @@ class CosineRegionClassifier(layers.Layer):
                 name="anchors",
             )
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         """Returns m (..., classes) for `[e, A]`."""
         e, class_embeddings = inputs
-        return match_classes(e, self.class_weights(class_embeddings))
+        return match_classes(e, self.class_weights(class_embeddings, training))
 
-    def class_weights(self, class_embeddings):
+    def class_weights(self, class_embeddings, training=False):
         """Returns Â (classes, d_a + S): what does not depend on the photos."""
         # A softmax of temperature 0.1 needs cosines of more than 16 bits.
         directions = self._directions(class_embeddings)
         if self.anchors is not None:
             likeness = ops.matmul(directions, ops.transpose(self._directions(self.anchors)))
-            similarities = ops.softmax(likeness / self.anchor_temperature, axis=-1)
+            likeness /= self.anchor_temperature
+            if training and self.anchor_dropout:
+                drawn = keras.random.uniform((self.num_anchors,), seed=self.seed_generator)
+                # No infinity: where all are left out, all are as near as before.
+                likeness -= 1e4 * ops.cast(drawn < self.anchor_dropout, "float32")
+            similarities = ops.softmax(likeness, axis=-1)
             similarities = self.anchor_weight * ops.normalize(similarities, axis=-1)
             directions = ops.concatenate([directions, similarities], axis=-1)
             directions /= (1.0 + self.anchor_weight**2) ** 0.5
@@ -125,9 +136,9 @@ class CosineRegionClassifier(layers.Layer):
             embeddings -= ops.convert_to_tensor(self.center, "float32")
         return ops.normalize(embeddings, axis=-1)
 
-    def orders_of_products(self):
+    def orders_of_products(self, training=False):
         """Returns the function of e and A to two factors whose `match_classes` is m."""
-        return (lambda e, class_embeddings: (e, self.class_weights(class_embeddings)),)
+        return (lambda e, class_embeddings: (e, self.class_weights(class_embeddings, training)),)
 
     def responses(self, e, class_weights):
         """Returns m (..., classes) for `class_weights` (classes, d_a + S)."""
@@ -147,4 +158,5 @@ class CosineRegionClassifier(layers.Layer):
             "num_anchors": self.num_anchors,
             "anchor_weight": self.anchor_weight,
             "anchor_temperature": self.anchor_temperature,
+            "anchor_dropout": self.anchor_dropout,
         }

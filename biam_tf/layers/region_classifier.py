@@ -83,12 +83,13 @@ class RegionClassifier(layers.Layer):
         """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
         return match_classes(e_f, class_weights)
 
-    def orders_of_products(self):
+    def orders_of_products(self, training=False):
         """Returns functions of e_f and A to two factors whose `match_classes` is m.
 
         The first maps the classes to the space of the features, the second the regions to that
-        of the class embeddings.
+        of the class embeddings. Training takes the same ones.
         """
+        del training
         return (
             lambda e_f, class_embeddings: (e_f, self.class_weights(class_embeddings)),
             self._in_embedding_space,

@@ -59,10 +59,10 @@ class TopKRegionScores(layers.Layer):
         if not self.classifier.built:
             self.classifier.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         """Returns s (batch, classes) for `[e_f, A]`."""
         features, class_embeddings = inputs
-        orders = self.classifier.orders_of_products()
+        orders = self.classifier.orders_of_products(training)
         functions = [lambda order=order: self._scores(*order(*inputs)) for order in orders]
         if len(functions) == 1:
             return functions[0]()
@@ -86,8 +86,9 @@ class TopKRegionScores(layers.Layer):
         """Returns `(batch, classes)`."""
         return (input_shape[0][0], input_shape[1][0])
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs, training=False):
         """Returns the symbolic scores: float32 under any dtype policy."""
+        del training
         shape = self.compute_output_shape([tensor.shape for tensor in inputs])
         return keras.KerasTensor(shape, "float32")
 

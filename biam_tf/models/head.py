@@ -131,6 +131,7 @@ def _cosine_classifier(chosen: HeadSettings, inputs: HeadInputs) -> CosineRegion
         anchors,
         anchor_weight=chosen.anchor_weight,
         anchor_temperature=chosen.anchor_temperature,
+        anchor_dropout=chosen.anchor_dropout,
         name="region_classifier",
     )
 

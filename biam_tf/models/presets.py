@@ -45,6 +45,7 @@ class HeadSettings:
         anchor_weight: describe a class also by its similarities to the seen classes, with this
             length beside its embedding's, 1 (`CosineRegionClassifier`); 0: by its embedding alone.
         anchor_temperature: of the softmax over the seen classes that makes the similarities.
+        anchor_dropout: rate at which seen classes are left out of the softmax in training.
         max_anchors: of more seen classes, as many k-means centroids stand in for them.
         scene_scores: the scene feature is mapped to the class embeddings too, and its scores are
             added to those of every region.
@@ -77,6 +78,7 @@ class HeadSettings:
     center_embeddings: bool = False
     anchor_weight: float = 0.0
     anchor_temperature: float = 0.1
+    anchor_dropout: float = 0.0
     max_anchors: int = 1024
     scene_scores: bool = False
     scene_scores_channels: int | None = None
@@ -128,6 +130,7 @@ class HeadSettings:
 
 DROPOUTS = (
     "region_dropout",
+    "anchor_dropout",
     "attention_dropout",
     "output_dropout",
     "scene_dropout",

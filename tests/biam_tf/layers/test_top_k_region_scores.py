@@ -80,6 +80,19 @@ def test_both_orders_of_the_product_give_the_response_maps(use_bias, rng):
     assert few[0] < few[1] and many[0] > many[1]
 
 
+def test_a_classifier_trains_in_it_as_alone(rng):
+    classifier = classifier_of("anchored cosine")
+    classifier.anchor_dropout, classifier.seed_generator = 0.5, keras.random.SeedGenerator(3)
+    inputs = inputs_of("anchored cosine", rng)
+    layer, state = TopKRegionScores(classifier, K), classifier.seed_generator.state
+    before = state.numpy()
+    found = layer(inputs, training=True)
+    state.assign(before)
+    alone = TopKSpatialPooling(K)(classifier(inputs, training=True))
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    assert np.abs(found - layer(inputs)).max() > 1e-3
+
+
 def test_more_classes_change_no_score(rng):
     classifier, inputs = classifier_of("dot product"), inputs_of("dot product", rng, classes=40)
     layer = TopKRegionScores(classifier, K, responses_at_a_time=7 * PHOTOS * 20)

@@ -10,6 +10,7 @@ from paper_weights import (
     scene_context_weights,
 )
 
+from biam_tf.layers import CosineRegionClassifier
 from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary, build_head
 from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, scores_alone, with_response_maps
 from biam_tf.models.presets import CHOICES
@@ -318,6 +319,28 @@ def test_anchored_classes_are_told_by_their_similarities_to_seen_classes_too(inp
     again = keras.Model.from_config(head.get_config())
     again.set_weights(head.get_weights())
     np.testing.assert_allclose(again(inputs), head(inputs), atol=1e-6)
+
+
+def test_anchors_are_left_out_in_training_for_all_classes_at_once(rng):
+    anchors = rng.normal(size=(400, EMBEDDING_SIZE)).astype(np.float32)
+    layer = CosineRegionClassifier(
+        anchors=anchors, anchor_weight=2.0, anchor_temperature=1.0, anchor_dropout=0.3
+    )
+    layer.build([(None, EMBEDDING_SIZE + 400), (None, EMBEDDING_SIZE)])
+    whole = np.asarray(layer.class_weights(anchors[:5]))
+    assert (whole[:, EMBEDDING_SIZE:] > 0).all()
+    left_out = []
+    for _ in range(2):
+        similarities = np.asarray(layer.class_weights(anchors[:5], training=True))
+        np.testing.assert_allclose(np.linalg.norm(similarities, axis=1), 10.0, rtol=1e-5)
+        similarities = similarities[:, EMBEDDING_SIZE:]
+        absent = (similarities == 0).all(axis=0)
+        assert (similarities[:, ~absent] > 0).all() and 0.2 < absent.mean() < 0.4
+        # The others keep their proportions.
+        share = similarities[:, ~absent] / whole[:, EMBEDDING_SIZE:][:, ~absent]
+        np.testing.assert_allclose(share, share[:, :1] * np.ones_like(share), rtol=1e-4)
+        left_out.append(absent)
+    assert (left_out[0] != left_out[1]).any()
 
 
 def test_many_seen_classes_share_centroids_as_anchors(inputs):
