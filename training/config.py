@@ -111,7 +111,8 @@ class BackboneConfig:
         weights: "default" (or null: pretrained where there are such weights, else random),
             "imagenet", "none" (random), or the path of a file.
         trainable: trained together with the head, or frozen and its features stored.
-        batch_size: photos at a time while features are extracted.
+        batch_size: photos at a time while features are extracted; null: 32, or what fits into a
+            quarter of the free memory.
         learning_rate_scale: the learning rate of a trained backbone, as a share of the head's.
     """
 
@@ -119,7 +120,7 @@ class BackboneConfig:
     image_size: Count | None = None
     weights: str | None = "default"
     trainable: bool = True
-    batch_size: Count = 32
+    batch_size: Count | None = None
     learning_rate_scale: Positive = 1.0
 
 

@@ -29,7 +29,7 @@ def extract_features(
     images: Sequence[str],
     store: str | os.PathLike,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     shard_size: int = SHARD_SIZE,
     max_broken_share: float = 0.0,
     progress: Callable[..., tqdm.tqdm] | None = None,
@@ -48,7 +48,7 @@ def extract_features(
         images: (N,) relative paths, each once; the order of the records. What matters for
             `cache: stream` is that the photos of a split stand together.
         store: the folder, local or of a file system of TensorFlow; made if it does not exist.
-        batch_size: photos at a time.
+        batch_size: photos at a time; None: as many as fit into memory, at most 32.
         shard_size: photos a file, unless the store was begun with another number.
         max_broken_share: up to this share of `images` may be unreadable and is left out.
         progress: makes the bar, called as `biam_tf.progress.progress`; None shows nothing.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from biam_tf.backbones import fold_batch_norms
 from biam_tf.errors import UserError
 from training.data import photo_reader, storage
+from training.data.extraction_batch import free_memory, photos_at_a_time
 from training.data.store_manifest import Shard, StoreManifest
 from training.data.unfinished_store import UnfinishedStore
 
@@ -30,7 +31,10 @@ class ShardExtractor:
             (B, h, w, d) and `scene_feature` (B, d_g).
         store: where the shards go.
         photos_directory: the folder that photos are relative to.
-        batch_size: photos at a time.
+        batch_size: photos at a time; None: as many as fit into memory, see `extraction_batch`.
+
+    Raises:
+        UserError: not even one photo fits.
     """
 
     def __init__(
@@ -38,12 +42,14 @@ class ShardExtractor:
         backbone: keras.Model,
         store: UnfinishedStore,
         photos_directory: str | os.PathLike,
-        batch_size: int,
+        batch_size: int | None,
     ):
         self.store = store
         self.photos_directory = photos_directory
-        self._batch_size = batch_size
         self._features = _half_precision_features(backbone)
+        self._batch_size = batch_size or photos_at_a_time(
+            self._features.get_concrete_function(), free_memory()
+        )
 
     def batches(self, shards: Sequence[Sequence[str]]) -> Iterator[Batches]:
         """Decodes the photos of several shards ahead of their use, also from shard to shard.
@@ -136,7 +142,7 @@ def images_of_shard(job: StoreManifest, images: Sequence[str], number: int) -> S
     return images[photos.start : photos.stop]
 
 
-def _half_precision_features(backbone: keras.Model) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+def _half_precision_features(backbone: keras.Model) -> tf.types.experimental.PolymorphicFunction:
     """Returns the backbone as a graph: region features, scene feature, and which are finite."""
 
     folded = fold_batch_norms(backbone)
