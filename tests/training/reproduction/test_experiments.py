@@ -1,11 +1,15 @@
 """What is trained for a table, with training itself standing in."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
 from biam_tf.errors import UserError
+from biam_tf.models import BIAM
+from biam_tf.models.presets import PRESETS
+from biam_tf.systems import SYSTEMS
 from training.reproduction import experiments
 from training.reproduction.experiments import Entry, Study, train_entries
 
@@ -60,6 +64,19 @@ def test_what_is_done_is_taken_by_its_settings_from_any_row(trained, tmp_path):
     assert len(trained) == 5 and trained[-1].training.seed == 6
     assert len({config.output for config in trained}) == 5
     assert row.folders[0] == pathlib.Path(trained[1].output)
+
+
+def test_a_run_is_named_by_what_its_preset_stands_for(tmp_path, monkeypatch):
+    def folder(*settings):
+        return study(tmp_path).config_of(settings, 4).output
+
+    recommended = folder("head.preset=recommended")
+    assert folder("head.preset=recommended", "head.classifier=cosine") == recommended
+    assert folder("head.preset=paper") == folder() != recommended
+    changed = dataclasses.replace(PRESETS["recommended"], score_scale=3.0)
+    changed = dataclasses.replace(BIAM, presets={**PRESETS, "recommended": changed})
+    monkeypatch.setitem(SYSTEMS, "biam", changed)
+    assert folder("head.preset=recommended") != recommended
 
 
 def test_a_row_that_cannot_be_made_says_why_and_the_others_go_on(trained, tmp_path):
