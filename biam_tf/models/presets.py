@@ -171,14 +171,18 @@ PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
             top_k=6,
             batch_norm_momentum=0.01,
         ),
-        # Both blocks as in the paper at half its width, and scores by angle: chosen on validation
-        # photos of Corel5k, see docs/reproduction.md. To be trained with `softmax` losses.
+        # Both blocks as in the paper at half its width, and scores by angle, of classes described
+        # by their likeness to seen ones too: chosen on validation photos of Corel5k, see
+        # docs/reproduction.md. To be trained with `softmax` losses.
         "recommended": HeadSettings(
             channels=256,
             region_dropout=0.5,
+            region_embedding="dense",
             classifier="cosine",
             score_scale=10.0,
             center_embeddings=True,
+            anchor_weight=1.0,
+            anchor_dropout=0.2,
             scene_scores=True,
             scene_scores_channels=512,
             scene_scores_dropout=0.6,
