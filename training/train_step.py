@@ -124,8 +124,11 @@ class TrainStep:
             for i, total in enumerate(self._sums):
                 gradients[i] += total
                 total.assign(tf.zeros_like(total))
-            replicas = tf.distribute.get_replica_context()
-            gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            # TensorFlow keeps a graph that sums over devices until the process ends, and with it
+            # all that the graph uses: after many trainings in one process, all the memory.
+            if self._strategy.num_replicas_in_sync > 1:
+                replicas = tf.distribute.get_replica_context()
+                gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             finite = tf.constant(True)
             if self._loss_scale:
                 gradients = [gradient / self._loss_scale.value for gradient in gradients]

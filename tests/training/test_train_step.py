@@ -1,6 +1,8 @@
 """Steps of a linear model, against the same steps in NumPy."""
 
 import dataclasses
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -97,6 +99,17 @@ def test_a_batch_in_parts_makes_the_step_of_the_undivided_batch(batches, reducti
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(parts_losses, whole_losses, rtol=1e-6)
     assert int(step.optimizer.iterations) == STEPS
+
+
+def test_a_training_that_is_over_leaves_nothing_in_memory(batches):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])  # as a run on one device
+    with strategy.scope():
+        step = trained(batches)[2]
+    assert step.optimizer.iterations > 0
+    kept = weakref.ref(step.optimizer)
+    del step
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9999])
