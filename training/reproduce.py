@@ -31,8 +31,9 @@ form has instead) are trained with one seed, the best on validation photos is ta
 seeds follow. Runs are named by their settings: those that are there are taken as they are, also
 from another table, and a stopped one goes on, so that the same command continues.
 
-Below --output: tableN.md or figureN.md, tableN.csv (every seed), the picture (needs matplotlib, the
-extra [report]), tableN.json (the runs, what was tried and chosen), runs/ and the stored features.
+Below --output: tableN.md or figureN.md, a .csv (every seed; table 5: the costs), the picture (needs
+matplotlib, the extra [report]), a .json (the runs, what was tried and chosen), runs/ and the stored
+features.
 """
 
 EXAMPLES = """\
@@ -96,10 +97,11 @@ def _command(arguments: argparse.Namespace) -> int:
     from training.plots import can_plot
     from training.reproduction.experiments import Study, train_entries, write_record
     from training.reproduction.figures import figure_entries, make_figure
-    from training.reproduction.output import draw_rows
+    from training.reproduction.output import draw_rows, write_seeds
     from training.reproduction.tables import make_table
     from training.run_folder import write_text
     from training.stopping import terminating_cleanly
+    from training.trials import markdown_table
 
     table = None if arguments.table is None else make_table(arguments.table)
     settings += table.settings if table else ()
@@ -109,23 +111,26 @@ def _command(arguments: argparse.Namespace) -> int:
     )
     name = f"table{table.number}" if table else f"figure{arguments.figure}"
     place = arguments.output / name
-    plotting = name != "table5" and can_plot(place.with_suffix(".png"))
-    pictures = []
+    picture = place.with_suffix(".png")
+    plotting, pictures = can_plot(picture), [picture]
     with terminating_cleanly():
         entries = table.entries if table else figure_entries(arguments.figure)
         trained = train_entries(entries, study)
         write_record(place.with_suffix(".json"), trained)
         if table is None:
-            rows, pictures = make_figure(arguments.figure, trained, place)
+            figure = make_figure(arguments.figure, trained, place)
+            write_seeds(place.with_suffix(".csv"), trained, _ks(trained))
+            rows, pictures = markdown_table(figure.header, figure.rows), figure.pictures
             text = f"# Figure {arguments.figure}\n\n{rows}"
+        elif table.number == 5:
+            text = _costs(table, trained, place, plotting)
         else:
-            text = _costs(table, trained) if table.number == 5 else _scores(table, trained, study)
+            text = _scores(table, trained, study)
             if plotting:
-                draw_rows(place.with_suffix(".png"), table, trained)
-                pictures = [place.with_suffix(".png")]
+                draw_rows(picture, table, trained)
     write_text(place.with_suffix(".md"), text)
     print("\n" + text)
-    for picture in pictures:
+    for picture in pictures if plotting else ():
         print(f"Look at {picture}")
     return 1 if any(row.error for row in trained.values()) else 0
 
@@ -136,10 +141,10 @@ def _scores(table, trained, study) -> str:
     from training.reproduction.significance import compare
 
     whole = [key for key, row in trained.items() if not row.error]
-    metrics, config = trained[whole[0]].metrics[0], study.config_of((), study.first_seed)
-    ks = sorted(int(name.removeprefix("F1@")) for name in metrics["gzsl"] if "F1@" in name)
+    ks, config = _ks(trained), study.config_of((), study.first_seed)
     comparison = compare(trained, whole[-1], ks[0], study.first_seed)
-    output.write_seeds(study.output / f"table{table.number}.csv", table, trained, ks)
+    path = study.output / f"table{table.number}.csv"
+    output.write_seeds(path, trained, ks, output.tasks_of(table))
     rows = output.format_rows(table, trained, comparison, config.data.name, ks)
     notes = output.notes(trained, study.budget, study.seeds, comparison.resamples)
     text = f"# {table.title}\n\n{rows}\n{notes}"
@@ -150,11 +155,27 @@ def _scores(table, trained, study) -> str:
     return text
 
 
-def _costs(table, trained) -> str:
-    from training.reproduction.costs import NOTES, format_costs, measure_costs
+def _costs(table, trained, place, plotting) -> str:
+    """Table 5 as Markdown; its numbers go into a CSV file, and a picture, beside it."""
+    from training.reproduction.costs import (
+        NOTES,
+        draw_costs,
+        format_costs,
+        measure_costs,
+        write_costs,
+    )
 
     costs = {key: measure_costs(row.folders[0]) for key, row in trained.items() if not row.error}
+    write_costs(place.with_suffix(".csv"), trained, costs)
+    if plotting:
+        draw_costs(place.with_suffix(".png"), trained, costs)
     return f"# {table.title}\n\n{format_costs(trained, costs)}\n{NOTES}"
+
+
+def _ks(trained) -> list[int]:
+    """The Ks of F1@K that the runs were evaluated with."""
+    metrics = next(row.metrics[0] for row in trained.values() if not row.error)
+    return sorted(int(name.removeprefix("F1@")) for name in metrics["gzsl"] if "F1@" in name)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from biam_tf.runs import load_run
 from training.machine import peak_memory
+from training.plots import COLORS, new_figure, save_figure
 from training.reproduction import published
 from training.reproduction.experiments import TrainedEntry
 from training.reproduction.output import figure_of
 from training.run_folder import RunFolder
 from training.scoring import make_scorer
-from training.trials import markdown_table, mean_and_spread
+from training.trials import markdown_table, mean_and_spread, write_csv
 
 BATCH, REPETITIONS = 32, 20
 
@@ -124,6 +125,47 @@ def format_costs(trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
             ]
         rows.append(cells)
     return markdown_table(header, rows)
+
+
+def write_costs(
+    path: pathlib.Path, trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
+) -> None:
+    """Writes a CSV row for every system that was measured."""
+    names = [field.name for field in dataclasses.fields(Costs)]
+    rows = [
+        [trained[key].entry.title, str(trained[key].folders[0]), *dataclasses.astuple(own)]
+        for key, own in costs.items()
+    ]
+    write_csv(path, ["method", "run", *names], rows)
+
+
+def draw_costs(
+    path: pathlib.Path, trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
+) -> None:
+    """Draws each cost as a bar a system, beside its ZSL mAP."""
+    values = {
+        "ZSL mAP, per cent": [
+            np.mean([figure_of(metrics, "zsl", "mAP") for metrics in trained[key].metrics])
+            for key in costs
+        ],
+        "training, s": [own.train_seconds for own in costs.values()],
+        "inference, ms a photo": [own.inference_ms for own in costs.values()],
+        "operations, 10^9 a photo": [own.gflop for own in costs.values()],
+        "memory, GB": [own.memory_bytes / 1e9 for own in costs.values()],
+    }
+    figure, axes = new_figure(13.0, 1.2 + 0.4 * len(costs))
+    axes.remove()
+    places = np.arange(len(costs))
+    planes = figure.subplots(1, len(values), sharey=True)
+    for number, (plane, (label, own)) in enumerate(zip(planes, values.items(), strict=True)):
+        bars = plane.barh(places, own, 0.6, color=COLORS[number > 0], alpha=0.85)
+        plane.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+        plane.set_xlabel(label, fontsize=9)
+        plane.margins(x=0.2)
+        plane.spines[["top", "right"]].set_visible(False)
+    planes[0].set_yticks(places, [trained[key].entry.title for key in costs])
+    planes[0].invert_yaxis()
+    save_figure(figure, path)
 
 
 NOTES = f"""\

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of
 from training.reproduction.tables import TITLES, configured_entry, system_entry
 from training.run_folder import writing_to
-from training.trials import markdown_table, mean_and_spread
+from training.trials import mean_and_spread
 
 FIGURES = (5, 6, 7, 8)
 PHOTOS = 9
@@ -42,18 +42,28 @@ def figure_entries(number: int) -> dict[str, Entry]:
     return entries | {"biam": configured_entry()}
 
 
-def make_figure(
-    number: int, trained: Mapping[str, TrainedEntry], place: pathlib.Path
-) -> tuple[str, list[pathlib.Path]]:
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """What a figure came to.
+
+    Attributes:
+        header: names of the columns of its numbers.
+        rows: its numbers, a cell a column.
+        pictures: where they are.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    pictures: Sequence[pathlib.Path]
+
+
+def make_figure(number: int, trained: Mapping[str, TrainedEntry], place: pathlib.Path) -> Figure:
     """Draws a figure of what was trained for it.
 
     Args:
         number: 5, 6, 7 or 8; the paper's figures 9 to 11 are more of 8.
         trained: the rows of `figure_entries`; those that failed are left out.
         place: the pictures' path without an ending.
-
-    Returns:
-        The figure's numbers as Markdown, and the pictures.
 
     Raises:
         UserError: there are too few photos for figure 6.
@@ -72,7 +82,7 @@ def _varied(setting: str) -> Entry:
     return Entry(setting.partition(".")[2], (setting,))
 
 
-def _pooled_against_regions(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+def _pooled_against_regions(rows, path: pathlib.Path) -> Figure:
     """Figure 5: ZSL mAP and F1 of pooled and of region-based classification."""
     first = next(iter(rows.values())).metrics[0]
     names = ["mAP", *sorted(name for name in first["zsl"] if name.startswith("F1@"))]
@@ -93,14 +103,11 @@ def _pooled_against_regions(rows, path: pathlib.Path) -> tuple[str, list[pathlib
     axes.set_ylabel("ZSL, per cent")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(rows))
     save_figure(figure, path)
-    table = markdown_table(
-        ["ZSL, per cent", *names],
-        [[row.entry.title, *map(mean_and_spread, values[key])] for key, row in rows.items()],
-    )
-    return table, [path]
+    cells = [[row.entry.title, *map(mean_and_spread, values[key])] for key, row in rows.items()]
+    return Figure(["ZSL, per cent", *names], cells, [path])
 
 
-def _region_features(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+def _region_features(rows, path: pathlib.Path) -> Figure:
     """Figure 6: t-SNE of pooled features beside that of each photo's strongest region."""
     figure, axes = new_figure(11.0, 4.6)
     axes.remove()
@@ -129,10 +136,10 @@ def _region_features(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]
     plane.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
     header = ["features", "photos", "nearest neighbour of the same class, per cent"]
-    return markdown_table(header, cells), [path]
+    return Figure(header, cells, [path])
 
 
-def _sweeps(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+def _sweeps(rows, path: pathlib.Path) -> Figure:
     """Figure 7: ZSL mAP against heads, k and regions."""
     figure, axes = new_figure(12.0, 3.8)
     axes.remove()
@@ -165,10 +172,10 @@ def _sweeps(rows, path: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
             for number, row in zip(numbers, own.values(), strict=True)
         ]
     save_figure(figure, path)
-    return markdown_table(["varied", "value", "ZSL mAP", "GZSL mAP"], cells), [path]
+    return Figure(["varied", "value", "ZSL mAP", "GZSL mAP"], cells, [path])
 
 
-def _sheets(rows, place: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
+def _sheets(rows, place: pathlib.Path) -> Figure:
     """Figures 8 to 11: the same photos with each system's top tags and response maps."""
     pictures, cells = [], []
     for key, row in rows.items():
@@ -184,7 +191,7 @@ def _sheets(rows, place: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
             sheet.save(path)
         pictures.append(path)
         cells.append([row.entry.title, *_right_of_top(contents["scores"], contents["labels"])])
-    return markdown_table(["system", "right of the top 3", "right of the top 5"], cells), pictures
+    return Figure(["system", "right of the top 3", "right of the top 5"], cells, pictures)
 
 
 def _right_of_top(scores, labels) -> list[str]:

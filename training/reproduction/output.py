@@ -16,6 +16,11 @@ TASKS = {"ZSL": "zsl", "GZSL": "gzsl"}
 ALL_SEEN = {"all classes": "seen"}
 
 
+def tasks_of(table: Table) -> Mapping[str, str]:
+    """Returns the tasks of a table: the parts of the metrics by what they are called."""
+    return ALL_SEEN if table.standard else TASKS
+
+
 def figure_of(metrics: Mapping, part: str, figure: str) -> float:
     """Returns a figure of `metrics.json` in per cent, NaN where it is not defined.
 
@@ -46,7 +51,7 @@ def format_rows(
         data_name: `data.name` of the runs.
         ks: the two Ks of F1@K.
     """
-    tasks = ALL_SEEN if table.standard else TASKS
+    tasks = tasks_of(table)
     figures = ["mAP", *(f"F1@{k}" for k in ks)]
     beside = published.CALLED[table.published_on]
     if data_name != table.published_on:
@@ -103,10 +108,19 @@ def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resample
 
 
 def write_seeds(
-    path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEntry], ks: Sequence[int]
+    path: pathlib.Path,
+    trained: Mapping[str, TrainedEntry],
+    ks: Sequence[int],
+    tasks: Mapping[str, str] = TASKS,
 ) -> None:
-    """Writes a CSV row for every system, task and seed."""
-    tasks = ALL_SEEN if table.standard else TASKS
+    """Writes a CSV row for every system, task and seed.
+
+    Args:
+        path: of the file.
+        trained: rows of a table or figure; those that failed have none here.
+        ks: the Ks of F1@K.
+        tasks: parts of the metrics by what they are called.
+    """
     figures = ["mAP", *(f"F1@{k}" for k in ks)]
     rows = [
         [row.entry.title, task, str(folder), *(figure_of(metrics, part, f) for f in figures)]
@@ -119,7 +133,7 @@ def write_seeds(
 
 def draw_rows(path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEntry]) -> None:
     """Draws the mAP of every system: a point for its mean, a line for its seeds' spread."""
-    tasks = ALL_SEEN if table.standard else TASKS
+    tasks = tasks_of(table)
     shown = [row for row in trained.values() if not row.error]
     figure, axes = new_figure(8.0, 1.6 + 0.42 * len(shown))
     places = np.arange(len(shown))

@@ -6,7 +6,14 @@ from small_systems import SMALL
 
 from biam_tf.models import build_head
 from biam_tf.systems import SYSTEMS, build_system_head
-from training.reproduction.costs import count_operations
+from training.reproduction.costs import (
+    Costs,
+    count_operations,
+    draw_costs,
+    format_costs,
+    write_costs,
+)
+from training.reproduction.experiments import Entry, TrainedEntry
 
 H, W, D_IN, SCENE, EMBEDDING, CLASSES = 3, 2, 12, 10, 6, 5
 
@@ -40,3 +47,17 @@ def test_every_system_can_be_counted(name):
         name, shape, SCENE, EMBEDDING, seen_embeddings=embeddings, **SMALL.get(name, {})
     )
     assert count_operations(head, embeddings) > 0
+
+
+def test_costs_go_into_a_csv_file_and_a_picture(tmp_path):
+    metrics = {"zsl": {"mAP": 0.25}, "headline": "mAP"}
+    row = TrainedEntry(Entry("LESA"), folders=(tmp_path / "run",), metrics=(metrics,))
+    trained = {"lesa": row, "gone": TrainedEntry(Entry("gone"), error="it is gone")}
+    costs = {"lesa": Costs(61.5, 0.25, 0.125, 750_000_000)}
+    write_costs(tmp_path / "t.csv", trained, costs)
+    header, own = (tmp_path / "t.csv").read_text().splitlines()
+    assert header == "method,run,train_seconds,inference_ms,gflop,memory_bytes"
+    assert own == f"LESA,{tmp_path / 'run'},61.500,0.250,0.125,750000000"
+    draw_costs(tmp_path / "t.png", trained, costs)
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert "| LESA | 25.0 | 62 s |" in format_costs(trained, costs)

@@ -51,7 +51,7 @@ def test_notes_say_what_was_tried_and_what_failed(trained):
 
 
 def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
-    output.write_seeds(tmp_path / "t.csv", make_table(1), trained, (3, 5))
+    output.write_seeds(tmp_path / "t.csv", trained, (3, 5))
     with (tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 and rows[1]["task"] == "GZSL" and rows[1]["F1@5"] == ""

@@ -8,6 +8,7 @@ from training.config import load_config
 from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry
 from training.reproduction.figures import FIGURES, figure_entries, make_figure
+from training.trials import markdown_table
 
 pytest.importorskip("matplotlib")
 
@@ -35,11 +36,12 @@ def test_a_figure_is_drawn_with_its_numbers_beside(number, rows, tmp_path, monke
         with pytest.raises(UserError, match="too few"):  # 8 photos
             make_figure(number, rows, tmp_path / "figure")
         monkeypatch.setattr(region_features, "gather", lambda *_: POINTS)
-    text, pictures = make_figure(number, rows, tmp_path / "figure")
-    assert text.startswith("| ") and len(pictures) == (3 if number == 8 else 1)
-    for picture in pictures:
+    figure = make_figure(number, rows, tmp_path / "figure")
+    assert len(figure.pictures) == (3 if number == 8 else 1)
+    for picture in figure.pictures:
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
     zsl = f"{100 * rows['top_k-3'].metrics[0]['zsl']['mAP']:.1f}"
+    text = markdown_table(figure.header, figure.rows)
     expected = {5: f"| k of 3 | {zsl} |", 6: "| k of 3 | 12 |", 7: f"| 3 | {zsl} |", 8: "of 24 |"}
     assert expected[number] in text and "gone" not in text
 
