@@ -21,13 +21,18 @@ def can_plot(plot: pathlib.Path) -> bool:
 
 def new_figure(width: float = 7.0, height: float = 4.5):
     """Returns a matplotlib figure of so many inches and its axes; no window system is used."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = new_panels(1, width, height)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure, axes
+
+
+def new_panels(count: int, width: float, height: float, sharey: bool = False):
+    """Returns a matplotlib figure of so many inches and the axes of its panels, side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
 
 
 def save_figure(figure, path: pathlib.Path) -> None:

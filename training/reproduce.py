@@ -112,7 +112,8 @@ def _command(arguments: argparse.Namespace) -> int:
     name = f"table{table.number}" if table else f"figure{arguments.figure}"
     place = arguments.output / name
     picture = place.with_suffix(".png")
-    plotting, pictures = can_plot(picture), [picture]
+    plotting = can_plot(picture)
+    pictures = [picture] if plotting else []
     with terminating_cleanly():
         entries = table.entries if table else figure_entries(arguments.figure)
         trained = train_entries(entries, study)
@@ -130,7 +131,7 @@ def _command(arguments: argparse.Namespace) -> int:
                 draw_rows(picture, table, trained)
     write_text(place.with_suffix(".md"), text)
     print("\n" + text)
-    for picture in pictures if plotting else ():
+    for picture in pictures:
         print(f"Look at {picture}")
     return 1 if any(row.error for row in trained.values()) else 0
 

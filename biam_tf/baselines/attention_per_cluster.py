@@ -16,6 +16,7 @@ from biam_tf.baselines.region_attention import (
 from biam_tf.errors import UserError
 from biam_tf.k_means import k_means
 from biam_tf.layers import RegionClassifier
+from biam_tf.layers.bound_class_embeddings import holding
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.system import HeadInputs, System
 
@@ -68,14 +69,9 @@ class NearestCluster(layers.Layer):
             num_clusters, embedding_size = np.shape(centroids)
         self.num_clusters = num_clusters
         self.embedding_size = embedding_size
-        initializer = (
-            "zeros"
-            if centroids is None
-            else lambda shape, dtype=None: ops.convert_to_tensor(centroids, dtype)
-        )
         self.centroids = self.add_weight(
             shape=(num_clusters, embedding_size),
-            initializer=initializer,
+            initializer=holding(centroids),
             trainable=False,
             name="centroids",
         )

@@ -36,14 +36,9 @@ class BoundClassEmbeddings(layers.Layer):
             num_classes, embedding_size = class_embeddings.shape
         self.num_classes = num_classes
         self.embedding_size = embedding_size
-        initializer = (
-            "zeros"
-            if class_embeddings is None
-            else lambda shape, dtype=None: ops.convert_to_tensor(class_embeddings, dtype)
-        )
         self.matrix = self.add_weight(
             shape=(num_classes, embedding_size),
-            initializer=initializer,
+            initializer=holding(class_embeddings),
             trainable=False,
             name="matrix",
         )
@@ -65,3 +60,14 @@ class BoundClassEmbeddings(layers.Layer):
             "num_classes": self.num_classes,
             "embedding_size": self.embedding_size,
         }
+
+
+def holding(values):
+    """Returns the initializer of a weight that is `values`; of zeros where they are loaded later.
+
+    Args:
+        values: array of the weight's shape, or `None`.
+    """
+    if values is None:
+        return "zeros"
+    return lambda shape, dtype=None: ops.convert_to_tensor(values, dtype)

@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from biam_tf.layers.bound_class_embeddings import holding
 from biam_tf.layers.region_classifier import match_classes
 
 
@@ -97,12 +98,9 @@ class CosineRegionClassifier(layers.Layer):
             )
         self.anchors = None
         if self.num_anchors:
-            given = self._given_anchors
             self.anchors = self.add_weight(
                 shape=(self.num_anchors, embedding_size),
-                initializer="zeros"
-                if given is None
-                else lambda shape, dtype=None: ops.convert_to_tensor(given, dtype),
+                initializer=holding(self._given_anchors),
                 trainable=False,
                 autocast=False,
                 name="anchors",

@@ -20,7 +20,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from biam_tf.runs import load_run
 from training.machine import peak_memory
-from training.plots import COLORS, new_figure, save_figure
+from training.plots import COLORS, new_panels, save_figure
 from training.reproduction import published
 from training.reproduction.experiments import TrainedEntry
 from training.reproduction.output import figure_of
@@ -153,10 +153,8 @@ def draw_costs(
         "operations, 10^9 a photo": [own.gflop for own in costs.values()],
         "memory, GB": [own.memory_bytes / 1e9 for own in costs.values()],
     }
-    figure, axes = new_figure(13.0, 1.2 + 0.4 * len(costs))
-    axes.remove()
+    figure, planes = new_panels(len(values), 13.0, 1.2 + 0.4 * len(costs), sharey=True)
     places = np.arange(len(costs))
-    planes = figure.subplots(1, len(values), sharey=True)
     for number, (plane, (label, own)) in enumerate(zip(planes, values.items(), strict=True)):
         bars = plane.barh(places, own, 0.6, color=COLORS[number > 0], alpha=0.85)
         plane.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)

@@ -206,12 +206,15 @@ def scores_of_run(folder: pathlib.Path) -> np.ndarray:
 
 
 def _fingerprint(config: RunConfig) -> str:
-    settings = {k: v for k, v in flat_settings(config).items() if k != "training.seed"}
+    settings = {
+        key: value
+        for key, value in flat_settings(config).items()
+        if key != "training.seed" and not key.startswith("head.")
+    }
     # By what a preset stands for: one that means something else now is another run.
     head = config.head.resolved()
     plain = {field.name: field.default for field in dataclasses.fields(head)}
     own = {k: v for k, v in dataclasses.asdict(head).items() if v != plain[k]}
-    settings = {k: v for k, v in settings.items() if not k.startswith("head.")}
     settings |= {"head.system": config.head.system, "head": own}
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -11,7 +11,7 @@ from biam_tf.errors import UserError
 from biam_tf.models.presets import ABLATIONS
 from biam_tf.runs import load_run
 from training.evaluation import explain_photos, sheet_contents
-from training.plots import COLORS, new_figure, save_figure
+from training.plots import COLORS, new_figure, new_panels, save_figure
 from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of
@@ -109,10 +109,9 @@ def _pooled_against_regions(rows, path: pathlib.Path) -> Figure:
 
 def _region_features(rows, path: pathlib.Path) -> Figure:
     """Figure 6: t-SNE of pooled features beside that of each photo's strongest region."""
-    figure, axes = new_figure(11.0, 4.6)
-    axes.remove()
-    planes, cells = figure.subplots(1, len(rows)), []
-    for row, plane in zip(rows.values(), np.atleast_1d(planes), strict=True):
+    figure, planes = new_panels(len(rows), 11.0, 4.6)
+    cells = []
+    for row, plane in zip(rows.values(), planes, strict=True):
         opened = open_run(row.folders[0])
         vocabulary = opened.vocabulary
         gathered = region_features.gather(opened.run, opened.split, vocabulary, opened.source)
@@ -141,10 +140,9 @@ def _region_features(rows, path: pathlib.Path) -> Figure:
 
 def _sweeps(rows, path: pathlib.Path) -> Figure:
     """Figure 7: ZSL mAP against heads, k and regions."""
-    figure, axes = new_figure(12.0, 3.8)
-    axes.remove()
+    figure, planes = new_panels(len(PANELS), 12.0, 3.8)
     cells = []
-    for plane, (setting, label) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
+    for plane, (setting, label) in zip(planes, PANELS.items(), strict=True):
         own = {key: row for key, row in rows.items() if key.startswith(f"{setting}-")}
         numbers = [int(key.rpartition("-")[2]) for key in own]
         if setting == "image_size":
