@@ -30,7 +30,7 @@ CLASSES = np.arange(3 * EMBEDDING_SIZE, dtype=np.float32).reshape(3, EMBEDDING_S
 
 @pytest.fixture(scope="module")
 def client(server):
-    with TaggingClient(server.address, timeout_seconds=20) as client:
+    with TaggingClient(server.address, timeout_seconds=60) as client:
         yield client
 
 
@@ -266,8 +266,8 @@ def test_repeating_ends_with_the_deadline(moody):
         pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
     ):
         client.tag(PHOTOS, ["dog"])
-    # Two pauses take 0.15 s at least and the third would end after 0.7 s at most.
-    assert time.monotonic() - start < 1.5 and 2 <= len(servicer.times) <= 4
+    # The pauses double: the fifth call would come after 0.75 s at least, the fiftieth never.
+    assert time.monotonic() - start < 20 and 1 <= len(servicer.times) <= 4
 
 
 def test_names_are_explained_by_the_version_that_embedded_them(moody):
@@ -278,11 +278,11 @@ def test_names_are_explained_by_the_version_that_embedded_them(moody):
 
 
 def test_both_requests_of_an_explanation_have_one_deadline(moody):
-    servicer, address = moody(AWAY, AWAY, AWAY, 1, 1)
-    with TaggingClient(address, timeout_seconds=3) as client:
+    servicer, address = moody(*[AWAY] * 5, 1, 1)
+    with TaggingClient(address, timeout_seconds=30) as client:
         client.explain(PHOTOS, ["dog"])
-    # The three pauses take 0.35 s at least.
-    np.testing.assert_allclose(servicer.deadlines, servicer.deadlines[0], atol=0.2)
+    # The five pauses take 1.55 s at least, by which a second deadline would be later.
+    np.testing.assert_allclose(servicer.deadlines, servicer.deadlines[0], atol=1.0)
 
 
 def test_a_client_waits_for_a_server_that_starts(model_dir, server):

@@ -22,6 +22,8 @@ ARGUMENTS = (
 PHOTOS = 300
 FIRST, SECOND = "red plain star", "blue striped ring"
 MISSPELT, MEANT = "green plane cross", "green plain cross"
+# Every wait is for something that the page shows; a busy machine must not come near this limit.
+WAIT_MS = 180_000
 # How far things moved by themselves, as browsers count it.
 WATCH_JUMPS = """
 window.jumps = 0;
@@ -101,7 +103,7 @@ class Tab:
     def __init__(self, browser, address, **options):
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(WAIT_MS)
         self.requests, self.errors = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.add_init_script(WATCH_JUMPS)

@@ -57,7 +57,7 @@ def predict(channel):
 def predictor(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def predict(signature="", inputs=None, outputs=(), timeout=20, model="tagger", version=None):
+    def predict(signature="", inputs=None, outputs=(), timeout=60, model="tagger", version=None):
         request = predict_pb2.PredictRequest(output_filter=outputs)
         request.model_spec.name = model
         request.model_spec.signature_name = signature

@@ -60,21 +60,26 @@ def test_a_wrong_tf_config_is_answered_with_what_is_expected(environment, messag
 
 
 def command(scenes, finished, output, *settings) -> list[str]:
-    """One step an epoch, for 20 epochs, so that an epoch's loss is a step's.
+    """One step per epoch, for 20 epochs, so that an epoch's loss is that of a step.
 
-    Nothing here turns rounding noise into something larger: the features are fixed and those of
-    a trained backbone, Adam does not divide by the size of the gradient, no mean over violated
-    pairs jumps when one more pair is violated, and dropout, whose noise has the shape of a
-    device's part of the batch, is left out.
+    Rounding differs from processor to processor and from one device to two, so nothing here may
+    turn it into something larger. The features are fixed and those of a trained backbone. Adam
+    does not divide by the size of the gradient. The loss is smooth: a hinge over pairs of classes
+    gains or loses whole pairs. Dropout, whose noise has the shape of a device's part of the
+    batch, is left out. At this rate, 20 losses move by at most 2e-6 when the first weights are
+    changed by 1e-6 (15 random changes); at 1e-2 and 1e-1 by up to 2e-4.
     """
     own = [
         *(f"head.{name}=0.0" for name in ("attention_dropout", "output_dropout", "scene_dropout")),
         "training.optimizer.name=sgd",
-        "training.optimizer.learning_rate=1e-5",
-        "training.loss.reduction=sum",
+        "training.optimizer.learning_rate=1e-3",
+        "training.loss.name=softmax",
+        "training.loss.over_images=0.0",
         "training.schedule.warmup_epochs=0",
         "training.epochs=20",
         "training.batch_size=36",
+        "training.report=false",
+        "training.tensorboard=false",
         "backbone.trainable=false",
         f"backbone.weights={finished.backbone}",
         f"data.directory={scenes}",
@@ -121,7 +126,7 @@ def one_process(start, scenes, finished, tmp_path_factory) -> RunFolder:
     settings = command(scenes, finished, folder.path)[4::2]
     assert start(folder.path, *settings) == 0
     falling = losses(folder)
-    assert len(falling) == 20 and falling[-1] < 0.6 * falling[0]
+    assert len(falling) == 20 and falling[-1] < 0.9 * falling[0]
     return folder
 
 
@@ -148,6 +153,15 @@ def test_two_workers_take_the_steps_of_one_and_the_loss_of_one_ends_both(
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "resuming" in outputs[0][0] and "ZSL" in outputs[0][0]
     assert "epoch" not in outputs[1][0] and "crashed" not in outputs[0][1]
+    np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_three_workers_take_the_steps_of_one(scenes, finished, one_process):
+    folder = RunFolder(one_process.path.parent / "three")
+    workers = start_workers(3, command(scenes, finished, folder.path, "strategy=multi_worker"))
+    outputs = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
