@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from tiny_run import TINY
+from tiny_run import COMPLETE, TINY
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -63,5 +63,5 @@ def finished(start, tmp_path_factory):
     from training.run_folder import RunFolder
 
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
-    assert start(folder.path) == 0
+    assert start(folder.path, *COMPLETE) == 0
     return folder

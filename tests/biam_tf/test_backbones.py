@@ -6,10 +6,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+from processor import MIXED_BFLOAT16
 
 from biam_tf.backbones import BACKBONES, build_backbone, efficientnet_lite0, vgg19
 from biam_tf.backbones import weights_fingerprint as fingerprint
 from biam_tf.errors import UserError
+
+pytestmark = pytest.mark.rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,7 @@ def test_it_is_saved_and_loaded_without_code_in_the_file(backbone, photos, tmp_p
         np.testing.assert_array_equal(before[name], after[name])
 
 
-@pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("mixed_precision", [MIXED_BFLOAT16, "mixed_float16"], indirect=True)
 def test_mixed_precision_computes_in_half_and_stays_close(
     mixed_precision, backbone, expected, photos
 ):

@@ -11,6 +11,8 @@ from biam_tf.checkpoints import load_released_checkpoint
 from biam_tf.errors import UserError
 from biam_tf.torch_reader import read_torch_state
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(scope="session")
 def released_file(test_data):

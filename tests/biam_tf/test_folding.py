@@ -7,6 +7,8 @@ from keras import layers
 
 from biam_tf.backbones import build_backbone, fold_batch_norms
 
+pytestmark = pytest.mark.rounding
+
 
 def with_random_statistics(model: keras.Model) -> keras.Model:
     rng = np.random.default_rng(0)

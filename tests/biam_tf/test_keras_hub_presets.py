@@ -7,6 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from processor import MIXED_BFLOAT16
 
 from biam_tf.backbones import build_backbone, load_backbone, weights_fingerprint
 from biam_tf.errors import UserError
@@ -184,7 +185,7 @@ def test_a_trained_one_is_read_back_as_it_was(presets, start, photos, tmp_path):
     assert 1e-5 < difference.max() < 1
 
 
-@pytest.mark.parametrize("mixed_precision", ["mixed_bfloat16"])
+@pytest.mark.parametrize("mixed_precision", [MIXED_BFLOAT16])
 def test_it_follows_the_policy(mixed_precision, presets, photos):
     preset = presets("vit")
     before = keras.config.dtype_policy()

@@ -12,6 +12,8 @@ from biam_tf.losses import (
     weighted_ranking_loss,
 )
 
+pytestmark = pytest.mark.rounding
+
 
 def brute_force(labels, scores, margin=1.0, mean_of_violations=False):
     """Losses (B,) and gradient of their sum (B, C), pair by pair."""

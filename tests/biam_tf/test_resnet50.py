@@ -11,6 +11,8 @@ from torch_files import tensor, write_zip
 from biam_tf.backbones import build_backbone, resnet50, weights_fingerprint
 from biam_tf.errors import UserError
 
+pytestmark = pytest.mark.rounding
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
 

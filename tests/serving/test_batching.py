@@ -14,6 +14,8 @@ from biam_tf.runs import load_run
 from serving.batching import Batching
 from serving.graph import CLASS_EMBEDDINGS, IMAGES, GraphSettings, TaggerGraph
 
+pytestmark = pytest.mark.rounding
+
 CLIENTS = 12
 
 

@@ -19,6 +19,8 @@ from biam_tf.vocabulary import Vocabulary
 from serving import export
 from serving.graph import GraphSettings, TaggerGraph
 
+pytestmark = pytest.mark.rounding
+
 PHOTOS = [encoded("JPEG", (80, 60)), encoded("PNG", (33, 99)), encoded("GIF"), encoded("BMP")]
 CLOSE = {"rtol": 0, "atol": 1e-4}
 

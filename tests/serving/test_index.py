@@ -16,6 +16,8 @@ from serving import retag
 from serving.index import index_photos
 from serving.photo_index import IndexManifest, PhotoIndex
 
+pytestmark = pytest.mark.rounding
+
 FORMS = ("JPEG", "PNG", "GIF", "BMP")
 
 

@@ -12,6 +12,8 @@ from biam_tf.models.head import with_response_maps
 from biam_tf.runs import load_run
 from serving import onnx as onnx_command
 
+pytestmark = pytest.mark.rounding
+
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 
 

@@ -9,6 +9,8 @@ from biam_tf.backbones import build_backbone
 from biam_tf.runs import load_run
 from training import lr_range, run
 
+pytestmark = pytest.mark.rounding
+
 ESZSL = ["head={system: eszsl, gamma: 0.1}", "training.batch_size=16"]
 
 

@@ -80,7 +80,7 @@ def test_a_seed_fixes_a_run_and_another_seed_gives_another(start, finished, tmp_
 
 def test_report_and_pictures_may_be_left_out(start, finished, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
-    assert start(folder.path, "training.report=false") == 0
+    assert start(folder.path, "training.tensorboard=true") == 0
     assert not folder.report.exists() and "Look at" not in capsys.readouterr().out
     metrics = [json.loads(own.metrics.read_text()) for own in (folder, finished)]
     assert metrics[0] == metrics[1]
@@ -88,7 +88,7 @@ def test_report_and_pictures_may_be_left_out(start, finished, tmp_path, capsys):
 
 def test_tensorboard_changes_nothing_and_may_be_left_out(start, finished, tmp_path, capsys):
     folder = RunFolder(tmp_path / "plain")
-    assert start(folder.path, "training.tensorboard=false") == 0
+    assert start(folder.path, "training.report=true") == 0
     assert not folder.tensorboard.exists() and folder.report_page.exists()
     for a, b in zip(weights(finished), weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)

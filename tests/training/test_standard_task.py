@@ -25,7 +25,7 @@ LOGISTIC = ["head={system: logistic}", "data.all_seen=true"]
 def standard(start, tmp_path_factory):
     """The folder of a run of logistic regression; not to be changed."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "standard")
-    assert start(folder.path, *LOGISTIC, "training.epochs=1", "training.tensorboard=false") == 0
+    assert start(folder.path, *LOGISTIC, "training.epochs=1", "training.report=true") == 0
     return folder
 
 

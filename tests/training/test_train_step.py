@@ -14,6 +14,8 @@ from training.config import LossConfig, OptimizerConfig, ScheduleConfig, Trainin
 from training.objective import Objective
 from training.train_step import TrainStep
 
+pytestmark = pytest.mark.rounding
+
 FEATURES, CLASSES, BATCH, STEPS = 5, 6, 8, 4
 PLAIN = TrainingConfig(
     epochs=1,

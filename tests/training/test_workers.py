@@ -17,6 +17,8 @@ from biam_tf.errors import UserError
 from training.cluster import read_tf_config
 from training.run_folder import RunFolder
 
+pytestmark = pytest.mark.rounding
+
 PAIR = {"worker": ["host-a:2222", "host-b:2222"]}
 
 
@@ -78,8 +80,6 @@ def command(scenes, finished, output, *settings) -> list[str]:
         "training.schedule.warmup_epochs=0",
         "training.epochs=20",
         "training.batch_size=36",
-        "training.report=false",
-        "training.tensorboard=false",
         "backbone.trainable=false",
         f"backbone.weights={finished.backbone}",
         f"data.directory={scenes}",

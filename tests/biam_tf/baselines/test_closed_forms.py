@@ -7,6 +7,8 @@ import tensorflow as tf
 from biam_tf.baselines.fast0tag import principal_directions
 from biam_tf.systems import SYSTEMS, build_system_head
 
+pytestmark = pytest.mark.rounding
+
 IMAGES, SCENE, EMBEDDING, SEEN, UNSEEN = 40, 9, 5, 6, 3
 
 

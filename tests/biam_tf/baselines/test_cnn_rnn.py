@@ -9,6 +9,8 @@ import pytest
 from biam_tf.baselines.cnn_rnn import CNN_RNN, LabelSequenceDecoder
 from biam_tf.systems import build_system_head
 
+pytestmark = pytest.mark.rounding
+
 CLASSES, SIZE, UNITS = 4, 3, 5
 END = CLASSES
 

@@ -19,6 +19,8 @@ from biam_tf.layers import (
     SceneContextBlock,
 )
 
+pytestmark = pytest.mark.rounding
+
 CHANNELS, SCENE = 16, 6
 
 

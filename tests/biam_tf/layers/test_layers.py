@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processor import MIXED_BFLOAT16
 
 from biam_tf.layers import (
     BoundClassEmbeddings,
@@ -16,6 +17,8 @@ from biam_tf.layers import (
     SceneContextBlock,
     TopKSpatialPooling,
 )
+
+pytestmark = pytest.mark.rounding
 
 REGIONS, SCENE, CLASSES = (2, 5, 4, 8), (2, 6), (3, 7)
 
@@ -129,7 +132,7 @@ def test_a_graph_may_leave_all_but_the_channels_unknown(case):
     np.testing.assert_allclose(graph(inputs), layer(inputs), atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
 def test_dtype_policy_is_respected(case, precision):
     make, inputs, _, _ = case
     layer = make(dtype=precision)

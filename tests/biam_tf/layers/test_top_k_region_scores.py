@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processor import needs_bfloat16
 
 from biam_tf.layers import (
     CosineRegionClassifier,
@@ -11,6 +12,8 @@ from biam_tf.layers import (
     TopKRegionScores,
     TopKSpatialPooling,
 )
+
+pytestmark = pytest.mark.rounding
 
 PHOTOS, GRID, CHANNELS, EMBEDDING, K = 3, (4, 5), 6, 4, 3
 
@@ -108,6 +111,7 @@ def test_no_photo_has_no_scores(rng):
     assert score([inputs[0][:0], inputs[1]]).shape == (0, 9)
 
 
+@needs_bfloat16
 def test_half_precision_gives_float32_scores(rng):
     classifier, inputs = classifier_of("dot product"), inputs_of("dot product", rng)
     half = RegionClassifier(dtype="mixed_bfloat16")

@@ -9,11 +9,14 @@ from paper_weights import (
     region_context_weights,
     scene_context_weights,
 )
+from processor import MIXED_BFLOAT16
 
 from biam_tf.layers import CosineRegionClassifier
 from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary, build_head
 from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, scores_alone, with_response_maps
 from biam_tf.models.presets import CHOICES
+
+pytestmark = pytest.mark.rounding
 
 REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE = (5, 4, 12), 10, 6
 SMALL = {"channels": 16, "num_heads": 4, "top_k": 3}
@@ -226,7 +229,7 @@ def test_bound_vocabulary_refuses_embeddings_of_another_length(inputs):
         bind_vocabulary(small_head(), inputs["class_embeddings"][:, :5])
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
 def test_scores_are_float32_under_mixed_precision(precision, inputs):
     whole = small_head()
     policy = keras.config.dtype_policy()

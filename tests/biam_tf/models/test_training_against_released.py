@@ -8,6 +8,8 @@ from biam_tf.checkpoints import load_released_checkpoint
 from biam_tf.losses import RankingLoss
 from biam_tf.models import build_head
 
+pytestmark = pytest.mark.rounding
+
 LEARNING_RATE = 3e-3
 NO_DROPOUT = {"attention_dropout": 0.0, "output_dropout": 0.0, "scene_dropout": 0.0}
 

@@ -9,6 +9,8 @@ from biam_tf.errors import UserError
 from biam_tf.text import sentence_encoder
 from biam_tf.text.sentence_encoder import SentenceEncoder
 
+pytestmark = pytest.mark.rounding
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "dog", "black", "##s", "sea"]
 CONFIG = {
     "model_type": "bert",

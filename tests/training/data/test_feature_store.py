@@ -15,6 +15,8 @@ from training.data.feature_extraction import extract_features
 from training.data.feature_store import FeatureStore
 from training.data.unfinished_store import UnfinishedStore, photos_extracted
 
+pytestmark = pytest.mark.rounding
+
 BATCH_SIZE, SHARD_SIZE = 4, 10
 
 
