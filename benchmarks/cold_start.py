@@ -20,8 +20,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_own_process, in_turns, milliseconds, ratios, seconds_and_range
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import (
+    in_own_process,
+    in_turns,
+    milliseconds,
+    ratios,
+    seconds_and_range,
+)
 from biam_tf.errors import UserError
 
 ROUNDS = 3
@@ -130,7 +136,7 @@ def _table_of_contents(contents: dict) -> Table:
 
 
 def _part(name: str, folder: str, size: str) -> dict:
-    return in_own_process("benchmarks.cold_process", [name, folder, size])
+    return in_own_process("benchmarks.shared.cold_process", [name, folder, size])
 
 
 def _command(start: str) -> list[str]:

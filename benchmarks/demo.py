@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.random_index import write_random_index
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_turns, milliseconds
+from benchmarks.shared.random_index import write_random_index
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import in_turns, milliseconds
 from biam_tf.errors import UserError
 
 PHOTOS, ROUNDS, SHOWN = 10_000, 7, 12
@@ -59,7 +59,7 @@ def measure(smoke: bool) -> Sequence[Table]:
 
 def _draw_album(folder: pathlib.Path, photos: int) -> pathlib.Path:
     """The pictures of `scenes`, under as many names as there are to be photos."""
-    from training.data.scenes import draw_scenes
+    from training.data.scenes.reader import draw_scenes
 
     drawn = sorted((draw_scenes(folder / "scenes", pictures=40, seed=0) / "images").iterdir())
     album = folder / "album"
@@ -161,7 +161,7 @@ def _parts(folder: pathlib.Path, photos: int, rounds: int):
     from PIL import Image
 
     from serving.demo_page.photo_search import Query, draw_all, forget_pictures, search
-    from serving.photo_index import PhotoIndex
+    from serving.indexing.photo_index import PhotoIndex
 
     rng = np.random.default_rng(0)
     for number in range(SHOWN):

@@ -23,8 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_own_process, in_turns, milliseconds, ratios, seconds_and_range
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import (
+    in_own_process,
+    in_turns,
+    milliseconds,
+    ratios,
+    seconds_and_range,
+)
 from biam_tf.errors import UserError
 
 BATCH, BATCHES = 32, (8, 16, 32, 64)
@@ -120,9 +126,10 @@ class _Extraction:
     """Photos to a shard of features, again and again, as `training.extract_features` does it."""
 
     def __init__(self, backbone, directory: pathlib.Path, images: Sequence[str], folder: str):
-        from training.data import photo_reader, storage
-        from training.data.feature_extraction import begin_or_open, describe_job
-        from training.data.shard_extraction import ShardExtractor
+        from training.data.features import storage
+        from training.data.features.extraction import begin_or_open, describe_job
+        from training.data.features.shard_extraction import ShardExtractor
+        from training.data.input import photo_reader
 
         job = describe_job(backbone, "measured", images, len(images))
         path = storage.join(folder, "store")
@@ -174,7 +181,7 @@ def _table_of_networks(networks: Mapping[str, Callable], photos, rounds: int) ->
 def _table_of_operations(networks: Mapping, photos, folder: pathlib.Path) -> Table:
     import tensorflow as tf
 
-    from training.trace import operation_times, read_trace
+    from training.loop.trace import operation_times, read_trace
 
     rows = []
     for name in (AS_IS, FOLDED):
@@ -236,7 +243,7 @@ def _table_of_extraction(
 def _table_of_batch_sizes() -> Table:
     rows = []
     for size in BATCHES:
-        laps = in_own_process("benchmarks.extraction_process", [str(size)])
+        laps = in_own_process("benchmarks.shared.extraction_process", [str(size)])
         rows.append(
             (
                 str(size),

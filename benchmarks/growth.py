@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_own_process, milliseconds
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import in_own_process, milliseconds
 
 BASE = {"classes": 1000, "grid": 14, "batch": 16}
 AXES = {
@@ -114,7 +114,7 @@ def _average_precision(axis: str, photos: int):
 
 
 def _step(axis: str, value: int):
-    import training.train_step  # noqa: F401
+    import training.loop.train_step  # noqa: F401
     from benchmarks.training_step import REGIONS, Ours, make_arrays
     from training.machine import peak_memory
 

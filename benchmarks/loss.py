@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_own_process, in_turns, milliseconds, ratios
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
 
 ADDRESS_SPACE = 24 << 30
@@ -56,7 +56,7 @@ def pairwise_loss(scores, labels):
     """Returns the rival's function of the same kind."""
     import torch
 
-    from benchmarks import torch_rival
+    from benchmarks.shared import torch_rival
 
     scores = torch.from_numpy(scores).requires_grad_()
     labels = torch.from_numpy(labels)

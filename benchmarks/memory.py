@@ -97,10 +97,10 @@ def _measure(arguments: argparse.Namespace) -> None:
 
     from biam_tf.models import bind_vocabulary, build_head
     from training.config import TrainingConfig
+    from training.loop.objective import Objective
+    from training.loop.train_step import TrainStep
     from training.machine import peak_memory
-    from training.objective import Objective
-    from training.scoring import make_scorer
-    from training.train_step import TrainStep
+    from training.scoring.scorer import make_scorer
 
     if arguments.part == "start":
         print(peak_memory())

@@ -34,7 +34,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # Imported here, so that --help answers at once, without TensorFlow.
-    from benchmarks.reading_measurements import compare_memory, compare_speed, read_and_print_peak
+    from benchmarks.shared.reading_measurements import (
+        compare_memory,
+        compare_speed,
+        read_and_print_peak,
+    )
 
     if arguments.peak_of:
         read_and_print_peak(*arguments.peak_of)

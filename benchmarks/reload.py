@@ -35,9 +35,9 @@ def main() -> int:
     arguments = parser.parse_args()
 
     from biam_tf.runs import load_run
-    from serving.batching import Batching
     from serving.export import export
-    from serving.graph import GraphSettings
+    from serving.graph.batching import Batching
+    from serving.graph.signatures import GraphSettings
     from serving.server import ServerSettings, TaggingServer
 
     run = load_run(arguments.run)

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     arguments = parser.parse_args()
-    from training.data.scenes import draw_scenes
+    from training.data.scenes.reader import draw_scenes
 
     different = 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -118,7 +118,7 @@ def _command(scenes: pathlib.Path, devices: int) -> list[str]:
 
 def _start(command: list[str]) -> multiprocessing.Process:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.pipeline"])
+    context.set_forkserver_preload(["training.pipeline.whole_run"])
     process = context.Process(target=_train, args=(command,))
     process.start()
     return process

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from benchmarks.random_index import write_random_index
-from serving.photo_index import PhotoIndex
+from benchmarks.shared.random_index import write_random_index
+from serving.indexing.photo_index import PhotoIndex
 
 GRID, EMBEDDING_SIZE, POOLED = (7, 7), 100, 10
 

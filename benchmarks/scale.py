@@ -18,8 +18,8 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import in_turns
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import in_turns
 
 GPUS = (1, 8, 64)
 GPUS_OF_A_MACHINE = 8

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=3, help="at most (default: 3)")
     parser.add_argument("--channels", type=int, default=8, help="of the head (default: 8)")
     arguments = parser.parse_args()
-    from training.data.scenes import draw_scenes
+    from training.data.scenes.reader import draw_scenes
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)

@@ -95,7 +95,7 @@ class _Measurement:
 
     def clients(self, title: str, run) -> None:
         """Prints what 16 clients see, batching on and off."""
-        from serving.batching import Batching
+        from serving.graph.batching import Batching
 
         requests = _requests(run.vocabulary.embedding_size, self._requests)
         models = {
@@ -135,7 +135,7 @@ class _Measurement:
         """Prints what the server adds to a call of the SavedModel with one photo."""
         import tensorflow as tf
 
-        from serving.batching import Batching
+        from serving.graph.batching import Batching
 
         model_dir = self._export(self._run, Batching.for_this_device())
         photo, classes = (
@@ -171,7 +171,7 @@ class _Measurement:
 
     def rescore(self, title: str, run) -> None:
         """Prints how much faster stored features are scored than photos."""
-        from serving.batching import Batching
+        from serving.graph.batching import Batching
 
         model_dir = self._export(run, Batching.for_this_device())
         photos = [noise_photo(640, 480, seed) for seed in range(20)]
@@ -188,7 +188,7 @@ class _Measurement:
 
     def _export(self, run, batching) -> pathlib.Path:
         from serving.export import export
-        from serving.graph import GraphSettings
+        from serving.graph.signatures import GraphSettings
 
         self._exports += 1
         model_dir = self._folder / str(self._exports)

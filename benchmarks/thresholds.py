@@ -30,14 +30,14 @@ def _command(arguments: argparse.Namespace) -> None:
     """Prints a row for each rule."""
     import numpy as np
 
-    from biam_tf.bootstrap import average_precision_of_draws, draw_counts
-    from biam_tf.decision_metrics import f1_at_threshold
+    from biam_tf.metrics.bootstrap import average_precision_of_draws, draw_counts
+    from biam_tf.metrics.decisions import f1_at_threshold
     from biam_tf.runs import load_run
     from biam_tf.thresholds import OWN_POSITIVES, fit_thresholds
     from training.config import load_config
-    from training.evaluation import score_split
-    from training.examples import open_examples
-    from training.pipeline import open_dataset
+    from training.pipeline.examples import open_examples
+    from training.pipeline.whole_run import open_dataset
+    from training.scoring.evaluation import score_split
 
     run = load_run(arguments.run)
     config = load_config(run.folder.config)

@@ -26,8 +26,8 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
-from benchmarks.tables import Table, benchmark_command
-from benchmarks.timing import Elsewhere, in_own_process, in_turns, milliseconds, ratios
+from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.timing import Elsewhere, in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
 
 REGIONS, SCENE, EMBEDDING, POSITIVES = (14, 14, 512), 4096, 300, 4
@@ -53,9 +53,9 @@ class Ours:
         from biam_tf.models import bind_vocabulary, build_head
         from biam_tf.models.head import scores_alone
         from training.config import TrainingConfig
-        from training.objective import Objective
-        from training.scoring import make_scorer
-        from training.train_step import TrainStep
+        from training.loop.objective import Objective
+        from training.loop.train_step import TrainStep
+        from training.scoring.scorer import make_scorer
 
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(precision)
@@ -112,7 +112,7 @@ class Rival:
         except ImportError as error:
             raise UserError("the rival is PyTorch: pip install -e '.[benchmarks]'") from error
 
-        from benchmarks.torch_rival import TorchBiAM
+        from benchmarks.shared.torch_rival import TorchBiAM
 
         torch.manual_seed(0)
         self._torch = torch
@@ -125,7 +125,7 @@ class Rival:
 
     def step(self) -> float:
         """One training step; returns its loss."""
-        from benchmarks.torch_rival import pairwise_loss
+        from benchmarks.shared.torch_rival import pairwise_loss
 
         self._optimizer.zero_grad()
         loss = pairwise_loss(self.model.train()(*self._inputs), self._labels)
@@ -140,7 +140,7 @@ class Rival:
 
     def loss_and_gradient(self, scores):
         """The batch's loss and its gradient in the scores, as arrays."""
-        from benchmarks.torch_rival import pairwise_loss
+        from benchmarks.shared.torch_rival import pairwise_loss
 
         scores = self._torch.from_numpy(scores).requires_grad_()
         loss = pairwise_loss(scores, self._labels)
@@ -350,7 +350,7 @@ def _peak_of_side(argv: list[str]) -> int:
 
     make = {"ours": Ours, "released method": Rival}[arguments.side]
     if arguments.side == "ours":
-        import training.train_step  # noqa: F401
+        import training.loop.train_step  # noqa: F401
     else:
         import torch  # noqa: F401
     before = peak_memory()

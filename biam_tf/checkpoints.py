@@ -7,9 +7,9 @@ import keras
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.legacy_formats.torch_files import read_torch_state
+from biam_tf.legacy_formats.torch_weights import assign_torch_weights
 from biam_tf.models import build_head
-from biam_tf.torch_reader import read_torch_state
-from biam_tf.torch_weights import assign_torch_weights
 
 __all__ = ["load_released_checkpoint", "read_torch_state"]
 

@@ -11,7 +11,7 @@ import keras
 import yaml
 
 from biam_tf.errors import UserError
-from biam_tf.systems import find_system  # and with it all layers that a saved model names
+from biam_tf.models.systems import find_system  # and with it all layers that a saved model names
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -136,7 +136,7 @@ class TrainedRun:
 
     @property
     def system(self) -> str:
-        """What its head is: a key of `biam_tf.systems.SYSTEMS`."""
+        """What its head is: a key of `biam_tf.models.systems.SYSTEMS`."""
         return self.settings.get("head", {}).get("system", "biam")
 
     @property

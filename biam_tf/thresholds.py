@@ -24,7 +24,7 @@ with the best F1 over the seen classes' standardized scores, the mean over the f
 classes only scores are used, which need no labels.
 
 One number beside them does come from labels of unseen classes, where validation photos have any:
-the constant of calibrated stacking (`biam_tf.calibrated_stacking`). It tells how far apart the two
+the constant of calibrated stacking (`biam_tf.metrics.stacking`). It tells how far apart the two
 groups' scores lie; nothing else depends on it.
 """
 
@@ -36,11 +36,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from biam_tf.blocks import NUMBERS, column_blocks, in_threads, row_blocks
-from biam_tf.calibrated_stacking import seen_unseen_curve
-from biam_tf.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.errors import UserError
-from biam_tf.stored_scores import Scores, as_scores
+from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
+from biam_tf.metrics.slices import NUMBERS, column_blocks, in_threads, row_blocks
+from biam_tf.metrics.stacking import seen_unseen_curve
+from biam_tf.metrics.stored_scores import Scores, as_scores
 
 FOLDS = 5
 # Of the best cut for a handful of photos, little but luck remains on others.

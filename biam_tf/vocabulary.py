@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from biam_tf.embedding_files import read_arrays, read_attribute_table, read_word_vectors
+from biam_tf.embeddings.files import read_arrays, read_attribute_table, read_word_vectors
 from biam_tf.errors import UserError, did_you_mean
 
 GROUPS = ("seen", "unseen")

@@ -19,7 +19,12 @@ import numpy as np
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
-from serving.tagging_client import DEFAULT_TIMEOUT_SECONDS, TaggingClient, TaggingError, read_file
+from serving.rpc.tagging_client import (
+    DEFAULT_TIMEOUT_SECONDS,
+    TaggingClient,
+    TaggingError,
+    read_file,
+)
 
 DESCRIPTION = """\
 Sends photos to a server (TensorFlow Serving, or `python -m serving.server`) and prints how well

@@ -122,7 +122,7 @@ def _command(arguments: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with demo(arguments) as address:
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        logging.getLogger("serving.tagging_client").setLevel(logging.ERROR)  # the page says it
+        logging.getLogger("serving.rpc.tagging_client").setLevel(logging.ERROR)  # the page says it
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())
@@ -199,7 +199,7 @@ def _served(model_dir: pathlib.Path, address: str | None, arguments: argparse.Na
     """A model and a server of it: the one named, or an embedded one that is started."""
     from serving.demo_page.exported_model import read_newest
     from serving.demo_page.served_model import ServedModel, connect
-    from serving.warmup import require_protos
+    from serving.graph.warmup import require_protos
 
     require_protos()
     read_newest(model_dir)  # what is wrong with the folder is told before anything starts

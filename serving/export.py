@@ -101,7 +101,7 @@ def main(argv=None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
     from biam_tf.runs import load_run
-    from serving.graph import GraphSettings
+    from serving.graph.signatures import GraphSettings
 
     settings = GraphSettings(top_k=arguments.top_k, batching=_batching(arguments))
     if arguments.max_pixels is not None:
@@ -140,7 +140,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _batching(arguments: argparse.Namespace):
-    from serving.batching import Batching
+    from serving.graph.batching import Batching
 
     if arguments.no_batching:
         return None
@@ -166,8 +166,8 @@ def export(
     Args:
         run: a `biam_tf.runs.TrainedRun`.
         model_dir: holds a folder for each version; made if it isn't there.
-        settings: a `serving.graph.GraphSettings`; `None`: its defaults, with the batching that
-            suits this machine.
+        settings: a `serving.graph.signatures.GraphSettings`; `None`: its defaults, with the
+            batching that suits this machine.
         word_vectors: file that `tag` looks class names up in; `None`: the one the run was
             trained with, if it is still there.
         version: number of the new version; `None`: one more than the newest.
@@ -179,12 +179,12 @@ def export(
     """
     import tensorflow as tf
 
-    from serving.assets import write_assets
-    from serving.batching import Batching
-    from serving.graph import GraphSettings, TaggerGraph
-    from serving.name_table import Embeddings, NameTable
-    from serving.self_check import compare, sample_requests
-    from serving.warmup import require_protos
+    from serving.graph.assets import write_assets
+    from serving.graph.batching import Batching
+    from serving.graph.name_table import Embeddings, NameTable
+    from serving.graph.self_check import compare, sample_requests
+    from serving.graph.signatures import GraphSettings, TaggerGraph
+    from serving.graph.warmup import require_protos
 
     require_protos()
     settings = settings or GraphSettings(batching=Batching.for_this_device())

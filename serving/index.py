@@ -16,7 +16,7 @@ import numpy as np
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from biam_tf.progress import progress
-from serving.photo_index import (
+from serving.indexing.photo_index import (
     MANIFEST,
     VOCABULARY,
     IndexedPhoto,
@@ -24,7 +24,7 @@ from serving.photo_index import (
     Shard,
     read_shard,
 )
-from serving.pooled_regions import pooled_regions
+from serving.indexing.pooled_regions import pooled_regions
 
 DESCRIPTION = """\
 Shows every photo below PHOTO_FOLDER to an exported model and keeps what the model saw, in 16 bits,
@@ -150,7 +150,7 @@ def index_photos(
     Raises:
         UserError: there are no photos or no model, or the index was made with another one.
     """
-    from serving.loader import newest_version
+    from serving.rpc.loader import newest_version
 
     photo_folder, index = pathlib.Path(photo_folder).resolve(), pathlib.Path(index)
     found = _find_photos(photo_folder)

@@ -167,7 +167,7 @@ def _full(run) -> _Part:
 
 
 def _scorer(run) -> Callable:
-    from serving.graph import explainer
+    from serving.graph.signatures import explainer
 
     return explainer(run) or (lambda *inputs: {"scores": run.head(list(inputs), training=False)})
 

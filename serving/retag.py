@@ -12,7 +12,7 @@ import numpy as np
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving.client import add_class_options, named_classes
-from serving.photo_index import PhotoIndex
+from serving.indexing.photo_index import PhotoIndex
 
 DESCRIPTION = """\
 Scores the photos of an index (python -m serving.index) against any classes, without the model and

@@ -97,7 +97,7 @@ class TaggingServer:
     Attributes:
         port: the port of gRPC, also where any free one was asked for.
         metrics_port: the port of the page for Prometheus, if there is one.
-        versions: the `serving.loader.NewestVersion` it answers from.
+        versions: the `serving.rpc.loader.NewestVersion` it answers from.
 
     Raises:
         UserError: the folder, a port or a TLS file can't be used.
@@ -111,9 +111,9 @@ class TaggingServer:
         from grpc_reflection.v1alpha import reflection
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        from serving.loader import NewestVersion
-        from serving.metrics_page import Metrics
-        from serving.services import ModelServicer, PredictionServicer
+        from serving.rpc.loader import NewestVersion
+        from serving.rpc.metrics_page import Metrics
+        from serving.rpc.services import ModelServicer, PredictionServicer
 
         self._settings = settings
         self._metrics = Metrics()
@@ -243,7 +243,7 @@ def _command(arguments: argparse.Namespace) -> None:
     options = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(ServerSettings)}
     settings = ServerSettings(**options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    from serving.warmup import require_protos
+    from serving.graph.warmup import require_protos
 
     require_protos()
     server = TaggingServer(arguments.model_dir, settings)

@@ -37,7 +37,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> pathlib.Path:
     """A folder data set of 40 training, 4 validation and 8 test pictures."""
-    from training.data.scenes import draw_scenes
+    from training.data.scenes.reader import draw_scenes
 
     return draw_scenes(tmp_path_factory.mktemp("data") / "scenes", pictures=40, seed=3)
 
@@ -60,7 +60,7 @@ def start(scenes):
 @pytest.fixture(scope="session")
 def finished(start, tmp_path_factory):
     """The `RunFolder` of a run that ended; not to be changed."""
-    from training.run_folder import RunFolder
+    from training.pipeline.run_folder import RunFolder
 
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
     assert start(folder.path, *COMPLETE) == 0

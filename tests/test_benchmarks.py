@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import all as all_benchmarks
 from benchmarks import cold_start, growth, loss, scale, training_step
-from benchmarks.tables import Table, read_tables, write_tables
-from benchmarks.timing import in_own_process, in_turns, ratios
+from benchmarks.shared.tables import Table, read_tables, write_tables
+from benchmarks.shared.timing import in_own_process, in_turns, ratios
 from biam_tf.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_ours_and_the_rival_in_pytorch_agree(benchmark, capsys):
 
 def test_the_rival_is_the_released_code(test_data):
     pytest.importorskip("torch", reason="the rival is PyTorch (the extra [benchmarks])")
-    from benchmarks.torch_rival import check
+    from benchmarks.shared.torch_rival import check
 
     found = check(test_data / "golden")
     assert len(found) == 5 and max(found.values()) < 1e-5, found

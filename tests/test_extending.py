@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from biam_tf.systems import SYSTEMS, build_system_head
+from biam_tf.models.systems import SYSTEMS, build_system_head
 from training import run
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extending.md"

@@ -111,7 +111,7 @@ def _command(arguments: argparse.Namespace) -> None:
 def _dataset(arguments: argparse.Namespace):
     """Returns the data set, and the file of its word vectors or None."""
     from biam_tf.errors import UserError
-    from training.data.folder import read_folder
+    from training.data.folder.reader import read_folder
 
     if (arguments.data is None) == (arguments.config is None):
         raise UserError("give either the folder of a data set or --config FILE")

@@ -81,12 +81,16 @@ def main(argv=None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
-    from biam_tf.embedding_sources import embed_names, embed_names_by_pickle, encodes_sentences
+    from biam_tf.embeddings.sources import embed_names, embed_names_by_pickle, encodes_sentences
     from biam_tf.errors import UserError
     from biam_tf.progress import progress
-    from training.class_list import read_class_list, read_row_names
-    from training.embedding_report import coverage_path, describe_coverage, write_coverage
-    from training.embedding_writer import write_embeddings
+    from training.data.class_list import read_class_list, read_row_names
+    from training.data.imports.embedding_report import (
+        coverage_path,
+        describe_coverage,
+        write_coverage,
+    )
+    from training.data.imports.embedding_writer import write_embeddings
 
     if arguments.output.suffix != ".npz":
         raise UserError(f"{arguments.output}: the file to write must end in .npz")

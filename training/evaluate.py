@@ -81,9 +81,11 @@ def _command(arguments: argparse.Namespace) -> None:
         return
     from biam_tf.runs import load_run
     from training.data.data_manifest import hash_of_split
-    from training.data.folder import read_folder
-    from training.data.sources import PhotoSource
-    from training.evaluation import (
+    from training.data.folder.reader import read_folder
+    from training.data.input.sources import PhotoSource
+    from training.pipeline.run_folder import write_json
+    from training.report.page import ReportData, write_report
+    from training.scoring.evaluation import (
         PHOTOS_ON_SHEET,
         as_trained,
         draw_sheet,
@@ -92,8 +94,6 @@ def _command(arguments: argparse.Namespace) -> None:
         explain_photos,
         format_figures,
     )
-    from training.report.page import ReportData, write_report
-    from training.run_folder import write_json
 
     dataset = read_folder(arguments.data)
     split = dataset.split(arguments.split)
@@ -128,9 +128,9 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from biam_tf.errors import UserError
-    from training.comparison import compare_runs, format_comparison, require_same_data
-    from training.data.folder import read_folder
-    from training.run_folder import write_json
+    from training.data.folder.reader import read_folder
+    from training.pipeline.run_folder import write_json
+    from training.scoring.comparison import compare_runs, format_comparison, require_same_data
 
     for option in ("contact_sheet", "report"):
         if getattr(arguments, option) is not None:

@@ -67,10 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract(arguments: argparse.Namespace) -> None:
     from biam_tf.backbones import build_backbone
     from training.config import load_config
-    from training.data import storage
-    from training.data.feature_extraction import ensure_features
+    from training.data.features import storage
+    from training.data.features.extraction import ensure_features
+    from training.data.features.unfinished_store import photos_extracted
     from training.data.registry import load_dataset
-    from training.data.unfinished_store import photos_extracted
 
     config = load_config(arguments.config, arguments.set)
     if arguments.beam_options and not arguments.beam:

@@ -100,7 +100,7 @@ def _write_run(arguments: argparse.Namespace, directory: pathlib.Path) -> None:
     from biam_tf.checkpoints import load_released_checkpoint
     from biam_tf.vocabulary import Vocabulary, require_embedding_size
     from training.config import load_config
-    from training.run_folder import RunFolder, save_model
+    from training.pipeline.run_folder import RunFolder, save_model
 
     # Any number of regions: that depends on the backbone, and the weights fit all.
     head = load_released_checkpoint(

@@ -108,9 +108,9 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.progress import progress
-    from training.data.class_renaming import new_names, rename_labels
-    from training.data.folder_writer import PhotoLabels, check_class_names, write_folder_lists
-    from training.data.photo_collection import collect_photos
+    from training.data.folder.writer import PhotoLabels, check_class_names, write_folder_lists
+    from training.data.imports.class_renaming import new_names, rename_labels
+    from training.data.imports.photo_collection import collect_photos
 
     _check_shares(arguments)
     photos, names = _read_coco(arguments) if arguments.form == "coco" else _read_table(arguments)
@@ -155,7 +155,7 @@ def _check_shares(arguments) -> None:
 
 def _read_table(arguments):
     from biam_tf.errors import UserError
-    from training.data.label_tables import TableColumns, read_table
+    from training.data.imports.label_tables import TableColumns, read_table
 
     if not arguments.separator:
         raise UserError("--separator: is empty; give the text that stands between two labels")
@@ -172,7 +172,7 @@ def _read_table(arguments):
 
 def _read_coco(arguments):
     from biam_tf.errors import UserError
-    from training.data.coco_lists import read_coco
+    from training.data.imports.coco_lists import read_coco
 
     files = _by_split("--annotations", arguments.annotations)
     folders = _by_split("--images", arguments.images)
@@ -215,7 +215,7 @@ def _by_split(option: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
 def _groups(arguments, names: Sequence[str]) -> dict[str, str]:
     """Returns the group of each class; one that nobody knows is an error."""
     from biam_tf.errors import UserError, did_you_mean
-    from training.class_list import read_class_list
+    from training.data.class_list import read_class_list
 
     groups = dict.fromkeys(names, "seen")
     for group in ("unseen", "ignored"):
@@ -236,7 +236,7 @@ def _groups(arguments, names: Sequence[str]) -> dict[str, str]:
 def _claim(arguments) -> None:
     """Makes the folder this import's, or finds that it is."""
     from biam_tf.errors import UserError
-    from training.data.folder import ANNOTATIONS
+    from training.data.folder.reader import ANNOTATIONS
 
     directory, marker = arguments.directory, arguments.directory / MARKER
     ours = {key: value for key, value in vars(arguments).items() if key in ("form", "table")}
@@ -260,7 +260,7 @@ def _claim(arguments) -> None:
 def _report_failed(failed: dict[str, str], count: int, arguments) -> None:
     """Lists what failed, whatever an earlier import listed; too much of it is an error."""
     from biam_tf.errors import UserError
-    from training.csv_files import write_rows
+    from training.tables.csv_files import write_rows
 
     path = arguments.directory / FAILED
     if not failed:

@@ -72,15 +72,15 @@ def _command(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.set)
     require_one_process(config, "a range test")
 
-    from training.plots import can_plot
-    from training.rate_range import (
+    from training.experiments.rate_range import (
         RULE,
         ExponentialRise,
         draw_range_plot,
         suggested_rate,
         write_range_csv,
     )
-    from training.stopping import terminating_cleanly
+    from training.loop.stopping import terminating_cleanly
+    from training.tables.plots import can_plot
 
     table, plot = arguments.output / "lr_range.csv", arguments.output / "lr_range.png"
     plotting = can_plot(plot)
@@ -114,14 +114,14 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _test(config, schedule):
-    from training.closed_form import require_epochs
-    from training.data.sampling import make_sampler
-    from training.devices import computing_in, make_strategy
-    from training.examples import open_examples, trainable_photos
-    from training.objective import prepare_head
-    from training.pipeline import build_models, class_vocabulary, open_dataset
-    from training.rate_range import run_range_test
-    from training.run_folder import RunFolder
+    from training.data.input.sampling import make_sampler
+    from training.experiments.rate_range import run_range_test
+    from training.loop.closed_form import require_epochs
+    from training.loop.devices import computing_in, make_strategy
+    from training.loop.objective import prepare_head
+    from training.pipeline.examples import open_examples, trainable_photos
+    from training.pipeline.run_folder import RunFolder
+    from training.pipeline.whole_run import build_models, class_vocabulary, open_dataset
 
     require_epochs(config, "a learning-rate finder")
     strategy = make_strategy(config)

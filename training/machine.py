@@ -6,7 +6,7 @@ import resource
 import shutil
 import sys
 
-from training.data.sources import default_memory_limit
+from training.data.input.sources import default_memory_limit
 
 MEMORY_INFO, STATUS = pathlib.Path("/proc/meminfo"), pathlib.Path("/proc/self/status")
 

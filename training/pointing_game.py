@@ -85,11 +85,11 @@ def measure_run(path: pathlib.Path) -> dict[str, Localization]:
     from biam_tf.models.head import response_map_layer, with_response_maps
     from biam_tf.runs import RunPaths, load_run
     from training.config import load_config
+    from training.data.input.sources import PhotoSource
     from training.data.registry import load_dataset
-    from training.data.sources import PhotoSource
-    from training.evaluation import evaluation_vocabulary
-    from training.examples import final_split
-    from training.scoring import make_scorer
+    from training.pipeline.examples import final_split
+    from training.scoring.evaluation import evaluation_vocabulary
+    from training.scoring.scorer import make_scorer
 
     trained = load_run(path)
     if response_map_layer(trained.head) is None:

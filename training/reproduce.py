@@ -94,14 +94,14 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
-    from training.plots import can_plot
+    from training.experiments.trials import markdown_table
+    from training.loop.stopping import terminating_cleanly
+    from training.pipeline.run_folder import write_text
     from training.reproduction.experiments import Study, train_entries, write_record
     from training.reproduction.figures import figure_entries, make_figure
     from training.reproduction.output import draw_rows, write_seeds
     from training.reproduction.tables import make_table
-    from training.run_folder import write_text
-    from training.stopping import terminating_cleanly
-    from training.trials import markdown_table
+    from training.tables.plots import can_plot
 
     table = None if arguments.table is None else make_table(arguments.table)
     settings += table.settings if table else ()

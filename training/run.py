@@ -74,17 +74,17 @@ def _command(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.set)
 
-    from training.stopping import terminating_cleanly
+    from training.loop.stopping import terminating_cleanly
 
     with terminating_cleanly():
         if arguments.dry_run:
             require_one_process(config, "a dry run")
 
-            from training.dry_run import dry_run
+            from training.dry_run.measurement import dry_run
 
             return 0 if dry_run(config) else 1
 
-        from training.pipeline import run
+        from training.pipeline.whole_run import run
 
         run(config, arguments.profile)
     return 0

@@ -73,7 +73,7 @@ def main(argv=None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     from biam_tf.errors import UserError
     from training.config import load_config
-    from training.grid import expand, parse_grid
+    from training.experiments.grid import expand, parse_grid
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: expected at least 1")
@@ -83,10 +83,10 @@ def _command(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.set)
     require_one_process(config, "a sweep")
 
-    from training.plots import can_plot
-    from training.stopping import terminating_cleanly
-    from training.sweep_report import best_line, draw_plot, ranked, write_files
-    from training.trials import Comparison, run_trials
+    from training.experiments.sweep_report import best_line, draw_plot, ranked, write_files
+    from training.experiments.trials import Comparison, run_trials
+    from training.loop.stopping import terminating_cleanly
+    from training.tables.plots import can_plot
 
     trials = expand(axes)
     comparison = Comparison(
@@ -118,7 +118,7 @@ def _check(trials, comparison) -> None:
         UserError: no run can be made with them (a misspelt key, say), or a folder is in use.
     """
     from biam_tf.errors import UserError
-    from training.run_folder import RunFolder
+    from training.pipeline.run_folder import RunFolder
 
     first_error, usable = None, 0
     for trial in trials:

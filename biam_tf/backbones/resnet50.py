@@ -7,8 +7,8 @@ import keras
 from keras import layers
 
 from biam_tf.backbones.spec import BackboneSpec
-from biam_tf.torch_reader import read_torch_state
-from biam_tf.torch_weights import assign_torch_weights
+from biam_tf.legacy_formats.torch_files import read_torch_state
+from biam_tf.legacy_formats.torch_weights import assign_torch_weights
 
 
 class Stage(NamedTuple):

@@ -14,10 +14,10 @@ from biam_tf.baselines.region_attention import (
     require_share,
 )
 from biam_tf.errors import UserError
-from biam_tf.k_means import k_means
 from biam_tf.layers import RegionClassifier
 from biam_tf.layers.bound_class_embeddings import holding
 from biam_tf.layers.region_classifier import match_classes
+from biam_tf.models.k_means import k_means
 from biam_tf.models.system import HeadInputs, System
 
 

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from biam_tf.k_means import k_means
 from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
@@ -20,6 +19,7 @@ from biam_tf.layers import (
     TopKRegionScores,
     TopKSpatialPooling,
 )
+from biam_tf.models.k_means import k_means
 from biam_tf.models.presets import PRESETS, HeadSettings
 from biam_tf.models.system import HeadInputs, System
 

@@ -52,7 +52,7 @@ def read_newest(model_dir: str | os.PathLike) -> ExportedModel:
     Raises:
         UserError: there is none, or it knows no class names.
     """
-    from serving.loader import newest_version
+    from serving.rpc.loader import newest_version
 
     return _read(newest_version(pathlib.Path(model_dir)).resolve())
 
@@ -80,7 +80,7 @@ def _read(path: pathlib.Path) -> ExportedModel:
 
 
 def _words(path: pathlib.Path) -> frozenset[str]:
-    """The words of `serving.name_table`, which saving the model copied here."""
+    """The words of `serving.graph.name_table`, which saving the model copied here."""
     file = path / "assets" / "words.txt"
     if not file.is_file():
         return frozenset()
@@ -90,7 +90,7 @@ def _words(path: pathlib.Path) -> frozenset[str]:
 def _signatures(path: pathlib.Path) -> frozenset[str]:
     from tensorflow.core.protobuf import saved_model_pb2
 
-    from serving.loader import MODEL_FILE
+    from serving.rpc.loader import MODEL_FILE
 
     saved = saved_model_pb2.SavedModel.FromString((path / MODEL_FILE).read_bytes())
     return frozenset(name for graph in saved.meta_graphs for name in graph.signature_def)

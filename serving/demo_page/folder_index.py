@@ -9,7 +9,7 @@ import threading
 
 from biam_tf.errors import UserError
 from serving.index import index_photos
-from serving.photo_index import MANIFEST, PhotoIndex
+from serving.indexing.photo_index import MANIFEST, PhotoIndex
 
 _FOLDERS_SHOWN = 200
 
@@ -165,7 +165,7 @@ class FolderIndexes:
 
     def place(self, photos: pathlib.Path) -> pathlib.Path:
         """Returns where the index of a folder is, for the newest version of the model."""
-        from serving.loader import newest_version
+        from serving.rpc.loader import newest_version
 
         version = newest_version(self._model_dir).resolve()
         digest = hashlib.sha256(os.fsencode(f"{version}\0{photos}")).hexdigest()

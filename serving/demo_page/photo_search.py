@@ -11,7 +11,7 @@ from PIL import Image
 from biam_tf.errors import UserError
 from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.photo_files import read_picture
-from serving.photo_index import PhotoIndex
+from serving.indexing.photo_index import PhotoIndex
 
 SMALL, LARGE = 320, 720
 

@@ -23,8 +23,8 @@ from serving.demo_page.photo_search import (
 )
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tagging import ServerGone, said_of
-from serving.photo_index import PhotoIndex
-from serving.tagging_client import TaggingError
+from serving.indexing.photo_index import PhotoIndex
+from serving.rpc.tagging_client import TaggingError
 
 _DEFAULT_COUNT = 12
 _SECONDS_BETWEEN_LOOKS = 0.3

@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 
 from serving.demo_page.exported_model import ExportedModel, read_newest
+from serving.rpc.tagging_client import TaggingClient
 from serving.server import TaggingServer
-from serving.tagging_client import TaggingClient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
 from serving.demo_page.exported_model import ExportedModel
 from serving.demo_page.photo_files import PhotoFile
-from serving.pooled_regions import pooled_regions
-from serving.tagging_client import TaggingClient, TaggingError
+from serving.indexing.pooled_regions import pooled_regions
+from serving.rpc.tagging_client import TaggingClient, TaggingError
 
 # How many classes are enough to tell how many regions were pooled.
 _PROBED = 64

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from biam_tf.bootstrap import (
+from biam_tf.metrics import average_precision, evaluate_scores, f1_at_k
+from biam_tf.metrics.bootstrap import (
     FEWEST_RESAMPLES,
     RESAMPLES,
     average_precision_of_draws,
@@ -10,7 +11,6 @@ from biam_tf.bootstrap import (
     draw_counts,
     number_of_resamples,
 )
-from biam_tf.metrics import average_precision, evaluate_scores, f1_at_k
 
 GROUPS = ["seen"] * 5 + ["unseen"] * 4
 

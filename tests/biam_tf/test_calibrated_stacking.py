@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from biam_tf.calibrated_stacking import harmonic_mean, seen_unseen_curve
 from biam_tf.metrics import f1_at_k
+from biam_tf.metrics.stacking import harmonic_mean, seen_unseen_curve
 
 SEEN = np.array([True] * 6 + [False] * 4)
 GROUPS = np.where(SEEN, "seen", "unseen").tolist()

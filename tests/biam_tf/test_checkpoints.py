@@ -9,7 +9,7 @@ import pytest
 from biam_tf import checkpoints
 from biam_tf.checkpoints import load_released_checkpoint
 from biam_tf.errors import UserError
-from biam_tf.torch_reader import read_torch_state
+from biam_tf.legacy_formats.torch_files import read_torch_state
 
 pytestmark = pytest.mark.rounding
 

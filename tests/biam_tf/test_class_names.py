@@ -1,6 +1,6 @@
 import pytest
 
-from biam_tf.class_names import look_up, readable, spellings
+from biam_tf.embeddings.names import look_up, readable, spellings
 
 KNOWN = frozenset(
     "polar bear bears red t-shirt new york New_York ford falcon australian version cherry cherries "

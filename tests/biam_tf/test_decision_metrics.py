@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from biam_tf.decision_metrics import decision_f1, f1_at_threshold
+from biam_tf.metrics.decisions import decision_f1, f1_at_threshold
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from biam_tf.embedding_sources import concatenate, embed_names, embed_names_by_pickle
+from biam_tf.embeddings.sources import concatenate, embed_names, embed_names_by_pickle
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, names_without_embedding
 

@@ -7,7 +7,7 @@ import pytest
 from torch_files import Call, pickled
 
 from biam_tf.errors import UserError
-from biam_tf.pickled_arrays import read_pickled_arrays
+from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from biam_tf import ranking
 from biam_tf.metrics import average_precision, f1_at_k
-from biam_tf.ranking import best_columns, places
+from biam_tf.metrics import rank_positions as ranking
+from biam_tf.metrics.rank_positions import best_columns, places
 
 
 def whole_rankings(scores, labels):

@@ -5,13 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from biam_tf import stored_scores
-from biam_tf.bootstrap import bootstrap_intervals
-from biam_tf.calibrated_stacking import seen_unseen_curve
-from biam_tf.decision_metrics import Decisions, f1_at_threshold
 from biam_tf.errors import UserError
-from biam_tf.metrics import average_precision, evaluate_scores
-from biam_tf.stored_scores import StoredScores, by_class, collect_scores
+from biam_tf.metrics import average_precision, evaluate_scores, stored_scores
+from biam_tf.metrics.bootstrap import bootstrap_intervals
+from biam_tf.metrics.decisions import Decisions, f1_at_threshold
+from biam_tf.metrics.stacking import seen_unseen_curve
+from biam_tf.metrics.stored_scores import StoredScores, by_class, collect_scores
 from biam_tf.thresholds import fit_thresholds
 
 NAMES = [f"class {c}" for c in range(9)]
@@ -117,7 +116,8 @@ def test_figures_take_no_more_memory_than_announced(kept):
     """In a process of its own: 20,000 x 1,500, 120 MB of scores and 30 MB of labels."""
     program = f"""
 import numpy as np
-from biam_tf import metrics, stored_scores
+from biam_tf import metrics
+from biam_tf.metrics import stored_scores
 def peak():
     status = open("/proc/self/status").read()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])

@@ -7,7 +7,7 @@ from small_systems import SMALL
 
 from biam_tf.errors import UserError
 from biam_tf.models.head import response_map_layer, with_response_maps
-from biam_tf.systems import SYSTEMS, build_system_head, find_system
+from biam_tf.models.systems import SYSTEMS, build_system_head, find_system
 
 IMAGES, GRID, CHANNELS, SCENE, EMBEDDING, SEEN, UNSEEN = 3, 4, 16, 10, 6, 7, 4
 VARIANTS = [(name, preset) for name, system in SYSTEMS.items() for preset in system.presets]

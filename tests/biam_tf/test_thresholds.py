@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.errors import UserError
+from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.thresholds import Thresholds, best_cut, fit_thresholds, why_not
 
 CLASSES = 14

@@ -17,10 +17,10 @@ from torch_files import (
     write_zip,
 )
 
-from biam_tf import torch_reader
 from biam_tf.backbones import efficientnet_lite0
 from biam_tf.errors import UserError
-from biam_tf.torch_reader import read_torch_state
+from biam_tf.legacy_formats import torch_files as torch_reader
+from biam_tf.legacy_formats.torch_files import read_torch_state
 
 
 def floats(*shape):

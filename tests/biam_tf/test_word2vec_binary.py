@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from biam_tf.embedding_files import read_all_word_vectors, read_word_vectors
+from biam_tf.embeddings.files import read_all_word_vectors, read_word_vectors
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 

@@ -11,8 +11,8 @@ from photo_files import encoded
 
 from biam_tf.errors import UserError
 from biam_tf.runs import load_run
-from serving.batching import Batching
-from serving.graph import CLASS_EMBEDDINGS, IMAGES, GraphSettings, TaggerGraph
+from serving.graph.batching import Batching
+from serving.graph.signatures import CLASS_EMBEDDINGS, IMAGES, GraphSettings, TaggerGraph
 
 pytestmark = pytest.mark.rounding
 

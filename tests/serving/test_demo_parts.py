@@ -39,8 +39,8 @@ from serving.demo_page.ranked_bars import cuts_of, draw_bars
 from serving.demo_page.recipes import command_line, python_code
 from serving.demo_page.served_model import ServedModel, connect
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo
-from serving.name_table import Embeddings, NameTable
-from serving.pooled_regions import pooled_regions
+from serving.graph.name_table import Embeddings, NameTable
+from serving.indexing.pooled_regions import pooled_regions
 
 NAMES = ("dog", "red car", "Polar bear", "one, two")
 

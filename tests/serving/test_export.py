@@ -17,7 +17,7 @@ from biam_tf.photos import decode_photo
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving import export
-from serving.graph import GraphSettings, TaggerGraph
+from serving.graph.signatures import GraphSettings, TaggerGraph
 
 pytestmark = pytest.mark.rounding
 
@@ -291,7 +291,7 @@ def test_a_version_is_one_more_than_the_newest_and_never_overwritten(models, fin
 
 
 def test_a_model_that_differs_from_the_keras_model_gets_no_version(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.self_check.TOLERANCE", -1.0)
+    monkeypatch.setattr("serving.graph.self_check.TOLERANCE", -1.0)
     every = TaggerGraph.signatures
     monkeypatch.setattr(
         TaggerGraph, "signatures", lambda graph: {"rescore": every(graph)["rescore"]}

@@ -14,7 +14,7 @@ from biam_tf.errors import UserError
 from serving import index as index_command
 from serving import retag
 from serving.index import index_photos
-from serving.photo_index import IndexManifest, PhotoIndex
+from serving.indexing.photo_index import IndexManifest, PhotoIndex
 
 pytestmark = pytest.mark.rounding
 
@@ -96,7 +96,7 @@ def test_a_class_s_scores_depend_on_no_other_class(index, classes, monkeypatch):
     order = np.random.default_rng(2).permutation(len(classes))
     np.testing.assert_allclose(found.scores(classes[order]), scores[:, order], atol=1e-5)
     np.testing.assert_allclose(found.scores(classes[:1]), scores[:, :1], atol=1e-5)
-    monkeypatch.setattr("serving.photo_index._BLOCK_BYTES", 1)  # a photo at a time
+    monkeypatch.setattr("serving.indexing.photo_index._BLOCK_BYTES", 1)  # a photo at a time
     np.testing.assert_allclose(found.scores(classes), scores, atol=1e-5)
 
 

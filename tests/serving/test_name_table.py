@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
-from serving.name_table import Embeddings, NameTable
+from serving.graph.name_table import Embeddings, NameTable
 
 WORDS = "red Red car t-shirt sky Sky straße ärzte - new_york café İ ice cream σας a".split()
 STRANGE = "RED CAR T-SHIRT STRASSE Ärzte New_York ICE-CREAM ice_cream ΣΑΣ unknown -- _".split()

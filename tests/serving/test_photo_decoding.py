@@ -9,7 +9,7 @@ import tensorflow as tf
 from photo_files import animation, encoded
 
 from biam_tf.photos import decode_photo
-from serving.photo_decoding import photo_decoder
+from serving.graph.photo_decoding import photo_decoder
 
 SIZE, MAX_PIXELS = 32, 100_000
 

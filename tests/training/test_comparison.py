@@ -6,7 +6,7 @@ import pytest
 
 from training import evaluate
 from training.data.data_manifest import DataManifest, hash_of_split
-from training.data.folder import read_folder
+from training.data.folder.reader import read_folder
 
 
 @pytest.fixture(scope="module")

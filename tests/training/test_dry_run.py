@@ -11,9 +11,7 @@ from tiny_run import TINY
 
 from biam_tf.backbones import build_backbone
 from training import run
-from training.dry_run import step_times
-from training.dry_run_report import Findings, format_findings
-from training.estimates import (
+from training.dry_run.estimates import (
     Costs,
     Room,
     Sizes,
@@ -25,6 +23,8 @@ from training.estimates import (
     shortages,
     size,
 )
+from training.dry_run.measurement import step_times
+from training.dry_run.text import Findings, format_findings
 from training.machine import existing_parent, peak_memory, same_disk
 
 GB = 10**9

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from biam_tf.calibrated_stacking import harmonic_mean
 from biam_tf.metrics import evaluate_scores, format_table
+from biam_tf.metrics.stacking import harmonic_mean
 from biam_tf.thresholds import fit_thresholds
-from training.evaluation import format_figures, stacking_curve, stacking_figures
+from training.scoring.evaluation import format_figures, stacking_curve, stacking_figures
 
 GROUPS = ["seen"] * 4 + ["unseen"] * 2
 

@@ -8,9 +8,9 @@ from PIL import Image
 from biam_tf.backbones import build_backbone, weights_fingerprint
 from biam_tf.errors import UserError
 from training.config import load_config
-from training.data.feature_extraction import ensure_features
-from training.data.feature_store import FeatureStore
-from training.data.folder import read_folder
+from training.data.features.extraction import ensure_features
+from training.data.features.store import FeatureStore
+from training.data.folder.reader import read_folder
 from training.extract_features import main
 
 SETTINGS = [
@@ -146,7 +146,7 @@ def test_broken_photos_up_to_the_share_are_left_out_and_named(
 
 def test_without_beam_the_extra_is_named(overrides, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "training.data.beam_extraction", raising=False)
+    monkeypatch.delitem(sys.modules, "training.data.features.beam_extraction", raising=False)
     assert main([*arguments(overrides, tmp_path / "features"), "--beam"]) == 2
     assert "install it with pip install 'biam-tf[beam]'" in capsys.readouterr().err
 

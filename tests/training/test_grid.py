@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from biam_tf.errors import UserError
-from training.grid import expand, parse_grid, split_values
+from training.experiments.grid import expand, parse_grid, split_values
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.class_renaming import new_names
-from training.data.folder import read_folder
-from training.data.photo_collection import _file_name
+from training.data.folder.reader import read_folder
+from training.data.imports.class_renaming import new_names
+from training.data.imports.photo_collection import _file_name
 from training.import_data import main
 
 

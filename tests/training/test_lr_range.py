@@ -8,7 +8,7 @@ import pytest
 from tiny_run import TINY
 
 from training import lr_range
-from training.rate_range import ExponentialRise, RangeTest, smooth, suggested_rate
+from training.experiments.rate_range import ExponentialRise, RangeTest, smooth, suggested_rate
 
 
 @pytest.fixture

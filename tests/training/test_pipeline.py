@@ -16,8 +16,8 @@ from PIL import Image
 from biam_tf.runs import load_run
 from training import evaluate
 from training.config import load_config
-from training.run_folder import RunFolder
-from training.tensorboard import read_scalar
+from training.loop.tensorboard import read_scalar
+from training.pipeline.run_folder import RunFolder
 
 
 def weights(folder: RunFolder) -> list[np.ndarray]:
@@ -191,7 +191,7 @@ def test_scores_in_a_file_give_the_same_figures_and_the_same_report(
     command = [str(finished.path), "--data", str(scenes), "--output"]
     written = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("biam_tf.stored_scores.IN_MEMORY", limit)
+        monkeypatch.setattr("biam_tf.metrics.stored_scores.IN_MEMORY", limit)
         output, report = tmp_path / f"{limit}.json", tmp_path / f"{limit}.html"
         assert evaluate.main([*command, str(output), "--report", str(report)]) == 0
         written.append((json.loads(output.read_text()), report.read_text().count("<svg")))

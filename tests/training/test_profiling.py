@@ -11,8 +11,8 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from tiny_run import TINY
 
 from training import run
-from training.run_folder import RunFolder
-from training.trace import OperationTime, format_table, operation_times
+from training.loop.trace import OperationTime, format_table, operation_times
+from training.pipeline.run_folder import RunFolder
 
 
 def command(scenes, output, *options) -> list[str]:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.schedules import WarmupThenDecay
+from training.loop.schedules import WarmupThenDecay
 
 
 def rates(schedule, steps):

@@ -14,9 +14,9 @@ from serving import export, index
 from training import evaluate
 from training.config import DataConfig
 from training.data.data_manifest import DataManifest, describe_data
-from training.data.folder import read_folder
+from training.data.folder.reader import read_folder
 from training.data.registry import load_dataset
-from training.run_folder import RunFolder
+from training.pipeline.run_folder import RunFolder
 
 LOGISTIC = ["head={system: logistic}", "data.all_seen=true"]
 

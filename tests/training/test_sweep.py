@@ -8,10 +8,11 @@ import pytest
 from tiny_run import TINY
 
 from biam_tf.errors import UserError
-from training import sweep, trials
-from training.grid import parse_grid
-from training.sweep_report import draw_plot, ranked, table
-from training.trials import Outcome, Trial
+from training import sweep
+from training.experiments import trials
+from training.experiments.grid import parse_grid
+from training.experiments.sweep_report import draw_plot, ranked, table
+from training.experiments.trials import Outcome, Trial
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_without_a_validation_split_nothing_is_chosen():
     [["a=1,2,4"], ["a=1e-4,1e-2"], ["a=none,all"], ["a=1,2", "b=x,y"], ["a=1", "b=2", "c=3,4"]],
 )
 def test_every_kind_of_grid_has_a_plot(grid, tmp_path):
-    from training.grid import expand
+    from training.experiments.grid import expand
 
     axes, figures = parse_grid(grid), dict.fromkeys(trials.FIGURES, 10.0)
     outcomes = [

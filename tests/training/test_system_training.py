@@ -7,10 +7,10 @@ import tensorflow as tf
 from small_systems import SMALL
 
 from biam_tf.models import bind_vocabulary
-from biam_tf.systems import SYSTEMS, build_system_head
+from biam_tf.models.systems import SYSTEMS, build_system_head
 from training.config import HeadConfig, LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from training.objective import make_objective, prepare_head, training_model
-from training.train_step import TrainStep
+from training.loop.objective import make_objective, prepare_head, training_model
+from training.loop.train_step import TrainStep
 
 IMAGES, GRID, CHANNELS, CLASSES = 16, 3, 12, 5
 STEPS = 30

@@ -7,7 +7,7 @@ from PIL import Image
 from tensorflow.core.util import event_pb2
 
 from biam_tf.vocabulary import Vocabulary
-from training.tensorboard import LOSS, TensorBoardWriter, read_scalar, write_projector
+from training.loop.tensorboard import LOSS, TensorBoardWriter, read_scalar, write_projector
 
 
 def record(step: int) -> dict:

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.losses import pairwise_ranking_loss
-from training import train_step
 from training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from training.objective import Objective
-from training.train_step import TrainStep
+from training.loop import train_step
+from training.loop.objective import Objective
+from training.loop.train_step import TrainStep
 
 pytestmark = pytest.mark.rounding
 

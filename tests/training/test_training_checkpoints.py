@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.checkpoints import KEPT, MANIFEST, Checkpoints
 from training.config import RunConfig, TrainingConfig
-from training.objective import Objective
-from training.run_folder import RunFolder
-from training.trainer import Trainee, train
+from training.loop.checkpoints import KEPT, MANIFEST, Checkpoints
+from training.loop.objective import Objective
+from training.loop.trainer import Trainee, train
+from training.pipeline.run_folder import RunFolder
 
 EXAMPLES, FEATURES, CLASSES = 12, 3, 4
 SETTINGS = TrainingConfig(epochs=3, batch_size=4, checkpoint_minutes=1e-9, ema_momentum=0.5, seed=0)

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from training.data.broken_photos import to_csv
-from training.data.folder import read_folder
-from training.data.photo_check import broken_photos
-from training.data.sampling import Capped
-from training.run_folder import RunFolder
+from training.data.folder.reader import read_folder
+from training.data.input.broken_photos import to_csv
+from training.data.input.photo_check import broken_photos
+from training.data.input.sampling import Capped
+from training.pipeline.run_folder import RunFolder
 
 
 @pytest.fixture

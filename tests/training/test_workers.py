@@ -14,8 +14,8 @@ import pytest
 from tiny_run import TINY
 
 from biam_tf.errors import UserError
-from training.cluster import read_tf_config
-from training.run_folder import RunFolder
+from training.loop.cluster import read_tf_config
+from training.pipeline.run_folder import RunFolder
 
 pytestmark = pytest.mark.rounding
 

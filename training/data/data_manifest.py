@@ -18,9 +18,9 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
-from training.data.broken_photos import BrokenPhoto
 from training.data.checksums import sha256_of
 from training.data.dataset import Split, TaggingDataset, add_texts
+from training.data.input.broken_photos import BrokenPhoto
 
 FORMAT = 1
 _THREADS, _AT_A_TIME = 16, 4096

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.dataset import TaggingDataset
-from training.data.folder import read_folder
+from training.data.folder.reader import read_folder
 from training.data.from_tfds.reader import read_tfds
 from training.data.nus_wide.reader import read_nus_wide
 from training.data.open_images.reader import read_open_images
-from training.data.scenes import draw_scenes
+from training.data.scenes.reader import draw_scenes
 
 FOLDER_OF = {
     "folder": "a folder data set needs its folder",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.csv_files import csv_text
 from training.data.dataset import TaggingDataset
 from training.description.perceptual_hash import likeness, near_pairs
 from training.description.photo_scan import Photo
+from training.tables.csv_files import csv_text
 
 # Of Corel5k's 53 pairs whose hashes differ in at most 10 bits, the 16 with more all show one scene
 # to a person's eye, and all but 4 of the others do not.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from training.data.folder import PHOTO_FORMATS, decoding_problem
+from training.data.folder.reader import PHOTO_FORMATS, decoding_problem
 from training.description.perceptual_hash import (
     SIDE,
     coarse_picture,

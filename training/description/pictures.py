@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 
 from training.description.duplicates import Pair
 from training.description.labels import LabelFacts
-from training.plots import COLORS, new_figure, save_figure
-from training.run_folder import writing_to
+from training.pipeline.run_folder import writing_to
+from training.tables.plots import COLORS, new_figure, save_figure
 
 PAIRS_ON_SHEET = 40
 _SIDE, _MARGIN, _TEXT, _COLUMNS = 150, 10, 32, 4

@@ -35,10 +35,10 @@ def main(argv=None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
     from training.config import load_config
-    from training.evaluation import format_figures
-    from training.examples import open_examples
-    from training.final_evaluation import with_thresholds, write_figures
-    from training.pipeline import open_dataset
+    from training.pipeline.examples import open_examples
+    from training.pipeline.whole_run import open_dataset
+    from training.scoring.evaluation import format_figures
+    from training.scoring.final_evaluation import with_thresholds, write_figures
 
     run = load_run(arguments.run)
     config = load_config(run.folder.config)

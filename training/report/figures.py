@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from biam_tf.blocks import row_blocks
-from biam_tf.calibrated_stacking import SeenUnseenCurve
 from biam_tf.metrics import labels_of_classes
-from biam_tf.stored_scores import as_scores
+from biam_tf.metrics.slices import row_blocks
+from biam_tf.metrics.stacking import SeenUnseenCurve
+from biam_tf.metrics.stored_scores import as_scores
 from biam_tf.thresholds import Thresholds
 from training.report.charts import Chart, padded
 

@@ -11,16 +11,16 @@ import numpy as np
 import yaml
 
 from biam_tf.metrics import average_precision, labels_of_classes
+from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import TrainedRun
-from biam_tf.stored_scores import Scores
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
-from training.evaluation import ExplainedPhotos, stacking_curve
+from training.loop.tensorboard import LEARNING_RATE, LOSS, read_scalar
+from training.pipeline.run_folder import write_text
 from training.report import facts, figures, region_features
 from training.report.charts import scatter
 from training.report.photo_cards import photo_cards
-from training.run_folder import write_text
-from training.tensorboard import LEARNING_RATE, LOSS, read_scalar
+from training.scoring.evaluation import ExplainedPhotos, stacking_curve
 
 LISTED_CLASSES = 8
 # Classes with fewer photos are among the best and the worst only where there are too few others.

@@ -10,8 +10,8 @@ from biam_tf.models.head import region_classifier, response_map_layer
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split
-from training.data.sources import PhotoSource
-from training.scoring import make_scorer
+from training.data.input.sources import PhotoSource
+from training.scoring.scorer import make_scorer
 
 CLASSES, PHOTOS_A_CLASS = 10, 30
 ITERATIONS = 600

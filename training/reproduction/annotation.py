@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from biam_tf.ranking import best_columns
+from biam_tf.metrics.rank_positions import best_columns
+from training.experiments.trials import markdown_table, mean_and_spread
 from training.reproduction.experiments import TrainedEntry, open_run, scores_of_run
-from training.trials import markdown_table, mean_and_spread
 
 WORDS = 5
 HEADER = ("Method", f"precision@{WORDS}", f"recall@{WORDS}", "F1", "N+", "of")

@@ -19,14 +19,14 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from biam_tf.runs import load_run
+from training.experiments.trials import markdown_table, mean_and_spread, write_csv
 from training.machine import peak_memory
-from training.plots import COLORS, new_panels, save_figure
+from training.pipeline.run_folder import RunFolder
 from training.reproduction import published
 from training.reproduction.experiments import TrainedEntry
 from training.reproduction.output import figure_of
-from training.run_folder import RunFolder
-from training.scoring import make_scorer
-from training.trials import markdown_table, mean_and_spread, write_csv
+from training.scoring.scorer import make_scorer
+from training.tables.plots import COLORS, new_panels, save_figure
 
 BATCH, REPETITIONS = 32, 20
 

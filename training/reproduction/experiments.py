@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from biam_tf.blocks import NUMBERS, row_blocks
 from biam_tf.errors import UserError
+from biam_tf.metrics.slices import NUMBERS, row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, load_config
 from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
-from training.evaluation import evaluation_vocabulary, score_split
-from training.examples import final_split, open_examples
-from training.final_evaluation import MakeSource
-from training.pipeline import run
-from training.run_folder import RunFolder, flat_settings, write_json
-from training.trials import best_validation
+from training.experiments.trials import best_validation
+from training.pipeline.examples import final_split, open_examples
+from training.pipeline.run_folder import RunFolder, flat_settings, write_json
+from training.pipeline.whole_run import run
+from training.scoring.evaluation import evaluation_vocabulary, score_split
+from training.scoring.final_evaluation import MakeSource
 
 
 @dataclasses.dataclass(frozen=True)

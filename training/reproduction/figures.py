@@ -10,14 +10,14 @@ from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.models.presets import ABLATIONS
 from biam_tf.runs import load_run
-from training.evaluation import explain_photos, sheet_contents
-from training.plots import COLORS, new_figure, new_panels, save_figure
+from training.experiments.trials import mean_and_spread
+from training.pipeline.run_folder import writing_to
 from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of
 from training.reproduction.tables import TITLES, configured_entry, system_entry
-from training.run_folder import writing_to
-from training.trials import mean_and_spread
+from training.scoring.evaluation import explain_photos, sheet_contents
+from training.tables.plots import COLORS, new_figure, new_panels, save_figure
 
 FIGURES = (5, 6, 7, 8)
 PHOTOS = 9

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from training.plots import COLORS, new_figure, save_figure
+from training.experiments.trials import as_options, markdown_table, mean_and_spread, write_csv
 from training.reproduction import published
 from training.reproduction.experiments import TrainedEntry
 from training.reproduction.significance import Comparison
 from training.reproduction.tables import Table
-from training.trials import as_options, markdown_table, mean_and_spread, write_csv
+from training.tables.plots import COLORS, new_figure, save_figure
 
 TASKS = {"ZSL": "zsl", "GZSL": "gzsl"}
 ALL_SEEN = {"all classes": "seen"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from biam_tf.bootstrap import Difference, bootstrap_differences, number_of_resamples
+from biam_tf.metrics.bootstrap import Difference, bootstrap_differences, number_of_resamples
 from training.reproduction.experiments import TrainedEntry, open_run, scores_of_run
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS
-from biam_tf.systems import SYSTEMS
+from biam_tf.models.systems import SYSTEMS
 from training.reproduction import published
 from training.reproduction.experiments import Entry
 

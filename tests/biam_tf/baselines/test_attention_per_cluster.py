@@ -12,9 +12,9 @@ from region_attention_reference import (
 )
 from sklearn.cluster import KMeans
 
-from biam_tf.k_means import k_means, squared_distances
 from biam_tf.models.head import with_response_maps
-from biam_tf.systems import SYSTEMS, build_system_head
+from biam_tf.models.k_means import k_means, squared_distances
+from biam_tf.models.systems import SYSTEMS, build_system_head
 
 SEEN = 12
 

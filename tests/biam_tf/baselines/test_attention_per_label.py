@@ -13,7 +13,7 @@ from region_attention_reference import (
 
 from biam_tf.errors import UserError
 from biam_tf.models.head import with_response_maps
-from biam_tf.systems import SYSTEMS
+from biam_tf.models.systems import SYSTEMS
 
 
 def test_a_score_is_the_class_s_own_attended_feature_times_its_weights(rng):

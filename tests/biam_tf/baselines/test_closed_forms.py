@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.baselines.fast0tag import principal_directions
-from biam_tf.systems import SYSTEMS, build_system_head
+from biam_tf.models.systems import SYSTEMS, build_system_head
 
 pytestmark = pytest.mark.rounding
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biam_tf.baselines.cnn_rnn import CNN_RNN, LabelSequenceDecoder
-from biam_tf.systems import build_system_head
+from biam_tf.models.systems import build_system_head
 
 pytestmark = pytest.mark.rounding
 

@@ -6,7 +6,7 @@ import pytest
 
 from biam_tf.baselines.warp import warp_loss
 from biam_tf.losses import binary_cross_entropy
-from biam_tf.systems import build_system_head
+from biam_tf.models.systems import build_system_head
 
 CLASSES, SCENE = 5, 7
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from biam_tf.embeddings import sentence_encoder
+from biam_tf.embeddings.sentence_encoder import SentenceEncoder
 from biam_tf.errors import UserError
-from biam_tf.text import sentence_encoder
-from biam_tf.text.sentence_encoder import SentenceEncoder
 
 pytestmark = pytest.mark.rounding
 
@@ -201,7 +201,7 @@ def test_without_the_weights_the_message_is_the_command_that_installs_them(monke
 
 
 def test_the_published_encoder_gives_the_published_vectors(test_data):
-    from biam_tf.embedding_sources import embed_names
+    from biam_tf.embeddings.sources import embed_names
 
     path = test_data / "data/corel5k/class_embeddings_minilm.npz"
     if not path.is_file():

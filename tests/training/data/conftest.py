@@ -8,7 +8,7 @@ import pytest
 from keras.initializers import GlorotUniform
 from PIL import Image
 
-from training.data.feature_extraction import extract_features
+from training.data.features.extraction import extract_features
 
 IMAGE_SIZE = 16
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from biam_tf.photos import resize_photo
 from training.config import AugmentationConfig
-from training.data.augmentation import _crop, augment, epoch_seed, picture_side
+from training.data.input.augmentation import _crop, augment, epoch_seed, picture_side
 
 SIZE = 16
 

@@ -10,13 +10,13 @@ from biam_tf.backbones import build_backbone
 from biam_tf.errors import UserError
 from training import extract_features as command
 from training.config import BackboneConfig
-from training.data import feature_extraction
-from training.data.broken_photos import from_csv
-from training.data.feature_store import FeatureStore
+from training.data.features import extraction as feature_extraction
+from training.data.features.store import FeatureStore
+from training.data.input.broken_photos import from_csv
 
 pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
 
-from training.data import beam_extraction
+from training.data.features import beam_extraction
 
 SHARD_SIZE, BATCH_SIZE = 5, 4  # six shards
 

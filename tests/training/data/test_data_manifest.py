@@ -5,9 +5,9 @@ import pytest
 
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
-from training.data.broken_photos import BrokenPhoto
 from training.data.data_manifest import DataManifest, describe_data, hash_of_split
 from training.data.dataset import Split, TaggingDataset
+from training.data.input.broken_photos import BrokenPhoto
 
 NAMES, GROUPS = ("cat", "zebra", "dog"), ("seen", "unseen", "seen")
 

@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.data import extraction_batch, shard_extraction
-from training.data.extraction_batch import MOST_PHOTOS, bytes_per_photo, photos_at_a_time
-from training.data.feature_extraction import extract_features
+from training.data.features import extraction_batch, shard_extraction
+from training.data.features.extraction import extract_features
+from training.data.features.extraction_batch import MOST_PHOTOS, bytes_per_photo, photos_at_a_time
 
 
 @pytest.fixture

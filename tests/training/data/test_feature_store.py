@@ -10,10 +10,11 @@ from interrupted import Interrupted
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
-from training.data import photo_reader, storage
-from training.data.feature_extraction import extract_features
-from training.data.feature_store import FeatureStore
-from training.data.unfinished_store import UnfinishedStore, photos_extracted
+from training.data.features import storage
+from training.data.features.extraction import extract_features
+from training.data.features.store import FeatureStore
+from training.data.features.unfinished_store import UnfinishedStore, photos_extracted
+from training.data.input import photo_reader
 
 pytestmark = pytest.mark.rounding
 

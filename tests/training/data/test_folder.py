@@ -5,7 +5,7 @@ from PIL import Image
 from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.dataset import Split, TaggingDataset
-from training.data.folder import check_photos, read_folder
+from training.data.folder.reader import check_photos, read_folder
 from training.data.registry import load_dataset
 
 CLASSES = "name,group\ncat,seen\npolar bear,unseen\ndog,seen\nblur,ignored\n"

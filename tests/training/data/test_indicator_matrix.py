@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from biam_tf.errors import UserError
-from training.data import indicator_matrix
-from training.data.indicator_matrix import indicator_rows
+from training.data.nus_wide import indicator_matrix
+from training.data.nus_wide.indicator_matrix import indicator_rows
 from training.data.problems import Problems
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from training.config import DataConfig
-from training.data.sampling import Balanced, Capped, Natural, make_sampler
+from training.data.input.sampling import Balanced, Capped, Natural, make_sampler
 
 EPOCHS = 5
 

@@ -10,10 +10,10 @@ from PIL import Image
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
 from training.config import AugmentationConfig
-from training.data import sources
-from training.data.feature_extraction import extract_features
-from training.data.sampling import Balanced, Capped
-from training.data.sources import FeatureSource, PhotoSource
+from training.data.features.extraction import extract_features
+from training.data.input import sources
+from training.data.input.sampling import Balanced, Capped
+from training.data.input.sources import FeatureSource, PhotoSource
 
 BATCH_SIZE = 4
 EVERY_SOURCE = [
@@ -312,9 +312,9 @@ TWO_REPLICAS = """
 import sys
 import numpy as np
 import tensorflow as tf
-from training.data.feature_store import FeatureStore
-from training.data import sources
-from training.data.sources import FeatureSource, PhotoSource
+from training.data.features.store import FeatureStore
+from training.data.input import sources
+from training.data.input.sources import FeatureSource, PhotoSource
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -4,10 +4,10 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.data import storage
-from training.data.feature_extraction import extract_features
-from training.data.feature_store import FeatureStore
-from training.data.sources import FeatureSource
+from training.data.features import storage
+from training.data.features.extraction import extract_features
+from training.data.features.store import FeatureStore
+from training.data.input.sources import FeatureSource
 
 REMOTE = "ram://features/tiny"
 

@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from biam_tf.calibrated_stacking import seen_unseen_curve
 from biam_tf.metrics import average_precision
+from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.thresholds import fit_thresholds
 from training.report import figures
 from training.report.charts import MOST_POINTS, Chart, scatter

@@ -13,13 +13,13 @@ from biam_tf.runs import load_run
 from biam_tf.thresholds import Thresholds
 from training import evaluate
 from training.config import load_config
-from training.data.folder import read_folder
-from training.data.sources import PhotoSource
-from training.evaluation import evaluate_split, explain_photos
-from training.final_evaluation import with_thresholds, write_figures
+from training.data.folder.reader import read_folder
+from training.data.input.sources import PhotoSource
 from training.report import __main__ as report
 from training.report.page import ReportData, write_report
 from training.report.region_features import to_plane
+from training.scoring.evaluation import evaluate_split, explain_photos
+from training.scoring.final_evaluation import with_thresholds, write_figures
 
 SECTIONS = ["figures", "training", "photos", "classes", "curves", "thresholds", "regions"]
 SECTIONS += ["settings"]

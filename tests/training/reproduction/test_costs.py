@@ -5,7 +5,7 @@ import pytest
 from small_systems import SMALL
 
 from biam_tf.models import build_head
-from biam_tf.systems import SYSTEMS, build_system_head
+from biam_tf.models.systems import SYSTEMS, build_system_head
 from training.reproduction.costs import (
     Costs,
     count_operations,

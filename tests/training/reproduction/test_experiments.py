@@ -9,7 +9,7 @@ import pytest
 from biam_tf.errors import UserError
 from biam_tf.models import BIAM
 from biam_tf.models.presets import PRESETS
-from biam_tf.systems import SYSTEMS
+from biam_tf.models.systems import SYSTEMS
 from training.reproduction import experiments
 from training.reproduction.experiments import Entry, Study, train_entries
 

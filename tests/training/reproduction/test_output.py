@@ -2,12 +2,12 @@ import csv
 
 import pytest
 
-from biam_tf.bootstrap import Difference
+from biam_tf.metrics.bootstrap import Difference
+from training.experiments.trials import load_config
 from training.reproduction import output
 from training.reproduction.experiments import Entry, TrainedEntry
 from training.reproduction.significance import Comparison
 from training.reproduction.tables import TABLES, make_table
-from training.trials import load_config
 
 
 def metrics(value):

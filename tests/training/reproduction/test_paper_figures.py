@@ -5,10 +5,10 @@ import pytest
 
 from biam_tf.errors import UserError
 from training.config import load_config
+from training.experiments.trials import markdown_table
 from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry
 from training.reproduction.figures import FIGURES, figure_entries, make_figure
-from training.trials import markdown_table
 
 pytest.importorskip("matplotlib")
 

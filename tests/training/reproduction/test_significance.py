@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from biam_tf.bootstrap import bootstrap_differences
+from biam_tf.metrics.bootstrap import bootstrap_differences
 from training.reproduction.experiments import Entry, TrainedEntry, open_run, scores_of_run
 from training.reproduction.significance import compare
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from biam_tf.errors import UserError
 from training.data.dataset import About, TaggingDataset
-from training.data.folder import ANNOTATIONS, read_folder
+from training.data.folder.reader import ANNOTATIONS, read_folder
 from training.data.from_tfds import builders
 from training.data.from_tfds.splits import WHOLE, Definition
 from training.data.from_tfds.writer import MARKER, write_folder

@@ -10,7 +10,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from training.data.dataset import OFFICIAL_SPLITS, SEEN, SPLITS
-from training.data.folder_writer import PhotoLabels, write_folder_lists
+from training.data.folder.writer import PhotoLabels, write_folder_lists
 from training.data.from_tfds import builders
 from training.data.from_tfds.splits import Definition, define_splits, own_split
 

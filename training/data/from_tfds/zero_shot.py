@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from biam_tf.errors import UserError, did_you_mean
-from training.class_list import read_class_list
+from training.data.class_list import read_class_list
 from training.data.dataset import SEEN, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 

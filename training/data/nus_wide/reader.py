@@ -9,8 +9,8 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from training.data.dataset import SEEN, UNSEEN, About, Split, TaggingDataset
-from training.data.indicator_matrix import indicator_rows, uniform_block
 from training.data.nus_wide import layout
+from training.data.nus_wide.indicator_matrix import indicator_rows, uniform_block
 from training.data.nus_wide.photos import FoundPhotos, find_photos
 from training.data.nus_wide.remarks import make_remarks
 from training.data.problems import Problems

@@ -1,0 +1,124 @@
+"""One process of `benchmarks.cold_start`.
+
+`python -m benchmarks.shared.cold_process PART FOLDER SIZE`
+
+Does PART for the first time in this process, times it and prints the seconds as a JSON object:
+
+export: writes a tagger with random weights to FOLDER/model, with what its graph holds
+head:   imports and builds the head of that tagger, twice
+server: imports and serves FOLDER/model, and asks it ten times
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.shared.timing import Stopwatch
+
+BACKBONES = {"real": ("efficientnet_lite0", 224), "smallest": ("small", 32)}
+HEADS = {"real": ((7, 7, 320), 1280), "smallest": ((4, 4, 128), 256)}
+EMBEDDING_SIZE, CLASSES, REQUESTS = 100, 241, 10
+
+
+def main() -> None:
+    """Prints what one part took."""
+    part, folder, size = sys.argv[1:]
+    parts: dict[str, Callable] = {"export": _export, "head": _head, "server": _server}
+    print(json.dumps(parts[part](pathlib.Path(folder), size)))
+
+
+def _head(folder: pathlib.Path, size: str) -> dict[str, float]:
+    watch = Stopwatch()
+    from biam_tf.models import build_head
+
+    watch.lap("import")
+    for name in ("build", "build again"):
+        build_head(*HEADS[size], EMBEDDING_SIZE)
+        watch.lap(name)
+    return watch.laps
+
+
+def _export(folder: pathlib.Path, size: str) -> dict[str, float]:
+    import keras
+
+    from benchmarks.serving import class_matrix
+    from biam_tf.backbones import build_backbone
+    from biam_tf.models import build_head
+    from biam_tf.runs import RunPaths, TrainedRun
+    from biam_tf.vocabulary import Vocabulary
+    from serving.export import export
+
+    keras.utils.set_random_seed(0)
+    name, image_size = BACKBONES[size]
+    paths = RunPaths(folder / "run")
+    paths.path.mkdir()
+    paths.config.write_text("{}\n")
+    run = TrainedRun(
+        paths,
+        {
+            "backbone": {"name": name, "weights": "none", "trainable": False},
+            "vocabulary": {"word_vectors": None},
+        },
+        Vocabulary(
+            [f"class {number}" for number in range(CLASSES)],
+            class_matrix(CLASSES, EMBEDDING_SIZE),
+            ["seen"] * CLASSES,
+        ),
+        build_head(*HEADS[size], EMBEDDING_SIZE),
+        build_backbone(name, image_size, "none"),
+    )
+    watch = Stopwatch()
+    exported = export(run, folder / "model")
+    watch.lap("export")
+    return watch.laps | _contents(exported.path)
+
+
+def _contents(version: pathlib.Path) -> dict[str, int]:
+    """What a server has to read, and how often the backbone is in it."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    serialized = (version / "saved_model.pb").read_bytes()
+    graph = saved_model_pb2.SavedModel.FromString(serialized).meta_graphs[0].graph_def
+    functions = graph.library.function
+    in_functions = [node for function in functions for node in function.node_def]
+    # Batches are made around the backbone and nothing else.
+    batched = {node.attr["f"].func.name for node in in_functions if node.op == "BatchFunction"}
+    return {
+        "bytes": len(serialized),
+        "functions": len(functions),
+        "nodes": len(graph.node) + len(in_functions),
+        "backbones": len(batched),
+    }
+
+
+def _server(folder: pathlib.Path, size: str) -> dict[str, float]:
+    watch = Stopwatch()
+    from benchmarks.serving import class_matrix, noise_photo
+    from serving.rpc.loader import ModelVersion, newest_version
+    from serving.rpc.tagging_client import TaggingClient
+    from serving.server import ServerSettings, TaggingServer
+
+    settings = ServerSettings(port=0, poll_seconds=0.01)
+    with TaggingServer(folder / "model", settings) as server:
+        watch.lap("import")
+        while server.versions.current is None:
+            time.sleep(0.005)
+        watch.lap("start to ready")
+        photo, classes = noise_photo(640, 480, 0), class_matrix(100, EMBEDDING_SIZE)
+        with TaggingClient(server.address) as client:
+            watch.lap("client")
+            answers = []
+            for number in range(1, 1 + REQUESTS):
+                answers.append(client.tag(photo, class_embeddings=classes).tolist())
+                watch.lap(f"request {number}")
+    version = newest_version(folder / "model")
+    watch.skip()
+    ModelVersion(version)
+    watch.lap("load again")
+    return watch.laps | {"answers differ": sum(answer != answers[0] for answer in answers)}
+
+
+if __name__ == "__main__":
+    main()

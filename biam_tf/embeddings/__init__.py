@@ -1,0 +1,1 @@
+"""Class names to embeddings: names, files of vectors, sentence encoders."""

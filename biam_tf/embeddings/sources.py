@@ -1,0 +1,226 @@
+"""Embeds class names with whatever knows them: word vectors, tables, a sentence encoder.
+
+Unlike `Vocabulary.from_file`, which a run reads its classes with and which is strict, this is for
+making a file once and looking at what each name got: names are looked up by the rule of
+`biam_tf.embeddings.names`, and all of it is told.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from biam_tf.embeddings.files import read_arrays, read_attribute_table, read_word_vectors
+from biam_tf.embeddings.names import look_up, readable, spellings
+from biam_tf.errors import UserError
+from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
+from biam_tf.vocabulary import nearest_words
+
+MINILM = "minilm"
+PLACE = "{name}"
+SENTENCES = "sentence encoder"
+
+
+def encodes_sentences(source: str) -> bool:
+    """Tells whether a source is a sentence encoder, which templates are for."""
+    return source == MINILM or pathlib.Path(source).is_dir()
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What one source has for one name.
+
+    Attributes:
+        name: the class name.
+        texts: the words or sentences it was looked up by; of a missing name, those that lack.
+        how: what was done to the name, empty: nothing.
+        missing: whether there is no embedding.
+        nearest: for a missing name, known words like it.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    how: str = ""
+    missing: bool = False
+    nearest: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedded:
+    """The names of one source.
+
+    Attributes:
+        source: as it was asked for.
+        kind: what it is, for a person.
+        file: what the numbers come from.
+        rows: (C, d) float64, of length 1; zeros for a missing name.
+        found: C entries.
+    """
+
+    source: str
+    kind: str
+    file: pathlib.Path
+    rows: np.ndarray
+    found: tuple[Found, ...]
+
+    @property
+    def missing(self) -> tuple[Found, ...]:
+        """The names without an embedding."""
+        return tuple(found for found in self.found if found.missing)
+
+
+def embed_names(
+    source: str,
+    names: Sequence[str],
+    templates: Sequence[str],
+    progress: Callable[[int], object] = lambda count: None,
+) -> Embedded:
+    """Embeds names by one source.
+
+    Args:
+        source: "minilm", the folder of a sentence encoder, or a file: .npz, a table .csv, or word
+            vectors.
+        names: C names.
+        templates: of the texts that a sentence encoder is given; `{name}` stands for the name as
+            a person would write it. Of several, the mean of the vectors of length 1.
+        progress: is told how many texts a sentence encoder has done.
+
+    Raises:
+        UserError: the source cannot be read. A name without embedding is no error here.
+    """
+    if encodes_sentences(source):
+        return _by_sentences(source, names, templates, progress)
+    path = pathlib.Path(source)
+    if path.suffix.lower() == ".npz":
+        arrays = read_arrays(path)
+        table = tuple(map(str, arrays["names"])), np.asarray(arrays["embeddings"], np.float64)
+        return _by_table(source, "embeddings (.npz)", *table, names)
+    if path.suffix.lower() == ".csv":
+        return _by_table(source, "table of attributes", *read_attribute_table(path), names)
+    return _by_words(source, names)
+
+
+def embed_names_by_pickle(path: str, row_names: Sequence[str], names: Sequence[str]) -> Embedded:
+    """Embeds names by the arrays of a published pickle, which is not run.
+
+    Args:
+        path: holds an array (R, d), a list of arrays whose rows follow each other, or a
+            dictionary from names to vectors.
+        row_names: R names of the rows, not used with a dictionary; of a repeated name the first
+            row counts.
+        names: C names to look up among them.
+
+    Raises:
+        UserError: the pickle holds anything else, or another number of rows.
+    """
+    table = _table_in(read_pickled_arrays(path), row_names, path)
+    return _by_table(path, "pickled arrays", *table, names)
+
+
+def concatenate(parts: Sequence[Embedded]) -> np.ndarray:
+    """Returns the rows of several sources side by side, (C, d1 + d2 + …).
+
+    Each part has length 1 first, so that none counts more than another for its scale.
+    """
+    return np.concatenate([part.rows for part in parts], axis=1)
+
+
+def _by_words(source: str, names: Sequence[str]) -> Embedded:
+    wanted = {spelling for name in names for spelling in spellings(name)}
+    vectors, known, size = read_word_vectors(pathlib.Path(source), wanted)
+    rows, found = np.zeros((len(names), size)), []
+    for row, name in enumerate(names):
+        words = look_up(name, vectors)
+        if words.missing:
+            nearest = tuple(n for word in words.missing for n in nearest_words(word, known))
+            found.append(Found(name, words.missing, "", True, nearest))
+            continue
+        found.append(Found(name, words.found, ", ".join(words.how)))
+        rows[row] = np.mean([vectors[word] for word in words.found], axis=0)
+    return Embedded(
+        source, "word vectors", pathlib.Path(source), _unit(rows, found, source), tuple(found)
+    )
+
+
+def _by_table(
+    source: str, kind: str, keys: Sequence[str], table: np.ndarray, names: Sequence[str]
+) -> Embedded:
+    if table.ndim != 2 or len(table) != len(keys):
+        raise UserError(f"{source}: {len(keys)} names, but embeddings of shape {table.shape}")
+    places: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, place)
+    rows, found = np.zeros((len(names), table.shape[1])), []
+    for row, name in enumerate(names):
+        text = readable(name)
+        tried = {name: "", name.lower(): "lower case", text: "as text", text.lower(): "as text"}
+        key = next((spelling for spelling in tried if spelling in places), None)
+        if key is None:
+            found.append(Found(name, (name,), "", True, tuple(nearest_words(name, places))))
+            continue
+        found.append(Found(name, (key,), tried[key] if key != name else ""))
+        rows[row] = table[places[key]]
+    return Embedded(source, kind, pathlib.Path(source), _unit(rows, found, source), tuple(found))
+
+
+def _by_sentences(source, names, templates, progress) -> Embedded:
+    from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
+
+    for template in templates:
+        if PLACE not in template:
+            raise UserError(
+                f"--template {template!r}: has no {PLACE}; write for example 'a photo of {PLACE}'"
+            )
+    encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
+    texts = [[template.replace(PLACE, readable(name)) for name in names] for template in templates]
+    rows = np.mean([encoder.encode(part, progress) for part in texts], axis=0, dtype=np.float64)
+    found = tuple(
+        Found(name, own, "as text" if readable(name) != name else "")
+        for name, own in zip(names, zip(*texts, strict=True), strict=True)
+    )
+    unit = _unit(rows, found, source)
+    return Embedded(source, SENTENCES, encoder.weights_file, unit, found)
+
+
+def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:
+    """Returns rows of length 1; those of missing names, which are zeros, as they are."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    for row, length in enumerate(lengths[:, 0]):
+        if not found[row].missing and not 0 < length < np.inf:
+            problem = "all zero" if length == 0 else "not finite"
+            raise UserError(f"{source}: the embedding of {found[row].name!r} is {problem}")
+    return rows / np.where(lengths > 0, lengths, 1.0)
+
+
+def _table_in(
+    value: object, row_names: Sequence[str], path: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise UserError(f"{path}: a dictionary whose keys are not all names")
+        row_names, value = tuple(value), list(value.values())
+        parts = [np.atleast_2d(_numbers(entry, path)) for entry in value]
+    else:
+        arrays = value if isinstance(value, (list, tuple)) else [value]
+        parts = [_numbers(array, path) for array in arrays]
+    if not parts or any(part.ndim != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
+        shapes = ", ".join(str(part.shape) for part in parts[:5])
+        raise UserError(f"{path}: expected arrays (names, numbers) of one length, found {shapes}")
+    rows = np.concatenate(parts)
+    if len(rows) != len(row_names):
+        counts = " + ".join(str(len(part)) for part in parts[:5])
+        raise UserError(
+            f"{path}: holds {len(rows)} rows ({counts}), but {len(row_names)} names are given for "
+            "them; name the lists that its rows stand for, in their order, with --row-names"
+        )
+    return tuple(row_names), rows
+
+
+def _numbers(value: object, path: str) -> np.ndarray:
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise UserError(f"{path}: holds a {type(value).__name__} where numbers were expected")
+    try:
+        return np.asarray(value, np.float64)
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: holds something else than numbers") from None

@@ -1,0 +1,261 @@
+"""Bootstrap intervals of mAP and F1@K: how far the figures would move with other photos.
+
+Photos are drawn with replacement, as many as there are. A draw is a count for each photo, so
+that a class is sorted once for all draws: a photo drawn w times stands w times in a row.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from biam_tf.metrics.ranked_scores import RightAmongBest, right_among_best
+from biam_tf.metrics.slices import NUMBERS, column_blocks, in_threads
+from biam_tf.metrics.stored_scores import Scores, as_scores, by_class
+
+RESAMPLES = 1000
+FEWEST_RESAMPLES = 100
+# Labels times draws that are worked through: with more labels there are fewer draws. Corel5k's
+# 265,000 labels take a thousand draws in two seconds.
+_WORK = 2_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """An interval about an estimate, fractions 0-1."""
+
+    low: float
+    high: float
+
+
+def number_of_resamples(labels) -> int:
+    """Returns how many draws a test set gets: `RESAMPLES`, fewer where it is very large."""
+    labeled = int(np.count_nonzero(labels))
+    return int(np.clip(_WORK // max(1, labeled), FEWEST_RESAMPLES, RESAMPLES))
+
+
+def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
+    """Returns how often each draw takes each photo, (images, resamples) int32."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=resamples)
+    return np.ascontiguousarray(drawn.T, dtype=np.int32)
+
+
+def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
+    """Average precision of each class in each draw, exactly.
+
+    The same as `biam_tf.metrics.average_precision` of the drawn photos in their order. Of a
+    positive that is drawn w times, with L labeled photos ranked before it and W of them
+    negative, the precisions are (L - W + j) / (L + j) for j = 1..w; they sum to
+    w - W (H(L + w) - H(L)), H(n) being the n-th harmonic number.
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0.
+        counts: (N, B), of `draw_counts`.
+
+    Returns:
+        (B, C) float64, NaN where a draw holds no positive of a class.
+    """
+    return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
+
+
+def _average_precisions(
+    scores: Scores, labels: np.ndarray, draws: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """`average_precision_of_draws` of several `counts`; each class is sorted once for all."""
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
+    results = [np.full((counts.shape[1], labels.shape[1]), np.nan) for counts in draws]
+
+    def of_class(c: int, own_scores: np.ndarray, own_labels: np.ndarray) -> None:
+        labeled = np.flatnonzero(own_labels)
+        ranked = labeled[np.argsort(-own_scores[labeled].astype(np.float64), kind="stable")]
+        hits = np.flatnonzero(own_labels[ranked] > 0)
+        for counts, result in zip(draws, results, strict=True):
+            for some in column_blocks(counts.shape, NUMBERS):
+                drawn = counts[ranked, some]
+                own = drawn[hits]  # (positives, draws)
+                before = _drawn_before(drawn, hits)
+                wrong = before - (np.cumsum(own, axis=0) - own)
+                precisions = own - wrong * (harmonic[before + own] - harmonic[before])
+                total, positives = precisions.sum(axis=0), own.sum(axis=0)
+                np.divide(total, positives, out=result[some, c], where=positives > 0)
+
+    def of_classes(columns: slice) -> None:
+        own_scores, own_labels = by_class(scores[:, columns]), by_class(labels[:, columns])
+        for i in np.flatnonzero((own_labels > 0).any(axis=1)):
+            of_class(columns.start + i, own_scores[i], own_labels[i])
+
+    in_threads(of_classes, column_blocks(labels.shape, NUMBERS))
+    return results
+
+
+def bootstrap_intervals(
+    scores,
+    labels,
+    groups: Sequence[str],
+    k: int = 3,
+    seed: int = 0,
+    resamples: int | None = None,
+    level: float = 0.95,
+) -> dict[str, dict[str, Interval]]:
+    """Intervals of the figures of `evaluate_scores` with its own conventions.
+
+    A draw's mAP is the mean over the classes it holds a positive of, times the share of classes
+    that have one in the whole test set: a class that counts as 0 there counts as 0 here, and
+    one whose few positives happen not to be drawn is no failure of the model. Photos that
+    repeat stand side by side in a ranking, which moves average precision a little; the interval
+    is therefore that of the draws, moved to have its mean at the estimate.
+
+    Args:
+        scores: (N, C) floating scores.
+        labels: (N, C) of +1, -1, 0.
+        groups: "seen" or "unseen" for each class.
+        k: of F1@K.
+        seed: of the draws.
+        resamples: number of draws; None is `number_of_resamples`.
+        level: share of the draws within the interval.
+
+    Returns:
+        `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; parts without
+        a class that has a positive are absent, as is F1@K where there are fewer than K classes.
+    """
+    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
+    return {
+        part: {
+            figure: _interval(values, estimate, level)
+            for figure, (values, estimate) in figures.items()
+        }
+        for part, figures in _figures_of_draws(scores, labels, groups, k, counts).items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """How much better a second model is than a first one, fractions -1 to 1, with an interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_differences(
+    scores: Sequence,
+    labels,
+    groups: Sequence[str],
+    k: int = 3,
+    seed: int = 0,
+    resamples: int | None = None,
+    level: float = 0.95,
+) -> list[dict[str, dict[str, Difference]]]:
+    """Intervals of the differences between models on the same photos.
+
+    The models are compared draw by draw: photos that are hard for all of them do not widen the
+    interval. A difference whose interval holds 0 may be due to the choice of the test photos.
+
+    Args:
+        scores: M arrays, one a model: (N, C), or (S, N, C) of S trainings of it, whose figures
+            are averaged draw by draw.
+        labels: as for `bootstrap_intervals`, and so are the others.
+        groups: "seen" or "unseen" for each class.
+        k: of F1@K.
+        seed: of the draws, which are the same for all models.
+        resamples: number of draws; None is `number_of_resamples`.
+        level: share of the draws within an interval.
+
+    Returns:
+        For each model but the first, how it differs from the first one, by part and figure as in
+        `bootstrap_intervals`.
+    """
+    counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
+    first, *others = (_figures_of_draws(own, labels, groups, k, counts) for own in scores)
+    result = []
+    for other in others:
+        differences: dict[str, dict[str, Difference]] = {}
+        for part, figures in first.items():
+            differences[part] = {}
+            for figure, (draws, estimate) in figures.items():
+                other_draws, other_estimate = other[part][figure]
+                apart, gain = other_draws - draws, float(other_estimate - estimate)
+                low, high = _quantiles(apart, gain, level)
+                differences[part][figure] = Difference(gain, low, high)
+        result.append(differences)
+    return result
+
+
+def _figures_of_draws(
+    scores, labels, groups: Sequence[str], k: int, counts: np.ndarray
+) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """By part and figure, its value in each draw (B,) and in the whole test set."""
+    scores, labels = as_scores(scores), np.asarray(labels)
+    if scores.ndim == 3:
+        return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
+    groups = np.asarray(groups, dtype=object)
+    once = np.ones((len(labels), 1), np.int32)
+    aps, whole = _average_precisions(scores, labels, [counts, once])
+    members = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
+    members["seen"] = groups == "seen"
+    parts = {part: np.flatnonzero(own) for part, own in members.items()}
+    ranked = [part for part, columns in parts.items() if k <= len(columns)]
+    best = right_among_best(scores, labels, k, [parts[part] for part in ranked])
+    best = dict(zip(ranked, best, strict=True))
+    result = {}
+    for part, columns in parts.items():
+        present = columns[~np.isnan(whole[0, columns])]
+        if not len(present):
+            continue
+        share = len(present) / len(columns)
+        draws = share * _mean_of_drawn(aps[:, present])
+        figures = {"mAP": (draws, share * whole[0, present].mean())}
+        if part in best:
+            estimate = _f1_of_draws(best[part], k, once)[0]
+            figures[f"F1@{k}"] = _f1_of_draws(best[part], k, counts), estimate
+        result[part] = figures
+    return result
+
+
+def _mean_figures(trainings: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    """The means of what `_figures_of_draws` gives for several trainings."""
+    result: dict[str, dict] = {}
+    for part, figures in trainings[0].items():
+        result[part] = {}
+        for figure in figures:
+            draws, estimates = zip(*(own[part][figure] for own in trainings), strict=True)
+            result[part][figure] = np.mean(draws, axis=0), float(np.mean(estimates))
+    return result
+
+
+def _drawn_before(drawn: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Sums of the rows of `drawn` (n, B) before each of the ascending rows `hits`, (h, B)."""
+    # Only sums between two hits, then over those: several times faster than all partial sums.
+    starts = np.union1d(0, hits)
+    through = np.cumsum(np.add.reduceat(drawn, starts, axis=0), axis=0)
+    before = np.concatenate([np.zeros_like(through[:1]), through[:-1]])
+    return before[len(starts) - len(hits) :]
+
+
+def _mean_of_drawn(aps: np.ndarray) -> np.ndarray:
+    drawn = ~np.isnan(aps)
+    classes = drawn.sum(axis=1)
+    total = np.where(drawn, aps, 0.0).sum(axis=1)
+    return np.divide(total, classes, out=np.zeros(len(aps)), where=classes > 0)
+
+
+def _f1_of_draws(best: RightAmongBest, k: int, counts: np.ndarray) -> np.ndarray:
+    positives, right = best.positives, np.count_nonzero(best.right, axis=1)
+    tagged = np.where(positives > 0, k, 0)  # photos that show none of the classes are left out
+    # 2 TP / (tags given + positives) is the harmonic mean of precision and recall.
+    given = ((tagged + positives) @ counts).astype(np.float64)
+    return np.divide(2.0 * (right @ counts), given, out=np.zeros(len(given)), where=given > 0)
+
+
+def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
+    low, high = _quantiles(draws, estimate, level)
+    return Interval(float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1)))
+
+
+def _quantiles(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
+    """The middle `level` of the draws, moved to have its mean at the estimate."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail]) - draws.mean() + estimate
+    return float(low), float(high)

@@ -1,1 +1,0 @@
-"""Sentences to vectors: what embeds class names of several words as a whole."""

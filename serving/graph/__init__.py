@@ -1,0 +1,1 @@
+"""The exported model: signatures of TensorFlow operations, and what lies beside them."""

@@ -1,0 +1,147 @@
+"""Requests that try every signature of an export, and their answers against the Keras model."""
+
+import pathlib
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from biam_tf.models.head import with_response_maps
+from biam_tf.photos import decode_photo
+from biam_tf.runs import TrainedRun
+from serving.graph.name_table import Embeddings
+
+# Other orders of summation, as a share of the largest number (or of 1); 16-bit layers round each
+# of them.
+TOLERANCE = 1e-4
+TOLERANCE_16_BIT = 2e-2
+
+_CLASSES = 5
+
+Requests = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def sample_requests(
+    run: TrainedRun, embeddings: Embeddings, signatures: Collection[str]
+) -> Requests:
+    """Returns a request for each signature, as arrays by input: two photos, a few classes."""
+    images = np.array(sample_photos(2), dtype=object)
+    class_embeddings = run.vocabulary.embeddings[:_CLASSES]
+    if not len(class_embeddings):
+        length = run.vocabulary.embedding_size
+        class_embeddings = np.eye(min(_CLASSES, length), length, dtype=np.float32)
+    features = _features(run, images)
+    requests = {
+        "serving_default": {"images": images, "class_embeddings": class_embeddings},
+        "tag": {"images": images, "class_names": _sample_names(embeddings)},
+        "embed": {"class_names": _sample_names(embeddings)},
+        "tag_known": {"images": images},
+        "explain": {"images": images, "class_embeddings": class_embeddings},
+        "features": {"images": images},
+        "rescore": {**features, "class_embeddings": class_embeddings},
+    }
+    return {name: requests[name] for name in sorted(signatures)}
+
+
+def sample_photos(count: int) -> list[bytes]:
+    """Returns small encoded pictures, JPEG and PNG in turn, each of another color."""
+    photos = []
+    for number in range(count):
+        y, x = np.mgrid[: 48 + number, :64]
+        channels = [4 * x, 5 * y, np.full_like(x, 40 * number % 256)]
+        pixels = np.stack(channels, axis=-1).astype(np.uint8)
+        encode = tf.io.encode_png if number % 2 else tf.io.encode_jpeg
+        photos.append(encode(pixels).numpy())
+    return photos
+
+
+def compare(
+    run: TrainedRun, embeddings: Embeddings, folder: pathlib.Path, requests: Requests
+) -> dict[str, float]:
+    """Runs every signature of a SavedModel once, against the Keras model.
+
+    Returns:
+        The largest difference of each signature's outputs; relative to the output's largest
+        number where that exceeds 1.
+
+    Raises:
+        RuntimeError: one is larger than rounding explains.
+    """
+    loaded = tf.saved_model.load(folder)
+    differences = {}
+    for name, inputs in requests.items():
+        tensors = {key: tf.constant(value) for key, value in inputs.items()}
+        answer = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
+        expected = _expected(run, embeddings, name, inputs)
+        if name == "tag_known":
+            answer = _by_class(answer, run)
+            expected = {"scores": np.where(np.isnan(answer["scores"]), np.nan, expected["scores"])}
+        differences[name] = max(_difference(answer[key], expected[key]) for key in expected)
+    limit = TOLERANCE if _is_float32(run) else TOLERANCE_16_BIT
+    wrong = [f"{name} by {value:.1e}" for name, value in differences.items() if not value <= limit]
+    if wrong:
+        raise RuntimeError(
+            f"the exported model differs from the Keras model ({', '.join(wrong)}; at most "
+            f"{limit:g} is rounding); nothing was written"
+        )
+    return differences
+
+
+def _expected(run: TrainedRun, embeddings: Embeddings, signature: str, inputs) -> dict:
+    """What the Keras model answers, called directly."""
+    if signature == "features":
+        return _features(run, inputs["images"])
+    class_embeddings = inputs.get("class_embeddings", run.vocabulary.embeddings)
+    if "class_names" in inputs:
+        class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
+    if signature == "embed":
+        return {"class_embeddings": class_embeddings}
+    features = inputs if signature == "rescore" else _features(run, inputs["images"])
+    head = with_response_maps(run.head) if signature == "explain" else run.head
+    values = [features["region_features"], features["scene_feature"], class_embeddings]
+    outputs = head(values, training=False)
+    outputs = outputs if isinstance(outputs, dict) else {"scores": outputs}
+    return {name: tf.cast(value, tf.float32).numpy() for name, value in outputs.items()}
+
+
+def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:
+    photos = tf.stack([decode_photo(image, run.image_size) for image in images])
+    features = run.backbone(photos, training=False)
+    return {name: tf.cast(value, tf.float32).numpy() for name, value in features.items()}
+
+
+def _sample_names(embeddings: Embeddings) -> np.ndarray:
+    names = list(embeddings.vocabulary.names[:_CLASSES])
+    if embeddings.words:
+        nonzero = np.flatnonzero(np.abs(embeddings.word_vectors).sum(axis=1))[:_CLASSES]
+        names += [embeddings.words[row] for row in nonzero]
+    return np.array([name.encode() for name in names], dtype=object)
+
+
+def _embed(name: bytes, embeddings: Embeddings) -> np.ndarray:
+    name, vocabulary = name.decode(), embeddings.vocabulary
+    if name in vocabulary.names:
+        return vocabulary.embeddings[vocabulary.names.index(name)]
+    vector = embeddings.word_vectors[embeddings.words.index(name)]
+    return vector / np.linalg.norm(vector)
+
+
+def _by_class(answer: Mapping[str, np.ndarray], run: TrainedRun) -> dict[str, np.ndarray]:
+    """The scores of `tag_known` in the order of the vocabulary, NaN for the others."""
+    columns = {name: column for column, name in enumerate(run.vocabulary.names)}
+    scores = np.full((len(answer["names"]), len(columns)), np.nan, np.float32)
+    for row, names in enumerate(answer["names"]):
+        scores[row, [columns[name.decode()] for name in names]] = answer["scores"][row]
+    return {"scores": scores}
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        raise RuntimeError(f"the exported model gives shape {found.shape}, not {expected.shape}")
+    scale = max(1.0, float(np.nanmax(np.abs(expected))))
+    return float(np.nanmax(np.abs(found - expected))) / scale
+
+
+def _is_float32(run: TrainedRun) -> bool:
+    models = (run.backbone, run.head)
+    return all(layer.compute_dtype == "float32" for model in models for layer in model.layers)

@@ -1,0 +1,1 @@
+"""Photos indexed once and scored against any classes later."""

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's services, and the client that asks them."""

@@ -1,0 +1,241 @@
+"""Reads a run's settings from a YAML file and `--set`, and checks how they go together."""
+
+import copy
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from biam_tf.errors import UserError, did_you_mean
+from training.config.schema import DataConfig, HeadConfig, LossConfig, RunConfig, TrainingConfig
+from training.config.typed_yaml import Settings
+
+# What the quickstart changes: configs/quickstart.yaml, for packages installed without that file.
+QUICKSTART = {
+    "head": {"channels": 64, "num_heads": 4},
+    "training": {"epochs": 5, "optimizer": {"learning_rate": 2e-3}},
+}
+
+
+def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a run's settings.
+
+    Args:
+        path: a YAML file; None is the quickstart.
+        overrides: `a.b.c=value` each, applied in their order; values are read as YAML.
+
+    Raises:
+        UserError: anything wrong in the file or an override; the message names the file or the
+            `--set`, the key path and the value, and says what would be right.
+    """
+    if path is None:
+        settings = Settings(copy.deepcopy(QUICKSTART), "the quickstart")
+    else:
+        settings = Settings.read(path)
+    for override in overrides:
+        settings.override(override)
+    values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
+    head = _build_head_config(settings, values.pop("head", None))
+    config = dataclasses.replace(settings.build(RunConfig, values), head=head)
+    _check_backbone(settings, config)
+    _check_data(settings, config)
+    _check_training(settings, config.training)
+    _check_loss(settings, config)
+    if config.strategy == "multi_worker" and config.logical_cpu_devices > 1:
+        settings.fail_combination(
+            ["logical_cpu_devices", "strategy"],
+            "a worker of strategy: multi_worker has one CPU device; start more workers instead",
+        )
+    if not config.output.strip():
+        settings.fail("output", "expected the path of the run's folder, got an empty text")
+    return config
+
+
+def config_to_yaml(config: RunConfig) -> str:
+    """Returns every setting as YAML text, which `load_config` reads back to an equal config."""
+    values = dataclasses.asdict(config)
+    values["head"] = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in {"system": config.head.system, **config.head.keywords()}.items()
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _field_names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
+    from biam_tf.models.systems import SYSTEMS
+
+    name = HeadConfig.system
+    if isinstance(values, dict):
+        name = settings.convert(values.get("system", name), str, "head.system")
+    if name not in SYSTEMS:
+        settings.fail("head.system", f"unknown system {name!r}{did_you_mean(name, SYSTEMS)}")
+    system = SYSTEMS[name]
+    hints = typing.get_type_hints(system.settings_type, include_extras=True)
+    given = dict(settings.section(values, "head", ["system", "preset", *hints]))
+    given.pop("system", None)
+    preset = settings.convert(given.pop("preset", HeadConfig.preset), str, "head.preset")
+    if preset not in system.presets:
+        hint = did_you_mean(preset, system.presets)
+        settings.fail("head.preset", f"unknown preset {preset!r}{hint}")
+    given = {key: settings.convert(v, hints[key], f"head.{key}") for key, v in given.items()}
+    try:
+        system.settings(preset, **given)
+    except UserError as error:
+        # Its message begins with the name of the setting, which is the key here.
+        key, colon, problem = str(error).partition(": ")
+        if colon and key in hints:
+            settings.fail(f"head.{key}", problem)
+        settings.fail("head", str(error))
+    return HeadConfig(name, preset, tuple(sorted(given.items())))
+
+
+def _check_backbone(settings: Settings, config: RunConfig) -> None:
+    from biam_tf.backbones import BACKBONES, is_backbone, is_pretrained
+
+    backbone = config.backbone
+    if not is_backbone(backbone.name):
+        hint = did_you_mean(backbone.name, BACKBONES)
+        settings.fail("backbone.name", f"unknown backbone {backbone.name!r}{hint}")
+    pretrained = is_pretrained(backbone.name)
+    is_random = backbone.weights == "none" or (
+        backbone.weights in (None, "default") and not pretrained
+    )
+    if is_random and not backbone.trainable:
+        named = "imagenet" if backbone.name in BACKBONES else "default"
+        weights = f"{named} or a file" if pretrained else "a file"
+        settings.fail_combination(
+            ["backbone.trainable", "backbone.weights", "backbone.name"],
+            f"{backbone.name} starts from random weights here and would never be trained; set "
+            f"backbone.trainable: true, or backbone.weights: {weights}",
+        )
+    if backbone.trainable and config.data.feature_store is not None:
+        settings.fail_combination(
+            ["data.feature_store", "backbone.trainable"],
+            "stored features cannot follow a backbone that is trained; set "
+            "backbone.trainable: false, or data.feature_store: null",
+        )
+    if backbone.learning_rate_scale != 1 and not backbone.trainable:
+        settings.fail_combination(
+            ["backbone.learning_rate_scale", "backbone.trainable"],
+            "a frozen backbone has no learning rate; set backbone.trainable: true, or "
+            "backbone.learning_rate_scale: 1",
+        )
+
+
+def _check_data(settings: Settings, config: RunConfig) -> None:
+    if config.data.name == "folder" and not config.data.directory:
+        settings.fail(
+            "data.directory",
+            "expected the folder of your photos, got nothing; give it here or with "
+            "--set data.directory=PATH",
+        )
+    if config.data.name == "tfds":
+        for key, example in (("builder", "coco/2017"), ("label_feature", "objects.label")):
+            if not getattr(config.data, key):
+                settings.fail(
+                    f"data.{key}",
+                    f"not set, and data.name: tfds needs it; for example {example}",
+                )
+    _check_reader(settings, config.data)
+    _check_sampling(settings, config.data)
+    _check_augmentation(settings, config)
+
+
+# Settings that only one reader knows.
+READER_SETTINGS = {
+    "nus_wide": ("configuration", "unlabelled"),
+    "open_images": ("unseen_classes", "machine_confidence"),
+    "tfds": ("builder", "label_feature", "absent_feature", "zero_shot_split"),
+}
+
+
+def _check_reader(settings: Settings, data: DataConfig) -> None:
+    defaults = DataConfig()
+    for reader, names in READER_SETTINGS.items():
+        for name in names:
+            if reader != data.name and getattr(data, name) != getattr(defaults, name):
+                settings.fail_combination(
+                    [f"data.{name}", "data.name"],
+                    f"has no effect with data.name: {data.name}; it is a setting of {reader}",
+                )
+
+
+def _check_sampling(settings: Settings, data: DataConfig) -> None:
+    keys = ["data.sampling", "data.max_images_per_class"]
+    if data.sampling == "capped" and data.max_images_per_class is None:
+        settings.fail_combination(
+            keys, "capped needs to know how many; set data.max_images_per_class: 1000, say"
+        )
+    if data.sampling != "capped" and data.max_images_per_class is not None:
+        settings.fail_combination(
+            keys[::-1], f"has no effect with data.sampling: {data.sampling}; set it to capped"
+        )
+
+
+def _check_augmentation(settings: Settings, config: RunConfig) -> None:
+    augmentation = config.data.augmentation
+    if augmentation.crop_scale is not None:
+        least, most = augmentation.crop_scale
+        if not 0 < least <= most <= 1:
+            settings.fail(
+                "data.augmentation.crop_scale",
+                "expected [least, most] shares of a photo's area with 0 < least <= most <= 1, "
+                f"got {list(augmentation.crop_scale)}",
+            )
+    if augmentation.any and not config.backbone.trainable:
+        settings.fail_combination(
+            [
+                "data.augmentation",
+                "data.augmentation.flip",
+                "data.augmentation.crop_scale",
+                "backbone.trainable",
+            ],
+            "stored features cannot follow photos that are varied; set backbone.trainable: true, "
+            "or data.augmentation: {flip: false, crop_scale: null}",
+        )
+
+
+def _check_loss(settings: Settings, config: RunConfig) -> None:
+    from biam_tf.models.systems import SYSTEMS
+
+    system, keys = SYSTEMS[config.head.system], ["training.loss", "head.system"]
+    if system.make_losses is not None and config.training.loss != LossConfig():
+        settings.fail_combination(
+            keys, f"has no effect: {config.head.system} is trained with a loss of its own"
+        )
+    if system.fit is not None and config.backbone.trainable:
+        settings.fail_combination(
+            ["head.system", "backbone.trainable"],
+            f"{config.head.system} has a closed form, without gradients for a backbone; set "
+            "backbone.trainable: false",
+        )
+
+
+def _check_training(settings: Settings, training: TrainingConfig) -> None:
+    schedule, optimizer = training.schedule, training.optimizer
+    if training.batch_size % training.accumulation_steps:
+        settings.fail_combination(
+            ["training.accumulation_steps", "training.batch_size"],
+            f"a batch of training.batch_size: {training.batch_size} cannot be split into "
+            f"{training.accumulation_steps} equal parts",
+        )
+    if schedule.warmup_epochs > training.epochs:
+        settings.fail_combination(
+            ["training.schedule.warmup_epochs", "training.epochs"],
+            f"a warm-up of {schedule.warmup_epochs:g} epochs does not fit into "
+            f"training.epochs: {training.epochs}",
+        )
+    if schedule.decay == "cosine" and schedule.final_learning_rate > optimizer.learning_rate:
+        settings.fail_combination(
+            ["training.schedule.final_learning_rate", "training.optimizer.learning_rate"],
+            f"the final learning rate {schedule.final_learning_rate:g} is above "
+            f"training.optimizer.learning_rate: {optimizer.learning_rate:g}, where the cosine "
+            "starts",
+        )

@@ -1,0 +1,92 @@
+"""Class names and their groups, from a data set's folder, its classes.csv, or a list of names."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+from biam_tf.errors import UserError
+from training.data.dataset import IGNORED
+from training.data.folder.reader import CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassList:
+    """Class names.
+
+    Attributes:
+        names: C names, all different.
+        groups: "seen" or "unseen" for each; None where the list does not say.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+
+
+def read_class_list(path: str | os.PathLike) -> ClassList:
+    """Reads class names.
+
+    Args:
+        path: a data set's folder, a .csv file with a column `name` (and `group`, of which the
+            ignored ones are left out), or a text file of one name a line.
+
+    Raises:
+        UserError: the file is missing, is not UTF-8, names a class twice, or names none.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / CLASSES
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; give a text file of one name a line, a {CLASSES}, or the "
+            "folder of a data set"
+        )
+    try:
+        rows = list(_csv_rows(path) if path.suffix.lower() == ".csv" else _lines(path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: is not a CSV file: {error}") from None
+    first: dict[str, int] = {}
+    for row, name, _ in rows:
+        if name in first:
+            raise UserError(f"{path}: {name!r} stands in rows {first[name]} and {row}")
+        first[name] = row
+    if not rows:
+        raise UserError(f"{path}: names no class")
+    groups = tuple(group for _, _, group in rows)
+    return ClassList(tuple(first), groups if all(groups) else None)
+
+
+def read_row_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the names of a text file, one a line; the same name may come again.
+
+    Raises:
+        UserError: there is no such file, or it is not UTF-8.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a text file of one name a line")
+    try:
+        return tuple(name for _, name, _ in _lines(path))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
+    for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if line.strip():
+            yield row, line.strip(), ""
+
+
+def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file, strict=True)
+        if "name" not in (table.fieldnames or ()):
+            columns = ", ".join(table.fieldnames or ()) or "none"
+            raise UserError(f"{path}: no column 'name'; the columns are: {columns}")
+        for row, cells in enumerate(table, start=2):
+            name, group = (cells["name"] or "").strip(), (cells.get("group") or "").strip()
+            if name and group != IGNORED:
+                yield row, name, group

@@ -1,0 +1,1 @@
+"""Stored backbone features: extraction, on one machine or many, and reading."""

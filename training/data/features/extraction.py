@@ -1,0 +1,227 @@
+"""Computes backbone features of photos and writes them as a feature store, resumably."""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import tqdm
+
+from biam_tf.backbones import weights_fingerprint
+from biam_tf.progress import progress as progress_bar
+from training.config import RunConfig
+from training.data.dataset import TaggingDataset
+from training.data.features import manifest as store_manifest
+from training.data.features import storage
+from training.data.features.manifest import MANIFEST, BackboneIdentity, Shard, StoreManifest
+from training.data.features.shard_extraction import ShardExtractor, images_of_shard
+from training.data.features.store import PREPROCESSING, FeatureStore
+from training.data.features.unfinished_store import UnfinishedStore, check_same_job, images_to_do
+from training.data.folder.reader import check_photos
+from training.data.input import photo_reader
+from training.data.input.broken_photos import BROKEN_PHOTOS, check_share, report
+
+SHARD_SIZE = 1024
+
+
+def extract_features(
+    backbone: keras.Model,
+    backbone_name: str,
+    photos_directory: str | os.PathLike,
+    images: Sequence[str],
+    store: str | os.PathLike,
+    *,
+    batch_size: int | None = None,
+    shard_size: int = SHARD_SIZE,
+    max_broken_share: float = 0.0,
+    progress: Callable[..., tqdm.tqdm] | None = None,
+) -> FeatureStore:
+    """Computes the features of `images` and keeps them in the folder `store`.
+
+    Finished shards stay when the work is interrupted, and the same call goes on after them. A
+    store that is whole is opened and returned. Several processes may call this for one local
+    folder: the others wait for the first. Features are rounded to float16.
+
+    Args:
+        backbone: model from `images` (B, S, S, 3) in 0..255 to a dict of `region_features`
+            (B, h, w, d) and `scene_feature` (B, d_g).
+        backbone_name: its name, for the manifest.
+        photos_directory: the folder that `images` are relative to.
+        images: (N,) relative paths, each once; the order of the records. What matters for
+            `cache: stream` is that the photos of a split stand together.
+        store: the folder, local or of a file system of TensorFlow; made if it does not exist.
+        batch_size: photos at a time; None: as many as fit into memory, at most 32.
+        shard_size: photos a file, unless the store was begun with another number.
+        max_broken_share: up to this share of `images` may be unreadable and is left out.
+        progress: makes the bar, called as `biam_tf.progress.progress`; None shows nothing.
+
+    Raises:
+        UserError: too many photos that cannot be read (all of them are named), features that are
+            not finite in float16, too little space on the disk, or a store in this folder that
+            is of another backbone or of other photos.
+    """
+    store = storage.normal_path(store)
+    job = describe_job(backbone, backbone_name, images, shard_size)
+    storage.make_folder(store)
+    with storage.one_process_at_a_time(store):
+        unfinished = begin_or_open(store, job, images)
+        if unfinished is not None:
+            extractor = ShardExtractor(backbone, unfinished, photos_directory, batch_size)
+            _write_shards(extractor, images, max_broken_share, progress)
+    return FeatureStore.open(store)
+
+
+def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> UnfinishedStore | None:
+    """Returns the unfinished store to go on with, or None where the folder holds a whole one.
+
+    Raises:
+        UserError: the folder holds the features of another job.
+    """
+    manifest = storage.join(store, MANIFEST)
+    if not storage.is_file(manifest):
+        return UnfinishedStore.begin(store, job, images)
+    whole = StoreManifest.read(manifest)
+    check_same_job(store, whole, job)
+    if storage.is_file(storage.join(store, store_manifest.PARTIAL)):  # stopped while clearing up
+        UnfinishedStore(store, whole).remove_leftovers()
+    return None
+
+
+def describe_job(
+    backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
+) -> StoreManifest:
+    """Returns the manifest of the store that is to be, without shards."""
+    if len(set(images)) != len(images) or not images:
+        raise ValueError(f"{len(images)} images: expected at least one, and each only once")
+    outputs = backbone.output
+    return StoreManifest(
+        backbone=BackboneIdentity(
+            backbone_name, backbone.inputs[0].shape[1], weights_fingerprint(backbone)
+        ),
+        preprocessing=PREPROCESSING,
+        region_shape=tuple(outputs["region_features"].shape[1:]),
+        scene_size=outputs["scene_feature"].shape[-1],
+        dtype="float16",
+        count=len(images),
+        shard_size=shard_size,
+        images=store_manifest.fingerprint(store_manifest.encode_images(images)),
+    )
+
+
+def _write_shards(
+    extractor: ShardExtractor,
+    images: Sequence[str],
+    max_broken_share: float,
+    progress: Callable[..., tqdm.tqdm] | None,
+) -> None:
+    store, job = extractor.store, extractor.store.job
+    shards = store.all_finished(extractor.photos_directory)
+    to_do = [number for number in range(job.shard_total) if number not in shards]
+    photos = [images_of_shard(job, images, number) for number in to_do]
+    left = sum(map(len, photos))
+    storage.check_space(store.path, left * job.photo_nbytes)
+    bar = progress and progress(
+        total=job.count, label="Features", unit="photo", initial=job.count - left
+    )
+    with bar or contextlib.nullcontext() as bar:
+        update = bar.update if bar else lambda count: None
+        batches = extractor.batches(photos)
+        for place, number in enumerate(to_do):
+            shards[number] = extractor.extract(number, photos[place], next(batches), update)
+            if shards[number].broken:
+                not_yet = [image for shard in photos[place + 1 :] for image in shard]
+                _check_broken(extractor, shards, not_yet, max_broken_share)
+    store.finish(shards)
+
+
+def _check_broken(
+    extractor: ShardExtractor,
+    shards: dict[int, Shard],
+    not_yet: Sequence[str],
+    max_broken_share: float,
+) -> None:
+    """Raises if too many photos are broken, naming those that were not come to as well."""
+    job, directory = extractor.store.job, extractor.photos_directory
+    broken = [photo for number in sorted(shards) for photo in shards[number].broken]
+    if len(broken) > max_broken_share * job.count and not_yet:
+        broken += photo_reader.find_broken(directory, not_yet, job.backbone.image_size)
+    check_share(broken, job.count, max_broken_share, directory)
+
+
+def ensure_features(
+    config: RunConfig,
+    dataset: TaggingDataset,
+    backbone: keras.Model,
+    default_location: str | os.PathLike,
+    photos_directory: str | os.PathLike | None = None,
+    beam_options: Sequence[str] | None = None,
+) -> FeatureStore:
+    """Returns a store with the features of all photos of `dataset`, extracting what is missing.
+
+    A whole store is opened, an unfinished one is finished. Where no photo may be broken, those
+    that still need the backbone are checked first.
+
+    Args:
+        config: of the run; `data.feature_store` says where, `backbone` whose features.
+        dataset: the photos of all splits are extracted, split by split.
+        backbone: the model that `config.backbone` describes.
+        default_location: the store's folder where `data.feature_store` is not set.
+        photos_directory: where the photos lie, if not in the data set's folder.
+        beam_options: the options of an Apache Beam pipeline that does the work; None does it
+            here.
+
+    Raises:
+        UserError: broken photos, more than `data.max_broken_share` of them; or a store in that
+            folder that is of another backbone or lacks some of the photos.
+    """
+    path = storage.normal_path(config.data.feature_store or default_location)
+    images = dataset.images  # split by split, which is the order that streaming a split needs
+    if storage.is_file(storage.join(path, MANIFEST)):
+        store = FeatureStore.open(
+            path,
+            backbone_name=config.backbone.name,
+            image_size=backbone.inputs[0].shape[1],
+            weights_fingerprint=weights_fingerprint(backbone),
+        )
+    elif beam_options is not None:
+        from training.data.features.beam_extraction import extract_features_with_beam
+
+        store = extract_features_with_beam(
+            backbone,
+            config.backbone,
+            photos_directory or dataset.directory,
+            images,
+            path,
+            max_broken_share=config.data.max_broken_share,
+            options=beam_options,
+        )
+    else:
+        if not config.data.max_broken_share and photos_directory is None:
+            to_do = images_to_do(path, images)
+            with progress_bar(len(images), "Checking photos", "photo") as bar:
+                check_photos(dataset, to_do, progress=lambda done, total: bar.update(1))
+        store = extract_features(
+            backbone,
+            config.backbone.name,
+            photos_directory or dataset.directory,
+            images,
+            path,
+            batch_size=config.backbone.batch_size,
+            max_broken_share=config.data.max_broken_share,
+            progress=progress_bar,
+        )
+    _check_it_has(store, images, config.data.max_broken_share)
+    return store
+
+
+def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: float) -> None:
+    """Checks that a store has all `images` but the broken ones, and says which those are."""
+    wanted = set(images)
+    broken = [photo for photo in store.broken if photo.image in wanted]
+    left_out = {photo.image for photo in broken}
+    store.rows([image for image in images if image not in left_out])
+    where = f"{store.path} (to be deleted once they are replaced)"
+    check_share(broken, len(images), max_broken_share, where)
+    if broken:
+        listed_in = storage.join(store.path, BROKEN_PHOTOS)
+        print(report(broken, len(images), listed_in), flush=True)

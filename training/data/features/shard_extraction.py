@@ -1,0 +1,176 @@
+"""Computes the features of one shard; what every way of extracting features has in common."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from biam_tf.backbones import fold_batch_norms
+from biam_tf.errors import UserError
+from training.data.features import storage
+from training.data.features.extraction_batch import free_memory, photos_at_a_time
+from training.data.features.manifest import Shard, StoreManifest
+from training.data.features.unfinished_store import UnfinishedStore
+from training.data.input import photo_reader
+
+# (positions in the shard's list of photos (B,), photos (B, S, S, 3))
+Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
+
+
+class ShardExtractor:
+    """Writes shards of a store, any of them in any order, in one process among others.
+
+    A shard's bytes depend on its photos, the backbone and the batch size alone: batches never
+    reach from one shard into another, and broken photos are left out before batches are made.
+
+    Args:
+        backbone: model from `images` (B, S, S, 3) in 0..255 to a dict of `region_features`
+            (B, h, w, d) and `scene_feature` (B, d_g).
+        store: where the shards go.
+        photos_directory: the folder that photos are relative to.
+        batch_size: photos at a time; None: as many as fit into memory, see `extraction_batch`.
+
+    Raises:
+        UserError: not even one photo fits.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        store: UnfinishedStore,
+        photos_directory: str | os.PathLike,
+        batch_size: int | None,
+    ):
+        self.store = store
+        self.photos_directory = photos_directory
+        self._features = _half_precision_features(backbone)
+        self._batch_size = batch_size or photos_at_a_time(
+            self._features.get_concrete_function(), free_memory()
+        )
+
+    def batches(self, shards: Sequence[Sequence[str]]) -> Iterator[Batches]:
+        """Decodes the photos of several shards ahead of their use, also from shard to shard.
+
+        Args:
+            shards: the photos of each; all but the last one have the store's number of photos.
+
+        Yields:
+            The batches of one shard after the other, to be used up before the next is asked for.
+        """
+        job = self.store.job
+        decoded = photo_reader.photo_batches(
+            self.photos_directory,
+            [image for shard in shards for image in shard],
+            job.backbone.image_size,
+            self._batch_size,
+            job.shard_size,
+        )
+        grouped = itertools.groupby(decoded, lambda batch: int(batch[0][0]) // job.shard_size)
+        ahead = next(grouped, None)
+        for place in range(len(shards)):
+            if ahead is None or ahead[0] != place:
+                yield ()  # no photo of this shard can be read
+                continue
+            first = place * job.shard_size
+            yield ((positions - first, photos) for positions, photos in ahead[1])
+            ahead = next(grouped, None)
+
+    def extract(
+        self,
+        number: int,
+        images: Sequence[str],
+        batches: Batches,
+        update: Callable[[int], object] = lambda count: None,
+    ) -> Shard:
+        """Writes shard `number` and notes that it is finished.
+
+        Args:
+            number: of the shard.
+            images: its photos.
+            batches: of `images`, as the method `batches` gives them.
+            update: is told of each batch how many photos it had.
+
+        Raises:
+            UserError: features that are not finite in float16.
+        """
+        path, name = self.store.path, self.store.job.shard_file(number)
+        # Another process may be at the same shard: a runner may give it to two machines.
+        aside = storage.join(path, f"{name}.{uuid.uuid4().hex}.tmp")
+        read = np.zeros(len(images), bool)
+        try:
+            with tf.io.TFRecordWriter(aside) as writer:
+                for positions, photos in batches:
+                    for position, record in self._records(images, positions.numpy(), photos):
+                        writer.write(record)
+                        read[position] = True
+                    update(len(positions))
+            broken = photo_reader.reasons(
+                self.photos_directory,
+                [images[i] for i in np.flatnonzero(~read)],
+                self.store.job.backbone.image_size,
+            )
+            update(len(broken))
+            checksum = storage.sha256_of_file(aside)
+            shard = Shard(name, int(read.sum()), storage.size_of(aside), checksum, broken)
+            storage.put_in_place(aside, storage.join(path, name))
+        except BaseException:
+            storage.remove(aside)
+            raise
+        self.store.add(number, shard)
+        return shard
+
+    def _records(
+        self, images: Sequence[str], positions: np.ndarray, photos: tf.Tensor
+    ) -> Iterator[tuple[int, bytes]]:
+        regions, scenes, finite = (values.numpy() for values in self._features(photos))
+        if not finite.all():
+            raise UserError(
+                f"{images[positions[int(np.argmin(finite))]]}: the backbone "
+                f"{self.store.job.backbone} gives features for this photo that are not finite or "
+                "exceed 65504, the largest float16; check its weights"
+            )
+        for position, region, scene in zip(positions, regions, scenes, strict=True):
+            yield position, _serialize(images[position], region, scene)
+
+
+def images_of_shard(job: StoreManifest, images: Sequence[str], number: int) -> Sequence[str]:
+    """Returns the part of the whole list of photos that shard `number` holds."""
+    photos = job.shard_photos(number)
+    return images[photos.start : photos.stop]
+
+
+def _half_precision_features(backbone: keras.Model) -> tf.types.experimental.PolymorphicFunction:
+    """Returns the backbone as a graph: region features, scene feature, and which are finite."""
+
+    folded = fold_batch_norms(backbone)
+
+    @tf.function(input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)])
+    def features(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        outputs = folded(photos, training=False)
+        regions = tf.cast(outputs["region_features"], tf.float16)  # (B, h, w, d)
+        scenes = tf.cast(outputs["scene_feature"], tf.float16)  # (B, d_g)
+        finite = tf.reduce_all(tf.math.is_finite(regions), axis=(1, 2, 3)) & tf.reduce_all(
+            tf.math.is_finite(scenes), axis=1
+        )
+        return regions, scenes, finite
+
+    return features
+
+
+def _serialize(image: str, regions: np.ndarray, scene: np.ndarray) -> bytes:
+    def feature(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    little_endian = np.dtype("<f2")
+    fields = {
+        "image": feature(image.encode()),
+        "region_features": feature(regions.astype(little_endian, copy=False).tobytes()),
+        "scene_feature": feature(scene.astype(little_endian, copy=False).tobytes()),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=fields))
+    # The fields are a map, whose order would otherwise be another one in each process.
+    return example.SerializeToString(deterministic=True)

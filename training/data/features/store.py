@@ -1,0 +1,258 @@
+"""Backbone features, computed once and kept in sharded TFRecord files: reading them.
+
+A store is a folder, local or of a file system that TensorFlow has (`gs://bucket/features`), written
+by `training.data.features.extraction`:
+
+    features-00000-of-00005.tfrecord   tf.train.Example: image, region_features, scene_feature
+    images.json                        the relative paths of the photos, in record order
+    broken_photos.csv                  those of them that could not be read and have no record
+    manifest.json                      whose features these are, and every shard's checksum
+
+The manifest is written last: without it the store is not whole, see
+`training.data.features.unfinished_store`.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from biam_tf.errors import UserError
+from training.data.features import manifest as store_manifest
+from training.data.features import storage
+from training.data.features.manifest import (
+    IMAGES,
+    MANIFEST,
+    PARTIAL,
+    BackboneIdentity,
+    StoreManifest,
+)
+from training.data.features.unfinished_store import photos_extracted
+from training.data.input.broken_photos import BrokenPhoto
+
+RECORD = {
+    name: tf.io.FixedLenFeature([], tf.string)
+    for name in ("image", "region_features", "scene_feature")
+}
+EXTRACT_AGAIN = "delete the folder and extract the features again"
+PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
+READ_BATCH = 64
+
+
+class FeatureStore:
+    """The stored features of a list of photos; made by `feature_extraction.extract_features`.
+
+    Attributes:
+        path: the store's folder.
+        manifest: what the store holds.
+    """
+
+    def __init__(self, path: str, manifest: StoreManifest):
+        self.path = path
+        self.manifest = manifest
+        # Record numbers of the whole store, by shard.
+        self._first_records = np.cumsum([0, *(shard.count for shard in manifest.shards)])
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike,
+        *,
+        backbone_name: str | None = None,
+        image_size: int | None = None,
+        weights_fingerprint: str | None = None,
+    ) -> "FeatureStore":
+        """Opens the store in the folder `path`.
+
+        Args:
+            path: the store's folder.
+            backbone_name: the backbone that the features must be of; None takes any, as below.
+            image_size: the side in pixels that the photos must have had.
+            weights_fingerprint: of the backbone, as `biam_tf.backbones.weights_fingerprint` says.
+
+        Raises:
+            UserError: no store, an unfinished one, one of another backbone, or one of which a
+                shard is missing or has the wrong size.
+        """
+        path = storage.normal_path(path)
+        if not storage.is_file(storage.join(path, MANIFEST)):
+            raise UserError(_why_not_whole(path))
+        manifest = StoreManifest.read(storage.join(path, MANIFEST))
+        stored = manifest.backbone
+        wanted = BackboneIdentity(
+            backbone_name or stored.name,
+            image_size or stored.image_size,
+            weights_fingerprint or stored.weights,
+        )
+        if wanted != stored:
+            raise UserError(
+                f"{path}: these features are of the backbone {stored}, but {wanted} was asked "
+                "for; name another folder for its features (data.feature_store) or delete this one"
+            )
+        if manifest.preprocessing != PREPROCESSING:
+            raise UserError(
+                f"{path}: the photos were prepared otherwise ({manifest.preprocessing}) than this "
+                f"version does ({PREPROCESSING}); {EXTRACT_AGAIN}"
+            )
+        files = [storage.join(path, shard.file) for shard in manifest.shards]
+        sizes = storage.for_each(storage.size_of, files)
+        for shard, file, size in zip(manifest.shards, files, sizes, strict=True):
+            if size is None:
+                raise UserError(f"{file}: this shard is missing; {EXTRACT_AGAIN}")
+            if size != shard.bytes:
+                raise UserError(f"{file}: {size} bytes, expected {shard.bytes}; {EXTRACT_AGAIN}")
+        return cls(path, manifest)
+
+    def __len__(self) -> int:
+        return int(self._first_records[-1])
+
+    @property
+    def region_shape(self) -> tuple[int, int, int]:
+        """(h, w, d) of one photo's region features."""
+        return self.manifest.region_shape
+
+    @property
+    def scene_size(self) -> int:
+        """Length of one photo's scene feature."""
+        return self.manifest.scene_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the features of all photos take in memory."""
+        return len(self) * self.manifest.photo_nbytes
+
+    @property
+    def broken(self) -> tuple[BrokenPhoto, ...]:
+        """The photos that could not be read when the features were extracted."""
+        return self.manifest.broken
+
+    @functools.cached_property
+    def images(self) -> tuple[str, ...]:
+        """The relative paths of the photos that have features, in record order."""
+        file = storage.join(self.path, IMAGES)
+        text = storage.read_text(file) if storage.is_file(file) else ""
+        if store_manifest.fingerprint(text) != self.manifest.images:
+            raise UserError(f"{file}: not the list of photos of this store; {EXTRACT_AGAIN}")
+        broken = {photo.image for photo in self.broken}
+        return tuple(image for image in json.loads(text) if image not in broken)
+
+    @functools.cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {image: row for row, image in enumerate(self.images)}
+
+    def rows(self, images: Sequence[str]) -> np.ndarray:
+        """Returns the record number of each image, int64 (N,).
+
+        Raises:
+            UserError: the store has no features of some of the images.
+        """
+        missing = [image for image in images if image not in self._row_of]
+        if missing:
+            raise UserError(
+                f"{self.path}: no features of {len(missing)} of {len(images)} photos, such as "
+                f"{', '.join(missing[:5])}; the data set has changed since: name another folder "
+                "(data.feature_store) or delete this one, and the features are extracted again"
+            )
+        return np.fromiter((self._row_of[image] for image in images), np.int64, len(images))
+
+    def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses records in a graph.
+
+        Args:
+            serialized: (B,) strings.
+
+        Returns:
+            `image` (B,) strings, `region_features` (B, h, w, d) and `scene_feature` (B, d_g),
+            both float16.
+        """
+        record = tf.io.parse_example(serialized, RECORD)
+        regions = tf.io.decode_raw(record["region_features"], tf.float16)
+        scenes = tf.io.decode_raw(record["scene_feature"], tf.float16)
+        count = serialized.shape[0] or -1  # static where the caller's batches are
+        return {
+            "image": record["image"],
+            "region_features": tf.reshape(regions, (count, *self.region_shape)),
+            "scene_feature": tf.reshape(scenes, (count, self.scene_size)),
+        }
+
+    def shards_of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the numbers of the shards that hold `rows`, ascending."""
+        return np.unique(np.searchsorted(self._first_records, rows, side="right") - 1)
+
+    def shard_rows(self, number: int) -> range:
+        """Returns the record numbers of shard `number`."""
+        return range(*map(int, self._first_records[number : number + 2]))
+
+    def shard_path(self, number: int) -> str:
+        """Returns the file of shard `number`."""
+        return storage.join(self.path, self.manifest.shard_file(number))
+
+    def read(self, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Reads the features of `images` into memory, in their order.
+
+        Returns:
+            region features (N, h, w, d) and scene features (N, d_g), both float16.
+
+        Raises:
+            UserError: the store lacks some of the images, or a shard is damaged.
+        """
+        rows = self.rows(images)
+        regions = np.empty((len(rows), *self.region_shape), np.float16)
+        scenes = np.empty((len(rows), self.scene_size), np.float16)
+        # Records come in store order: `order` says where in the result each wanted one goes.
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        shards = self.shards_of(rows)
+        stored = np.concatenate([self.shard_rows(number) for number in shards] or [ascending])
+        begin = 0
+        for batch in self._batches(shards):
+            batch_rows = stored[begin : begin + len(batch["image"])]
+            begin += len(batch_rows)
+            first, last = np.searchsorted(ascending, [batch_rows[0], batch_rows[-1] + 1])
+            source = np.searchsorted(batch_rows, ascending[first:last])
+            regions[order[first:last]] = batch["region_features"][source]
+            scenes[order[first:last]] = batch["scene_feature"][source]
+        if begin != len(stored):
+            self.verify()
+            raise UserError(f"{self.path}: {begin} records, expected {len(stored)}")
+        return regions, scenes
+
+    def _batches(self, shards: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        if not len(shards):
+            return
+        files = [self.shard_path(number) for number in shards]
+        records = tf.data.TFRecordDataset(files).batch(READ_BATCH)
+        parsed = records.map(self.parse, num_parallel_calls=2, deterministic=True).prefetch(2)
+        try:
+            yield from parsed.as_numpy_iterator()
+        except tf.errors.OpError:
+            # TensorFlow does not say which file it was.
+            self.verify()
+            raise
+
+    def verify(self) -> None:
+        """Compares every shard with its checksum.
+
+        Raises:
+            UserError: names the first shard that is not what was written.
+        """
+        for shard in self.manifest.shards:
+            file = storage.join(self.path, shard.file)
+            if not storage.is_file(file) or storage.sha256_of_file(file) != shard.sha256:
+                raise UserError(f"{file}: damaged, its checksum is wrong; {EXTRACT_AGAIN}")
+
+
+def _why_not_whole(path: str) -> str:
+    if not storage.is_file(storage.join(path, PARTIAL)):
+        return (
+            f"{path}: no feature store here; `python -m training.extract_features` or a run with a "
+            "frozen backbone makes one"
+        )
+    partial = StoreManifest.read(storage.join(path, PARTIAL))
+    return (
+        f"{path}: the extraction of features was not finished ({photos_extracted(path)} of "
+        f"{partial.count} photos); repeat the command that was interrupted, and it goes on"
+    )

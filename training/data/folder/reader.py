@@ -1,0 +1,295 @@
+"""The folder data set: the user's own photos, listed in two CSV files.
+
+    my-photos/
+      images/…             photos, in any sub-folders
+      annotations.csv      image,split,labels[,absent]; names joined by ';'
+      classes.csv          name,group; seen, unseen or ignored
+
+Without the `absent` column a class that a row does not list is absent. With it, as in Open
+Images, a class listed in neither column is unknown.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from biam_tf.errors import UserError, nearest_names
+from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
+from training.data.problems import Problems
+from training.tables.csv_files import read_rows
+
+ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
+GROUPS = (SEEN, UNSEEN, IGNORED)
+PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes
+
+
+def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
+    """Reads a folder data set; photos are looked for, but not opened (see `check_photos`).
+
+    Unseen classes keep their labels in training rows; it is training that never looks at them.
+
+    Args:
+        directory: the folder with `annotations.csv` and `classes.csv`.
+        look_for_photos: whether a photo that is not there, or empty, is an error here and now.
+
+    Returns:
+        The classes that are not ignored, in the order of classes.csv, and the splits that occur.
+
+    Raises:
+        UserError: the folder or a file is missing, or rows are wrong; all wrong rows are in the
+            one message, with their numbers as a spreadsheet counts them (the header is row 1).
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; a folder data set was expected here")
+    problems = Problems(directory)
+    for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
+        if not (directory / file).is_file():
+            problems.add(file, None, f"no such file; it needs the columns {columns}")
+    problems.raise_if_any()
+
+    classes = _read_classes(directory, problems)
+    names = tuple(name for name, group in classes.items() if group != IGNORED)
+    if classes and not names:
+        problems.add(CLASSES, None, "every class is ignored; at least one seen class is needed")
+    splits = _read_annotations(directory, classes, names, look_for_photos, problems)
+    problems.raise_if_any()
+    return TaggingDataset(directory, names, tuple(classes[name] for name in names), splits)
+
+
+def _rows(
+    path: pathlib.Path, required: Sequence[str], optional: Sequence[str], problems: Problems
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (row number, cells by column) of the rows, where the header has what is required."""
+    return read_rows(
+        path,
+        lambda header: _header_is_good(path.name, header, required, optional, problems),
+        problems,
+    )
+
+
+def _header_is_good(
+    file: str, header: list[str], required: Iterable[str], optional: Iterable[str], problems
+) -> bool:
+    complaints = []
+    for column in required:
+        if column not in header:
+            complaints.append(
+                f"no column {column!r}; the columns are: {', '.join(header) or 'none'}"
+            )
+    for column in optional:
+        # Other columns are the user's own, but a misspelt optional one must not pass as such.
+        near = [n for n in nearest_names(column, header) if n not in required and n != column]
+        if column not in header and near:
+            complaints.append(f"unknown column {near[0]!r}; did you mean {column!r}?")
+    for column in [*required, *optional]:
+        if header.count(column) > 1:
+            complaints.append(f"column {column!r} occurs {header.count(column)} times")
+    for complaint in complaints:
+        problems.add(file, 1, complaint)
+    return not complaints
+
+
+def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]:
+    """Returns the group of each declared class, also of those with a wrong one."""
+    first_rows: dict[str, int] = {}
+    classes: dict[str, str] = {}
+    rows = 0
+    for row, cells in _rows(directory / CLASSES, ("name", "group"), (), problems):
+        rows += 1
+        name, group = cells["name"], cells["group"]
+        if not name:
+            problems.add(CLASSES, row, "the class has no name")
+            continue
+        if ";" in name:
+            problems.add(CLASSES, row, f"class {name!r}: a name cannot hold ';', which joins names")
+        if name in classes:
+            problems.add(
+                CLASSES, row, f"class {name!r} is already declared in row {first_rows[name]}"
+            )
+            continue
+        if group not in GROUPS:
+            problems.add(
+                CLASSES, row, f"class {name!r}: unknown group {group!r}; use {', '.join(GROUPS)}"
+            )
+        classes[name], first_rows[name] = group, row
+    if not rows and not problems.count:
+        problems.add(CLASSES, None, "declares no class")
+    return classes
+
+
+def _read_annotations(
+    directory: pathlib.Path,
+    classes: dict[str, str],
+    names: tuple[str, ...],
+    look_for_photos: bool,
+    problems: Problems,
+) -> dict[str, Split]:
+    columns = {name: column for column, name in enumerate(names)}
+    images: dict[str, list[str]] = {split: [] for split in SPLITS}
+    cells_of: dict[str, list[tuple[int, int, int]]] = {split: [] for split in SPLITS}
+    first_rows: dict[str, int] = {}
+    unlisted, row, earlier_problems = -1, None, problems.count
+    rows = _rows(directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), problems)
+    for row, cells in rows:
+        unlisted = 0 if "absent" in cells else -1
+        image, split = _as_relative(cells["image"]), cells["split"]
+        if image in first_rows:
+            problems.add(
+                ANNOTATIONS, row, f"photo {image!r} is already listed in row {first_rows[image]}"
+            )
+            continue
+        first_rows[image] = row
+        if _photo_is_named(image, row, problems) and look_for_photos:
+            _check_photo_file(directory, image, row, problems)
+        present = _declared(cells["labels"], classes, row, problems)
+        absent = _declared(cells.get("absent", ""), classes, row, problems)
+        for name in dict.fromkeys(name for name in present if name in absent):
+            problems.add(ANNOTATIONS, row, f"{name!r} is both in labels and in absent")
+        if split not in SPLITS:
+            problems.add(ANNOTATIONS, row, f"unknown split {split!r}; use {', '.join(SPLITS)}")
+            continue
+        number = len(images[split])
+        images[split].append(image)
+        for listed, value in ((present, 1), (absent, -1)):
+            cells_of[split].extend((number, columns[n], value) for n in listed if n in columns)
+    if row is None and problems.count == earlier_problems:
+        problems.add(ANNOTATIONS, None, "lists no photo")
+    return {
+        split: Split(tuple(images[split]), _fill(len(images[split]), len(names), unlisted, cells))
+        for split, cells in cells_of.items()
+        if images[split]
+    }
+
+
+def _fill(rows: int, columns: int, unlisted: int, cells: list[tuple[int, int, int]]) -> np.ndarray:
+    labels = np.full((rows, columns), unlisted, np.int8)
+    if cells:
+        row, column, value = np.array(cells).T
+        labels[row, column] = value
+    return labels
+
+
+def _as_relative(image: str) -> str:
+    """Returns the path without `./` and `//`, so that two spellings are seen to be one photo."""
+    return pathlib.PurePosixPath(image).as_posix() if image else ""
+
+
+def _declared(
+    listed: str, classes: dict[str, str], row: int, problems: Problems
+) -> dict[str, None]:
+    """Returns the names of a cell, in order; notes those that classes.csv does not declare."""
+    found = dict.fromkeys(name for part in listed.split(";") if (name := part.strip()))
+    for name in found:
+        if classes and name not in classes:
+            problems.add(ANNOTATIONS, row, lambda name=name: _undeclared(name, classes))
+    return found
+
+
+def _undeclared(name: str, classes: Iterable[str]) -> str:
+    near = nearest_names(name, classes, count=1)
+    hint = f"did you mean {near[0]!r}?" if near else "declare it there as seen, unseen or ignored"
+    return f"label {name!r} is not declared in {CLASSES}; {hint}"
+
+
+def _photo_is_named(image: str, row: int, problems: Problems) -> bool:
+    if not image:
+        problems.add(ANNOTATIONS, row, "no photo is named")
+        return False
+    if image.startswith("/") or ".." in image.split("/"):
+        problems.add(ANNOTATIONS, row, f"photo {image!r} lies outside the folder")
+        return False
+    return True
+
+
+def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: Problems) -> None:
+    try:
+        # One call tells existence and size. ValueError: a NUL character in the name.
+        size = os.stat(f"{directory}/{image}").st_size
+    except (OSError, ValueError):
+        moved = f"images/{image}"
+        hint = f"; did you mean {moved!r}?" if os.path.isfile(directory / moved) else ""
+        problems.add(ANNOTATIONS, row, f"no such photo: {image!r}{hint}")
+        return
+    if size == 0:
+        problems.add(ANNOTATIONS, row, f"photo {image!r} is empty (0 bytes)")
+    elif os.path.isdir(f"{directory}/{image}"):
+        problems.add(ANNOTATIONS, row, f"photo {image!r} is a folder")
+
+
+def check_photos(
+    dataset: TaggingDataset,
+    images: Iterable[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Decodes photos to their end and reports every one that cannot be.
+
+    Args:
+        dataset: a folder data set.
+        images: which photos; None is those of all splits.
+        progress: called with (photos done, photos in all) after each photo.
+
+    Raises:
+        UserError: truncated or unreadable photos, and files that are no photo, each with its
+            row in annotations.csv.
+    """
+    if images is None:
+        images = [image for split in dataset.splits.values() for image in split.images]
+    images = list(images)
+    broken: dict[str, str] = {}
+    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
+            complaints = threads.map(
+                lambda image: photo_complaint(dataset.photo_path(image)), images
+            )
+            numbered = enumerate(zip(images, complaints, strict=True), start=1)
+            for done, (image, complaint) in numbered:
+                if complaint:
+                    broken[image] = complaint
+                if progress:
+                    progress(done, len(images))
+    finally:
+        threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
+    if broken:
+        problems = Problems(dataset.directory)
+        rows = _rows_of(dataset.directory)
+        for image, complaint in sorted(broken.items(), key=lambda item: rows.get(item[0], 0)):
+            problems.add(ANNOTATIONS, rows.get(image), f"photo {image!r} {complaint}")
+        problems.raise_if_any()
+
+
+def photo_complaint(source: pathlib.Path | BinaryIO) -> str | None:
+    """Returns what is wrong with a photo, a file or its bytes, or None."""
+    try:
+        with Image.open(source, formats=PHOTO_FORMATS) as photo:
+            # A JPEG is read to its end at any scale; an eighth is the quickest.
+            photo.draft(None, (1, 1))
+            photo.load()
+    except FileNotFoundError:
+        return "is no longer there"
+    except Exception as error:  # decoders raise whatever the broken bytes lead them to
+        return decoding_problem(error)
+    return None
+
+
+def decoding_problem(error: Exception) -> str:
+    """Returns what is wrong with a photo that Pillow could not open or decode."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}"
+    return f"cannot be decoded: {error}"
+
+
+def _rows_of(directory: pathlib.Path) -> dict[str, int]:
+    rows = _rows(
+        directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), Problems(directory)
+    )
+    return {_as_relative(cells["image"]): row for row, cells in rows}

@@ -1,0 +1,1 @@
+"""Other people's lists of labeled photos, brought into a folder data set."""

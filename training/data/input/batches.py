@@ -1,0 +1,215 @@
+"""How the examples of a source come into batches: out of memory, photo files, or records."""
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from biam_tf.errors import UserError
+from training.config import AugmentationConfig
+from training.data.features.store import FeatureStore
+from training.data.input.augmentation import augment, epoch_seed
+from training.data.input.photo_reader import read_photo, read_whole_photo
+from training.data.input.sampling import Natural, Sampler
+
+# Photos among which a streamed epoch is mixed. A constant, not a share of the memory: the order
+# of the batches would otherwise depend on the machine.
+SHUFFLE_BUFFER = 2048
+SHARDS_AT_ONCE = 4
+
+
+class Reader(Protocol):
+    """Gives `(indices (B,), inputs)` batches; an index is a position in the source's images."""
+
+    def training(
+        self, batch_size: int, seed: int, epoch: int, skip_batches: int
+    ) -> tf.data.Dataset:
+        """Returns the batches of an epoch, all of the same size, without the first ones."""
+
+    def evaluation(self, batch_size: int) -> tf.data.Dataset:
+        """Returns all images once, in their order."""
+
+
+class Arrays:
+    """Examples in memory."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], sampler: Sampler):
+        self._count = len(next(iter(arrays.values())))
+        self._arrays = arrays
+        self._sampler = sampler
+
+    def training(
+        self, batch_size: int, seed: int, epoch: int, skip_batches: int
+    ) -> tf.data.Dataset:
+        """Returns the rest of an epoch, in random order."""
+        order = _epoch_order(self._sampler, batch_size, seed, epoch, skip_batches)
+        indices = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
+        return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def evaluation(self, batch_size: int) -> tf.data.Dataset:
+        """Returns all images in their order."""
+        indices = tf.data.Dataset.range(self._count).batch(batch_size)
+        return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _gather(self, indices: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        inputs = {
+            name: tf.cast(take(array, indices), tf.float32) for name, array in self._arrays.items()
+        }
+        return indices, inputs
+
+
+class Photos:
+    """Photos one by one: decoded, or taken from memory, when their turn comes; then varied.
+
+    Args:
+        directory: the folder that `images` are relative to.
+        images: (N,) relative paths.
+        image_size: S, side of the photos that are given.
+        augmentation: of training photos; those of an evaluation never are varied.
+        sampler: says how often each photo comes in an epoch.
+        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes them in every epoch,
+            and takes crops from the photos as they are.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        images: Sequence[str],
+        image_size: int,
+        augmentation: AugmentationConfig,
+        sampler: Sampler,
+        pictures: np.ndarray | None = None,
+    ):
+        self._directory = directory
+        self._images = tf.constant(list(images))
+        self._image_size = image_size
+        self._augmentation = augmentation
+        self._sampler = sampler
+        self._pictures = pictures
+
+    def training(
+        self, batch_size: int, seed: int, epoch: int, skip_batches: int
+    ) -> tf.data.Dataset:
+        """Returns the rest of an epoch, in random order."""
+        order = _epoch_order(self._sampler, batch_size, seed, epoch, skip_batches)
+        seed_of_epoch = tf.constant(epoch_seed(seed, epoch))
+
+        def example(place: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            if self._pictures is not None:
+                photo = take(self._pictures, index)
+            elif self._augmentation.crop_scale is not None:
+                photo = read_whole_photo(self._directory, tf.gather(self._images, index))
+            else:
+                photo = self._decode(index)
+            if self._augmentation.any:
+                seed = tf.random.experimental.stateless_fold_in(seed_of_epoch, place)
+                photo = augment(photo, self._image_size, self._augmentation, seed)
+            return index, {"images": photo}
+
+        places = tf.data.Dataset.from_tensor_slices(order).enumerate(skip_batches * batch_size)
+        photos = places.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        return photos.batch(batch_size, drop_remainder=True)
+
+    def evaluation(self, batch_size: int) -> tf.data.Dataset:
+        """Returns all images in their order."""
+        indices = tf.data.Dataset.range(len(self._images))
+        return indices.map(
+            lambda index: (index, {"images": self._decode(index)}),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        ).batch(batch_size)
+
+    def _decode(self, index: tf.Tensor) -> tf.Tensor:
+        image = tf.gather(self._images, index)
+        return tf.round(read_photo(self._directory, image, self._image_size))
+
+
+class StreamedRecords:
+    """Features of a store that is larger than the memory, read once an epoch."""
+
+    def __init__(self, store: FeatureStore, rows: np.ndarray, sampler: Sampler):
+        self._store = store
+        self._sampler = sampler
+        self._shards = store.shards_of(rows)
+        self._ascending = bool(np.all(np.diff(rows) > 0))
+        index_of_row = np.full(len(store), -1, np.int64)
+        index_of_row[rows] = np.arange(len(rows))
+        self._index_of_row = tf.constant(index_of_row)
+
+    def training(
+        self, batch_size: int, seed: int, epoch: int, skip_batches: int
+    ) -> tf.data.Dataset:
+        """Returns the rest of an epoch, mixed by shards and in a buffer."""
+        rng = np.random.default_rng([seed, epoch])
+        records = self._records(rng.permutation(self._shards), SHARDS_AT_ONCE)
+        if not isinstance(self._sampler, Natural):
+            counts = tf.constant(self._sampler.counts(seed, epoch))
+            records = records.flat_map(
+                lambda *record: tf.data.Dataset.from_tensors(record).repeat(counts[record[0]])
+            )
+        records = records.shuffle(
+            SHUFFLE_BUFFER, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
+        )
+        # What is skipped is read, as the order is only known by shuffling, but not parsed.
+        return self._parse(records.batch(batch_size, drop_remainder=True).skip(skip_batches))
+
+    def evaluation(self, batch_size: int) -> tf.data.Dataset:
+        """Returns all images in their order.
+
+        Raises:
+            UserError: that is not the order of the store.
+        """
+        if not self._ascending:
+            raise UserError(
+                f"{self._store.path}: the photos stand in another order than in the data set, so "
+                "that their features cannot be streamed in order; set data.cache to memory, or "
+                "delete the folder and extract the features again"
+            )
+        return self._parse(self._records(self._shards, shards_at_once=1).batch(batch_size))
+
+    def _records(self, shards: np.ndarray, shards_at_once: int) -> tf.data.Dataset:
+        """Returns `(index, serialized record)` of this source's images, shard by shard."""
+        files = [self._store.shard_path(number) for number in shards]
+        first_rows = [self._store.shard_rows(number).start for number in shards]
+        records = tf.data.Dataset.from_tensor_slices(
+            (files, np.asarray(first_rows, np.int64))
+        ).interleave(
+            lambda file, first_row: tf.data.TFRecordDataset(file).enumerate(first_row),
+            cycle_length=shards_at_once,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        indexed = records.map(lambda row, record: (tf.gather(self._index_of_row, row), record))
+        return indexed.filter(lambda index, record: index >= 0)
+
+    def _parse(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        def parse(
+            indices: tf.Tensor, serialized: tf.Tensor
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+            parsed = self._store.parse(serialized)
+            names = ("region_features", "scene_feature")
+            return indices, {name: tf.cast(parsed[name], tf.float32) for name in names}
+
+        return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def take(array: np.ndarray, indices: tf.Tensor) -> tf.Tensor:
+    """Returns `array[indices]` in a graph, with a static shape where `indices` has one.
+
+    NumPy does it because a tensor in a pipeline's graph is copied whenever TensorFlow rewrites
+    or distributes the pipeline, which is every epoch, and these arrays are all the examples.
+    """
+    taken = tf.numpy_function(
+        lambda indices: array.take(indices, axis=0), [indices], array.dtype, stateful=False
+    )
+    return tf.ensure_shape(taken, (*indices.shape, *array.shape[1:]))
+
+
+def _epoch_order(
+    sampler: Sampler, batch_size: int, seed: int, epoch: int, skip_batches: int
+) -> np.ndarray:
+    counts = sampler.counts(seed, epoch)
+    photos = np.repeat(np.arange(len(counts)), counts)
+    order = np.random.default_rng([seed, epoch]).permutation(photos)
+    return order[skip_batches * batch_size : len(order) // batch_size * batch_size]

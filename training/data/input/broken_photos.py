@@ -1,0 +1,89 @@
+"""Photos that cannot be read: how many a run bears, what it says of them, and going on without."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from biam_tf.errors import UserError
+from training.data.dataset import TaggingDataset
+from training.tables.csv_files import csv_text
+
+BROKEN_PHOTOS = "broken_photos.csv"
+MOST_NAMED = 100
+SETTING = "data.max_broken_share"
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokenPhoto:
+    """A photo that cannot be read: its path as the data set names it, and why."""
+
+    image: str
+    reason: str
+
+
+def check_share(
+    broken: Sequence[BrokenPhoto], total: int, max_share: float, directory: object
+) -> None:
+    """Checks that no larger share of the photos is broken than is allowed.
+
+    Args:
+        broken: the broken ones among `total` photos.
+        total: how many photos there are.
+        max_share: `data.max_broken_share`.
+        directory: where the photos lie, for the message.
+
+    Raises:
+        UserError: more are broken; the message names them and says why.
+    """
+    if len(broken) <= max_share * total:
+        return
+    allowed = f" ({SETTING}: {max_share:g} allows {int(max_share * total)})" if max_share else ""
+    raise UserError(
+        f"{directory}: {len(broken)} of {total} photos cannot be read{allowed}; replace them, "
+        f"remove their rows from the data set, or raise {SETTING} to go on without them:\n"
+        + "\n".join(_lines(broken))
+    )
+
+
+def report(broken: Sequence[BrokenPhoto], total: int, listed_in: str) -> str:
+    """Returns what is said on the screen of photos that are left out."""
+    count = "1 photo is" if len(broken) == 1 else f"{len(broken)} photos are"
+    share = 100 * len(broken) / total
+    return f"{count} broken and left out, {share:.2g} % of {total}; listed in {listed_in}:\n" + (
+        "\n".join(_lines(broken, 10))
+    )
+
+
+def _lines(broken: Sequence[BrokenPhoto], most: int = MOST_NAMED) -> list[str]:
+    lines = [f"  {photo.image}: {photo.reason}" for photo in broken[:most]]
+    return lines + [f"  and {len(broken) - most} more"] * (len(broken) > most)
+
+
+def to_csv(broken: Sequence[BrokenPhoto]) -> str:
+    """Returns the list as the text of a CSV file with the columns image and reason."""
+    return csv_text(["image", "reason"], ((photo.image, photo.reason) for photo in broken))
+
+
+def from_csv(text: str) -> tuple[BrokenPhoto, ...]:
+    """Returns the list that `to_csv` made a text of."""
+    return tuple(BrokenPhoto(**row) for row in csv.DictReader(io.StringIO(text)))
+
+
+def without_photos(dataset: TaggingDataset, images: Collection[str]) -> TaggingDataset:
+    """Returns the data set without some photos; a split that loses all of them goes as well."""
+    if not images:
+        return dataset
+    left_out = frozenset(images)
+    splits = {}
+    for name, split in dataset.splits.items():
+        kept = [i for i, image in enumerate(split.images) if image not in left_out]
+        if kept:
+            splits[name] = dataclasses.replace(
+                split,
+                images=tuple(split.images[i] for i in kept),
+                labels=split.labels[np.asarray(kept)],
+            )
+    return dataclasses.replace(dataset, splits=splits)

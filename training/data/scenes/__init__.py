@@ -1,0 +1,1 @@
+"""The quickstart data set: drawn pictures of colored shapes."""

@@ -1,0 +1,202 @@
+"""A data set that is drawn: pictures of two to four objects, whose classes are attributes.
+
+A class is a combination such as "red striped circle" and its embedding is the vector of its
+attributes, so that a class without a single training picture can be told by what it is made of.
+The result has exactly the form of a folder data set and is read as one.
+"""
+
+import csv
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from biam_tf.errors import UserError
+from training.data.dataset import SEEN, UNSEEN
+from training.data.folder.reader import ANNOTATIONS, CLASSES
+from training.data.scenes.painter import (
+    COLORS,
+    OBJECT_CLASSES,
+    SHAPES,
+    TEXTURES,
+    Box,
+    ObjectClass,
+    paint,
+)
+
+VERSION = 1  # of the drawing; to be raised when the same seed gives other pictures
+ATTRIBUTES = (*COLORS, *TEXTURES, *SHAPES)
+CLASS_ATTRIBUTES, BOXES, SETTINGS = "class_attributes.csv", "boxes.csv", "scenes.json"
+
+
+class _Picture(NamedTuple):
+    image: str
+    split: str
+    classes: tuple[ObjectClass, ...]
+    boxes: tuple[Box, ...]
+
+
+def unseen_classes(seed: int) -> frozenset[ObjectClass]:
+    """Returns the third of the classes that never stands in a training picture.
+
+    Six pairs of color and shape are unseen in both textures, twelve more in one of them. Every
+    color and every shape is missing in 4 of its 12 classes and each texture in 12 of its 36, so
+    that every attribute is learned from equally many classes.
+    """
+    rng = np.random.default_rng([seed, 0])
+    colors, shapes = rng.permutation(COLORS), rng.permutation(SHAPES)
+    unseen_textures = {0: TEXTURES, 1: TEXTURES[:1], 2: TEXTURES[1:]}
+    return frozenset(
+        ObjectClass(str(color), texture, str(shape))
+        for (i, color), (j, shape) in itertools.product(enumerate(colors), enumerate(shapes))
+        for texture in unseen_textures.get((i + j) % len(SHAPES), ())
+    )
+
+
+def draw_scenes(
+    directory: str | os.PathLike,
+    pictures: int = 3000,
+    seed: int = 0,
+    image_size: int = 96,
+    progress: Callable[[int, int], None] | None = None,
+) -> pathlib.Path:
+    """Draws the data set, or finds it drawn before.
+
+    Training and validation pictures hold seen classes only; in test pictures all classes are
+    equally likely. Beside the files of a folder data set there are `class_attributes.csv` (the
+    class embeddings) and `boxes.csv` (image, class, x0, y0, x1, y1 in pixels, one object a row).
+
+    Args:
+        directory: the folder to make.
+        pictures: of the training split; a tenth as many are drawn for validation and a fifth
+            for the test.
+        seed: the same seed gives the same pictures.
+        image_size: side of the square pictures in pixels.
+        progress: called with (pictures done, pictures in all).
+
+    Returns:
+        `directory`.
+
+    Raises:
+        UserError: the folder exists and holds something else; it is left as it is.
+    """
+    directory = pathlib.Path(directory)
+    settings = {"version": VERSION, "pictures": pictures, "seed": seed, "image_size": image_size}
+    if directory.exists():
+        _check_drawn(directory, settings)
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    try:
+        _draw_into(aside, settings, progress)
+        aside.chmod(0o755)  # mkdtemp lets nobody else in
+        try:
+            aside.rename(directory)
+        except OSError:  # another run has drawn them meanwhile
+            _check_drawn(directory, settings)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return directory
+
+
+def _check_drawn(directory: pathlib.Path, settings: dict[str, Any]) -> None:
+    advice = "it is left as it is; name another folder, or remove this one"
+    try:
+        found = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(
+            f"{directory}: exists, but holds no drawn scenes ({SETTINGS} is missing or broken); "
+            f"{advice}"
+        ) from None
+    if found != settings:
+        raise UserError(
+            f"{directory}: holds scenes drawn with {_in_words(found)}, "
+            f"not with {_in_words(settings)}; {advice}"
+        )
+
+
+def _in_words(settings: Any) -> str:
+    if not isinstance(settings, dict):
+        return repr(settings)
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _draw_into(
+    directory: pathlib.Path,
+    settings: dict[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    (directory / "images").mkdir()
+    unseen = unseen_classes(settings["seed"])
+    seen = [object_class for object_class in OBJECT_CLASSES if object_class not in unseen]
+    splits = [
+        split
+        for split, share in (("train", 1), ("val", 10), ("test", 5))
+        for _ in range(max(settings["pictures"] // share, 1))
+    ]
+
+    drawn = []
+    for number, split in enumerate(splits):
+        # A generator for each picture: it does not depend on the ones drawn before.
+        rng = np.random.default_rng([settings["seed"], number + 1])
+        choice = OBJECT_CLASSES if split == "test" else seen
+        drawn.append(_draw(directory, rng, number, split, choice, settings["image_size"]))
+        if progress:
+            progress(len(drawn), len(splits))
+    _write_tables(directory, drawn, unseen)
+    (directory / SETTINGS).write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
+
+def _draw(
+    directory: pathlib.Path,
+    rng: np.random.Generator,
+    number: int,
+    split: str,
+    choice: Sequence[ObjectClass],
+    size: int,
+) -> _Picture:
+    image = f"images/{number:05d}.png"
+    positions = rng.choice(len(choice), rng.integers(2, 4, endpoint=True), replace=False)
+    classes = tuple(choice[position] for position in positions)
+    picture, boxes = paint(rng, size, classes)
+    # Noise has no repetitions to look for; this is quicker than the default, and no larger.
+    picture.save(directory / image, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
+    return _Picture(image, split, classes, tuple(boxes))
+
+
+def _write_tables(
+    directory: pathlib.Path, drawn: Iterable[_Picture], unseen: frozenset[ObjectClass]
+) -> None:
+    def write(file: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        with (directory / file).open("w", newline="", encoding="utf-8") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    write(
+        ANNOTATIONS,
+        ("image", "split", "labels"),
+        ((p.image, p.split, ";".join(c.name for c in p.classes)) for p in drawn),
+    )
+    write(
+        CLASSES,
+        ("name", "group"),
+        ((c.name, UNSEEN if c in unseen else SEEN) for c in OBJECT_CLASSES),
+    )
+    write(
+        CLASS_ATTRIBUTES,
+        ("name", *ATTRIBUTES),
+        ((c.name, *(int(attribute in c) for attribute in ATTRIBUTES)) for c in OBJECT_CLASSES),
+    )
+    write(
+        BOXES,
+        ("image", "class", "x0", "y0", "x1", "y1"),
+        ((p.image, c.name, *box) for p in drawn for c, box in zip(p.classes, p.boxes, strict=True)),
+    )

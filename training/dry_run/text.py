@@ -1,0 +1,120 @@
+"""What a dry run found, as a text for a person."""
+
+import dataclasses
+import functools
+
+from training.dry_run.estimates import (
+    Costs,
+    Room,
+    Sizes,
+    Workload,
+    duration,
+    estimate_disk,
+    estimate_memory,
+    estimate_seconds,
+    shortages,
+    size,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """Everything that a dry run knows.
+
+    Attributes:
+        output: the run's folder.
+        classes: seen and unseen.
+        parameters: of backbone and head.
+        trained_parameters: those that training changes.
+        work: how much the run has to do.
+        costs: seconds of its parts.
+        sizes: bytes of its parts.
+        room: what this machine has.
+    """
+
+    output: str
+    classes: tuple[int, int]
+    parameters: int
+    trained_parameters: int
+    work: Workload
+    costs: Costs
+    sizes: Sizes
+    room: Room
+
+    @functools.cached_property
+    def shortages(self) -> list[str]:
+        """What will not suffice, a sentence each."""
+        memory = estimate_memory(self.work, self.sizes)
+        return shortages(memory, *estimate_disk(self.work, self.sizes), self.room)
+
+
+def format_findings(findings: Findings) -> str:
+    """Returns the report: what the run is, its time, memory and disk, and what is short."""
+    lines = [
+        f"dry run of {findings.output}: nothing was written there",
+        f"{findings.work.photos} photos; {findings.classes[0]} seen and {findings.classes[1]} "
+        f"unseen classes; {findings.parameters:,} parameters, {findings.trained_parameters:,} "
+        "trained",
+        "",
+        *_time_lines(findings),
+        "",
+        *_memory_lines(findings),
+        "",
+        *_disk_lines(findings),
+        "",
+    ]
+    lines += [f"WARNING: {shortage}" for shortage in findings.shortages] or [
+        "memory and disk suffice"
+    ]
+    return "\n".join(lines)
+
+
+def _time_lines(findings: Findings) -> list[str]:
+    work, costs = findings.work, findings.costs
+    seconds = estimate_seconds(work, costs)
+    done = work.photos - work.photos_to_extract
+    notes = {
+        "set up": "data set, vocabulary, models",
+        "features": f"{work.photos_to_extract} photos, {1000 * costs.check_photo:.1f} ms each to "
+        f"check and {1000 * costs.extract_photo:.1f} ms to extract"
+        + (f"; {done} are stored already" if done else ""),
+        "reading": f"{work.photos_to_read} examples into memory",
+        "first step": "compilation included",
+        "training": f"{work.epochs} epochs of {work.steps_per_epoch} steps, "
+        f"{1000 * costs.step:.0f} ms a step, {work.batch_size / costs.step:.0f} photos/s",
+        "validation": f"{work.epochs} times {work.validation_photos} photos",
+        "saving": f"{work.epochs} times the models and a checkpoint",
+        "test": f"{work.test_photos} photos, and the pictures",
+    }
+    shown = {part: value for part, value in seconds.items() if value > 0}
+    lines = [f"  {part:22s}{duration(value):>12s}  {notes[part]}" for part, value in shown.items()]
+    return ["time", *lines, f"  {'whole run':22s}{duration(sum(seconds.values())):>12s}"]
+
+
+def _memory_lines(findings: Findings) -> list[str]:
+    sizes, room = findings.sizes, findings.room
+    expected = estimate_memory(findings.work, sizes)
+    lines = [
+        "memory",
+        f"  {'peak of this dry run':22s}{size(sizes.dry_run_peak):>12s}",
+        f"  {'peak of the run, about':22s}{size(expected):>12s}  of {size(room.memory)}, "
+        f"{size(room.memory_free)} free now",
+    ]
+    lines += [
+        f"  {f'peak on {name}':22s}{size(peak):>12s}  the run's will be the same"
+        for name, peak in room.gpus.items()
+    ]
+    return lines
+
+
+def _disk_lines(findings: Findings) -> list[str]:
+    store, folder = estimate_disk(findings.work, findings.sizes)
+    room = findings.room
+    lines = ["disk"]
+    if store:
+        free = "not on this machine"
+        if room.store_disk is not None:
+            free = f"{size(room.store_disk)} free there"
+        lines.append(f"  {'feature store':22s}{size(store):>12s}  {free}")
+    lines.append(f"  {'run':22s}{size(folder):>12s}  {size(room.run_disk)} free there")
+    return lines

@@ -1,0 +1,1 @@
+"""Many trainings side by side: grids, trials, learning-rate ranges."""

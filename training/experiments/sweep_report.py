@@ -1,0 +1,219 @@
+"""What a sweep found: ranking by validation, table, CSV and plot."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.experiments.grid import GridKey
+from training.experiments.trials import (
+    FIGURES,
+    Outcome,
+    Trial,
+    as_options,
+    markdown_table,
+    mean_and_spread,
+    write_csv,
+)
+from training.pipeline.run_folder import write_text
+from training.tables.plots import COLORS, new_figure, save_figure
+
+PARTS = {"seen": "seen mAP", "gzsl": "GZSL mAP", "zsl": "ZSL mAP"}
+BARS_SHOWN = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One trial and what its seeds came to; failed ones are in `errors`."""
+
+    trial: Trial
+    outcomes: tuple[Outcome, ...]
+    errors: tuple[str, ...]
+
+    def validation(self, part: str) -> list[float]:
+        """Returns the validation mAP of the seeds, per cent."""
+        return [o.validation[part] for o in self.outcomes if part in o.validation]
+
+    def test(self, figure: str) -> list[float]:
+        """Returns a test figure of the seeds, per cent."""
+        return [outcome.test[figure] for outcome in self.outcomes]
+
+
+def ranked(outcomes: Sequence[Outcome], part: str) -> list[Setting]:
+    """Returns the settings with the best mean validation mAP of `part` first.
+
+    Test figures have no say. Settings without that figure come last, in the grid's order.
+    """
+    settings = []
+    for trial in dict.fromkeys(outcome.trial for outcome in outcomes):
+        own = [outcome for outcome in outcomes if outcome.trial == trial]
+        whole = tuple(outcome for outcome in own if outcome.error is None)
+        errors = tuple(dict.fromkeys(outcome.error for outcome in own if outcome.error))
+        settings.append(Setting(trial, whole, errors))
+
+    def key(setting: Setting) -> tuple[bool, float]:
+        values = setting.validation(part)
+        return (not values, -np.mean(values) if values else 0.0)
+
+    return sorted(settings, key=key)
+
+
+def table(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -> str:
+    """Returns the Markdown table, what it is sorted by, and what failed why."""
+    parts = [p for p in PARTS if any(setting.validation(p) for setting in settings)]
+    header = [axis.label for axis in axes]
+    header += ["seeds", *(f"validation {PARTS[p]}" for p in parts)]
+    header += [f"test {figure}" for figure in FIGURES]
+    rows = []
+    for setting in settings:
+        cells = [*_values(setting.trial), str(len(setting.outcomes))]
+        if not setting.outcomes:
+            cells += ["failed", *[""] * (len(header) - len(cells) - 1)]
+        else:
+            cells += [mean_and_spread(setting.validation(p)) for p in parts]
+            cells += [mean_and_spread(setting.test(figure)) for figure in FIGURES]
+        rows.append(cells)
+    lines = [markdown_table(header, rows), ""]
+    if parts:
+        lines.append(
+            f"Per cent, mean ± standard deviation over the seeds. Sorted by the validation "
+            f"{PARTS[part]}, which alone chooses; test figures stand beside it and choose nothing."
+        )
+    else:
+        lines.append(
+            "Per cent, mean ± standard deviation over the seeds, in the grid's order: without "
+            "photos of split val nothing can be chosen, and test figures must not choose."
+        )
+    lines += [
+        f"Failed: {setting.trial.name}: {error}" for setting in settings for error in setting.errors
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def best_line(settings: Sequence[Setting], part: str) -> str | None:
+    """Returns the best setting as options for `training.run`; None without validation."""
+    if not settings[0].validation(part):
+        return None
+    return f"Best on validation: {as_options(settings[0].trial.settings)}"
+
+
+def write_files(
+    output: pathlib.Path,
+    settings: Sequence[Setting],
+    axes: Sequence[GridKey],
+    part: str,
+) -> str:
+    """Writes sweep.md and sweep.csv (every seed); returns the former's text."""
+    output.mkdir(parents=True, exist_ok=True)
+    text = table(settings, axes, part)
+    write_text(output / "sweep.md", text)
+    rows = []
+    for setting in settings:
+        for outcome in setting.outcomes:
+            validation = [outcome.validation.get(p, float("nan")) for p in PARTS]
+            figures = [*validation, *(outcome.test[figure] for figure in FIGURES)]
+            rows.append([*_values(setting.trial), outcome.seed, *figures, ""])
+        blank = [""] * (len(PARTS) + len(FIGURES))
+        rows += [[*_values(setting.trial), "", *blank, error] for error in setting.errors]
+    header = [axis.key for axis in axes] + ["seed"]
+    header += [f"validation {name}" for name in PARTS.values()]
+    header += [f"test {figure}" for figure in FIGURES] + ["error"]
+    write_csv(output / "sweep.csv", header, rows)
+    return text
+
+
+def draw_plot(
+    path: pathlib.Path, settings: Sequence[Setting], axes: Sequence[GridKey], part: str
+) -> bool:
+    """Draws the sweep: a line for one key of numbers, a heat map for two keys, else a ranking.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    shown = [setting for setting in settings if setting.validation(part)]
+    if not shown:
+        return False
+    if len(axes) == 1 and _numbers(axes[0]) is not None:
+        figure = _line(shown, axes[0], part)
+    elif len(axes) == 2:
+        figure = _heat_map(shown, axes, part)
+    else:
+        figure = _ranking(shown, part)
+    save_figure(figure, path)
+    return True
+
+
+def _line(settings, axis: GridKey, part: str):
+    figure, plot = new_figure()
+    numbers = dict(zip(axis.values, _numbers(axis), strict=True))
+    points = sorted(settings, key=lambda setting: numbers[_values(setting.trial)[0]])
+    x = [numbers[_values(setting.trial)[0]] for setting in points]
+    test = {"seen": "GZSL mAP"}.get(part, PARTS[part])
+    curves = {
+        f"validation {PARTS[part]} (chooses)": [setting.validation(part) for setting in points],
+        f"test {test}": [setting.test(test) for setting in points],
+    }
+    for (label, values), color in zip(curves.items(), COLORS, strict=False):
+        means = np.array([np.mean(v) for v in values])
+        spread = np.array([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values])
+        plot.plot(x, means, "o-", color=color, label=label)
+        plot.fill_between(x, means - spread, means + spread, color=color, alpha=0.15, lw=0)
+    if min(x) > 0 and max(x) / min(x) > 8:
+        plot.set_xscale("log", base=10 if isinstance(x[0], float) else 2)
+    plot.set_xticks(x, [_values(setting.trial)[0] for setting in points])
+    plot.minorticks_off()
+    plot.set_xlabel(axis.key)
+    plot.set_ylabel("mAP, per cent")
+    plot.legend(frameon=False)
+    return figure
+
+
+def _heat_map(settings, axes: Sequence[GridKey], part: str):
+    down, across = axes
+    figure, plot = new_figure(2.5 + 1.0 * len(across.values), 1.8 + 0.6 * max(2, len(down.values)))
+    plot.grid(False)
+    means = np.full((len(down.values), len(across.values)), np.nan)
+    for setting in settings:
+        row, column = _values(setting.trial)
+        place = down.values.index(row), across.values.index(column)
+        means[place] = np.mean(setting.validation(part))
+        text = mean_and_spread(setting.validation(part)).replace(" ± ", "\n± ")
+        plot.text(place[1], place[0], text, ha="center", va="center", fontsize=9)
+    image = plot.imshow(means, cmap="Blues", aspect="auto", alpha=0.6)
+    plot.set_xticks(range(len(across.values)), across.values)
+    plot.set_yticks(range(len(down.values)), down.values)
+    plot.set_xlabel(across.key)
+    plot.set_ylabel(down.key)
+    figure.colorbar(image, label=f"validation {PARTS[part]}, per cent")
+    return figure
+
+
+def _ranking(settings, part: str):
+    shown = settings[:BARS_SHOWN]
+    figure, plot = new_figure(8.0, 1.2 + 0.28 * len(shown))
+    values = [setting.validation(part) for setting in shown]
+    plot.errorbar(
+        [np.mean(v) for v in values],
+        range(len(shown)),
+        xerr=[np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values],
+        fmt="o",
+        color=COLORS[0],
+    )
+    plot.set_yticks(range(len(shown)), [setting.trial.name for setting in shown])
+    plot.invert_yaxis()
+    plot.set_xlabel(f"validation {PARTS[part]}, per cent")
+    return figure
+
+
+def _values(trial: Trial) -> list[str]:
+    return [setting.partition("=")[2] for setting in trial.settings]
+
+
+def _numbers(axis: GridKey) -> list[int] | list[float] | None:
+    for kind in (int, float):
+        try:
+            return [kind(value) for value in axis.values]
+        except ValueError:
+            continue
+    return None

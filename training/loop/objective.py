@@ -1,0 +1,84 @@
+"""What a training step makes small: losses of a batch's examples and how they add up."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from biam_tf.losses import pairwise_ranking_loss, softmax_over_classes, softmax_over_images
+from biam_tf.models.head import scores_alone
+from biam_tf.models.system import Losses
+from biam_tf.models.systems import SYSTEMS
+from training.config import HeadConfig, LossConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The losses of a step.
+
+    Attributes:
+        losses: labels (B, C) and the model's outputs by name to losses (B,).
+        is_mean: the batch's value is their mean, else their sum.
+    """
+
+    losses: Losses
+    is_mean: bool
+
+    @classmethod
+    def of_loss(cls, loss: LossConfig) -> "Objective":
+        """Returns the objective that a configuration's `training.loss` describes."""
+        if loss.name == "softmax":
+            return cls(_softmax(loss.over_images), is_mean=True)
+        by_violations = loss.reduction == "mean_of_violations"
+
+        def ranking(labels, outputs):
+            return pairwise_ranking_loss(labels, outputs["scores"], loss.margin, by_violations)
+
+        return cls(ranking, is_mean=by_violations)
+
+
+def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> Objective:
+    """Returns the losses of a head: its system's own, or those of `training.loss`.
+
+    Args:
+        head: as `training_model` takes it.
+        config: which system it is.
+        loss: settings of the loss; without a name, the one that suits the head.
+    """
+    system, settings = SYSTEMS[config.system], config.resolved()
+    if system.make_losses is not None:
+        return Objective(system.make_losses(head, settings), is_mean=True)
+    if loss.name is None:
+        suits = "softmax" if getattr(settings, "classifier", None) == "cosine" else "ranking"
+        loss = dataclasses.replace(loss, name=suits)
+    return Objective.of_loss(loss)
+
+
+def prepare_head(head: keras.Model, config: HeadConfig, labels: np.ndarray) -> None:
+    """Lets a system take note of the training labels, before the first step.
+
+    Args:
+        head: as built.
+        config: which system it is.
+        labels: (N, S) of all training examples for the seen classes, +1, -1 or 0.
+    """
+    prepare = SYSTEMS[config.system].prepare
+    if prepare is not None:
+        prepare(head, labels)
+
+
+def training_model(head: keras.Model, config: HeadConfig) -> keras.Model:
+    """Returns the head, sharing all weights, with the outputs that its losses take, by name."""
+    outputs = SYSTEMS[config.system].training_outputs
+    if outputs is None:
+        return scores_alone(head)
+    return keras.Model(head.inputs, outputs(head), name=f"{head.name}_in_training")
+
+
+def _softmax(over_images: float) -> Losses:
+    def losses(labels, outputs):
+        scores = outputs["scores"]
+        value = softmax_over_classes(labels, scores)
+        return value + over_images * softmax_over_images(labels, scores) if over_images else value
+
+    return losses

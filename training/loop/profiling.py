@@ -1,0 +1,95 @@
+"""Where the time of training steps goes: `python -m training.run --profile N`."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from biam_tf.errors import UserError
+from training.loop.trace import format_table, operation_times, read_trace, write_chrome_trace
+from training.pipeline.run_folder import RunFolder, write_text, writing_to
+
+SKIPPED_STEPS = 3  # the first ones trace graphs and fill queues
+TABLE, CHROME_TRACE = "profile.txt", "trace.json.gz"
+
+
+def check_profile(steps: int | None, total_steps: int) -> None:
+    """Raises a UserError unless a run of `total_steps` has so many to profile."""
+    possible = total_steps - SKIPPED_STEPS
+    if steps is not None and steps > possible:
+        advice = f"use at most {possible}" if possible > 0 else "give it more photos or epochs"
+        raise UserError(
+            f"--profile {steps}: the run has {total_steps} steps, the first {SKIPPED_STEPS} of "
+            f"which are left out; {advice}"
+        )
+
+
+class StepProfiler:
+    """Profiles some training steps; an `Observer` of training, and a context manager around it.
+
+    The trace goes to the run's TensorBoard files (for TensorBoard's profile plugin), beside it
+    `trace.json.gz` for Perfetto, and a table of the operations to `profile.txt`.
+
+    Args:
+        folder: of the run.
+        steps: how many to profile, after the first few that this process makes.
+    """
+
+    def __init__(self, folder: RunFolder, steps: int):
+        self._folder, self._steps = folder, steps
+        self._seen = 0
+        self._running = False
+        self._annotation: tf.profiler.experimental.Trace | None = None
+
+    def __enter__(self) -> "StepProfiler":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """Writes what there is of a training that ended before its time."""
+        if self._running:
+            self._finish()
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Starts after the steps that are left out, and ends after those to profile."""
+        self._seen += 1
+        if self._annotation is not None:
+            self._annotation.__exit__(None, None, None)
+            self._annotation = None
+        if self._seen == SKIPPED_STEPS:
+            with writing_to(self._folder.tensorboard):
+                tf.profiler.experimental.start(str(self._folder.tensorboard))
+            self._running = True
+        if self._running and self._seen < SKIPPED_STEPS + self._steps:
+            # Marks the step that begins now, for TensorBoard's overview of steps.
+            self._annotation = tf.profiler.experimental.Trace("train", step_num=step + 1, _r=1)
+            self._annotation.__enter__()
+        elif self._running:
+            self._finish()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Nothing is told of epochs."""
+
+    def _finish(self) -> None:
+        self._running = False
+        if self._annotation is not None:
+            self._annotation.__exit__(None, None, None)
+        tf.profiler.experimental.stop()
+        steps = self._seen - SKIPPED_STEPS
+        if not steps:
+            return
+        space = read_trace(self._folder.tensorboard)
+        table = pathlib.Path(self._folder.path / TABLE)
+        said = (
+            f"{steps} training steps, after {SKIPPED_STEPS} that are left out\n\n"
+            f"{format_table(operation_times(space), steps)}"
+        )
+        write_text(table, said)
+        chrome_trace = self._folder.path / CHROME_TRACE
+        with writing_to(chrome_trace):
+            write_chrome_trace(space, chrome_trace)
+        print(
+            f"\n{said}\n{table}: this table\n{chrome_trace}: opens in ui.perfetto.dev\n"
+            f"{self._folder.tensorboard}: opens in TensorBoard's profile plugin\n",
+            flush=True,
+        )

@@ -1,0 +1,1 @@
+"""Scores and figures of trained runs on labeled photos."""

@@ -1,0 +1,159 @@
+"""Several runs on the same photos: one table, and how sure their differences are."""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+from biam_tf.errors import UserError
+from biam_tf.metrics.bootstrap import bootstrap_differences, number_of_resamples
+from biam_tf.runs import RunPaths, load_run
+from training.data.data_manifest import DataManifest, hash_of_split
+from training.data.dataset import TaggingDataset
+from training.data.input.sources import PhotoSource
+from training.scoring.evaluation import (
+    LEVEL,
+    TAGS_PER_PHOTO,
+    as_trained,
+    evaluate_split,
+    evaluation_vocabulary,
+)
+
+_SEED = 0
+_PARTS = (("zsl", "ZSL"), ("gzsl", "GZSL"), ("seen", "seen"))
+
+
+def require_same_data(runs: Sequence[pathlib.Path], allow_different: bool = False) -> None:
+    """Checks that runs were trained on the same photos, labels and classes.
+
+    Args:
+        runs: their folders, at least two.
+        allow_different: only says what differs.
+
+    Raises:
+        UserError: they were not, or a run does not say; the message tells what differs.
+    """
+    if len(set(runs)) < len(runs):
+        raise UserError("the same run is given twice; name different ones to compare")
+    folders = [RunPaths(pathlib.Path(run)) for run in runs]
+    for folder in folders:
+        folder.require_whole()
+    silent = [folder for folder in folders if not folder.data_manifest.exists()]
+    problems = [
+        f"{folder.path} has no {folder.data_manifest.name}, so nobody knows what it was trained on"
+        for folder in silent
+    ]
+    told = [folder for folder in folders if folder not in silent]
+    manifests = [DataManifest.read(folder.data_manifest) for folder in told]
+    for other, manifest in zip(told[1:], manifests[1:], strict=True):
+        differences = manifests[0].differences(manifest)
+        if differences:
+            problems.append(
+                f"{told[0].path} and {other.path} were trained on other data: "
+                + "; ".join(differences)
+            )
+        elif manifests[0].embeddings != manifest.embeddings:
+            print(f"{told[0].path} and {other.path}: the same data, other class embeddings")
+    if problems and not allow_different:
+        raise UserError(
+            "these runs are no fair comparison:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nTo compare them all the same: --allow-different-data"
+        )
+    for problem in problems:
+        print(f"WARNING: {problem}", flush=True)
+
+
+def compare_runs(
+    runs: Sequence[pathlib.Path],
+    dataset: TaggingDataset,
+    split_name: str,
+    word_vectors: str | None = None,
+) -> dict:
+    """Evaluates runs on the same photos and compares each with the first one.
+
+    Args:
+        runs: their folders.
+        dataset: holds the photos and classes.
+        split_name: which photos.
+        word_vectors: of the classes, as for `evaluation_vocabulary`.
+
+    Returns:
+        "runs": the metrics of each, as `evaluate_split` gives them, with its folder; and
+        "differences": for each but the first, estimate, low and high by part and figure.
+
+    Raises:
+        UserError: a run cannot be read or has no embedding for a class; or other classes count as
+            seen for one run than for another.
+    """
+    split = dataset.split(split_name)
+    metrics, scores, groups = [], [], None
+    for path in runs:
+        run = load_run(path)
+        counted = as_trained(dataset, run)
+        if groups not in (None, counted.groups):
+            raise UserError(
+                f"{runs[0]} and {path} count other classes as seen (data.all_seen): their figures "
+                "are of different tasks"
+            )
+        groups = counted.groups
+        vocabulary = evaluation_vocabulary(run, counted, word_vectors)
+        source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
+        label = f"scoring with {path}"
+        own, run_scores = evaluate_split(run, source, split.labels, vocabulary, label)
+        metrics.append({"run": str(path), **own})
+        scores.append(run_scores)
+    differences = bootstrap_differences(
+        scores, split.labels, groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
+    )
+    return {
+        "data_hash": hash_of_split(counted, split_name),
+        "runs": metrics,
+        "compared_with": str(runs[0]),
+        "resamples": number_of_resamples(split.labels),
+        "level": LEVEL,
+        "differences": [
+            {
+                "run": str(path),
+                **{
+                    part: {figure: dataclasses.asdict(own) for figure, own in figures.items()}
+                    for part, figures in by_part.items()
+                },
+            }
+            for path, by_part in zip(runs[1:], differences, strict=True)
+        ],
+    }
+
+
+def format_comparison(compared: dict) -> str:
+    """Returns the comparison as plain text, per cent: the runs, then their differences."""
+    figures = [
+        (part, title, figure)
+        for part, title in _PARTS
+        for figure in ("mAP", f"F1@{TAGS_PER_PHOTO}")
+        if figure in compared["runs"][0]["bootstrap"].get(part, {})
+    ]
+    width = max(len(run["run"]) for run in compared["runs"])
+    titles = [f"{title} {figure}" for _, title, figure in figures]
+    lines = ["per cent".ljust(width) + "".join(f"{title:>12}" for title in titles)]
+    for run in compared["runs"]:
+        values = [_figure(run, part, figure) for part, _, figure in figures]
+        cells = "".join(f"{100 * value:12.1f}" for value in values)
+        lines.append(run["run"].ljust(width) + cells)
+    level = f"{100 * compared['level']:.0f} %"
+    lines += ["", f"differences from {compared['compared_with']}, {level} intervals of a paired "]
+    lines[-1] += f"bootstrap ({compared['resamples']} draws); * leaves out 0"
+    for other, (part, title, figure) in itertools.product(compared["differences"], figures):
+        own = other[part][figure]
+        estimate, low, high = (100 * own[key] for key in ("estimate", "low", "high"))
+        sure = " *" if low > 0 or high < 0 else ""
+        name = f"{title} {figure}"
+        lines.append(
+            f"{other['run']:{width}}{name:>12}{estimate:+8.1f} ({low:+.1f} to {high:+.1f}){sure}"
+        )
+    return "\n".join(lines)
+
+
+def _figure(metrics: dict, part: str, figure: str) -> float:
+    value = metrics[part][figure]
+    return value if figure == "mAP" else value["f1"]

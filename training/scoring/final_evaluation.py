@@ -1,0 +1,149 @@
+"""What follows training: thresholds, figures, the sheet of pictures and the report."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+from biam_tf.runs import TrainedRun, load_run
+from biam_tf.thresholds import fit_thresholds, why_not
+from biam_tf.vocabulary import Vocabulary
+from training.config import RunConfig
+from training.data.data_manifest import DataManifest
+from training.data.dataset import TaggingDataset
+from training.data.input.sources import FeatureSource, PhotoSource
+from training.pipeline.examples import final_split
+from training.pipeline.run_folder import RunFolder, write_json, write_text
+from training.scoring.evaluation import (
+    PHOTOS_ON_SHEET,
+    TAGS_PER_PHOTO,
+    draw_sheet,
+    evaluate_split,
+    explain_photos,
+    score_split,
+)
+
+MakeSource = Callable[[Sequence[str]], FeatureSource | PhotoSource]
+
+
+def evaluate_run(
+    config: RunConfig,
+    folder: RunFolder,
+    dataset: TaggingDataset,
+    vocabulary: Vocabulary,
+    make_source: MakeSource,
+) -> dict:
+    """Evaluates a trained run and writes all that is to be seen of it, `metrics.json` last.
+
+    Args:
+        config: settings of the run.
+        folder: holds the trained models; everything goes there.
+        dataset: of the run.
+        vocabulary: its classes.
+        make_source: photos of `dataset` to examples for scoring.
+
+    Returns:
+        The metrics, as written.
+    """
+    trained = with_thresholds(config, load_run(folder.path), dataset, vocabulary, make_source)
+    metrics = write_figures(config, trained, dataset, vocabulary, make_source)
+    if folder.data_manifest.exists():  # there is none of a dry run
+        manifest = DataManifest.read(folder.data_manifest)
+        metrics["data_manifest"] = manifest.hash
+        metrics["data_hash"] = manifest.split_hash(metrics["split"])
+    write_json(folder.metrics, metrics)
+    return metrics
+
+
+def write_figures(
+    config: RunConfig,
+    trained: TrainedRun,
+    dataset: TaggingDataset,
+    vocabulary: Vocabulary,
+    make_source: MakeSource,
+    path: pathlib.Path | None = None,
+) -> dict:
+    """Evaluates the final split; draws the sheet and the report unless told not to.
+
+    Args:
+        config: settings of the run.
+        trained: the run, with its thresholds.
+        dataset: of the run.
+        vocabulary: its classes.
+        make_source: photos of `dataset` to examples for scoring.
+        path: of the report; None: in the run's folder, with the sheet beside it.
+    """
+    from training.report.page import ReportData, write_report
+
+    name = final_split(dataset)
+    split = dataset.split(name)
+    metrics, scores = evaluate_split(
+        trained,
+        make_source(split.images),
+        split.labels,
+        vocabulary,
+        f"evaluating on {name}",
+        config.training.seed,
+        dataset.about,
+    )
+    metrics["split"] = name
+    if not config.training.report:
+        return metrics
+    explained = explain_photos(
+        trained.backbone, trained.head, dataset, split, vocabulary, PHOTOS_ON_SHEET
+    )
+    if path is None:
+        path = trained.folder.report_page
+        title = f"{config.output}: top tags and where they were seen"
+        draw_sheet(explained, trained.folder.contact_sheet, split, vocabulary, title)
+    data = ReportData(
+        run=trained,
+        dataset=dataset,
+        split=split,
+        vocabulary=vocabulary,
+        scores=scores,
+        metrics=metrics,
+        explained=explained,
+        make_source=make_source,
+        of_training=True,
+    )
+    write_report(path, data)
+    return metrics
+
+
+def with_thresholds(
+    config: RunConfig,
+    trained: TrainedRun,
+    dataset: TaggingDataset,
+    vocabulary: Vocabulary,
+    make_source: MakeSource,
+) -> TrainedRun:
+    """Returns the run with thresholds fitted to its validation photos, and writes them.
+
+    Without validation photos that allow it, says why and returns the run as it is.
+
+    Args:
+        config: settings of the run.
+        trained: the run.
+        dataset: of the run.
+        vocabulary: its classes.
+        make_source: photos of `dataset` to examples for scoring.
+    """
+    if "val" not in dataset.splits:
+        print("no photo of split val: no thresholds, and scores stay uncalibrated", flush=True)
+        return trained
+    split = dataset.split("val")
+    problem = why_not(split.labels, vocabulary.groups)
+    if problem:
+        print(f"no thresholds, and scores stay uncalibrated: {problem}", flush=True)
+        return trained
+    scores = score_split(trained, make_source(split.images), vocabulary, "thresholds from val")
+    thresholds = fit_thresholds(
+        scores,
+        split.labels,
+        vocabulary.names,
+        vocabulary.groups,
+        seed=config.training.seed,
+        k=TAGS_PER_PHOTO,
+    )
+    write_text(trained.folder.thresholds, thresholds.to_json())
+    return dataclasses.replace(trained, thresholds=thresholds)
