@@ -79,11 +79,11 @@ def _command(arguments: argparse.Namespace) -> None:
     if len(arguments.runs) > 1:
         _compare(arguments)
         return
+    from biam_tf.files import write_json
     from biam_tf.runs import load_run
     from training.data.data_manifest import hash_of_split
     from training.data.folder.reader import read_folder
     from training.data.input.sources import PhotoSource
-    from training.pipeline.run_folder import write_json
     from training.report.page import ReportData, write_report
     from training.scoring.evaluation import (
         PHOTOS_ON_SHEET,
@@ -128,8 +128,8 @@ def _command(arguments: argparse.Namespace) -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from biam_tf.errors import UserError
+    from biam_tf.files import write_json
     from training.data.folder.reader import read_folder
-    from training.pipeline.run_folder import write_json
     from training.scoring.comparison import compare_runs, format_comparison, require_same_data
 
     for option in ("contact_sheet", "report"):

@@ -94,9 +94,9 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
+    from biam_tf.files import write_text
     from training.experiments.trials import markdown_table
     from training.loop.stopping import terminating_cleanly
-    from training.pipeline.run_folder import write_text
     from training.reproduction.experiments import Study, train_entries, write_record
     from training.reproduction.figures import figure_entries, make_figure
     from training.reproduction.output import draw_rows, write_seeds

@@ -1,8 +1,6 @@
-"""SHA-256 sums of files, and those of official ones as TensorFlow Datasets' checksums.tsv."""
+"""Checksums of official files, as TensorFlow Datasets' checksums.tsv has them."""
 
 import dataclasses
-import hashlib
-import os
 import pathlib
 
 
@@ -19,9 +17,3 @@ def known_files(path: pathlib.Path) -> dict[str, KnownFile]:
     """Returns the files of a checksums.tsv by their names; a row is url, size, sum, name."""
     rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
     return {name: KnownFile(url, int(size), sha256) for url, size, sha256, name in rows}
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a local file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

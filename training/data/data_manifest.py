@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.files import sha256_of
 from biam_tf.vocabulary import Vocabulary
-from training.data.checksums import sha256_of
 from training.data.dataset import Split, TaggingDataset, add_texts
 from training.data.input.broken_photos import BrokenPhoto
 

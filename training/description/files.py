@@ -3,11 +3,11 @@
 import dataclasses
 import pathlib
 
+from biam_tf.files import write_json, write_text
 from training.description.duplicates import count_by_kind, to_csv
 from training.description.pictures import draw_pairs, plot_class_frequency
 from training.description.sections import to_html, to_markdown
 from training.description.text import Findings, class_row, sections_of
-from training.pipeline.run_folder import write_json, write_text
 from training.tables.csv_files import csv_text
 from training.tables.plots import can_plot
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from biam_tf.files import writing_to
 from training.description.duplicates import Pair
 from training.description.labels import LabelFacts
-from training.pipeline.run_folder import writing_to
 from training.tables.plots import COLORS, new_figure, save_figure
 
 PAIRS_ON_SHEET = 40

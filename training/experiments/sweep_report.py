@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.files import write_text
 from training.experiments.grid import GridKey
 from training.experiments.trials import (
     FIGURES,
@@ -16,7 +17,6 @@ from training.experiments.trials import (
     mean_and_spread,
     write_csv,
 )
-from training.pipeline.run_folder import write_text
 from training.tables.plots import COLORS, new_figure, save_figure
 
 PARTS = {"seen": "seen mAP", "gzsl": "GZSL mAP", "zsl": "ZSL mAP"}

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.data.checksums import sha256_of
-from training.pipeline.run_folder import write_json, writing_to
+from biam_tf.files import sha256_of, write_json, writing_to
 
 KEPT = 2
 VARIABLES = "variables"  # prefix of TensorFlow's files

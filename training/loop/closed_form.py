@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.errors import UserError
+from biam_tf.files import append_line
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress
 from training.config import RunConfig
 from training.loop.trainer import validated
-from training.pipeline.run_folder import RunFolder, append_line, save_model
+from training.pipeline.run_folder import RunFolder, save_model
 
 
 def require_epochs(config: RunConfig, command: str) -> None:

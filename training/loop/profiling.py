@@ -7,8 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from biam_tf.errors import UserError
+from biam_tf.files import write_text, writing_to
 from training.loop.trace import format_table, operation_times, read_trace, write_chrome_trace
-from training.pipeline.run_folder import RunFolder, write_text, writing_to
+from training.pipeline.run_folder import RunFolder
 
 SKIPPED_STEPS = 3  # the first ones trace graphs and fill queues
 TABLE, CHROME_TRACE = "profile.txt", "trace.json.gz"

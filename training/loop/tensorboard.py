@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from biam_tf.files import write_text, writing_to
 from biam_tf.vocabulary import Vocabulary
-from training.pipeline.run_folder import write_text, writing_to
 
 LOSS, LEARNING_RATE, SPEED = "training/loss", "training/learning_rate", "training/images_per_second"
 PICTURE = "response_maps"

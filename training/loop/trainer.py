@@ -14,6 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from biam_tf.errors import UserError
+from biam_tf.files import append_line, write_text
 from biam_tf.progress import progress
 from training.config import RunConfig, TrainingConfig
 from training.loop.checkpoints import Checkpoints
@@ -21,7 +22,7 @@ from training.loop.objective import Objective
 from training.loop.stopping import stopping_between_steps
 from training.loop.train_step import TrainStep
 from training.loop.workers import Workers
-from training.pipeline.run_folder import RunFolder, append_line, save_model, write_text
+from training.pipeline.run_folder import RunFolder, save_model
 
 NOTABLE_WAIT = 0.05  # of an epoch's time: more than this, waiting for data is worth a word
 

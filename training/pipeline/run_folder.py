@@ -1,17 +1,13 @@
 """A run's folder as training writes it: when it may be taken, and files written whole."""
 
-import contextlib
 import dataclasses
-import json
-import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from biam_tf.errors import UserError
+from biam_tf.files import replacing, write_json, write_text, writing_to
 from biam_tf.runs import RunPaths
 from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
 from training.data.data_manifest import DataManifest
@@ -91,50 +87,10 @@ class RunFolder(RunPaths):
         )
 
 
-@contextlib.contextmanager
-def writing_to(path: pathlib.Path) -> Iterator[None]:
-    """Turns a full disk or a folder that is closed to us into one message.
-
-    Raises:
-        UserError: something below `path` could not be written.
-    """
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
-        raise UserError(
-            f"{path}: cannot be written ({reason or error}). What was complete before is as it "
-            "was: make room or the folder writable, and the same command goes on from there"
-        ) from error
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    with writing_to(path):
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-
-
-def append_line(path: pathlib.Path, line: str) -> None:
-    """Adds a line to a text file and waits until it is on the disk."""
-    with writing_to(path), path.open("a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 def save_model(path: pathlib.Path, model: keras.Model) -> None:
     """Saves a model in Keras format, whole or not at all."""
-    aside = path.with_name(f".partial-{path.name}")
-    with writing_to(path):
-        model.save(aside)
-        os.replace(aside, path)
+    with replacing(path) as partial:
+        model.save(partial)
 
 
 def flat_settings(config: RunConfig) -> dict[str, Any]:

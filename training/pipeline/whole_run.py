@@ -13,6 +13,7 @@ from biam_tf.backbones import build_backbone
 from biam_tf.baselines.known_classes import AlikeClasses
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
+from biam_tf.files import write_text, writing_to
 from biam_tf.models import bind_vocabulary, build_tagger, scores_alone
 from biam_tf.models.systems import SYSTEMS, build_system_head
 from biam_tf.progress import progress_of_total
@@ -33,7 +34,7 @@ from training.loop.tensorboard import TensorBoardWriter, write_projector
 from training.loop.trainer import Trainee, train
 from training.loop.workers import Workers
 from training.pipeline.examples import final_split, open_examples, scored_splits, trainable_photos
-from training.pipeline.run_folder import RunFolder, write_text, writing_to
+from training.pipeline.run_folder import RunFolder
 from training.scoring.evaluation import (
     ATTRIBUTES_FILE,
     explain_photos,

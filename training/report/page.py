@@ -10,13 +10,13 @@ import jinja2
 import numpy as np
 import yaml
 
+from biam_tf.files import write_text
 from biam_tf.metrics import average_precision, labels_of_classes
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
 from training.loop.tensorboard import LEARNING_RATE, LOSS, read_scalar
-from training.pipeline.run_folder import write_text
 from training.report import facts, figures, region_features
 from training.report.charts import scatter
 from training.report.photo_cards import photo_cards

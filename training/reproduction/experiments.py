@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.files import write_json
 from biam_tf.metrics.slices import NUMBERS, row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
@@ -19,7 +20,7 @@ from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
 from training.experiments.trials import best_validation
 from training.pipeline.examples import final_split, open_examples
-from training.pipeline.run_folder import RunFolder, flat_settings, write_json
+from training.pipeline.run_folder import RunFolder, flat_settings
 from training.pipeline.whole_run import run
 from training.scoring.evaluation import evaluation_vocabulary, score_split
 from training.scoring.final_evaluation import MakeSource

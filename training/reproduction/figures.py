@@ -8,10 +8,10 @@ import numpy as np
 
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
+from biam_tf.files import writing_to
 from biam_tf.models.presets import ABLATIONS
 from biam_tf.runs import load_run
 from training.experiments.trials import mean_and_spread
-from training.pipeline.run_folder import writing_to
 from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.errors import UserError
+from biam_tf.files import writing_to
 from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
 from biam_tf.metrics.decisions import DEFINITIONS, Decisions, f1_at_threshold
@@ -23,7 +24,6 @@ from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import About, Split, TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
-from training.pipeline.run_folder import writing_to
 from training.scoring.scorer import make_scorer, score_examples
 
 ATTRIBUTES_FILE = "class_attributes.csv"

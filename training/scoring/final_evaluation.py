@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
+from biam_tf.files import write_json, write_text
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.thresholds import fit_thresholds, why_not
 from biam_tf.vocabulary import Vocabulary
@@ -12,7 +13,7 @@ from training.data.data_manifest import DataManifest
 from training.data.dataset import TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.pipeline.examples import final_split
-from training.pipeline.run_folder import RunFolder, write_json, write_text
+from training.pipeline.run_folder import RunFolder
 from training.scoring.evaluation import (
     PHOTOS_ON_SHEET,
     TAGS_PER_PHOTO,

@@ -10,9 +10,9 @@ from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.folder.reader import check_photos, read_folder
 from training.data.registry import load_dataset, scenes_directory
+from training.data.scenes import reader as scenes
 from training.data.scenes.painter import OBJECT_CLASSES, RADII, Box, ObjectClass, paint
 from training.data.scenes.reader import ATTRIBUTES, draw_scenes, unseen_classes
-from training.data.scenes import reader as scenes
 
 PICTURES = 120
 

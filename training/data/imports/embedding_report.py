@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from biam_tf.embeddings.sources import Embedded, Found
-from training.pipeline.run_folder import write_text
+from biam_tf.files import write_text
 from training.tables.csv_files import csv_text
 
 _SHOWN = 20

@@ -9,9 +9,8 @@ import numpy as np
 
 from biam_tf import __version__
 from biam_tf.embeddings.sources import SENTENCES, Embedded, concatenate
-from training.data.checksums import sha256_of
+from biam_tf.files import sha256_of, writing_to
 from training.data.class_list import ClassList
-from training.pipeline.run_folder import writing_to
 
 
 def write_embeddings(

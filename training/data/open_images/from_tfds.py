@@ -70,7 +70,7 @@ def write_official_layout(
     """
     import tensorflow_datasets as tfds
 
-    from training.pipeline.run_folder import write_text
+    from biam_tf.files import write_text
 
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

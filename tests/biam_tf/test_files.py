@@ -1,0 +1,54 @@
+"""Files are replaced whole or left as they were."""
+
+import hashlib
+import os
+
+import pytest
+
+from biam_tf.errors import UserError
+from biam_tf.files import append_line, replacing, sha256_of, write_json, write_text
+
+
+def test_a_file_is_there_when_all_is_written_and_not_before(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with replacing(path) as partial:
+        assert partial.suffix == ".csv" and partial.parent == tmp_path
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_what_was_there_stays_when_writing_fails(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_a_folder_is_moved_into_place_as_a_whole(tmp_path):
+    with replacing(tmp_path / "run") as partial:
+        partial.mkdir()
+        (partial / "a").write_text("1")
+    assert (tmp_path / "run" / "a").read_text() == "1" and os.listdir(tmp_path) == ["run"]
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "other") as partial:
+        partial.mkdir()
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none/x\.txt: cannot be written \(No such file"):
+        write_text(tmp_path / "none" / "x.txt", "text")
+    with pytest.raises(UserError, match="cannot be written"):
+        append_line(tmp_path / "none" / "x.txt", "text")
+
+
+def test_texts_and_sums(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "Müll"})
+    append_line(tmp_path / "a.json", "more")
+    content = '{\n  "name": "Müll"\n}\nmore\n'.encode()
+    assert (tmp_path / "a.json").read_bytes() == content
+    assert sha256_of(tmp_path / "a.json") == hashlib.sha256(content).hexdigest()
