@@ -121,6 +121,9 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # the suite on two cores at once: most of it traces graphs
             "ruff>=0.6",
+            "mypy>=1.10",
+            "types-PyYAML",
+            "types-tqdm",
         ],
     },
 )
