@@ -2,8 +2,8 @@
 
 Tests use them, and a person can try commands on them before the archives are there:
 
-    python tests/miniatures.py nus_wide /tmp/nus-wide
-    python tests/miniatures.py open_images /tmp/open-images
+    python tests/helpers/miniatures.py nus_wide /tmp/nus-wide
+    python tests/helpers/miniatures.py open_images /tmp/open-images
 """
 
 import argparse

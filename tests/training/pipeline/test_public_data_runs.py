@@ -8,7 +8,7 @@ from tiny_run import TINY
 
 from training import run
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 # The paper's configurations ask for VGG19 and stored features; these are the smallest there are.
 SMALL = [
     *TINY,

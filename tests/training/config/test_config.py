@@ -9,7 +9,7 @@ from biam_tf.errors import UserError
 from biam_tf.models.presets import HeadSettings
 from training.config import RunConfig, config_to_yaml, load_config
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture
