@@ -1,11 +1,14 @@
 """A checkpoint of the authors' code becomes the folder of a run."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from torch_files import tensor, write_zip
 
 from biam_tf.backbones import build_backbone
 from biam_tf.models import build_tagger
+from biam_tf.models.presets import PRESETS
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import load_config
@@ -71,13 +74,9 @@ def convert(checkpoint, small_weights, tmp_path):
 def test_an_imported_checkpoint_is_a_run(convert, tmp_path, rng):
     assert convert() == 0
     run = load_run(tmp_path / "runs" / "imported")
-    assert load_config(run.folder.config).head.keywords() == {
-        "preset": "released",
-        "num_heads": HEADS,
-        "top_k": 6,
-        "channels": CHANNELS,
-        "fused_channels": 24,
-    }
+    assert load_config(run.folder.config).head.settings == dataclasses.replace(
+        PRESETS["released"], num_heads=HEADS, top_k=6, channels=CHANNELS, fused_channels=24
+    )
     assert len(run.vocabulary) == 0
     assert run.vocabulary.embedding_size == EMBEDDING_SIZE
     photos = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)

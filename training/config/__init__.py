@@ -1,6 +1,6 @@
 """The settings of a run: one YAML file, read into nested frozen dataclasses."""
 
-from training.config.loading import config_to_yaml, load_config
+from training.config.loading import config_to_yaml, config_values, load_config
 from training.config.schema import (
     AugmentationConfig,
     BackboneConfig,
@@ -26,5 +26,6 @@ __all__ = [
     "TrainingConfig",
     "VocabularyConfig",
     "config_to_yaml",
+    "config_values",
     "load_config",
 ]

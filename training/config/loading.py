@@ -56,12 +56,23 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
 
 def config_to_yaml(config: RunConfig) -> str:
     """Returns every setting as YAML text, which `load_config` reads back to an equal config."""
-    values = dataclasses.asdict(config)
-    values["head"] = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in {"system": config.head.system, **config.head.keywords()}.items()
-    }
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True)
+
+
+def config_values(config: RunConfig) -> dict[str, Any]:
+    """Returns every setting as plain values, nested by section and key as in a YAML file."""
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        plain = _plain(getattr(value, field.name))
+        # The settings of what a section names, such as a system's, are keys of that section.
+        values |= plain if field.name == "settings" else {field.name: plain}
+    return values
 
 
 def _field_names(cls: type) -> list[str]:
@@ -80,20 +91,25 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
     hints = typing.get_type_hints(system.settings_type, include_extras=True)
     given = dict(settings.section(values, "head", ["system", "preset", *hints]))
     given.pop("system", None)
-    preset = settings.convert(given.pop("preset", HeadConfig.preset), str, "head.preset")
+    preset = settings.convert(given.pop("preset", "paper"), str, "head.preset")
     if preset not in system.presets:
         hint = did_you_mean(preset, system.presets)
         settings.fail("head.preset", f"unknown preset {preset!r}{hint}")
+    if given.keys() == hints.keys() and settings.is_override("head.preset"):
+        settings.fail(
+            "head.preset",
+            f"has no effect on {settings.source}, which holds every setting of the head; set them "
+            "one by one, or start from a file that names a preset",
+        )
     given = {key: settings.convert(v, hints[key], f"head.{key}") for key, v in given.items()}
     try:
-        system.settings(preset, **given)
+        return HeadConfig(name, system.settings(preset, **given))
     except UserError as error:
         # Its message begins with the name of the setting, which is the key here.
         key, colon, problem = str(error).partition(": ")
         if colon and key in hints:
             settings.fail(f"head.{key}", problem)
         settings.fail("head", str(error))
-    return HeadConfig(name, preset, tuple(sorted(given.items())))
 
 
 def _check_backbone(settings: Settings, config: RunConfig) -> None:

@@ -117,29 +117,26 @@ class BackboneConfig:
     learning_rate_scale: Positive = 1.0
 
 
+def _paper_settings() -> Any:
+    from biam_tf.models.presets import PRESETS  # brings TensorFlow
+
+    return PRESETS["paper"]
+
+
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """A system, a preset of it, and the settings that differ from that.
+    """A system and all of its settings, which are the keys of the section `head`.
+
+    In a file, `preset` names the settings that the section starts from (default: `paper`). It is
+    resolved when the file is read: a run's own file holds every setting, and no preset.
 
     Attributes:
         system: a key of `biam_tf.models.systems.SYSTEMS`.
-        preset: one of the system's.
-        settings: (name, value) pairs of fields of the system's settings, sorted by name.
+        settings: the dataclass of settings of that system, from which its head is built.
     """
 
     system: str = "biam"
-    preset: str = "paper"
-    settings: tuple[tuple[str, Any], ...] = ()
-
-    def keywords(self) -> dict[str, Any]:
-        """Returns the preset and what differs from it, as `System.settings` takes them."""
-        return {"preset": self.preset, **dict(self.settings)}
-
-    def resolved(self) -> Any:
-        """Returns all settings, a dataclass of the system."""
-        from biam_tf.models.systems import SYSTEMS
-
-        return SYSTEMS[self.system].settings(**self.keywords())
+    settings: Any = dataclasses.field(default_factory=_paper_settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +247,7 @@ class RunConfig:
 
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
     strategy: Literal["default", "mirrored", "multi_worker"] = "default"

@@ -121,6 +121,10 @@ class Settings:
         section[last] = _parse(text, option)
         self._overrides[".".join(keys)] = option
 
+    def is_override(self, key_path: str) -> bool:
+        """Returns whether a `--set` option gave this very key."""
+        return key_path in self._overrides
+
     def fail(self, key_path: str, problem: str) -> NoReturn:
         """Raises the `UserError` for a key, naming the file or the option that set it."""
         keys = key_path.split(".")

@@ -57,7 +57,7 @@ def fit_head(
     started = time.perf_counter()
     with progress(len(source), f"solving {system}", "photo") as bar:
         batches = _batches(source, labels, config.training.batch_size, bar.update)
-        SYSTEMS[system].fit(head, config.head.resolved(), batches, seen_embeddings)
+        SYSTEMS[system].fit(head, config.head.settings, batches, seen_embeddings)
     record = {"epoch": 1, "best_epoch": 1}
     if validate is not None:
         record |= validated(validate(), config.training)[1]

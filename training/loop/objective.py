@@ -45,7 +45,7 @@ def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> O
         config: which system it is.
         loss: settings of the loss; without a name, the one that suits the head.
     """
-    system, settings = SYSTEMS[config.system], config.resolved()
+    system, settings = SYSTEMS[config.system], config.settings
     if system.make_losses is not None:
         return Objective(system.make_losses(head, settings), is_mean=True)
     if loss.name is None:

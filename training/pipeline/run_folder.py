@@ -1,6 +1,5 @@
 """A run's folder as training writes it: when it may be taken, and files written whole."""
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -9,7 +8,13 @@ import keras
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, write_json, write_text, writing_to
 from biam_tf.runs import RunPaths
-from training.config import BackboneConfig, RunConfig, config_to_yaml, load_config
+from training.config import (
+    BackboneConfig,
+    RunConfig,
+    config_to_yaml,
+    config_values,
+    load_config,
+)
 from training.data.data_manifest import DataManifest
 
 # Settings that say where or how fast, not what: a run may go on with other ones.
@@ -94,28 +99,28 @@ def save_model(path: pathlib.Path, model: keras.Model) -> None:
 
 
 def flat_settings(config: RunConfig) -> dict[str, Any]:
-    """Returns the settings that say what a run is, by key path; not those that it may change."""
-    flat = _flat(dataclasses.asdict(config))
+    """Returns the settings that identify a run, by key path; without `FREE_TO_CHANGE`."""
+    flat = _flat(config_values(config))
     return {key: value for key, value in flat.items() if key not in FREE_TO_CHANGE}
 
 
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """`key: old -> new` for each setting that makes another run."""
+    """Returns `key: old there, new now` for each setting that makes another run."""
     before, after = flat_settings(old), flat_settings(new)
+    keys = {*before, *after}
+    if old.head.system != new.head.system:  # whose other settings are different ones
+        keys = {key for key in keys if key == "head.system" or not key.startswith("head.")}
     return [
         f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
-        for key in sorted({*before, *after})
+        for key in sorted(keys)
         if before.get(key) != after.get(key)
     ]
 
 
-def _flat(values: dict, prefix: str = "") -> dict[str, Any]:
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in values.items():
-        if prefix == "head." and key == "settings":
-            flat |= {f"head.{name}": setting for name, setting in value}
-        elif isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat

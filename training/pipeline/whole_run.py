@@ -15,7 +15,8 @@ from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
 from biam_tf.models import bind_vocabulary, build_tagger, scores_alone
-from biam_tf.models.systems import SYSTEMS, build_system_head
+from biam_tf.models.system import HeadInputs
+from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress_of_total
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
@@ -297,14 +298,13 @@ def _tensorboard(folder, dataset, vocabulary, models) -> TensorBoardWriter:
 
 def _build_head(config, backbone, seen: Vocabulary) -> keras.Model:
     try:
-        return build_system_head(
-            config.head.system,
+        inputs = HeadInputs.of_shapes(
             backbone.output["region_features"].shape[1:],
             backbone.output["scene_feature"].shape[-1],
             seen.embedding_size,
-            seen_embeddings=seen.embeddings,
-            **config.head.keywords(),
+            seen.embeddings,
         )
+        return inputs.model(SYSTEMS[config.head.system].build(inputs, config.head.settings))
     except AlikeClasses as error:
         one, other = (seen.names[row] for row in error.rows)
         raise UserError(

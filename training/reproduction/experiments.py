@@ -212,8 +212,7 @@ def _fingerprint(config: RunConfig) -> str:
         for key, value in flat_settings(config).items()
         if key != "training.seed" and not key.startswith("head.")
     }
-    # By what a preset stands for: one that means something else now is another run.
-    head = config.head.resolved()
+    head = config.head.settings
     plain = {field.name: field.default for field in dataclasses.fields(head)}
     own = {k: v for k, v in dataclasses.asdict(head).items() if v != plain[k]}
     settings |= {"head.system": config.head.system, "head": own}

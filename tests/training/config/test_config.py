@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from biam_tf.errors import UserError
-from biam_tf.models.presets import HeadSettings
-from training.config import RunConfig, config_to_yaml, load_config
+from biam_tf.models.presets import PRESETS, HeadSettings
+from biam_tf.models.systems import SYSTEMS
+from training.config import HeadConfig, RunConfig, config_to_yaml, load_config
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
@@ -63,6 +65,37 @@ def test_yaml_of_a_config_holds_every_setting(write):
                 assert f"{field.name}:" in lines
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_preset_of_a_system_survives_a_round_trip_without_its_name(name, write):
+    for preset in SYSTEMS[name].presets:
+        frozen = "backbone={name: vgg19, trainable: false}"
+        config = load_config(None, [f"head={{system: {name}, preset: {preset}}}", frozen])
+        assert config.head == HeadConfig(name, SYSTEMS[name].presets[preset])
+        text = config_to_yaml(config)
+        assert "preset" not in yaml.safe_load(text)["head"]
+        assert load_config(write(text)) == config
+
+
+def test_a_preset_that_changes_changes_no_configuration_that_was_written(write, monkeypatch):
+    config = load_config(None, ["head.preset=recommended", "head.top_k=5"])
+    path = write(config_to_yaml(config))
+    changed = {**PRESETS, "recommended": HeadSettings(channels=128, num_heads=4)}
+    monkeypatch.setitem(SYSTEMS, "biam", dataclasses.replace(SYSTEMS["biam"], presets=changed))
+    assert load_config(path) == config
+    assert load_config(None, ["head.preset=recommended", "head.top_k=5"]) != config
+
+
+def test_a_configuration_of_a_run_that_names_a_preset_is_resolved(write):
+    text = "head: {system: biam, preset: recommended, channels: 64, num_heads: 4}"
+    expected = dataclasses.replace(PRESETS["recommended"], channels=64, num_heads=4)
+    assert load_config(write(text)).head == HeadConfig("biam", expected)
+
+
+def test_a_preset_without_effect_on_a_whole_configuration_is_refused(write):
+    path = write(config_to_yaml(RunConfig()))
+    assert "head.preset: has no effect on" in message_of(path, "head.preset=released")
+
+
 def _sections(config):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -79,8 +112,7 @@ def test_head_takes_every_field_of_head_settings_and_nothing_else(write):
         for key, value in values.items()
     )
     head = load_config(write(text)).head
-    assert head.keywords() == {"preset": "released", **values}
-    assert head.resolved() == HeadSettings(**values)
+    assert head.settings == HeadSettings(**values)
 
 
 def test_set_overrides_the_file_in_order(write):
@@ -99,7 +131,7 @@ def test_set_overrides_the_file_in_order(write):
     )
     assert config.training.epochs == 8
     assert config.training.schedule.decay == "constant"
-    assert config.head.keywords() == {"preset": "paper", "top_k": 2}
+    assert config.head.settings == dataclasses.replace(PRESETS["paper"], top_k=2)
     assert config.vocabulary.word_vectors == "a=b.txt"
     assert config.data.directory is None
     assert config.training.optimizer.name == "sgd"

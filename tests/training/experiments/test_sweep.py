@@ -29,9 +29,9 @@ def command(scenes):
 
 def stands_in(config):
     """Figures without a training: validation is best at k = 2, the test at k = 3."""
-    if config.head.keywords()["top_k"] == 99:
+    if config.head.settings.top_k == 99:
         raise UserError("head: k=99 is larger than the regions")
-    k, seed = config.head.keywords()["top_k"], config.training.seed
+    k, seed = config.head.settings.top_k, config.training.seed
     f1 = {"f1": k / 10, "precision": 0, "recall": 0}
     part = {"mAP": k / 10, "F1@3": f1, "F1@5": f1}
     return {"zsl": part, "gzsl": part, "seed": seed}
@@ -47,7 +47,7 @@ def trained(monkeypatch):
         return stands_in(config)
 
     def validation(folder):
-        k = configs[-1].head.keywords()["top_k"]
+        k = configs[-1].head.settings.top_k
         return {"seen": 50.0 - abs(k - 2) + configs[-1].training.seed, "gzsl": 40.0 + k}
 
     monkeypatch.setattr(trials, "run", run)
@@ -88,7 +88,7 @@ def test_a_sweep_trains_resumes_and_grows(command, tmp_path, capsys):
 def test_every_setting_is_trained_with_every_seed(command, trained, tmp_path):
     grid = ["--grid", "head.top_k=1,2", "--grid", "training.epochs=1,2"]
     assert command(tmp_path, *grid, "--seeds", "2", "--set", "training.seed=5") == 0
-    assert [(c.head.keywords()["top_k"], c.training.epochs, c.training.seed) for c in trained] == [
+    assert [(c.head.settings.top_k, c.training.epochs, c.training.seed) for c in trained] == [
         (k, e, s) for k in (1, 2) for e in (1, 2) for s in (5, 6)
     ]
     assert len({config.output for config in trained}) == 8

@@ -33,19 +33,19 @@ def examples(rng):
 def test_training_lifts_present_classes_above_absent_ones(name, examples):
     inputs, labels, embeddings = examples
     keras.utils.set_random_seed(3)
-    config = HeadConfig(name, settings=tuple(sorted(SMALL.get(name, {}).items())))
+    config = HeadConfig(name, SYSTEMS[name].settings(**SMALL.get(name, {})))
     head = build_system_head(
         name,
         (GRID, GRID, CHANNELS),
         CHANNELS,
         CLASSES,
         seen_embeddings=embeddings,
-        **config.keywords(),
+        **SMALL.get(name, {}),
     )
     before = separation(head, inputs, labels, embeddings)
     if SYSTEMS[name].fit is not None:
         batches = [({k: tf.constant(v) for k, v in inputs.items()}, tf.constant(labels))]
-        SYSTEMS[name].fit(head, config.resolved(), iter(batches), embeddings)
+        SYSTEMS[name].fit(head, config.settings, iter(batches), embeddings)
     else:
         losses = train(head, config, inputs, labels, embeddings)
         assert np.mean(losses[-3:]) < np.mean(losses[:3])

@@ -1,6 +1,7 @@
 """Whole runs, through the command lines, on a few drawn pictures."""
 
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biam_tf.models.presets import PRESETS
+from biam_tf.models.systems import SYSTEMS
 from biam_tf.runs import load_run
-from training import evaluate
+from training import evaluate, run
 from training.config import load_config
 from training.loop.tensorboard import read_scalar
 from training.pipeline.run_folder import RunFolder
@@ -123,6 +126,26 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     for a, b in zip(weights(finished), weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(losses(finished), losses(folder), rtol=1e-12)
+
+
+def test_a_stopped_run_resumes_exactly_though_its_preset_has_changed(
+    start, finished, tmp_path, monkeypatch, capsys
+):
+    folder = RunFolder(tmp_path / "stopped")
+
+    def stop(bar, text, refresh=True):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tqdm.tqdm.set_postfix_str", stop)
+        assert start(folder.path) == 130
+    other = {"paper": dataclasses.replace(PRESETS["paper"], residual="attended")}
+    monkeypatch.setitem(SYSTEMS, "biam", dataclasses.replace(SYSTEMS["biam"], presets=other))
+    assert start(folder.path) == 2
+    assert "head.residual: 'input' there, 'attended' now" in capsys.readouterr().err
+    assert run.main(["--config", str(folder.config)]) == 0
+    for a, b in zip(weights(finished), weights(folder), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_patience_needs_a_validation_split(start, scenes, tmp_path, capsys):
