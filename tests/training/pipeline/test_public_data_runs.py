@@ -14,7 +14,6 @@ SMALL = [
     *TINY,
     "training.epochs=1",
     "training.schedule.warmup_epochs=0.1",
-    "training.tensorboard=false",
     "backbone={name: small, image_size: 48, weights: none, trainable: true}",
 ]
 
@@ -53,7 +52,8 @@ def test_nus_wide_trains_on_its_81_concepts_alone(tmp_path):
 
 def test_open_images_reports_its_weighted_map_first(tmp_path, capsys):
     data = write_open_images(tmp_path / "open-images", left_out={("train", 1)})
-    assert train("open_images_paper.yaml", data, tmp_path / "run", "data.max_labels=3") == 0
+    settings = ["data.max_labels=3", "training.report=true"]
+    assert train("open_images_paper.yaml", data, tmp_path / "run", *settings) == 0
     printed = capsys.readouterr().out
     assert "training photos have more than 3 labels: left out" in printed
     assert "PARTIAL DATA, not comparable with published figures: not there: 1 of 24" in printed
