@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Markers, workers and fixtures shared by all tests."""
 
 import os
 import pathlib
@@ -6,8 +6,51 @@ import pathlib
 import numpy as np
 import pytest
 from tiny_run import COMPLETE, TINY
+from unit_guard import unit_guard
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+UNIT, INTEGRATION = "unit", "integration"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Two workers for a folder or the whole suite; files and single tests run in this process."""
+    paths = [pathlib.Path(argument.split("::")[0]) for argument in config.args]
+    folders = all(path.is_dir() for path in paths)
+    xdist = config.pluginmanager.hasplugin("xdist")
+    if xdist and folders and config.option.numprocesses is None and not config.option.usepdb:
+        config.option.numprocesses, config.option.dist = 2, "worksteal"
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m unit`, modules without unit tests are not imported: some import Beam or Gradio."""
+    if config.option.markexpr == UNIT and collection_path.name.startswith("test_"):
+        if f"mark.{UNIT}" not in collection_path.read_text(encoding="utf-8"):
+            return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test one of unit and integration: its own mark, its module's, or integration."""
+    kinds = {}
+    for item in items:
+        marks = [mark.name for mark in item.iter_markers() if mark.name in (UNIT, INTEGRATION)]
+        kinds[item] = marks[0] if marks else INTEGRATION
+    for item in items:
+        for node in item.listchain():
+            node.own_markers = [m for m in node.own_markers if m.name not in (UNIT, INTEGRATION)]
+        item.add_marker(kinds[item])
+
+
+@pytest.fixture(autouse=True)
+def _no_training_in_unit_tests(request):
+    if request.node.get_closest_marker(UNIT) is None:
+        yield
+        return
+    with unit_guard():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from biam_tf.checkpoints import load_released_checkpoint
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.torch_files import read_torch_state
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 
 @pytest.fixture(scope="session")

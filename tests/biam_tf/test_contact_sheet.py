@@ -5,6 +5,8 @@ from PIL import Image
 from biam_tf import contact_sheet
 from biam_tf.contact_sheet import draw_contact_sheet
 
+pytestmark = pytest.mark.unit
+
 NAMES = ["red square", "blue disc", "green star", "a name that is much too long for " + 9 * "it "]
 GROUPS = ["seen", "unseen", "seen", "unseen"]
 

@@ -8,6 +8,8 @@ import pytest
 from biam_tf.errors import UserError
 from biam_tf.files import append_line, replacing, sha256_of, write_json, write_text
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_file_is_there_when_all_is_written_and_not_before(tmp_path):
     path = tmp_path / "table.csv"

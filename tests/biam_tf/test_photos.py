@@ -9,6 +9,8 @@ from PIL import Image
 
 from biam_tf.photos import decode_photo
 
+pytestmark = pytest.mark.unit
+
 
 def encoded(picture, form, **options):
     file = io.BytesIO()

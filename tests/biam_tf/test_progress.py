@@ -4,6 +4,8 @@ import pytest
 
 from biam_tf.progress import progress
 
+pytestmark = pytest.mark.unit
+
 
 class Terminal(io.StringIO):
     def isatty(self):

@@ -7,6 +7,8 @@ from biam_tf.errors import UserError
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.thresholds import Thresholds, best_cut, fit_thresholds, why_not
 
+pytestmark = pytest.mark.unit
+
 CLASSES = 14
 GROUPS = ["seen"] * 10 + ["unseen"] * 4
 NAMES = [f"class {c}" for c in range(CLASSES)]

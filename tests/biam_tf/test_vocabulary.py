@@ -10,6 +10,8 @@ from biam_tf import vocabulary as vocabulary_module
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 
+pytestmark = pytest.mark.unit
+
 WORDS = """the 1 0 0
 red 0 2 0
 car 0 0 4

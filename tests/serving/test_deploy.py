@@ -2,10 +2,13 @@
 
 import pathlib
 
+import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 import serving
+
+pytestmark = pytest.mark.unit
 
 DEPLOY = pathlib.Path(serving.__file__).parent / "deploy"
 

@@ -8,6 +8,8 @@ import pytest
 from biam_tf.vocabulary import Vocabulary
 from training.embed_classes import main
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def glove(tmp_path):

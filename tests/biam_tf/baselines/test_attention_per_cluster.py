@@ -16,6 +16,8 @@ from biam_tf.models.head import with_response_maps
 from biam_tf.models.k_means import k_means, squared_distances
 from biam_tf.models.systems import SYSTEMS, build_system_head
 
+pytestmark = pytest.mark.unit
+
 SEEN = 12
 
 

@@ -15,6 +15,8 @@ from biam_tf.errors import UserError
 from biam_tf.models.head import with_response_maps
 from biam_tf.models.systems import SYSTEMS
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_score_is_the_class_s_own_attended_feature_times_its_weights(rng):
     head = random_head("attention_per_label", rng, channels=4, joint_size=3)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from biam_tf.baselines.fast0tag import principal_directions
 from biam_tf.models.systems import SYSTEMS, build_system_head
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 IMAGES, SCENE, EMBEDDING, SEEN, UNSEEN = 40, 9, 5, 6, 3
 

@@ -9,7 +9,7 @@ import pytest
 from biam_tf.baselines.cnn_rnn import CNN_RNN, LabelSequenceDecoder
 from biam_tf.models.systems import build_system_head
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 CLASSES, SIZE, UNITS = 4, 3, 5
 END = CLASSES

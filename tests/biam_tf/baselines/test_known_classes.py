@@ -5,6 +5,8 @@ import tensorflow as tf
 from biam_tf.baselines import known_classes
 from biam_tf.baselines.known_classes import AlikeClasses, KnownClasses
 
+pytestmark = pytest.mark.unit
+
 LEARNED, SIZE = 6, 5
 
 

@@ -28,7 +28,7 @@ from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.models.head import with_response_maps
 from training.reproduction.costs import count_operations
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 D, T = 4, 3
 SETTINGS = {"channels": D, "num_attentions": T}

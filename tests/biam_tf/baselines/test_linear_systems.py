@@ -8,6 +8,8 @@ from biam_tf.baselines.warp import warp_loss
 from biam_tf.losses import binary_cross_entropy
 from biam_tf.models.systems import build_system_head
 
+pytestmark = pytest.mark.unit
+
 CLASSES, SCENE = 5, 7
 
 

@@ -2,6 +2,8 @@ import pytest
 
 from biam_tf.embeddings.names import look_up, readable, spellings
 
+pytestmark = pytest.mark.unit
+
 KNOWN = frozenset(
     "polar bear bears red t-shirt new york New_York ford falcon australian version cherry cherries "
     "fox creme brulee light emitting diode ducks geese swans glass Paris sprenger tulip "

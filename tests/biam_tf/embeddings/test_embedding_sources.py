@@ -7,6 +7,8 @@ from biam_tf.embeddings.sources import concatenate, embed_names, embed_names_by_
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, names_without_embedding
 
+pytestmark = pytest.mark.unit
+
 NAMES = ["PolarBear", "red", "foxes", "zebre"]
 
 

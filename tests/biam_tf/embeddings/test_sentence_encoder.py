@@ -9,7 +9,7 @@ from biam_tf.embeddings import sentence_encoder
 from biam_tf.embeddings.sentence_encoder import SentenceEncoder
 from biam_tf.errors import UserError
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "dog", "black", "##s", "sea"]
 CONFIG = {

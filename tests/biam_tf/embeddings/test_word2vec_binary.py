@@ -7,6 +7,8 @@ from biam_tf.embeddings.files import read_all_word_vectors, read_word_vectors
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.unit
+
 VECTORS = {
     "red": np.array([0, 2, 0], "<f4"),
     "New_York": np.array([1.5, -2, 0.25], "<f4"),

@@ -19,7 +19,7 @@ from biam_tf.layers import (
     SceneContextBlock,
 )
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 CHANNELS, SCENE = 16, 6
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from biam_tf.layers import RegionContextBlock, region_context
 from biam_tf.layers.blockwise_attention import attend, drop
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 HEADS, N, SIZE = 5, 7, 3
 

@@ -18,7 +18,7 @@ from biam_tf.layers import (
     TopKSpatialPooling,
 )
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 REGIONS, SCENE, CLASSES = (2, 5, 4, 8), (2, 6), (3, 7)
 

@@ -13,7 +13,7 @@ from biam_tf.layers import (
     TopKSpatialPooling,
 )
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 PHOTOS, GRID, CHANNELS, EMBEDDING, K = 3, (4, 5), 6, 4, 3
 

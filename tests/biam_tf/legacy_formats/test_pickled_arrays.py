@@ -9,6 +9,8 @@ from torch_files import Call, pickled
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def write(tmp_path):

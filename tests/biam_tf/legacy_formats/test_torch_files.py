@@ -22,6 +22,8 @@ from biam_tf.errors import UserError
 from biam_tf.legacy_formats import torch_files as torch_reader
 from biam_tf.legacy_formats.torch_files import read_torch_state
 
+pytestmark = pytest.mark.unit
+
 
 def floats(*shape):
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)

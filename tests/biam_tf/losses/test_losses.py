@@ -12,7 +12,7 @@ from biam_tf.losses import (
     weighted_ranking_loss,
 )
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 
 def brute_force(labels, scores, margin=1.0, mean_of_violations=False):

@@ -12,6 +12,8 @@ from biam_tf.metrics.bootstrap import (
     number_of_resamples,
 )
 
+pytestmark = pytest.mark.unit
+
 GROUPS = ["seen"] * 5 + ["unseen"] * 4
 
 

@@ -3,6 +3,8 @@ import pytest
 
 from biam_tf.metrics.decisions import decision_f1, f1_at_threshold
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def tags(rng):

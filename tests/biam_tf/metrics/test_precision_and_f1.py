@@ -12,6 +12,8 @@ from biam_tf.metrics import (
     mean_average_precision,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def slow_average_precision(scores, labels):
     """AP of one class from its definition; None without a positive."""

@@ -5,6 +5,8 @@ from biam_tf.metrics import average_precision, f1_at_k
 from biam_tf.metrics import rank_positions as ranking
 from biam_tf.metrics.rank_positions import best_columns, places
 
+pytestmark = pytest.mark.unit
+
 
 def whole_rankings(scores, labels):
     """Average precisions with every image of every class ranked, added up in ranked order."""

@@ -4,6 +4,8 @@ import pytest
 from biam_tf.metrics import f1_at_k
 from biam_tf.metrics.stacking import harmonic_mean, seen_unseen_curve
 
+pytestmark = pytest.mark.unit
+
 SEEN = np.array([True] * 6 + [False] * 4)
 GROUPS = np.where(SEEN, "seen", "unseen").tolist()
 

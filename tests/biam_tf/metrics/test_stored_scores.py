@@ -13,6 +13,8 @@ from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.metrics.stored_scores import StoredScores, by_class, collect_scores
 from biam_tf.thresholds import fit_thresholds
 
+pytestmark = pytest.mark.unit
+
 NAMES = [f"class {c}" for c in range(9)]
 GROUPS = ["seen", "unseen", "seen"] * 3
 

@@ -16,7 +16,7 @@ from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary,
 from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, scores_alone, with_response_maps
 from biam_tf.models.presets import CHOICES
 
-pytestmark = pytest.mark.rounding
+pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 REGION_SHAPE, SCENE_SIZE, EMBEDDING_SIZE = (5, 4, 12), 10, 6
 SMALL = {"channels": 16, "num_heads": 4, "top_k": 3}

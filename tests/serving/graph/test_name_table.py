@@ -10,6 +10,8 @@ from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 from serving.graph.name_table import Embeddings, NameTable
 
+pytestmark = pytest.mark.unit
+
 WORDS = "red Red car t-shirt sky Sky straße ärzte - new_york café İ ice cream σας a".split()
 STRANGE = "RED CAR T-SHIRT STRASSE Ärzte New_York ICE-CREAM ice_cream ΣΑΣ unknown -- _".split()
 SPACES = [" ", "-", "_", "  ", "\u00a0", "\t", "\u3000", "\x1c", "\u200b", "--", " - "]

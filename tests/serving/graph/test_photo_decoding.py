@@ -11,6 +11,8 @@ from photo_files import animation, encoded
 from biam_tf.photos import decode_photo
 from serving.graph.photo_decoding import photo_decoder
 
+pytestmark = pytest.mark.unit
+
 SIZE, MAX_PIXELS = 32, 100_000
 
 

@@ -11,6 +11,8 @@ from biam_tf.models.presets import PRESETS, HeadSettings
 from biam_tf.models.systems import SYSTEMS
 from training.config import HeadConfig, RunConfig, config_to_yaml, load_config
 
+pytestmark = pytest.mark.unit
+
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 
 

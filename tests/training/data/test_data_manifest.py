@@ -9,6 +9,8 @@ from training.data.data_manifest import DataManifest, describe_data, hash_of_spl
 from training.data.dataset import Split, TaggingDataset
 from training.data.input.broken_photos import BrokenPhoto
 
+pytestmark = pytest.mark.unit
+
 NAMES, GROUPS = ("cat", "zebra", "dog"), ("seen", "unseen", "seen")
 
 

@@ -11,6 +11,8 @@ from training.data.dataset import Split, TaggingDataset
 from training.describe import main
 from training.description.labels import describe_labels
 
+pytestmark = pytest.mark.unit
+
 LABELS = {
     "a.jpg": ("train", "cat;dog"),
     "b.jpg": ("train", "zebra;cat"),

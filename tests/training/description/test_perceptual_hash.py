@@ -14,6 +14,8 @@ from training.description.perceptual_hash import (
     perceptual_hash,
 )
 
+pytestmark = pytest.mark.unit
+
 
 def hashed(photo: Image.Image) -> int:
     return int(perceptual_hash(gray_picture(photo)))

@@ -7,6 +7,8 @@ import pytest
 from biam_tf.errors import UserError
 from training.experiments.grid import expand, parse_grid, split_values
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.mark.parametrize(
     ("text", "values"),

@@ -6,6 +6,8 @@ import pytest
 
 from training.loop.schedules import WarmupThenDecay
 
+pytestmark = pytest.mark.unit
+
 
 def rates(schedule, steps):
     return [float(schedule(step)) for step in range(steps)]

@@ -9,6 +9,8 @@ from tensorflow.core.util import event_pb2
 from biam_tf.vocabulary import Vocabulary
 from training.loop.tensorboard import LOSS, TensorBoardWriter, read_scalar, write_projector
 
+pytestmark = pytest.mark.unit
+
 
 def record(step: int) -> dict:
     return {"step": step, "images_per_second": 12.5, "validation": {"seen": 0.5, "zsl": 0.25}}

@@ -11,6 +11,8 @@ from training.report import figures
 from training.report.charts import MOST_POINTS, Chart, scatter
 from training.report.region_features import choose_classes, neighbours_alike
 
+pytestmark = pytest.mark.unit
+
 
 def elements(markup, tag: str) -> list[ElementTree.Element]:
     return ElementTree.fromstring(markup).findall(f".//{tag}")

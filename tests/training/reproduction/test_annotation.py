@@ -5,6 +5,8 @@ import pytest
 
 from training.reproduction.annotation import annotation_figures
 
+pytestmark = pytest.mark.unit
+
 
 def test_figures_are_means_over_the_classes_that_are_shown():
     scores = np.array([[3, 2, 1, 0], [3, 1, 2, 0], [0, 3, 1, 2]], np.float32)

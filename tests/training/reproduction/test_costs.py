@@ -15,6 +15,8 @@ from training.reproduction.costs import (
 )
 from training.reproduction.experiments import Entry, TrainedEntry
 
+pytestmark = pytest.mark.unit
+
 H, W, D_IN, SCENE, EMBEDDING, CLASSES = 3, 2, 12, 10, 6, 5
 
 

@@ -9,6 +9,8 @@ from training.reproduction.experiments import Entry, TrainedEntry
 from training.reproduction.significance import Comparison
 from training.reproduction.tables import TABLES, make_table
 
+pytestmark = pytest.mark.unit
+
 
 def metrics(value):
     f1 = {"f1": value / 2, "precision": 0.1, "recall": 0.1}

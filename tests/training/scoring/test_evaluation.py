@@ -6,6 +6,8 @@ from biam_tf.metrics.stacking import harmonic_mean
 from biam_tf.thresholds import fit_thresholds
 from training.scoring.evaluation import format_figures, stacking_curve, stacking_figures
 
+pytestmark = pytest.mark.unit
+
 GROUPS = ["seen"] * 4 + ["unseen"] * 2
 
 

@@ -8,6 +8,8 @@ from training.data.dataset import Split, TaggingDataset
 from training.data.folder.reader import check_photos, read_folder
 from training.data.registry import load_dataset
 
+pytestmark = pytest.mark.unit
+
 CLASSES = "name,group\ncat,seen\npolar bear,unseen\ndog,seen\nblur,ignored\n"
 ANNOTATIONS = (
     "image,split,labels\n"

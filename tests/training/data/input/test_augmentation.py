@@ -6,6 +6,8 @@ from biam_tf.photos import resize_photo
 from training.config import AugmentationConfig
 from training.data.input.augmentation import _crop, augment, epoch_seed, picture_side
 
+pytestmark = pytest.mark.unit
+
 SIZE = 16
 
 

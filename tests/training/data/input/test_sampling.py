@@ -4,6 +4,8 @@ import pytest
 from training.config import DataConfig
 from training.data.input.sampling import Balanced, Capped, Natural, make_sampler
 
+pytestmark = pytest.mark.unit
+
 EPOCHS = 5
 
 

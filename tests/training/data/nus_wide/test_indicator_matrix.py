@@ -6,6 +6,8 @@ from training.data.nus_wide import indicator_matrix
 from training.data.nus_wide.indicator_matrix import indicator_rows
 from training.data.problems import Problems
 
+pytestmark = pytest.mark.unit
+
 
 def read(path, rows, columns):
     problems = Problems(path.parent)

@@ -15,6 +15,8 @@ from training.data.nus_wide.reader import read_nus_wide
 from training.data.nus_wide.remarks import word_list_remarks
 from training.data.registry import load_dataset
 
+pytestmark = pytest.mark.unit
+
 WORDS = pathlib.Path(__file__).parent / "words"
 TRAIN = [row for row in range(30) if row % 3 != 2]
 ROWS = {"train": TRAIN[:16], "val": TRAIN[16:], "test": [row for row in range(30) if row % 3 == 2]}

@@ -22,6 +22,8 @@ from training.data.open_images.reader import most_frequent_unseen, read_open_ima
 from training.data.problems import Problems
 from training.data.registry import load_dataset
 
+pytestmark = pytest.mark.unit
+
 HUMAN_TEST = "test-annotations-human-imagelabels.csv"
 HUMAN_TRAIN = "train-annotations-human-imagelabels.csv"
 

@@ -14,6 +14,8 @@ from training.data.scenes import reader as scenes
 from training.data.scenes.painter import OBJECT_CLASSES, RADII, Box, ObjectClass, paint
 from training.data.scenes.reader import ATTRIBUTES, draw_scenes, unseen_classes
 
+pytestmark = pytest.mark.unit
+
 PICTURES = 120
 
 
