@@ -77,6 +77,20 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def saved_figures(monkeypatch) -> list:
+    """The matplotlib figures that the test saves, in their order."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    saved, save = [], figure.savefig
+
+    def savefig(self, *arguments, **keywords):
+        saved.append(self)
+        return save(self, *arguments, **keywords)
+
+    monkeypatch.setattr(figure, "savefig", savefig)
+    return saved
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> pathlib.Path:
     """A folder data set of 40 training, 4 validation and 8 test pictures."""

@@ -57,7 +57,6 @@ def test_help_needs_no_tensorflow():
         if "ArgumentParser(" in (text := path.read_text(encoding="utf-8"))
         or "benchmark_command(" in text
     ]
-    benchmarks.remove("benchmarks.shared.tables")  # what the others share
     assert {"benchmarks.reading", "benchmarks.cold_start"} <= set(benchmarks)
     command = [sys.executable, "-c", HELP_OF_ALL, *COMMANDS, *benchmarks]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

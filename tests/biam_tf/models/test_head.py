@@ -64,12 +64,6 @@ def test_paper_preset_equals_the_equations_in_numpy(inputs, rng):
     np.testing.assert_allclose(head(inputs), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_paper_preset_has_the_paper_settings():
-    settings = BIAM.settings("paper")
-    assert (settings.channels, settings.num_heads, settings.top_k) == (512, 8, 10)
-    assert not settings.value_projection and settings.residual == "input"
-
-
 @pytest.mark.parametrize("preset", ["paper", "released"])
 def test_permuting_the_classes_permutes_the_scores(preset, inputs, rng):
     head = small_head(preset=preset)

@@ -260,14 +260,13 @@ def test_repetitions_can_be_limited(moody, retries):
 
 def test_repeating_ends_with_the_deadline(moody):
     servicer, address = moody(*[AWAY] * 50)
-    start = time.monotonic()
     with (
         TaggingClient(address, timeout_seconds=0.5) as client,
         pytest.raises(TaggingError, match=r"UNAVAILABLE|DEADLINE_EXCEEDED"),
     ):
         client.tag(PHOTOS, ["dog"])
     # The pauses double: the fifth call would come after 0.75 s at least, the fiftieth never.
-    assert time.monotonic() - start < 20 and 1 <= len(servicer.times) <= 4
+    assert 1 <= len(servicer.times) <= 4
 
 
 def test_names_are_explained_by_the_version_that_embedded_them(moody):

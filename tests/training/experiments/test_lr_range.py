@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from plots import assert_drawn, assert_picture
 from tiny_run import TINY
 
 from training import lr_range
@@ -53,7 +54,9 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
     assert suggested_rate(test) is None
 
 
-def test_the_command_writes_every_step_and_prints_a_setting(command, tmp_path, capsys):
+def test_the_command_writes_every_step_and_prints_a_setting(
+    command, tmp_path, capsys, saved_figures
+):
     arguments = ["--steps", "20", "--from", "1e-5", "--to", "1e-2"]
     assert command(tmp_path, *arguments) == 0
     with (tmp_path / "lr_range.csv").open() as file:
@@ -65,7 +68,8 @@ def test_the_command_writes_every_step_and_prints_a_setting(command, tmp_path, c
     np.testing.assert_allclose(
         [float(row["smoothed_loss"]) for row in rows], smooth(losses), rtol=1e-5
     )
-    assert (tmp_path / "lr_range.png").read_bytes().startswith(b"\x89PNG")
+    assert_picture(tmp_path / "lr_range.png")
+    assert_drawn(saved_figures[0], *rates, *losses, *smooth(losses))
     assert "--set training.optimizer.learning_rate=" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 

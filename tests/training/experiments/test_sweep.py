@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from plots import assert_drawn, assert_picture
 from tiny_run import TINY
 
 from biam_tf.errors import UserError
@@ -64,7 +65,7 @@ def modified(run) -> dict:
     return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-def test_a_sweep_trains_resumes_and_grows(command, tmp_path, capsys):
+def test_a_sweep_trains_resumes_and_grows(command, tmp_path, capsys, saved_figures):
     output = tmp_path / "sweep"
     assert command(output, "--grid", "head.top_k=2") == 0
     run = output / "head.top_k-2-0"
@@ -73,7 +74,8 @@ def test_a_sweep_trains_resumes_and_grows(command, tmp_path, capsys):
     assert float(row["test GZSL mAP"]) == pytest.approx(100 * figures["gzsl"]["mAP"], abs=1e-3)
     best = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["validation"]["seen"]
     assert float(row["validation seen mAP"]) == pytest.approx(100 * best, abs=1e-3)
-    assert (output / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert_picture(output / "sweep.png")
+    assert_drawn(saved_figures[0], 2, 100 * best)
     assert "Best on validation: --set head.top_k=2" in capsys.readouterr().out
 
     before = modified(run)
@@ -171,7 +173,7 @@ def test_without_a_validation_split_nothing_is_chosen():
     "grid",
     [["a=1,2,4"], ["a=1e-4,1e-2"], ["a=none,all"], ["a=1,2", "b=x,y"], ["a=1", "b=2", "c=3,4"]],
 )
-def test_every_kind_of_grid_has_a_plot(grid, tmp_path):
+def test_every_kind_of_grid_has_a_plot(grid, tmp_path, saved_figures):
     from training.experiments.grid import expand
 
     axes, figures = parse_grid(grid), dict.fromkeys(trials.FIGURES, 10.0)
@@ -181,7 +183,8 @@ def test_every_kind_of_grid_has_a_plot(grid, tmp_path):
         for seed in (0, 1)
     ]
     assert draw_plot(tmp_path / "plot.png", ranked(outcomes, "seen"), axes, "seen")
-    assert (tmp_path / "plot.png").stat().st_size > 5000
+    assert_picture(tmp_path / "plot.png")
+    assert_drawn(saved_figures[0], 20.5)  # the mean of two seeds
 
 
 def test_validation_is_that_of_the_epoch_that_was_kept(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from biam_tf.runs import load_run
-from biam_tf.thresholds import Thresholds
+from biam_tf.thresholds import fit_thresholds
 from training import evaluate
 from training.config import load_config
 from training.data.folder.reader import read_folder
@@ -18,7 +18,7 @@ from training.data.input.sources import PhotoSource
 from training.report import __main__ as report
 from training.report.page import ReportData, write_report
 from training.report.region_features import to_plane
-from training.scoring.evaluation import evaluate_split, explain_photos
+from training.scoring.evaluation import evaluate_split, explain_photos, score_split
 from training.scoring.final_evaluation import with_thresholds, write_figures
 
 SECTIONS = ["figures", "training", "photos", "classes", "curves", "thresholds", "regions"]
@@ -258,7 +258,15 @@ def test_the_plane_keeps_groups_apart_and_the_seed_fixes_it(rng):
     assert np.linalg.norm(centers[0] - centers[1]) > 2 * spread
 
 
-def test_thresholds_travel_with_the_run(finished):
+def test_thresholds_travel_with_the_run(finished, scenes):
     trained = load_run(finished.path)
-    assert trained.thresholds.names == trained.vocabulary.names
-    assert trained.thresholds.to_json() == Thresholds.load(finished.thresholds).to_json()
+    split = read_folder(scenes).split("val")
+    source = PhotoSource(scenes, split.images, trained.image_size)
+    scores = score_split(trained, source, trained.vocabulary, "again")
+    again = fit_thresholds(
+        scores, split.labels, trained.vocabulary.names, trained.vocabulary.groups, seed=0, k=3
+    )
+    np.testing.assert_array_equal(trained.thresholds.decide(scores), again.decide(scores))
+    np.testing.assert_allclose(
+        trained.thresholds.probabilities(scores), again.probabilities(scores), rtol=1e-5
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from plots import assert_drawn, assert_picture
 from small_systems import SMALL
 
 from biam_tf.models import build_head
@@ -51,7 +52,7 @@ def test_every_system_can_be_counted(name):
     assert count_operations(head, embeddings) > 0
 
 
-def test_costs_go_into_a_csv_file_and_a_picture(tmp_path):
+def test_costs_go_into_a_csv_file_and_a_picture(tmp_path, saved_figures):
     metrics = {"zsl": {"mAP": 0.25}, "headline": "mAP"}
     row = TrainedEntry(Entry("LESA"), folders=(tmp_path / "run",), metrics=(metrics,))
     trained = {"lesa": row, "gone": TrainedEntry(Entry("gone"), error="it is gone")}
@@ -61,5 +62,6 @@ def test_costs_go_into_a_csv_file_and_a_picture(tmp_path):
     assert header == "method,run,train_seconds,inference_ms,gflop,memory_bytes"
     assert own == f"LESA,{tmp_path / 'run'},61.500,0.250,0.125,750000000"
     draw_costs(tmp_path / "t.png", trained, costs)
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+    assert_picture(tmp_path / "t.png")
+    assert_drawn(saved_figures[0], 25.0, 61.5, 0.25, 0.125, 0.75)
     assert "| LESA | 25.0 | 62 s |" in format_costs(trained, costs)

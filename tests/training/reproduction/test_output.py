@@ -1,6 +1,7 @@
 import csv
 
 import pytest
+from plots import assert_drawn, assert_picture
 
 from biam_tf.metrics.bootstrap import Difference
 from training.experiments.trials import load_config
@@ -60,10 +61,10 @@ def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
     assert rows[2]["mAP"] == "30.000"
 
 
-def test_the_picture_is_drawn(trained, tmp_path):
-    pytest.importorskip("matplotlib")
+def test_the_picture_shows_every_mean(trained, tmp_path, saved_figures):
     output.draw_rows(tmp_path / "t.png", make_table(1), trained)
-    assert (tmp_path / "t.png").stat().st_size > 5000
+    assert_picture(tmp_path / "t.png")
+    assert_drawn(saved_figures[0], 30.0)
 
 
 @pytest.mark.parametrize("number", TABLES)
