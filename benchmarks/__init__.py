@@ -1,1 +1,1 @@
-"""Measurements, one command each: `python -m benchmarks.NAME`."""
+"""Benchmarks, one command each: `python -m benchmarks.NAME`."""

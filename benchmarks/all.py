@@ -1,13 +1,13 @@
-"""All benchmarks that make tables, into the documents: `python -m benchmarks.all`.
+"""Runs all benchmarks that make tables and updates the docs: `python -m benchmarks.all`.
 
-Runs each in a process of its own, one after the other, and puts its tables into docs/performance.md
-and docs/scale.md, between the lines that name it. Nothing is written unless a benchmark ended well.
-Takes under 25 minutes on a 2-core CPU, which should do nothing else.
+Runs each benchmark in its own process, one after the other, and writes its tables into
+docs/performance.md or docs/scale.md, between the two comment lines that name the benchmark. Tables
+of a failed benchmark are not written. Takes under 25 minutes on an otherwise idle 2-core CPU.
 
 examples:
   python -m benchmarks.all
   python -m benchmarks.all --only loss evaluation
-  python -m benchmarks.all --smoke         # smallest sizes; compares results, writes nothing
+  python -m benchmarks.all --smoke         # smallest sizes; compares results, writes no file
 """
 
 import argparse
@@ -36,14 +36,15 @@ DOCUMENTS = {
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.all",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=list(DOCUMENTS), default=list(DOCUMENTS))
-    parser.add_argument("--smoke", action="store_true", help="smallest sizes; nothing is written")
+    parser.add_argument(
+        "--smoke", action="store_true", help="use the smallest sizes and write no file"
+    )
     return run_command(parser, _command, argv)
 
 
@@ -65,16 +66,16 @@ def _command(arguments: argparse.Namespace) -> None:
         print(f"=== {name}: {time.perf_counter() - start:.0f} s\n\n{text}", flush=True)
         if not arguments.smoke:
             _put(DOCS / DOCUMENTS[name], name, text)
-    print(f"{time.perf_counter() - begun:.0f} s in all")
+    print(f"{time.perf_counter() - begun:.0f} s in total")
 
 
 def _put(path: pathlib.Path, name: str, tables: str) -> None:
-    """Replaces what stands between the two lines of a benchmark in a document."""
+    """Replaces the text between the two comment lines of a benchmark in a document."""
     first, last = f"<!-- python -m benchmarks.{name} -->", f"<!-- end of {name} -->"
     document = path.read_text()
     pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
     if not pattern.search(document):
-        raise UserError(f"{path}: the tables of {name} go between lines {first} and {last}")
+        raise UserError(f"{path}: the lines {first} and {last} around the tables are missing")
     aside = path.with_name(f".partial-{path.name}")
     aside.write_text(pattern.sub(lambda _: f"{first}\n\n{tables}\n{last}", document))
     aside.replace(path)

@@ -1,17 +1,17 @@
-"""How long it takes until something works, from nothing: `python -m benchmarks.cold_start`.
+"""Time to import, to build a head and to start a server: `python -m benchmarks.cold_start`.
 
-Everything is done in fresh processes, in turns, after one process of each that isn't counted (it
-fills the disk's cache):
+Each measurement uses new processes, in turns, after one process of each kind that is not measured
+(it fills the disk's cache):
 
-1. imports, beside those of NumPy, TensorFlow and Keras, below which nothing here can come; and
-   `--help` of the commands, which import none of those three;
+1. imports of this project, and of NumPy, TensorFlow and Keras, which are a lower bound; and
+   `--help` of the commands, which import none of these three;
 2. building a head for EfficientNet-Lite0 (7x7x320 regions, a scene feature of 1280, embeddings of
-   100 numbers), the first time in a process and the second;
-3. the embedded server with such a tagger: until it answers, and its requests;
-4. what an export holds for a server to read.
+   100 numbers), for the first and the second time in a process;
+3. starting the embedded server with such a tagger, and its requests;
+4. the contents of an export.
 
-Weights are random. --smoke checks that imports and commands leave out what they need not have,
-that an export holds its backbone once, and that a request is answered as the first one was.
+Weights are random. --smoke checks that imports and commands do not import unneeded packages, that
+an export contains its backbone once, and that a request gets the same answer every time.
 """
 
 import functools
@@ -32,7 +32,7 @@ from biam_tf.errors import UserError
 
 ROUNDS = 3
 FLOOR = ("numpy", "tensorflow", "keras")
-# What a process runs, and which of FLOOR it must not import.
+# The command of a process, and the packages of FLOOR that it must not import.
 LIGHT, FULL = FLOOR, ()
 STARTS = {
     "import numpy": FULL,
@@ -50,16 +50,15 @@ STARTS = {
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     return benchmark_command("cold_start", __doc__, measure, argv)
 
 
 def measure(smoke: bool) -> list[Table]:
-    """Returns the tables; with `smoke` of the smallest model, once.
+    """Returns the tables; with `smoke` for the smallest model, with one repetition.
 
     Raises:
-        UserError: something is imported that need not be, the backbone is more than once in an
-            export, or a request is answered otherwise than the one before.
+        UserError: An unneeded package is imported, an export contains the backbone more than once,
+            or the answers of a request differ.
     """
     rounds, size = (1, "smallest") if smoke else (ROUNDS, "real")
     for statement, left_out in STARTS.items():
@@ -68,12 +67,12 @@ def measure(smoke: bool) -> list[Table]:
         part = functools.partial(_part, folder=folder, size=size)
         contents = part("export")
         if contents["backbones"] != 1:
-            raise UserError(f"the export holds {contents['backbones']} traces of the backbone")
+            raise UserError(f"the export contains {contents['backbones']} traces of the backbone")
         heads, servers = [], []
         for number in range(rounds if smoke else 1 + rounds):
             head, server = part("head"), part("server")
             if server["answers differ"]:
-                raise UserError("the server gave one request different answers")
+                raise UserError("the server gave different answers to the same request")
             if smoke or number:
                 heads.append(head)
                 servers.append(server)
@@ -86,34 +85,34 @@ def _table_of_starts(rounds: int) -> Table:
     seconds = in_turns(functions, rounds)
     floor = seconds["import keras"]
     return Table(
-        "Imports and --help, whole processes",
-        ("", "seconds", "`import keras` takes … times as long"),
+        "Imports and --help, each a whole process",
+        ("", "seconds", "`import keras` / this"),
         [
             (f"`{name}`", seconds_and_range(its), ratios(floor, its))
             for name, its in seconds.items()
         ],
-        "Keras imports TensorFlow and TensorFlow imports Keras: neither can be had alone.",
+        "Keras imports TensorFlow and TensorFlow imports Keras: neither can be imported alone.",
     )
 
 
 def _table_of_work(heads: Sequence[dict], servers: Sequence[dict]) -> Table:
-    def row(of: Sequence[dict], name: str, title: str) -> tuple[str, str]:
-        seconds = [laps[name] for laps in of]
+    def row(processes: Sequence[dict], name: str, title: str) -> tuple[str, str]:
+        seconds = [laps[name] for laps in processes]
         small = max(seconds) < 1
         return title, milliseconds(seconds) if small else seconds_and_range(seconds)
 
     first, tenth = ([laps[f"request {number}"] for laps in servers] for number in (1, 10))
     return Table(
-        "From nothing to work",
+        "Time to start",
         ("", "seconds"),
         [
             row(heads, "import", "head: imports"),
-            row(heads, "build", "head: built for the first time"),
-            row(heads, "build again", "head: built again"),
+            row(heads, "build", "head: first build"),
+            row(heads, "build again", "head: second build"),
             row(servers, "import", "server: imports"),
             row(servers, "start to ready", "server: from start to ready, warm-up included"),
-            row(servers, "load again", "of that: reading the export, in the same process again"),
-            row(servers, "client", "client: made in a process that has TensorFlow"),
+            row(servers, "load again", "of which loading the export, repeated in the same process"),
+            row(servers, "client", "client: created in a process with TensorFlow"),
             row(servers, "request 1", "first request"),
             row(servers, "request 10", "tenth request"),
             ("first / tenth request", ratios(first, tenth)),
@@ -124,7 +123,7 @@ def _table_of_work(heads: Sequence[dict], servers: Sequence[dict]) -> Table:
 def _table_of_contents(contents: dict) -> Table:
     return Table(
         "An export",
-        ("megabytes of graph", "functions", "nodes", "traces of the backbone", "seconds to write"),
+        ("graph, MB", "functions", "nodes", "traces of the backbone", "seconds to export"),
         [
             (
                 f"{contents['bytes'] / 1e6:.2f}",
@@ -136,7 +135,7 @@ def _table_of_contents(contents: dict) -> Table:
 
 
 def _part(name: str, folder: str, size: str) -> dict:
-    return in_own_process("benchmarks.shared.cold_process", [name, folder, size])
+    return in_own_process("benchmarks.shared.cold_start_process", [name, folder, size])
 
 
 def _command(start: str) -> list[str]:
@@ -146,10 +145,16 @@ def _command(start: str) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> str:
-    """Returns what a process writes to standard error, which says why if it ends badly."""
+    """Returns the standard error of a process.
+
+    Raises:
+        UserError: The process failed; the message contains the end of its standard error.
+    """
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise UserError(
+            f"{' '.join(command)}: exit status {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return done.stderr
 
 

@@ -1,15 +1,14 @@
-"""How long a person waits for the demo's page: `python -m benchmarks.demo`.
+"""Response times of the demo page: `python -m benchmarks.demo`.
 
-Trains the quickstart's tagger on a few pictures (how well it tags does not matter here), exports it
-and opens the page in Chromium, which must be installed. Measured, in seconds that a person would
-measure with a stopwatch: from the start of the command to a page that answers; from a dropped photo
-to its bars, and from a chosen tag to its evidence; from words to the best photos of 10,000 that are
-indexed, drawn with their evidence. The 10,000 are a few pictures under many names, their regions
-random numbers.
+Trains the quickstart's tagger on a few pictures (its quality is not relevant here), exports it and
+opens the page in Chromium, which must be installed. Measures the time as seen by the user: from the
+start of the command to the page; from a dropped photo to its bars, and from a chosen tag to its
+evidence; from words to the best photos of 10,000 indexed ones, shown with their evidence. The
+10,000 photos are a few pictures under many names, with random region embeddings.
 
-Separately, without browser and server: a search of 10,000 photos with the sizes of
-EfficientNet-Lite0 and GloVe (7x7 regions, 100 numbers), and the drawing of twelve photos of
-1200x900 pixels.
+Also measures, without browser and server, a search of 10,000 photos with the sizes of
+EfficientNet-Lite0 and GloVe (7x7 regions, 100 numbers), and drawing twelve photos of 1200x900
+pixels.
 """
 
 import contextlib
@@ -39,12 +38,11 @@ _CHROMIUM = (
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     return benchmark_command("demo", __doc__, measure, argv)
 
 
 def measure(smoke: bool) -> Sequence[Table]:
-    """Returns the tables of this module."""
+    """Returns the table described in the module docstring."""
     photos, rounds = (SMOKE_PHOTOS, 1) if smoke else (PHOTOS, ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -54,11 +52,11 @@ def measure(smoke: bool) -> Sequence[Table]:
             *_page(folder, model_dir, album, photos, rounds),
             *_parts(folder, photos, rounds),
         ]
-    return [Table("Waiting for the demo's page", ("what", "median", "rounds"), rows)]
+    return [Table("Response times of the demo page", ("step", "median", "rounds"), rows)]
 
 
 def _draw_album(folder: pathlib.Path, photos: int) -> pathlib.Path:
-    """The pictures of `scenes`, under as many names as there are to be photos."""
+    """Returns a folder with the given number of photos, hard links to a few drawn pictures."""
     from training.data.scenes.reader import draw_scenes
 
     drawn = sorted((draw_scenes(folder / "scenes", pictures=40, seed=0) / "images").iterdir())
@@ -83,12 +81,12 @@ def _train_and_export(folder: pathlib.Path) -> pathlib.Path:
     options = [word for setting in settings for word in ("--set", setting)]
     with contextlib.redirect_stdout(sys.stderr):
         if run.main(options) or export.main([str(folder / "run"), str(folder / "model")]):
-            raise UserError("the model of the benchmark could not be made")
+            raise UserError("the model of the benchmark could not be trained or exported")
     return folder / "model"
 
 
 def _page(folder, model_dir: pathlib.Path, album: pathlib.Path, photos: int, rounds: int):
-    """Yields rows of what is measured in the browser."""
+    """Yields the rows measured in the browser."""
     from serving.demo_page.folder_index import FolderIndexes
 
     indexes = folder / "indexes"
@@ -105,7 +103,7 @@ def _page(folder, model_dir: pathlib.Path, album: pathlib.Path, photos: int, rou
                 page.wait_for_selector("#tag-go")
                 started.append(time.perf_counter() - start)
             page.close()
-        yield "start of the command to the page", milliseconds(started), str(len(started))
+        yield "from the start of the command to the page", milliseconds(started), str(len(started))
         with _command(model_dir, indexes) as address:
             page = browser.new_page()
             page.goto(address)
@@ -132,8 +130,8 @@ def _tagging(page, album: pathlib.Path, rounds: int):
             arg=caption,
         )
         chosen.append(time.perf_counter() - start)
-    yield "a photo dropped to its bars, 72 classes", milliseconds(dropped[1:]), str(rounds)
-    yield "a tag chosen to its evidence", milliseconds(chosen[1:]), str(rounds)
+    yield "from a dropped photo to its bars, 72 classes", milliseconds(dropped[1:]), str(rounds)
+    yield "from a chosen tag to its evidence", milliseconds(chosen[1:]), str(rounds)
 
 
 def _searching(page, album: pathlib.Path, photos: int, rounds: int):
@@ -152,12 +150,12 @@ def _searching(page, album: pathlib.Path, photos: int, rounds: int):
         )
         page.wait_for_selector("#search-grid .thumbnail-item img")
         seconds.append(time.perf_counter() - start)
-    what = f"words to the best {SHOWN} of {photos:,} photos, drawn"
+    what = f"from words to the best {SHOWN} of {photos:,} photos, drawn"
     yield what, milliseconds(seconds[1:]), str(len(seconds) - 1)
 
 
 def _parts(folder: pathlib.Path, photos: int, rounds: int):
-    """Yields rows of what is measured without browser and server."""
+    """Yields the rows measured without browser and server."""
     from PIL import Image
 
     from serving.demo_page.photo_search import Query, draw_all, forget_pictures, search
@@ -181,8 +179,8 @@ def _parts(folder: pathlib.Path, photos: int, rounds: int):
         draw_all(found)
 
     functions: dict[str, Callable] = {
-        f"search of {photos:,} photos alone, 1 class": lambda: search(opened, query, SHOWN),
-        f"drawing of {SHOWN} photos of 1200x900 alone": draw,
+        f"only the search of {photos:,} photos, 1 class": lambda: search(opened, query, SHOWN),
+        f"only drawing {SHOWN} photos of 1200x900": draw,
     }
     for what, seconds in in_turns(functions, rounds).items():
         yield what, milliseconds(seconds), str(rounds)
@@ -190,7 +188,7 @@ def _parts(folder: pathlib.Path, photos: int, rounds: int):
 
 @contextlib.contextmanager
 def _command(model_dir: pathlib.Path, indexes: pathlib.Path) -> Iterator[str]:
-    """Runs the command and gives the address it prints."""
+    """Runs the command and yields the address that it prints."""
     command = [sys.executable, "-m", "serving.demo", str(model_dir), "--port", "0"]
     command += ["--indexes", str(indexes), "--no-browser"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -200,7 +198,7 @@ def _command(model_dir: pathlib.Path, indexes: pathlib.Path) -> Iterator[str]:
     try:
         address = process.stdout.readline().partition(" ")[0]
         if not address:
-            raise UserError(f"{' '.join(command)} ended with status {process.wait()}")
+            raise UserError(f"{' '.join(command)}: exit status {process.wait()}")
         yield address
     finally:
         process.terminate()

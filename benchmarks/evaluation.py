@@ -1,13 +1,13 @@
 """Speed and memory of average precision and F1@K: `python -m benchmarks.evaluation`.
 
 20,000 photos and 7,586 classes (Open Images has 7,186 seen and 400 unseen ones), random scores, 8
-labels a photo of classes that are common and rare as in a long tail. Compared in turns with a loop
-over classes that sorts each (NumPy) and with scikit-learn's average_precision_score (extra
-[report]); F1@5 with a loop over photos. The loops are measured on some classes or photos, each of
-which takes the same time, and multiplied up. Then the 125,456 photos of Open Images' test set,
-whose scores come in batches and lie in a file, in a process that may not take more than 4 GB.
+labels per photo with a long-tailed class distribution. Average precision is compared in turns with
+a loop that sorts the scores of each class (NumPy) and with scikit-learn's average_precision_score
+(extra [report]); F1@5 with a loop over photos. The loops are measured on some of the classes or
+photos, each of which takes the same time, and the times are multiplied. Then the 125,456 photos of
+Open Images' test set are evaluated, with scores in a file, in a process limited to 4 GB.
 
-With --smoke: small sizes, and the results are compared.
+--smoke uses small sizes and compares the results.
 """
 
 import os
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.shared.evaluation_peak import evaluate_in_own_process, random_labels
+from benchmarks.shared.evaluation_process import evaluate_in_own_process, random_labels
 from benchmarks.shared.tables import Table, benchmark_command
 from benchmarks.shared.timing import in_turns, ratios
 from biam_tf.errors import UserError
@@ -34,22 +34,21 @@ SMOKE_PHOTOS, SMOKE_SEEN, SMOKE_UNSEEN = 300, 50, 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
     return benchmark_command("evaluation", __doc__, measure, argv)
 
 
 def measure(smoke: bool) -> list[Table]:
-    """Returns the tables of times and of memory."""
+    """Returns the tables of times and memory."""
     seen, unseen = (SMOKE_SEEN, SMOKE_UNSEEN) if smoke else (SEEN, UNSEEN)
     photos = SMOKE_PHOTOS if smoke else IN_MEMORY
     many = 2 * SMOKE_PHOTOS if smoke else OPEN_IMAGES
-    # Own processes first, while this one holds nothing.
+    # The other processes first, while this one uses little memory.
     peaks = _peaks(photos, many, seen, unseen)
     return [_times(photos, seen, unseen, 1 if smoke else ROUNDS), peaks]
 
 
 def loop_over_classes(scores, labels, classes: np.ndarray, kind: str) -> np.ndarray:
-    """Average precisions of some classes, each sorted in turn."""
+    """Returns the average precision of some classes, with one sort per class."""
     result = []
     for c in classes:
         hits = labels[np.argsort(-scores[:, c], kind=kind), c] > 0
@@ -59,7 +58,7 @@ def loop_over_classes(scores, labels, classes: np.ndarray, kind: str) -> np.ndar
 
 
 def scikit_learn(scores, labels, classes: np.ndarray) -> np.ndarray:
-    """Average precisions of some classes by scikit-learn."""
+    """Returns the average precision of some classes, computed by scikit-learn."""
     from sklearn.metrics import average_precision_score
 
     with warnings.catch_warnings():
@@ -68,7 +67,7 @@ def scikit_learn(scores, labels, classes: np.ndarray) -> np.ndarray:
 
 
 def loop_over_photos(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """F1@K, every photo's classes sorted in turn."""
+    """Returns F1@K, with one sort per photo."""
     right = positives = 0
     for own_scores, own_labels in zip(scores, labels, strict=True):
         best = np.argsort(-own_scores, kind="stable")[:k]
@@ -86,7 +85,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
     some = np.random.default_rng(1).permutation(classes)[:LOOPED_CLASSES]
     rows = scores[:LOOPED_PHOTOS], labels[:LOOPED_PHOTOS]
     _require_agreement(*whole, some, rows)
-    # What is called, what its seconds are multiplied by, and what it is compared with.
+    # By name: function, factor for its seconds, name of the function to compare with.
     ap, f1, of_classes, of_photos = "average precision", "F1@5", len(some), len(rows[0])
     compared = {
         ap: (lambda: average_precision(*whole), 1, None),
@@ -112,7 +111,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
             photos / of_photos,
             f1,
         ),
-        "all figures (evaluate_scores)": (lambda: evaluate_scores(*whole, names, groups), 1, None),
+        "all metrics (evaluate_scores)": (lambda: evaluate_scores(*whole, names, groups), 1, None),
     }
     cpu = {name: [] for name in compared}
 
@@ -128,7 +127,7 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
     cells = []
     for name, (_, multiplied, ours) in compared.items():
         row = [name]
-        # The first call of each is none of the rounds.
+        # The first call of each is a warm-up, not a round.
         for own in (seconds, {name: calls[1:] for name, calls in cpu.items()}):
             taken = [multiplied * one for one in own[name]]
             row += [
@@ -138,11 +137,11 @@ def _times(photos: int, seen: int, unseen: int, rounds: int) -> Table:
         cells.append(row)
     return Table(
         f"Scores in memory, {photos:,} photos x {classes:,} classes",
-        ["", "seconds", "times as long", "seconds of all CPUs", "times as many"],
+        ["", "seconds", "ratio", "CPU seconds", "ratio"],
         cells,
         f"Median of {rounds} rounds in turns, on {threads()} CPUs. The loops and scikit-learn are "
         f"measured on {of_classes} classes, the loop over photos on {of_photos} photos, and "
-        f"multiplied by {classes / of_classes:.2f} and {photos / of_photos:.0f}. All figures: mAP, "
+        f"multiplied by {classes / of_classes:.2f} and {photos / of_photos:.0f}. All metrics: mAP, "
         "weighted and chance mAP, F1@3 and F1@5 of seen, unseen and all classes, by both "
         "conventions.",
     )
@@ -163,7 +162,7 @@ def _require_agreement(scores, labels, some, rows) -> None:
     for kind in ("quicksort", "stable"):
         found = loop_over_classes(scores, labels, some, kind)
         _require_close(f"loop, {kind}", found, ours, different | (kind == "stable"))
-    # scikit-learn counts all images of equal score as found at once.
+    # scikit-learn treats images with equal scores as one rank.
     _require_close("scikit-learn", scikit_learn(scores, labels, some), ours, different)
     loop = loop_over_photos(*rows, 5)
     _require_close("F1@5", np.array([loop]), np.array([f1_at_k(*rows, 5).f1]), np.ones(1, bool))
@@ -172,11 +171,11 @@ def _require_agreement(scores, labels, some, rows) -> None:
 def _require_close(name: str, found, ours, compared) -> None:
     apart = np.abs(found - ours)[compared].max()
     if not compared.any() or apart > 1e-12:
-        raise UserError(f"{name} gives other figures, {apart:.1e} apart")
+        raise UserError(f"{name} gives different results, {apart:.1e} apart")
 
 
 def _without_ties(scores, labels) -> np.ndarray:
-    """Which classes have no positive of the same score as another image."""
+    """Returns a mask of the classes without a positive whose score equals that of another image."""
 
     def tied(column: np.ndarray, present: np.ndarray) -> bool:
         values, counts = np.unique(column, return_counts=True)
@@ -200,26 +199,26 @@ def _peaks(photos: int, many: int, seen: int, unseen: int) -> Table:
                 f"{count:,} x {seen + unseen:,}, scores in {kept}",
                 f"{own['collected']:.1f}",
                 f"{own['evaluated']:.1f}",
-                *(f"{own[size] / 1e6:.0f}" for size in ("scores", "labels", "beyond", "peak")),
+                *(f"{own[size] / 1e6:.0f}" for size in ("scores", "labels", "additional", "peak")),
             ]
         )
     if results[photos, "memory"] != results[photos, "file"]:
-        raise UserError("scores in a file give other figures than in memory")
+        raise UserError("scores in a file and in memory give different results")
     return Table(
-        "Peak of memory, each in a process of its own",
+        "Peak memory, each in its own process",
         [
             "",
-            "seconds to collect",
-            "seconds of all figures",
+            "seconds to collect scores",
+            "seconds for all metrics",
             "scores, MB",
             "labels, MB",
-            "beyond them, MB",
+            "additional, MB",
             "peak of the process, MB",
         ],
         rows,
-        "Collecting includes drawing the random scores. Beyond: the peak less what the process "
-        "held with the labels and, where they are in memory, the scores. The figures from the "
-        "file and from memory are the same to the last bit. The largest process ran with at most "
+        "Collecting includes drawing the random scores. Additional: the peak without the memory of "
+        "the process before, the labels and, if they are in memory, the scores. The metrics from "
+        "the file and from memory are equal to the last bit. The largest process was limited to "
         f"{MEMORY_LIMIT / 1e9:.0f} GB of address space.",
     )
 

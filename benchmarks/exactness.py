@@ -1,4 +1,4 @@
-"""How closely this library equals the released code: `python -m benchmarks.exactness DIR`.
+"""Differences from the released code: `python -m benchmarks.exactness DIR`.
 
 DIR is the folder of golden vectors (`biam_release_small.npz`, `.pth` and
 `efficientnet_lite0_imagenet.npz`), by default `$BIAM_TEST_DATA/golden`.
@@ -16,7 +16,7 @@ from biam_tf.errors import UserError
 
 
 def differences(folder: pathlib.Path) -> dict[str, float]:
-    """Returns the largest difference to the golden value, by what was compared."""
+    """Returns the largest absolute difference from the golden vector for each quantity."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -75,7 +75,6 @@ def _largest(values) -> float:
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     default = pathlib.Path(os.environ.get("BIAM_TEST_DATA", ".")) / "golden"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exactness", description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=pathlib.Path, nargs="?", default=default)
@@ -84,7 +83,7 @@ def main(argv=None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     if not (arguments.folder / "biam_release_small.npz").exists():
-        raise UserError(f"{arguments.folder}: no golden vectors in it; name their folder")
+        raise UserError(f"{arguments.folder}: contains no golden vectors (biam_release_small.npz)")
     for name, value in differences(arguments.folder).items():
         print(f"{name:45s} {value:.1e}")
 

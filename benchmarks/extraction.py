@@ -1,17 +1,17 @@
-"""How fast features are extracted, against ONNX Runtime: `python -m benchmarks.extraction`.
+"""Speed of feature extraction, compared with ONNX Runtime: `python -m benchmarks.extraction`.
 
-EfficientNet-Lite0 at 224 pixels, on the same cores for both (needs the extra [onnx]):
+EfficientNet-Lite0 at 224 pixels, with the same cores for both (requires the extra [onnx]):
 
-1. the backbone alone, batches of 32: as Keras calls it, as extraction does (batch normalization
+1. the backbone alone, batches of 32: as built by Keras, as used by extraction (batch normalization
    folded into the convolutions), and both networks in ONNX Runtime;
-2. which operations of TensorFlow take that time, by its profiler;
-3. photos to a shard of features: decoding alone, the backbone alone, both together as
-   `training.extract_features` does it, and the same reading with ONNX Runtime behind it;
-4. batches of 8 to 64: photos a second, and peak memory of a process of its own.
+2. the time by TensorFlow operation, from its profiler;
+3. photos to a shard of features: decoding alone, the backbone alone, both together as in
+   `training.extract_features`, and the same decoding with ONNX Runtime;
+4. batches of 8 to 64: photos per second, and the peak memory, each in its own process.
 
-What is compared must agree to a thousandth of the largest feature. The photos are those of Corel5k
-in $BIAM_TEST_DATA, or drawn here where that is not set. Weights are those of ImageNet, or with
---smoke random ones of the smallest backbone.
+The features must agree within a thousandth of the largest feature. The photos are those of Corel5k
+in $BIAM_TEST_DATA, or noise if it is not set. The weights are those of ImageNet, or with --smoke
+random weights of the smallest backbone.
 """
 
 import functools
@@ -43,15 +43,14 @@ ONNX_AS_IS, ONNX_FOLDED = "ONNX Runtime, as built", "ONNX Runtime, folded"
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     return benchmark_command("extraction", __doc__, measure, argv)
 
 
 def measure(smoke: bool) -> list[Table]:
-    """Returns the tables; with `smoke` of the smallest backbone and a few photos, once.
+    """Returns the tables; with `smoke` for the smallest backbone and a few photos, once.
 
     Raises:
-        UserError: a package is missing, or two ways of computing features differ.
+        UserError: A package is missing, or the features of two networks differ.
     """
     import tensorflow as tf
 
@@ -83,12 +82,12 @@ def measure(smoke: bool) -> list[Table]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def tensorflow_network(model) -> Callable:
-    """Returns a model as a graph of photos to region features and scene feature, as arrays."""
+    """Returns a function, compiled from a model, of photos to [region features, scene feature]."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec(model.inputs[0].shape, tf.float32)])
@@ -100,7 +99,7 @@ def tensorflow_network(model) -> Callable:
 
 
 def _onnx_network(model) -> Callable:
-    """Returns the same, computed by ONNX Runtime on as many cores."""
+    """Returns the same function computed by ONNX Runtime on the same number of cores."""
     import onnxruntime
     import tensorflow as tf
     import tf2onnx
@@ -123,7 +122,7 @@ def _onnx_network(model) -> Callable:
 
 
 class _Extraction:
-    """Photos to a shard of features, again and again, as `training.extract_features` does it."""
+    """Extraction of one shard, as in `training.extract_features`, which can be repeated."""
 
     def __init__(self, backbone, directory: pathlib.Path, images: Sequence[str], folder: str):
         from training.data.features import storage
@@ -159,7 +158,7 @@ class _Extraction:
             raise UserError(f"{len(shard.broken)} of the photos cannot be read")
 
     def into_network(self, network: Callable) -> None:
-        """Decodes all photos and has a network compute their features, which are left."""
+        """Decodes all photos and computes their features, which are discarded."""
         for _, photos in self._read():
             network(photos)
 
@@ -170,7 +169,7 @@ def _table_of_networks(networks: Mapping[str, Callable], photos, rounds: int) ->
     best = min((ONNX_AS_IS, ONNX_FOLDED), key=lambda name: sorted(seconds[name])[rounds // 2])
     return Table(
         f"The backbone alone, batches of {len(photos)} on {cores()} cores",
-        ("", "a batch", "photos/s", f"times as fast as {best}"),
+        ("", "per batch", "photos/s", f"speed relative to {best}"),
         [
             (name, milliseconds(its), _rate(len(photos), its), ratios(seconds[best], its))
             for name, its in seconds.items()
@@ -195,10 +194,10 @@ def _table_of_operations(networks: Mapping, photos, folder: pathlib.Path) -> Tab
             for time in times[:SHOWN_OPERATIONS]
         ]
     return Table(
-        f"Where the backbone's time goes, one batch of {len(photos)}",
+        f"Time of the backbone by operation, one batch of {len(photos)}",
         ("", "operation", "own time", "share"),
         rows,
-        "Operations that run at the same time are counted each.",
+        "The times of concurrent operations are added.",
     )
 
 
@@ -231,12 +230,12 @@ def _table_of_extraction(
         ("", "seconds", "photos/s"),
         [
             *((name, seconds_and_range(its), _rate(count, its)) for name, its in seconds.items()),
-            ("a shard, of the longer of decoding and backbone", ratios(seconds[ours], longest), ""),
-            ("a shard, of the sum of both", ratios(seconds[ours], both), ""),
-            (f"{theirs}, of ours", ratios(seconds[theirs], seconds[ours]), ""),
+            ("photos to a shard / max(decoding, backbone)", ratios(seconds[ours], longest), ""),
+            ("photos to a shard / (decoding + backbone)", ratios(seconds[ours], both), ""),
+            (f"{theirs} / {ours}", ratios(seconds[theirs], seconds[ours]), ""),
         ],
-        "Decoding and backbone share the cores: where each alone keeps all of them busy, their "
-        "sum is the least that both can take.",
+        "Decoding and backbone share the cores: if each alone uses all of them, the sum of their "
+        "times is the minimum for both.",
     )
 
 
@@ -254,8 +253,8 @@ def _table_of_batch_sizes() -> Table:
             )
         )
     return Table(
-        "Batch sizes of the backbone, each in a process of its own",
-        ("photos in a batch", "photos/s", "memory before", "peak", "grows by, a photo"),
+        "Batch sizes of the backbone, each in its own process",
+        ("batch size", "photos/s", "memory before", "peak", "growth per photo"),
         rows,
     )
 
@@ -266,18 +265,18 @@ def _check_agreement(features: Mapping[str, Sequence]) -> None:
         for its, own in zip(found, expected, strict=True):
             difference = float(abs(its - own).max() / abs(own).max())
             if not difference <= TOLERANCE:
-                raise UserError(f"{name} is off by {difference:.1e} of the largest feature")
+                raise UserError(f"{name} differs by {difference:.1e} of the largest feature")
 
 
 def _photos(folder: pathlib.Path, count: int | None) -> tuple[pathlib.Path, list[str]]:
-    """The folder of some photos and their names; with None a few that are drawn."""
+    """Returns the folder of some photos and their names; with None, a few photos of noise."""
     if count is not None and "BIAM_TEST_DATA" in os.environ:
         directory = pathlib.Path(os.environ["BIAM_TEST_DATA"]) / "data" / "corel5k"
         images = sorted(path.relative_to(directory) for path in directory.glob("images/*.jpg"))
         if len(images) < count:
-            raise UserError(f"{directory}/images: {len(images)} photos; {count} are needed")
+            raise UserError(f"{directory}/images: {len(images)} photos; {count} are required")
         return directory, [str(image) for image in images[:count]]
-    from benchmarks.serving import noise_photo
+    from benchmarks.shared.random_inputs import noise_photo
 
     images = [f"{number}.jpg" for number in range(count or 8)]
     for number, image in enumerate(images):

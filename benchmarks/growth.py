@@ -1,8 +1,8 @@
-"""How time and memory grow: `python -m benchmarks.growth [--plot FILE.png]`.
+"""Growth of time and memory: `python -m benchmarks.growth [--plot FILE.png]`.
 
-A training step (released head, 256 channels) with more classes, regions and photos in a batch, and
-average precision with more photos, each point in a process of its own; then a power law fitted to
-each: an exponent of 1 doubles with the double. Memory is the peak beyond the imports.
+A training step (preset `released`, 256 channels) with more classes, regions and photos in a batch,
+and average precision with more photos, each point in its own process. A power law is fitted to each
+series; an exponent of 1 means linear growth. Memory is the peak without the imports.
 """
 
 import json
@@ -37,7 +37,7 @@ STEPS = 4
 
 
 def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
-    """Makes the table of points and exponents, and the plot if asked for."""
+    """Returns the table of points and exponents; draws the plot to `plot` unless it is None."""
     rows, lines = [], {}
     for axis, values in (SMOKE_AXES if smoke else AXES).items():
         points = [in_own_process("benchmarks.growth", ["--point", axis, str(v)]) for v in values]
@@ -60,8 +60,8 @@ def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
     if plot is not None:
         _draw(lines, plot)
     base = ", ".join(f"{size} {name}" for name, size in BASE.items() if name != "grid")
-    note = f"Where nothing else is said: {base}, {BASE['grid']}x{BASE['grid']} regions."
-    columns = ("of what", "sizes", "time", "exponent", "memory, GB", "exponent")
+    note = f"By default: {base}, {BASE['grid']}x{BASE['grid']} regions."
+    columns = ("varied size", "values", "time", "exponent", "memory, GB", "exponent")
     return [Table("Growth of time and memory", columns, rows, note)]
 
 
@@ -87,7 +87,7 @@ def _draw(lines: dict, path: pathlib.Path) -> None:
 
 
 def _point(axis: str, value: int) -> int:
-    """The child: one point; prints its time and its peak beyond the imports."""
+    """Runs in the child process: prints the time and the memory of one point."""
     from training.machine import peak_memory
 
     function, before = (_average_precision if axis == "photos" else _step)(axis, value)
@@ -115,7 +115,7 @@ def _average_precision(axis: str, photos: int):
 
 def _step(axis: str, value: int):
     import training.loop.train_step  # noqa: F401
-    from benchmarks.training_step import REGIONS, Ours, make_arrays
+    from benchmarks.shared.compared_heads import REGIONS, Ours, make_arrays
     from training.machine import peak_memory
 
     before = peak_memory()
@@ -125,11 +125,10 @@ def _step(axis: str, value: int):
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["--point"]:
         return _point(argv[1], int(argv[2]))
-    plot = {"type": pathlib.Path, "metavar": "FILE.png", "help": "draw the points there, too"}
+    plot = {"type": pathlib.Path, "metavar": "FILE.png", "help": "also plot the points"}
     return benchmark_command("growth", __doc__, measure, argv, {"--plot": plot})
 
 

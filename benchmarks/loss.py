@@ -1,9 +1,10 @@
-"""The ranking loss and its gradient against the array of all pairs: `python -m benchmarks.loss`.
+"""The ranking loss and its gradient, compared with all pairs: `python -m benchmarks.loss`.
 
-The rival makes the released code's three-dimensional array of pairs in PyTorch (the extra
-[benchmarks]). In turns, in one process, for 925 classes and 32 images, and for 7,186 classes and 8;
-then, each in a process of its own with 24 GB of address space, for 20,000 classes and 8 images, and
-ours for a batch of 256 images with 40 positives each, which the rival would need terabytes for.
+The rival computes the released code's three-dimensional array of pairs in PyTorch (requires the
+extra [benchmarks]). Both run in turns in one process for 925 classes and 32 images and for 7,186
+classes and 8 images. Then each runs in its own process with 24 GB of address space for 20,000
+classes and 8 images, and for a batch of 256 images with 40 positives each, for which the rival
+would need terabytes.
 """
 
 import argparse
@@ -28,13 +29,13 @@ def make_arrays(classes: int, images: int, positives: int = POSITIVES):
     """Returns random scores (B, C), float32, and labels (B, C), int8."""
     rng = np.random.default_rng(0)
     labels = np.full((images, classes), -1, np.int8)
-    # The first are drawn without putting back: every image has as many positives.
+    # Drawn without replacement, so that every image has the same number of positives.
     np.put_along_axis(labels, rng.random(labels.shape).argsort(axis=1)[:, :positives], 1, axis=1)
     return rng.normal(size=(images, classes)).astype(np.float32), labels
 
 
 def our_loss(scores, labels):
-    """Returns a function that gives the batch's loss and its gradient as arrays."""
+    """Returns a function that returns the loss of the batch and its gradient as arrays."""
     import tensorflow as tf
 
     from biam_tf.losses import RankingLoss
@@ -53,7 +54,7 @@ def our_loss(scores, labels):
 
 
 def pairwise_loss(scores, labels):
-    """Returns the rival's function of the same kind."""
+    """Returns the same function for the rival."""
     import torch
 
     from benchmarks.shared import torch_rival
@@ -74,7 +75,7 @@ SIDES = {"ours": our_loss, "all pairs": pairwise_loss}
 
 
 def measure(smoke: bool) -> list[Table]:
-    """Makes the tables of the module's text."""
+    """Returns the table described in the module docstring."""
     rows = []
     for classes, images, rounds in [(40, 3, 1)] if smoke else [(925, 32, 15), (7186, 8, 3)]:
         sides = {name: make(*make_arrays(classes, images)) for name, make in SIDES.items()}
@@ -94,7 +95,7 @@ def measure(smoke: bool) -> list[Table]:
         )
     if not smoke:
         rows += [_alone(20_000, 8, POSITIVES), _alone(20_000, 256, 40)]
-    columns = ("", "all pairs", "ours", "times the speed", "largest difference")
+    columns = ("", "all pairs", "ours", "speed-up", "largest difference")
     return [Table("Ranking loss and gradient", columns, rows)]
 
 
@@ -116,7 +117,7 @@ def _alone(classes: int, images: int, positives: int) -> tuple[str, ...]:
 
 
 def _side(argv: list[str]) -> int:
-    """The child of `_alone`: one side; prints its time and peak memory."""
+    """Runs in the child process of `_alone`: prints the time and peak memory of one side."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--side", choices=list(SIDES))
     for option in ("--classes", "--images", "--positives"):
@@ -139,7 +140,6 @@ def _side(argv: list[str]) -> int:
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if "--side" in argv:
         return _side(argv)

@@ -1,10 +1,10 @@
-"""Peak memory of training and scoring, each in a fresh process: `python -m benchmarks.memory`.
+"""Peak memory of training and scoring, each in a new process: `python -m benchmarks.memory`.
 
-Without arguments: training steps (ranking loss and Adam included) and scoring for 1,000, 8,000
-and 20,000 random class vectors of 100 dimensions, on random features with the sizes of
+Without arguments: training steps (with ranking loss and Adam) and scoring with 1,000, 8,000 and
+20,000 random class embeddings of 100 dimensions, random features with the sizes of
 EfficientNet-Lite0 at 224 pixels (7x7x320 regions, a scene feature of 1280), batches of 32 and the
-head of configs/corel5k.yaml. A step is that of `training.run`, and scoring is what evaluation
-does with a batch. With --run: the peak of a whole run with the settings that follow.
+head of configs/corel5k.yaml. The steps are those of `training.run`, and scoring is that of
+evaluation. With --run: the peak memory of a whole run with the options that follow.
 
 examples:
   python -m benchmarks.memory
@@ -27,11 +27,10 @@ from biam_tf.errors import UserError
 GRID, CHANNELS, SCENE, EMBEDDING = 7, 320, 1280, 100
 POSITIVES = 4  # classes on a photo, as in Corel5k
 HEAD = {"preset": "released", "region_dropout": 0.5}
-PARTS = {"start": "imports alone", "train": "training", "score": "scoring"}
+PARTS = {"start": "imports only", "train": "training", "score": "scoring"}
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory",
         description=__doc__,
@@ -39,13 +38,17 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--classes", type=int, nargs="+", default=[1_000, 8_000, 20_000])
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
-    parser.add_argument("--steps", type=int, default=10, help="of each measurement; default: 10")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers; default: 0")
+    parser.add_argument(
+        "--steps", type=int, default=10, help="steps of each measurement; default: 10"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random numbers; default: 0"
+    )
     parser.add_argument(
         "--run",
         nargs=argparse.REMAINDER,
         metavar="OPTION",
-        help="measure `python -m training.run OPTION ...` instead; comes last",
+        help="measure `python -m training.run OPTION ...` instead; must be last",
     )
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     return run_command(parser, _command, argv)
@@ -60,7 +63,7 @@ def _command(arguments: argparse.Namespace) -> int:
     numbers = {"--classes": min(arguments.classes) - POSITIVES, "--steps": arguments.steps}
     for option, number in {**numbers, "--batch-size": arguments.batch_size}.items():
         if number < 1:
-            raise UserError(f"{option}: too small to measure anything")
+            raise UserError(f"{option}: the value is too small")
     base = _peak_of(arguments, "start", arguments.classes[0])
     print(f"MB, batches of {arguments.batch_size}; {PARTS['start']}: {base / 1e6:.0f}\n")
     print("classes   training    scoring", flush=True)
@@ -71,7 +74,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
 
 def _peak_of(arguments, part: str, classes: int) -> int:
-    """Returns the peak of a process of its own; this one imports nothing large."""
+    """Returns the peak memory of a new process, in bytes."""
     options = ["--part", part, "--classes", str(classes), "--seed", str(arguments.seed)]
     options += ["--batch-size", str(arguments.batch_size), "--steps", str(arguments.steps)]
     command = [sys.executable, "-m", "benchmarks.memory", *options]

@@ -1,14 +1,14 @@
-"""How fast examples are read, and whether training waits: `python -m benchmarks.reading`.
+"""Speed of reading examples, and the time that training waits: `python -m benchmarks.reading`.
 
-Draws photos into a temporary folder, stores features of the size of EfficientNet-Lite0's at 224
-pixels (7x7x320 and 1280), and reads epochs: from our sources, and from bare tf.data loops without
-labels, resuming or a fixed order. The loops take turns; medians and the range of all rounds are
-printed: photos/s, these divided by those of the bare loop in the same round, and the CPU time a
-photo, which other programs on the machine hardly change. Then steps of a real head, and pauses
-that stand for an accelerator's, are fed from the sources, and the share of the time that they wait
-is printed. With --memory: the memory that reading takes, in a process of its own each, up to a
-store that is larger than the memory it is allowed ("auto" with that limit), and by how much the
-process grows after a fifth of the reading: hardly where memory is flat. Nothing of it is a test.
+Draws photos into a temporary folder, stores features with the sizes of EfficientNet-Lite0 at 224
+pixels (7x7x320 and 1280), and reads epochs from this project's sources and from bare tf.data loops
+without labels, resuming or a fixed order. The loops run in turns. Printed are medians and ranges
+over all rounds: photos/s, the ratio to the bare loop of the same round, and the CPU time per photo,
+on which other programs have little influence. Then the sources feed steps of a real head, and
+pauses that simulate an accelerator, and the share of the time that they wait is printed.
+
+With --memory: the memory of reading, each in its own process, up to a store that is larger than the
+memory limit ("auto" with that limit), and the growth of the process after a fifth of the reading.
 """
 
 import argparse
@@ -20,7 +20,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is fi
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reading",
         description=__doc__,
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)  # one process of --memory
     arguments = parser.parse_args()
 
-    # Imported here, so that --help answers at once, without TensorFlow.
+    # Imported here, so that --help does not import TensorFlow.
     from benchmarks.shared.reading_measurements import (
         compare_memory,
         compare_speed,

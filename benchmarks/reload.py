@@ -1,9 +1,9 @@
-"""A model that is replaced again and again under load: `python -m benchmarks.reload RUN`.
+"""Reloads of a model under load: `python -m benchmarks.reload RUN`.
 
-Exports a run twice, with other numbers of tags, serves it with the embedded server in this process,
-and puts copies of the two in turn into the folder of versions while clients ask in a process of
-their own, each photo and class list with the answer it got before. Prints requests answered and
-failed, and the resident memory after each reload.
+Exports a run twice, with different numbers of tags, serves it with the embedded server in this
+process, and copies the two exports in turn into the folder of versions. Meanwhile clients in
+another process repeat their requests and compare the answers. Prints the numbers of answered and
+failed requests, and the resident memory after each reload.
 """
 
 import argparse
@@ -17,14 +17,13 @@ import time
 
 import numpy as np
 
-from benchmarks.serving import class_matrix, noise_photo
+from benchmarks.shared.random_inputs import class_matrix, noise_photo
 
 CLIENTS = 4
-PAUSE_SECONDS = 0.02  # between a client's requests, so that the versions to come get a share
+PAUSE_SECONDS = 0.02  # between the requests of a client, to leave time for loading versions
 
 
 def main() -> int:
-    """Runs the command line; 1 if a request failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reload",
         description=__doc__,
@@ -66,7 +65,7 @@ def main() -> int:
                 add(version)
                 _wait_for(server, version)
                 memory.append(_resident_mb())
-                print(f"version {version} answers; resident {memory[-1]} MB", flush=True)
+                print(f"version {version} is in use; resident memory {memory[-1]} MB", flush=True)
             stop.set()
             answered, failed = clients.result()
     print(f"{arguments.reloads} reloads: {answered} requests answered, {len(failed)} failed")
@@ -82,7 +81,7 @@ def _wait_for(server, version: int) -> None:
 
 
 def _ask_until(stop, address: str, embedding_size: int) -> tuple[int, list[str]]:
-    """Returns how many requests were answered as before, and what became of the others."""
+    """Returns the number of requests with an unchanged answer, and the errors of the others."""
     from serving.client import TaggingClient, TaggingError
 
     def work(number: int) -> tuple[int, list[str]]:
@@ -100,7 +99,7 @@ def _ask_until(stop, address: str, embedding_size: int) -> tuple[int, list[str]]
                 if np.allclose(scores, expected, atol=1e-4):
                     answered += 1
                 else:
-                    failed.append(f"off by {np.abs(scores - expected).max():.1e}")
+                    failed.append(f"scores differ by {np.abs(scores - expected).max():.1e}")
                 time.sleep(PAUSE_SECONDS)
         return answered, failed
 

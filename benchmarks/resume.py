@@ -1,10 +1,10 @@
-"""Kills a training at random moments and compares where it ends: `python -m benchmarks.resume`.
+"""Kills a training at random moments and compares the weights: `python -m benchmarks.resume`.
 
-A small run is trained twice on each number of devices: once undisturbed, once in processes that
-SIGKILL ends at random moments, until it has been killed as often as asked; each time the same
-command goes on. In the end every weight that was kept must be equal, bit for bit. Within an epoch
-there is a checkpoint after every step, so that many kills meet one that is being written. The
-processes are forked from one that has imported TensorFlow, and nothing else, to save time.
+A small run is trained twice on each number of devices: once without interruption, and once in
+processes that are stopped with SIGKILL at random moments, after which the same command resumes the
+run. The final weights must be equal, bit for bit. A checkpoint is written after every step, so that
+many kills interrupt the writing of one. To save time, the processes are forked from one that has
+imported TensorFlow.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SETTINGS = [
     "backbone.name=small",
     "head.channels=8",
     "head.top_k=3",
-    "head.region_context=none",  # the slower half of the head, of which nothing depends here
+    "head.region_context=none",  # the slower half of the head, which is not relevant here
     "head.scene_dropout=0.5",
     "training.epochs=8",
     "training.batch_size=8",
@@ -35,11 +35,13 @@ SETTINGS = [
 
 
 def main() -> int:
-    """Prints every kill and whether the weights are equal; returns 1 if they are not."""
+    """Prints every kill and whether the weights are equal; returns 1 if they differ."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--kills", type=int, default=20, help="of each run (default: 20)")
+    parser.add_argument("--kills", type=int, default=20, help="kills of each run (default: 20)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default: 1 2")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random moments (default: 0)"
+    )
     arguments = parser.parse_args()
     from training.data.scenes.reader import draw_scenes
 
@@ -49,13 +51,16 @@ def main() -> int:
         scenes = draw_scenes(folder / "scenes", pictures=40, seed=3)
         for devices in arguments.devices:
             command = _command(scenes, devices)
-            undisturbed, killed = folder / f"undisturbed-{devices}", folder / f"killed-{devices}"
-            _run_to_its_end([*command, "--set", f"output={undisturbed}"])
+            uninterrupted, killed = (
+                folder / f"uninterrupted-{devices}",
+                folder / f"killed-{devices}",
+            )
+            _run_to_completion([*command, "--set", f"output={uninterrupted}"])
             moments = random.Random(arguments.seed)
             kills = run_with_kills(
                 [*command, "--set", f"output={killed}"], killed, arguments.kills, moments
             )
-            equal = same_models(undisturbed, killed)
+            equal = same_models(uninterrupted, killed)
             different += not equal
             print(
                 f"{devices} device(s), killed {kills} times: weights "
@@ -68,10 +73,13 @@ def main() -> int:
 def run_with_kills(
     command: list[str], output: pathlib.Path, kills: int, moments: random.Random
 ) -> int:
-    """Runs a training command, kills it so many times, lets it end; returns the kills.
+    """Runs a training command, kills it `kills` times, then lets it finish.
 
     A process is killed up to two seconds after it has written its first checkpoint, so that no
-    kill is wasted on the start of Python.
+    kill happens during the start of Python.
+
+    Returns:
+        The number of kills, less than `kills` if the training finished before.
     """
     done = 0
     while done < kills:
@@ -82,23 +90,23 @@ def run_with_kills(
         delay = moments.uniform(0, 2)
         process.join(delay)
         if not process.is_alive():
-            break  # it ended before
+            break  # it finished before
         process.kill()
         process.join()
         done += 1
         print(
-            f"kill {done}: {delay:.2f} s after a checkpoint; {_found(output)}",
+            f"kill {done}: {delay:.2f} s after a checkpoint; {_describe_files(output)}",
             flush=True,
         )
-    _run_to_its_end(command)
+    _run_to_completion(command)
     return done
 
 
 def same_models(one: pathlib.Path, other: pathlib.Path) -> bool:
-    """Whether two runs kept the same weights, bit for bit."""
+    """Returns whether the saved weights of two runs are equal, bit for bit."""
     import keras
 
-    import biam_tf.layers  # noqa: F401  a saved model names its layers
+    import biam_tf.layers  # noqa: F401  registers the layers for loading
 
     pairs = []
     for name in ("model.keras", "backbone.keras"):
@@ -127,15 +135,15 @@ def _start(command: list[str]) -> multiprocessing.Process:
 def _train(command: list[str]) -> None:
     from training import run
 
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         sys.exit(run.main(command))
 
 
-def _run_to_its_end(command: list[str]) -> None:
+def _run_to_completion(command: list[str]) -> None:
     process = _start(command)
     process.join()
     if process.exitcode:
-        sys.exit(f"the training ended with status {process.exitcode}")
+        sys.exit(f"the training failed with status {process.exitcode}")
 
 
 def _newest_checkpoint(output: pathlib.Path) -> int:
@@ -144,8 +152,8 @@ def _newest_checkpoint(output: pathlib.Path) -> int:
     return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
-def _found(output: pathlib.Path) -> str:
-    """What the dead process left, in words."""
+def _describe_files(output: pathlib.Path) -> str:
+    """Describes the files that a killed process left."""
     log = output / "log.jsonl"
     epochs = len(log.read_text().splitlines()) if log.exists() else 0
     half = [
@@ -154,7 +162,7 @@ def _found(output: pathlib.Path) -> str:
         if (output / name).exists()
     ]
     written = f"checkpoint {_newest_checkpoint(output)}, {epochs} epochs in the log"
-    return written + (f"; half written: {', '.join(half)}" if half else "")
+    return written + (f"; partially written: {', '.join(half)}" if half else "")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How long it takes to search indexed photos: `python -m benchmarks.retag`.
+"""Time to score indexed photos: `python -m benchmarks.retag`.
 
-Builds an index of random region embeddings with the sizes of EfficientNet-Lite0 at 224 pixels (7x7
+Writes an index of random region embeddings with the sizes of EfficientNet-Lite0 at 224 pixels (7x7
 regions) and GloVe with 100 dimensions, k = 10, opens it and scores it against one class and against
-many, several times each. Prints medians; nothing of it is a test.
+many, several times each. Prints medians.
 """
 
 import argparse
@@ -20,7 +20,6 @@ GRID, EMBEDDING_SIZE, POOLED = (7, 7), 100, 10
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.retag",
         description=__doc__,
@@ -37,7 +36,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in pathlib.Path(folder).iterdir()) / 1e6
         print(f"{arguments.photos} photos, {size:.0f} MB")
         seconds, index = _timed(lambda: PhotoIndex(folder), arguments.repeat)
-        print(f"open, checksums compared    {seconds:8.3f} s")
+        print(f"open, with checksums        {seconds:8.3f} s")
         for count in arguments.classes:
             classes = rng.normal(size=(count, EMBEDDING_SIZE)).astype(np.float32)
             seconds, _ = _timed(lambda classes=classes: index.scores(classes), arguments.repeat)

@@ -1,11 +1,11 @@
-"""What the paper's data sets would cost on 1, 8 and 64 GPUs: `python -m benchmarks.scale`.
+"""Estimated cost of the paper's data sets on 1, 8 and 64 GPUs: `python -m benchmarks.scale`.
 
-A model, not a measurement: a training step takes the products of the head, then the sum of the
-gradients over the devices, while the next features are read; the slower of the two sets the pace.
-Operations are counted from the graph, bytes follow from the shapes; decoding and evaluation are
-rates measured on a CPU (docs/features.md and docs/performance.md). The rates of GPU, storage and
-network are assumptions, each an option here: put your own. As a check, the same arithmetic with
-this machine's rate of products is held against a step measured here.
+An estimate, not a measurement. A training step takes the time of the matrix products of the head
+and of summing the gradients over the devices, or the time to read the next features, whichever is
+longer. Operations are counted from the graph, bytes follow from the shapes; the rates of decoding
+and evaluation were measured on a CPU (docs/features.md and docs/performance.md). The rates of GPU,
+storage and network are assumptions and can be set with options. As a check, a step on this machine
+is estimated in the same way and measured.
 
 examples:
   python -m benchmarks.scale
@@ -22,10 +22,10 @@ from benchmarks.shared.tables import Table, benchmark_command
 from benchmarks.shared.timing import in_turns
 
 GPUS = (1, 8, 64)
-GPUS_OF_A_MACHINE = 8
-BATCH = 32  # photos of a GPU and step
+GPUS_PER_MACHINE = 8
+BATCH = 32  # photos per GPU and step
 GRID, CHANNELS, SCENE, EMBEDDING = 14, 512, 4096, 300
-# VGG19 at 224 pixels: sixteen convolutions and two dense layers, a multiply-add as two.
+# VGG19 at 224 pixels: sixteen convolutions and two dense layers; a multiply-add counts as two.
 BACKBONE_OPERATIONS = 39.3e9
 FEATURE_BYTES = 2 * (GRID * GRID * CHANNELS + SCENE)  # half precision
 
@@ -35,13 +35,13 @@ class DataSet:
     """A data set of the paper.
 
     Attributes:
-        name: of it.
-        photos: in all.
-        training_photos: of an epoch.
-        test_photos: evaluated in the end.
-        seen: classes in training.
-        classes: in evaluation.
-        epochs: the paper's.
+        name: Name of the data set.
+        photos: Number of all photos.
+        training_photos: Number of training photos.
+        test_photos: Number of test photos.
+        seen: Number of seen classes.
+        classes: Number of seen and unseen classes.
+        epochs: Number of epochs in the paper.
     """
 
     name: str
@@ -65,23 +65,23 @@ def _rate(default, help_text: str):
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What a machine does in a second; the options of the command, which say what each is."""
+    """Rates per second of a machine; the fields are the options of the command."""
 
-    gpu_tflops: float = _rate(156.0, "peak of a GPU's products, 1e12 operations; A100, TF32")
-    utilization: float = _rate(0.35, "share of it that the head reaches")
-    launch: float = _rate(0.004, "seconds of a step for starting its operations")
-    storage: float = _rate(2.0, "gigabytes of stored features that one machine reads")
-    photo_storage: float = _rate(1.0, "gigabytes of photos that one machine reads")
-    link: float = _rate(200.0, "gigabytes between two GPUs of a machine")
-    network: float = _rate(25.0, "gigabytes between two machines")
-    cores: int = _rate(12, "CPU cores a GPU")
-    decode: float = _rate(218.0, "photos that a core decodes")
-    metrics: float = _rate(40.0, "million scores that one machine evaluates")
-    photo_bytes: float = _rate(120e3, "bytes of a photo file")
+    gpu_tflops: float = _rate(156.0, "peak rate of a GPU's matrix products in TFLOP/s; A100, TF32")
+    utilization: float = _rate(0.35, "share of the peak rate that the head reaches")
+    launch: float = _rate(0.004, "seconds per step to launch its operations")
+    storage: float = _rate(2.0, "GB/s of stored features that one machine reads")
+    photo_storage: float = _rate(1.0, "GB/s of photos that one machine reads")
+    link: float = _rate(200.0, "GB/s between two GPUs of a machine")
+    network: float = _rate(25.0, "GB/s between two machines")
+    cores: int = _rate(12, "CPU cores per GPU")
+    decode: float = _rate(218.0, "photos per second that a core decodes")
+    metrics: float = _rate(40.0, "million scores per second that one machine evaluates")
+    photo_bytes: float = _rate(120e3, "size of a photo file in bytes")
 
     @property
     def operations(self) -> float:
-        """Operations of a GPU."""
+        """Operations per second that a GPU reaches."""
         return self.gpu_tflops * 1e12 * self.utilization
 
 
@@ -90,9 +90,9 @@ class Head:
     """The released head on the classes of a data set.
 
     Attributes:
-        operations: of a photo in inference.
-        first_operations: of the first convolution, which needs no gradient of its input.
-        parameters: trained numbers.
+        operations: Operations per photo in inference.
+        first_operations: Operations of the first convolution, whose input needs no gradient.
+        parameters: Number of trained parameters.
     """
 
     operations: float
@@ -101,7 +101,7 @@ class Head:
 
     @property
     def step_operations(self) -> float:
-        """Of a photo in training: forward, and gradients of inputs and of weights."""
+        """Operations per photo in training: forward pass, gradients of inputs and of weights."""
         return 3 * self.operations - self.first_operations
 
 
@@ -121,7 +121,7 @@ def count_head(classes: int, grid: int, channels: int, scene: int, embedding: in
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Seconds of the parts of a training step that go on side by side."""
+    """Seconds of the parts of a training step."""
 
     products: float
     reading: float
@@ -129,12 +129,12 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Of the step: the sum over devices follows the products, the reading goes on meanwhile."""
+        """Seconds of the step: gradients are summed after the products, reading is concurrent."""
         return max(self.products + self.gradients, self.reading)
 
     @property
     def bottleneck(self) -> str:
-        """What a faster machine would need first."""
+        """Name of the slowest part."""
         parts = {
             "reading features": self.reading,
             "products": self.products,
@@ -144,13 +144,13 @@ class Step:
 
 
 def step_on(gpus: int, head: Head, rates: Rates) -> Step:
-    """Returns a training step of 32 photos on each GPU."""
-    machines = max(1, gpus // GPUS_OF_A_MACHINE)
+    """Returns the estimate for a training step with 32 photos per GPU."""
+    machines = max(1, gpus // GPUS_PER_MACHINE)
     reading = gpus * BATCH * FEATURE_BYTES / (machines * rates.storage * 1e9)
     products = rates.launch + BATCH * head.step_operations / rates.operations
     gradients = 0.0
     if gpus > 1:
-        # A ring: every device sends and receives nearly twice the gradients.
+        # Ring all-reduce: every device sends and receives nearly twice the gradients.
         sent = 2 * (gpus - 1) / gpus * 4 * head.parameters
         speed = rates.link if machines == 1 else rates.network
         gradients = sent / (speed * 1e9)
@@ -158,13 +158,13 @@ def step_on(gpus: int, head: Head, rates: Rates) -> Step:
 
 
 def measure(smoke: bool, rates: Rates | None = None) -> list[Table]:
-    """Makes the tables: extraction, training and evaluation of both data sets; the check."""
+    """Returns tables of extraction, training and evaluation for both data sets, and the check."""
     rates = rates or Rates()
     extraction, training, evaluation = [], [], []
     for data in DATA_SETS:
         head = count_head(data.seen, GRID, CHANNELS, SCENE, EMBEDDING)
         for gpus in GPUS:
-            machines = max(1, gpus // GPUS_OF_A_MACHINE)
+            machines = max(1, gpus // GPUS_PER_MACHINE)
             extraction.append(_extraction(data, gpus, machines, rates))
             step = step_on(gpus, head, rates)
             steps = data.epochs * data.training_photos / (gpus * BATCH)
@@ -193,7 +193,7 @@ def measure(smoke: bool, rates: Rates | None = None) -> list[Table]:
             extraction,
         ),
         Table(
-            f"Training, {BATCH} photos a GPU and step",
+            f"Training, {BATCH} photos per GPU and step",
             (
                 "data set",
                 "GPUs",
@@ -208,7 +208,7 @@ def measure(smoke: bool, rates: Rates | None = None) -> list[Table]:
         ),
         Table(
             "Evaluation on one machine with one GPU",
-            ("data set", "scores, GB", "scoring, minutes", "figures, minutes"),
+            ("data set", "scores, GB", "scoring, minutes", "metrics, minutes"),
             evaluation,
         ),
         _check(rounds=1 if smoke else 7),
@@ -238,32 +238,31 @@ def _hours(seconds: float) -> str:
 
 
 def _check(rounds: int) -> Table:
-    """The same arithmetic for this machine, against a step that is measured."""
+    """Returns the table of the check: a step on this machine, estimated and measured."""
     import statistics
 
-    from benchmarks.training_step import Ours, Product, make_arrays
+    from benchmarks.shared.compared_heads import Ours, Product, make_arrays
 
     head = count_head(205, 7, 320, SCENE, EMBEDDING)
     ours, size = Ours(make_arrays(205, BATCH, (7, 7, 320))), 2048
     seconds = in_turns({"step": ours.step, "product": Product(size).run}, rounds)
     rate = 2 * size**3 / statistics.median(seconds["product"])
-    modelled = BATCH * head.step_operations / rate
+    estimated = BATCH * head.step_operations / rate
     measured = statistics.median(seconds["step"])
     row = (
         f"{BATCH * head.step_operations / 1e9:.1f} GFLOP",
         f"{rate / 1e9:.0f} GFLOP/s",
-        f"{1e3 * modelled:.0f} ms",
+        f"{1e3 * estimated:.0f} ms",
         f"{1e3 * measured:.0f} ms",
-        f"{modelled / measured:.2f}",
+        f"{estimated / measured:.2f}",
     )
-    columns = ("operations", "products here", "modelled", "measured", "modelled / measured")
+    columns = ("operations", "products here", "estimated", "measured", "estimated / measured")
     return Table(
         "Check on this CPU: a step, 7x7x320 regions, 205 classes, 32 photos", columns, [row]
     )
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     options = {
         f"--{field.name.replace('_', '-')}": {
             "type": field.type,

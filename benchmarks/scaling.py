@@ -1,13 +1,13 @@
-"""One training on 1 and 2 devices and in 1 to 3 processes: `python -m benchmarks.scaling`.
+"""A training on 1 and 2 devices and in 1 to 3 processes: `python -m benchmarks.scaling`.
 
-The head is trained from stored features of drawn pictures, with the same batches of 36 everywhere;
-the backbone was trained for two epochs before.
-Dropout, whose noise has the shape of a device's part of a batch, is left out, and so is everything
-that turns rounding noise into something larger: Adam, the hinge over pairs of classes (which gains
-or loses whole pairs), and a high learning rate.
-Printed are the largest relative difference of the loss in the first steps from one device, and the
-speed. Several devices of one processor share its cores: the speed shows what sharing costs, not
-what more machines bring.
+The head is trained on stored features of drawn pictures, always with the same batches of 36; the
+backbone is trained for two epochs before. Dropout is left out, because its noise has the shape of a
+device's part of a batch, and so is everything that amplifies rounding errors: Adam, the hinge over
+pairs of classes (which gains or loses whole pairs), and a high learning rate.
+
+Prints the largest relative difference of the losses from those on one device, and the speed.
+Several devices of one processor share its cores, so the speed shows the cost of sharing, not the
+gain of more machines.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SETTINGS = [
     "head.output_dropout=0.0",
     "head.scene_dropout=0.0",
     f"training.batch_size={BATCH}",
-    f"training.epochs={STEPS}",  # of one step each, whose loss is then in the log
+    f"training.epochs={STEPS}",  # of one step each, so that the log contains the loss of every step
     "training.optimizer.name=sgd",
     "training.optimizer.learning_rate=1e-3",
     "training.schedule.warmup_epochs=0",
@@ -41,10 +41,11 @@ SETTINGS = [
 
 
 def main() -> None:
-    """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--processes", type=int, default=3, help="at most (default: 3)")
-    parser.add_argument("--channels", type=int, default=8, help="of the head (default: 8)")
+    parser.add_argument(
+        "--processes", type=int, default=3, help="largest number of processes (default: 3)"
+    )
+    parser.add_argument("--channels", type=int, default=8, help="channels of the head (default: 8)")
     arguments = parser.parse_args()
     from training.data.scenes.reader import draw_scenes
 
@@ -60,7 +61,7 @@ def main() -> None:
             f"head.channels={arguments.channels}",
         ]
         one = _train(folder / "one", shared, processes=1)
-        print("| | largest difference of 20 losses | images/s |\n|---|---|---|")
+        print("| | largest relative difference of 20 losses | images/s |\n|---|---|---|")
         _print_row("1 device", one, one)
         mirrored = ["strategy=mirrored", "logical_cpu_devices=2"]
         _print_row("2 devices", _train(folder / "mirrored", [*shared, *mirrored], 1), one)
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def _train(output: pathlib.Path, settings: list[str], processes: int) -> list[dict]:
-    """Returns the lines of the log."""
+    """Runs a training and returns the records of its log."""
     command = [sys.executable, "-m", "training.run"]
     for setting in [*settings, f"output={output}"]:
         command += ["--set", setting]
@@ -104,7 +105,7 @@ def _free_ports(count: int) -> list[int]:
 def _print_row(name: str, records: list[dict], one: list[dict]) -> None:
     pairs = zip(records, one, strict=True)
     difference = max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in pairs)
-    # The first step holds the tracing of the graph.
+    # The first step includes tracing the graph.
     speed = statistics.median(record["images_per_second"] for record in records[1:])
     print(f"| {name} | {difference:.1e} | {speed:.0f} |", flush=True)
 

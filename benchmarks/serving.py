@@ -1,25 +1,24 @@
 """A server under load: `python -m benchmarks.serving RUN`.
 
-Exports a run, serves it with the embedded server in this process, and asks it from another process,
-so that clients and server share no interpreter. Prints, each measured side by side and in turns:
+Exports a run, serves it with the embedded server in this process, and sends requests from another
+process, so that clients and server share no interpreter. Measures in turns and prints:
 
-1. 16 clients, each with its own classes (another number for each) and photos of other sizes,
-   batching on against off: photos a second, latency, photos in a call of the backbone, and the
-   largest difference of an answer from the same request's answer alone;
-2. the same where every call of the backbone has a fixed cost besides, as on an accelerator:
-   13 GFLOP of matrix products, however many the photos;
-3. one client: what the server adds to the bare call of the SavedModel, batch 1;
-4. 1,000 stored photos scored against 1,000 classes, against full requests for the same: for the
-   run, and for the paper's backbone, VGG19 with 14x14 regions, whose weights don't matter here.
+1. 16 clients with different class lists and photos of different sizes, with and without batching:
+   photos per second, latency, photos per call of the backbone, and the largest difference between
+   the answer of a request under load and alone;
+2. the same with a fixed cost per call of the backbone, as on an accelerator: 13 GFLOP of matrix
+   products, whatever the number of photos;
+3. one client: the overhead of the server over a direct call of the SavedModel, batch size 1;
+4. 1,000 stored photos scored with 1,000 classes, compared with full requests: for the run, and for
+   the paper's backbone, VGG19 with 14x14 regions and random weights.
 
-The photos are noise, drawn here.
+The photos are noise.
 """
 
 import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
-import io
 import multiprocessing
 import pathlib
 import statistics
@@ -27,7 +26,8 @@ import tempfile
 import time
 
 import numpy as np
-from PIL import Image
+
+from benchmarks.shared.random_inputs import class_matrix, noise_photo
 
 PARTS = ("clients", "overhead", "rescore", "rescore-vgg19")
 CLIENTS = 16
@@ -37,12 +37,12 @@ FIXED_PRODUCTS = 6  # of 1024 x 1024 matrices, 13 GFLOP
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What the clients of one measurement saw.
+    """Results of one measurement.
 
     Attributes:
-        photos_per_second: of all clients together.
-        seconds: of each request.
-        first_answers: of each client.
+        photos_per_second: Rate of all clients together.
+        seconds: Latency of each request.
+        first_answers: Scores of the first request of each client.
     """
 
     photos_per_second: float
@@ -51,15 +51,18 @@ class Load:
 
 
 def main() -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
-    parser.add_argument("--rounds", type=int, default=5, help="of each measurement (default: 5)")
-    parser.add_argument("--requests", type=int, default=6, help="a client and round (default: 6)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of each measurement (default: 5)"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=6, help="requests per client and round (default: 6)"
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)"
     )
@@ -71,8 +74,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measure = _Measurement(run, pathlib.Path(folder), arguments.rounds, arguments.requests)
         if "clients" in arguments.parts:
-            measure.clients("backbone as it is", run)
-            measure.clients("a fixed cost a call", measure.with_fixed_cost())
+            measure.clients("unchanged backbone", run)
+            measure.clients("fixed cost per call", measure.with_fixed_cost())
         if "overhead" in arguments.parts:
             measure.overhead()
         if "rescore" in arguments.parts:
@@ -82,7 +85,7 @@ def main() -> None:
 
 
 class _Measurement:
-    """Measures one run; `rounds` of everything, `requests` a client and round."""
+    """Measures one run, with `rounds` of each measurement and `requests` per client and round."""
 
     def __init__(self, run, folder: pathlib.Path, rounds: int, requests: int):
         self._run, self._folder = run, folder
@@ -90,11 +93,11 @@ class _Measurement:
         self._exports = 0
 
     def with_fixed_cost(self):
-        """The run with a backbone that waits in every call, whatever the number of photos."""
+        """Returns the run with a backbone that has a fixed cost per call."""
         return dataclasses.replace(self._run, backbone=_FixedCost(self._run.backbone))
 
     def clients(self, title: str, run) -> None:
-        """Prints what 16 clients see, batching on and off."""
+        """Prints speed, latency and differences of 16 clients, with and without batching."""
         from serving.graph.batching import Batching
 
         requests = _requests(run.vocabulary.embedding_size, self._requests)
@@ -115,24 +118,24 @@ class _Measurement:
                     pairs = zip(rounds[name][-1].first_answers, alone, strict=True)
                     largest = max(np.abs(a - b).max() for a, b in pairs)
                     differences[name] = max(differences[name], float(largest))
-        print(f"\n16 clients, each its own classes; {title}")
-        print("batching   photos/s  median s  95 % s  photos a call  off the answer alone")
+        print(f"\n16 clients with different class lists; {title}")
+        print("batching   photos/s  median s  95 % s  photos/call  difference from alone")
         for name, loads in rounds.items():
             seconds = [second for load in loads for second in load.seconds]
             print(
                 f"{name:10}{_spread([load.photos_per_second for load in loads])}"
                 f"{statistics.median(seconds):9.3f}{np.quantile(seconds, 0.95):8.3f}"
-                f"{statistics.median(sizes[name]):15.1f}"
-                f"{differences[name]:22.1e}"
+                f"{statistics.median(sizes[name]):13.1f}"
+                f"{differences[name]:23.1e}"
             )
         ratios = [
             on.photos_per_second / off.photos_per_second
             for on, off in zip(rounds["on"], rounds["off"], strict=True)
         ]
-        print(f"on / off: {_spread(ratios, 2)} times the photos a second")
+        print(f"on / off: {_spread(ratios, 2)} times the photos/s")
 
     def overhead(self) -> None:
-        """Prints what the server adds to a call of the SavedModel with one photo."""
+        """Prints the overhead of the server over a direct call of the SavedModel with one photo."""
         import tensorflow as tf
 
         from serving.graph.batching import Batching
@@ -151,11 +154,11 @@ class _Measurement:
                 rounds.append((over_grpc, _bare(signature, photo, classes)))
         ratios = [over / bare for over, bare in rounds]
         bare = statistics.median(bare for _, bare in rounds)
-        print(f"\none client, one photo of 640x480, 100 classes: {1000 * bare:.1f} ms bare")
-        print(f"server / bare call: {_spread(ratios, 2)}")
+        print(f"\none client, one photo of 640x480, 100 classes: {1000 * bare:.1f} ms direct")
+        print(f"server / direct call: {_spread(ratios, 2)}")
 
     def with_backbone_of_the_paper(self):
-        """The run with VGG19 at 224 pixels and the released head, both with random weights."""
+        """Returns the run with VGG19 at 224 pixels and the released head, with random weights."""
         from biam_tf.backbones import build_backbone
         from biam_tf.models import build_head
 
@@ -170,7 +173,7 @@ class _Measurement:
         return dataclasses.replace(self._run, backbone=backbone, head=head)
 
     def rescore(self, title: str, run) -> None:
-        """Prints how much faster stored features are scored than photos."""
+        """Prints the times to score photos and stored features."""
         from serving.graph.batching import Batching
 
         model_dir = self._export(run, Batching.for_this_device())
@@ -182,7 +185,7 @@ class _Measurement:
             ]
         full = statistics.median(full for full, _ in rounds)
         rescored = statistics.median(rescored for _, rescored in rounds)
-        print(f"\n1,000 photos of 640x480 against 1,000 classes, through the server; {title}")
+        print(f"\n1,000 photos of 640x480, 1,000 classes, through the server; {title}")
         print(f"full requests {full:.2f} s, rescore {rescored:.2f} s")
         print(f"full / rescore: {_spread([full / rescored for full, rescored in rounds], 1)}")
 
@@ -199,7 +202,7 @@ class _Measurement:
 
 
 class _Counted:
-    """A backbone that counts its calls and their photos in a variable of the model."""
+    """A backbone that counts its calls and photos in a variable of the model."""
 
     def __init__(self, backbone):
         import keras
@@ -218,12 +221,12 @@ class _Counted:
             return self._backbone(self.wait(tf.identity(photos)), training=training)
 
     def wait(self, photos):
-        """Nothing to wait for."""
+        """Returns the photos; subclasses add a cost."""
         return photos
 
 
 class _FixedCost(_Counted):
-    """A counted backbone that also does the same work in every call, however many the photos."""
+    """A counted backbone with a fixed cost per call, whatever the number of photos."""
 
     def __init__(self, backbone):
         import keras
@@ -234,17 +237,18 @@ class _FixedCost(_Counted):
         self.variables = [*self.variables, self._matrix]
 
     def wait(self, photos):
-        """Multiplies matrices."""
+        """Multiplies matrices and returns the photos."""
         import tensorflow as tf
 
-        product = self._matrix.value + 0.0 * photos[0, 0, 0, 0]  # so that it isn't done once
+        # Depends on the photos, so that every call computes it.
+        product = self._matrix.value + 0.0 * photos[0, 0, 0, 0]
         for _ in range(FIXED_PRODUCTS):
             product = tf.matmul(product, self._matrix.value)
         return photos + 0.0 * product[0, 0]
 
 
 class _Servers:
-    """Servers of some models, loaded and warmed up; a context manager."""
+    """A context manager of servers, one per model, loaded and warmed up."""
 
     def __init__(self, models: dict[str, pathlib.Path]):
         from serving.server import ServerSettings, TaggingServer
@@ -266,14 +270,14 @@ class _Servers:
 
 @contextlib.contextmanager
 def _clients():
-    """Gives a function that runs another in a process of its own, which it keeps."""
+    """Yields a function that runs another function in one separate process."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 def _counters(server) -> np.ndarray:
-    """Calls of the backbone of a server's model, and photos in them, so far."""
+    """Returns the numbers of calls and photos of the backbone of a server's model so far."""
     import tensorflow as tf
 
     session = server.versions.current._session
@@ -283,7 +287,7 @@ def _counters(server) -> np.ndarray:
 
 
 def _under_load(address: str, requests) -> Load:
-    """Sends each client's requests one after the other, all clients at once."""
+    """Sends the requests of each client one after the other, all clients concurrently."""
     from serving.client import TaggingClient
 
     def work(own):
@@ -306,7 +310,7 @@ def _under_load(address: str, requests) -> Load:
 
 
 def _first_answers_alone(address: str, requests) -> list[np.ndarray]:
-    """Sends each client's first request while there is no other."""
+    """Sends the first request of each client, one at a time."""
     from serving.client import TaggingClient
 
     with TaggingClient(address, timeout_seconds=300) as client:
@@ -314,7 +318,7 @@ def _first_answers_alone(address: str, requests) -> list[np.ndarray]:
 
 
 def _one_by_one(address: str, photo: bytes, classes: np.ndarray) -> float:
-    """Median seconds of a request to an idle server."""
+    """Returns the median seconds of a request to an idle server."""
     from serving.client import TaggingClient
 
     with TaggingClient(address) as client:
@@ -322,7 +326,7 @@ def _one_by_one(address: str, photo: bytes, classes: np.ndarray) -> float:
 
 
 def _bare(signature, photo: bytes, classes: np.ndarray) -> float:
-    """Median seconds of the same call without a server."""
+    """Returns the median seconds of the same call without a server."""
     import tensorflow as tf
 
     def call():
@@ -333,7 +337,7 @@ def _bare(signature, photo: bytes, classes: np.ndarray) -> float:
 
 
 def _rescored(address: str, photos: list[bytes], classes: np.ndarray) -> tuple[float, float]:
-    """Seconds for 1,000 photos: by full requests (of 20, times 50), and by rescoring."""
+    """Returns the seconds for 1,000 photos with full requests (20, times 50) and with rescoring."""
     from serving.client import TaggingClient
 
     with TaggingClient(address, timeout_seconds=300) as client:
@@ -359,7 +363,7 @@ def _median_seconds(function, repeat: int = 20) -> float:
 
 
 def _requests(embedding_size: int, count: int):
-    """For each client its own classes, another number for each, and photos of several sizes."""
+    """Returns the requests of each client, with different class lists and photo sizes."""
     return [
         [
             (
@@ -372,22 +376,8 @@ def _requests(embedding_size: int, count: int):
     ]
 
 
-def class_matrix(count: int, embedding_size: int) -> np.ndarray:
-    """Returns random class embeddings (count, embedding_size), normalized."""
-    rows = np.random.default_rng(count).normal(size=(count, embedding_size))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def noise_photo(width: int, height: int, seed: int) -> bytes:
-    """Returns a JPEG of noise."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).resize((width, height)).save(file, "JPEG")
-    return file.getvalue()
-
-
 def _spread(values, digits: int = 1) -> str:
-    """Median, and the smallest and largest."""
+    """Returns the median and the range as text."""
     low, high = min(values), max(values)
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 

@@ -1,8 +1,8 @@
-"""What the rules behind a run's thresholds are worth: `python -m benchmarks.thresholds RUN`.
+"""Effect of the rules behind a run's thresholds: `python -m benchmarks.thresholds RUN`.
 
-Fits thresholds to the validation split of a finished run by the rule as it is and by others, and
-prints F1 of the tags they give on the test split; then how far drawing photos with replacement
-moves mean average precision by itself.
+Fits thresholds to the validation split of a complete run with the default rule and with others, and
+prints the F1 of the resulting tags on the test split; then the effect of drawing photos with
+replacement on mean average precision.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from biam_tf.command_line import run_command
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.thresholds",
         description=__doc__,
@@ -64,11 +63,11 @@ def _command(arguments: argparse.Namespace) -> None:
         ]
         print(rule.ljust(44) + "".join(f"{cell:8.1f}" for cell in cells))
 
-    print("F1 on test, per cent".ljust(44) + "    seen: micro, macro, sample; unseen: likewise")
+    print("F1 on test, per cent".ljust(44) + "    seen: micro, macro, sample; unseen: the same")
     for photos in (1, 2, 4, 8, 16, 32):
         show(f"own thresholds from {photos} photos on", fit(photos))
     show("no own thresholds", fit(len(labels["val"]) + 1))
-    # A class that is not known takes the seen classes' calibration of scores as they are.
+    # An unknown class gets the seen classes' calibration of unstandardized scores.
     plain = [name if group == "seen" else None for name, group in zip(names, groups, strict=True)]
     show("unseen scores not standardized", fit().for_names(plain))
 

@@ -1,18 +1,19 @@
-"""Training steps and scoring, against the released method in PyTorch: `benchmarks.training_step`.
+"""Training steps and scoring, compared with the released method: `benchmarks.training_step`.
 
-The head of the released code at its sizes: 14x14x512 region features, a scene feature of 4,096, 300
-numbers a class embedding, 256 channels, 8 heads. A step is loss, gradients and Adam. In turns, each
-side in a process of its own:
+The head of the released code with its sizes: 14x14x512 region features, a scene feature of 4,096,
+class embeddings of 300 numbers, 256 channels, 8 heads. A step is loss, gradients and Adam. Measured
+in turns, each method in its own process:
 
-1. steps and scoring with 925 classes (NUS-WIDE's seen), 32 photos;
-2. steps with 7,186 classes (Open Images' seen), 8 photos;
-3. scoring against its floor: the same floating-point operations as products of large matrices;
-4. ours under `mixed_bfloat16` against float32, and, for 7x7x320 region features and 205 classes
-   (Corel5k), that and compiled by XLA.
+1. steps and scoring with 925 classes (NUS-WIDE's seen classes), 32 photos;
+2. steps and scoring with 7,186 classes (Open Images' seen classes), 8 photos;
+3. scoring compared with its floor, the time of the same number of operations in large matrix
+   products;
+4. our step with `mixed_bfloat16` and float32, also for 7x7x320 region features and 205 classes
+   (Corel5k), there also compiled by XLA.
 
-Then the peak memory of the steps, and whether 32 photos with 7,186 classes run in 24 GB of address
-space. Before all, the rival's and our scores, losses and gradients are compared on the same
-weights. Needs the extra [benchmarks], PyTorch.
+Then the peak memory of the steps, and whether 32 photos with 7,186 classes fit into 24 GB of
+address space. First, scores, losses and gradients of both methods are compared with the same
+weights. Requires the extra [benchmarks], PyTorch.
 """
 
 import argparse
@@ -26,148 +27,20 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
+from benchmarks.shared.compared_heads import Ours, Product, Rival, make_arrays
 from benchmarks.shared.tables import Table, benchmark_command
-from benchmarks.shared.timing import Elsewhere, in_own_process, in_turns, milliseconds, ratios
+from benchmarks.shared.timing import RemoteObject, in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
 
-REGIONS, SCENE, EMBEDDING, POSITIVES = (14, 14, 512), 4096, 300, 4
 SMOKE = {"channels": 32, "fused_channels": 64}
 SIDES = ("ours", "released method")
 ADDRESS_SPACE = 24 << 30
 
 
-class Ours:
-    """Our head, step and scorer on given arrays."""
-
-    def __init__(
-        self,
-        arrays: dict,
-        precision: str = "float32",
-        xla: bool = False,
-        in_blocks: bool = True,
-        **settings,
-    ):
-        import keras
-        import tensorflow as tf
-
-        from biam_tf.models import bind_vocabulary, build_head
-        from biam_tf.models.head import scores_alone
-        from training.config import TrainingConfig
-        from training.loop.objective import Objective
-        from training.loop.train_step import TrainStep
-        from training.scoring.scorer import make_scorer
-
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(precision)
-        try:
-            shape = arrays["region_features"].shape[1:]
-            self.head = build_head(shape, SCENE, EMBEDDING, preset="released", **settings)
-            scored = scores_alone(self.head) if in_blocks else self.head
-            bound = bind_vocabulary(scored, arrays["class_embeddings"])
-        finally:
-            keras.config.set_dtype_policy(before)
-        config = TrainingConfig(batch_size=len(arrays["labels"]), precision=precision)
-        self._objective = Objective.of_loss(config.loss)
-        self._step = TrainStep(config, tf.distribute.get_strategy(), bound, self._objective, 100)
-        if xla:
-            self._step._finish = tf.function(self._step._finish.python_function, jit_compile=True)
-        names = ("region_features", "scene_feature")
-        self._inputs = {name: tf.constant(arrays[name]) for name in names}
-        self._labels = tf.constant(arrays["labels"])
-        self._classes = tf.constant(arrays["class_embeddings"])
-        self._scorer = make_scorer(scored)
-
-    def count_operations(self) -> float:
-        """Operations of scoring all photos, a multiply-add as two."""
-        from training.reproduction.costs import count_operations
-
-        return len(self._labels) * float(count_operations(self.head, self._classes.numpy()))
-
-    def step(self) -> float:
-        """One training step; returns its loss."""
-        return self._step(iter([(self._inputs, self._labels)]), stop=False).loss
-
-    def score(self):
-        """Scores (B, C) in inference."""
-        return self._scorer(self._inputs, self._classes)["scores"].numpy()
-
-    def loss_and_gradient(self, scores):
-        """The batch's loss and its gradient in the scores, as arrays."""
-        import tensorflow as tf
-
-        scores = tf.constant(scores)
-        with tf.GradientTape() as tape:
-            tape.watch(scores)
-            losses = self._objective.losses(self._labels, {"scores": scores})
-            loss = tf.reduce_mean(losses)
-        return loss.numpy(), tape.gradient(loss, scores).numpy()
-
-
-class Rival:
-    """The released method in PyTorch on the same arrays."""
-
-    def __init__(self, arrays: dict, channels: int = 256, fused_channels: int = 512):
-        try:
-            import torch
-        except ImportError as error:
-            raise UserError("the rival is PyTorch: pip install -e '.[benchmarks]'") from error
-
-        from benchmarks.shared.torch_rival import TorchBiAM
-
-        torch.manual_seed(0)
-        self._torch = torch
-        self.model = TorchBiAM(channels=channels, fused_channels=fused_channels)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, betas=(0.5, 0.999))
-        regions = arrays["region_features"].transpose(0, 3, 1, 2).copy()
-        rest = (arrays["scene_feature"], arrays["class_embeddings"])
-        self._inputs = [torch.from_numpy(array) for array in (regions, *rest)]
-        self._labels = torch.from_numpy(arrays["labels"])
-
-    def step(self) -> float:
-        """One training step; returns its loss."""
-        from benchmarks.shared.torch_rival import pairwise_loss
-
-        self._optimizer.zero_grad()
-        loss = pairwise_loss(self.model.train()(*self._inputs), self._labels)
-        loss.backward()
-        self._optimizer.step()
-        return loss.item()
-
-    def score(self):
-        """Scores (B, C) in inference."""
-        with self._torch.no_grad():
-            return self.model.eval()(*self._inputs).numpy()
-
-    def loss_and_gradient(self, scores):
-        """The batch's loss and its gradient in the scores, as arrays."""
-        from benchmarks.shared.torch_rival import pairwise_loss
-
-        scores = self._torch.from_numpy(scores).requires_grad_()
-        loss = pairwise_loss(scores, self._labels)
-        loss.backward()
-        return loss.detach().numpy(), scores.grad.numpy()
-
-
-def make_arrays(classes: int, photos: int, regions: tuple[int, ...] = REGIONS) -> dict:
-    """Random region features, scene features, class embeddings and labels of the sizes above."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    labels = np.full((photos, classes), -1, np.int8)
-    np.put_along_axis(labels, rng.integers(0, classes, (photos, POSITIVES)), 1, axis=1)
-    embeddings = rng.normal(size=(classes, EMBEDDING)).astype(np.float32)
-    return {
-        "region_features": rng.normal(size=(photos, *regions)).astype(np.float32),
-        "scene_feature": rng.normal(size=(photos, SCENE)).astype(np.float32),
-        "class_embeddings": embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True),
-        "labels": labels,
-    }
-
-
 def measure(smoke: bool) -> list[Table]:
-    """Makes the tables of the module's text."""
+    """Returns the tables described in the module docstring."""
     settings = SMOKE if smoke else {}
-    with Elsewhere(_Agreement, make_arrays(50, 2), settings) as both:
+    with RemoteObject(_Agreement, make_arrays(50, 2), settings) as both:
         tables = [both.call("table")]
     sizes = {"925 classes, 32 photos": (925, 32), "7,186 classes, 8 photos": (7186, 8)}
     rounds = 7
@@ -180,11 +53,11 @@ def measure(smoke: bool) -> list[Table]:
         sides = {"ours": Ours, "rival": Rival}
         for what, seconds in _times(sides, arrays, ("step", "score"), fewer, settings).items():
             rows.append(_compared(f"{what}, {title}", seconds))
-    columns = ("", "released method", "ours", "times the speed (range over rounds)")
+    columns = ("", "released method", "ours", "speed-up (range over rounds)")
     tables.append(Table("Training steps and scoring against the released method", columns, rows))
     classes, photos = next(iter(sizes.values()))
     tables.append(_floor(classes, photos, rounds, settings))
-    tables.append(_other_ways(classes, photos, rounds, settings))
+    tables.append(_other_settings(classes, photos, rounds, settings))
     tables.append(_memory(sizes if smoke else {**sizes, "7,186 classes, 32 photos": (7186, 32)}))
     return tables
 
@@ -195,10 +68,10 @@ def _compared(title: str, seconds: dict) -> tuple[str, ...]:
 
 
 def _times(sides: dict, arrays: dict, methods, rounds: int, settings: dict) -> dict:
-    """Returns the seconds of each method of each side, in turns, each in its own process."""
+    """Returns the seconds of each method of each side, in turns, each side in its own process."""
     with contextlib.ExitStack() as stack:
         made = {
-            name: stack.enter_context(Elsewhere(make, arrays, **settings))
+            name: stack.enter_context(RemoteObject(make, arrays, **settings))
             for name, make in sides.items()
         }
         return {
@@ -210,16 +83,16 @@ def _times(sides: dict, arrays: dict, methods, rounds: int, settings: dict) -> d
 
 
 class _Agreement:
-    """Both sides on the rival's weights."""
+    """Both methods with the weights of the rival."""
 
     def __init__(self, arrays: dict, settings: dict):
         self._arrays, self._settings = arrays, settings
 
     def table(self) -> Table:
-        """Compares them.
+        """Returns the table of the largest relative differences.
 
         Raises:
-            UserError: they differ.
+            UserError: The methods differ.
         """
         import numpy as np
         import torch
@@ -247,28 +120,13 @@ class _Agreement:
         return Table("Same weights, same photos", ("", "largest relative difference"), rows)
 
 
-class Product:
-    """A product of two large matrices, the fastest work there is for a processor."""
-
-    def __init__(self, size: int):
-        import numpy as np
-        import tensorflow as tf
-
-        matrix = tf.constant(np.random.default_rng(0).normal(size=(size, size)), tf.float32)
-        self._product = tf.function(lambda: tf.reduce_sum(tf.matmul(matrix, matrix)))
-
-    def run(self) -> float:
-        """Takes the product; returns the sum of its numbers."""
-        return float(self._product())
-
-
 def _floor(classes: int, photos: int, rounds: int, settings: dict) -> Table:
-    """Scoring against the time of as many operations in products of large matrices."""
+    """Returns the table of scoring and the time of as many operations in large products."""
     import numpy as np
 
     arrays = make_arrays(classes, photos)
     size = 256 if settings else 2048
-    with Elsewhere(Ours, arrays, **settings) as ours, Elsewhere(Product, size) as product:
+    with RemoteObject(Ours, arrays, **settings) as ours, RemoteObject(Product, size) as product:
         operations = ours.call("count_operations")
         functions = {
             "ours": functools.partial(ours.call, "score"),
@@ -284,13 +142,13 @@ def _floor(classes: int, photos: int, rounds: int, settings: dict) -> Table:
         milliseconds(seconds["ours"]),
         ratios(seconds["ours"], floor),
     )
-    title = f"Scoring {classes} classes, {photos} photos, against its floor"
+    title = f"Scoring {classes} classes, {photos} photos, and its floor"
     columns = ("operations", f"product of {size}x{size} matrices", "floor", "ours", "ours / floor")
     return Table(title, columns, [row])
 
 
-def _other_ways(classes: int, photos: int, rounds: int, settings: dict) -> Table:
-    """Our steps under mixed precision and XLA."""
+def _other_settings(classes: int, photos: int, rounds: int, settings: dict) -> Table:
+    """Returns the table of our step with mixed precision and XLA."""
     large, small = make_arrays(classes, photos), make_arrays(205, photos, (7, 7, 320))
     half = functools.partial(Ours, precision="mixed_bfloat16")
     compiled = functools.partial(Ours, xla=True, in_blocks=False)
@@ -306,8 +164,8 @@ def _other_ways(classes: int, photos: int, rounds: int, settings: dict) -> Table
             seconds = _times(sides, arrays, ("step",), rounds, settings)["step"]
             times = [milliseconds(seconds[name]) for name in ("float32", "other")]
             rows.append((f"{title}, {way}", *times, ratios(seconds["float32"], seconds["other"])))
-    columns = ("", "float32", "the other way", "times the speed")
-    return Table(f"Our step in other ways, {photos} photos", columns, rows)
+    columns = ("", "float32", "other setting", "speed-up")
+    return Table(f"Our step with other settings, {photos} photos", columns, rows)
 
 
 def _memory(sizes: dict) -> Table:
@@ -324,7 +182,7 @@ def _memory(sizes: dict) -> Table:
             peaks.append(found["peak"] - found["before"])
         ours, rival = peaks
         if ours is None:
-            raise UserError(f"our step with {title} does not run in {ADDRESS_SPACE >> 30} GB")
+            raise UserError(f"our step with {title} does not fit into {ADDRESS_SPACE >> 30} GB")
         rows.append(
             (
                 title,
@@ -333,13 +191,13 @@ def _memory(sizes: dict) -> Table:
                 "" if rival is None else f"{rival / ours:.1f}",
             )
         )
-    columns = ("", "released method", "ours", "times less")
-    note = f"Beyond the imports, in a process of its own with {ADDRESS_SPACE >> 30} GB."
+    columns = ("", "released method", "ours", "ratio")
+    note = f"Without the imports, each in its own process with {ADDRESS_SPACE >> 30} GB."
     return Table("Peak memory of three steps", columns, rows, note)
 
 
 def _peak_of_side(argv: list[str]) -> int:
-    """The child of `_memory`: three steps of one side; prints its peak."""
+    """Runs in the child process of `_memory`: prints the peak memory of three steps."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--classes", type=int)
@@ -362,7 +220,6 @@ def _peak_of_side(argv: list[str]) -> int:
 
 
 def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if "--side" in argv:
         return _peak_of_side(argv)

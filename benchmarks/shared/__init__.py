@@ -1,1 +1,1 @@
-"""What several benchmarks share, and the processes that they measure."""
+"""Code shared by several benchmarks, and the processes that they measure."""

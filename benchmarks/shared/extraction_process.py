@@ -2,8 +2,8 @@
 
 `python -m benchmarks.shared.extraction_process BATCH_SIZE`
 
-Prints, as a JSON object, how many photos a second the backbone takes in such batches, and the peak
-memory of this process before the first one and after the last, in bytes.
+Prints, as a JSON object, the photos per second of the backbone with this batch size, and the peak
+memory of this process in bytes before the first batch and after the last.
 """
 
 import json

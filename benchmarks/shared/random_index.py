@@ -1,4 +1,4 @@
-"""Indexes of random region embeddings, to measure searches with."""
+"""Indexes with random region embeddings, for measuring searches."""
 
 import pathlib
 from collections.abc import Callable
@@ -20,16 +20,16 @@ def write_random_index(
     photo_folder: pathlib.Path,
     photo_name: Callable[[int], str] = "{}.jpg".format,
 ) -> None:
-    """Writes an index of photos whose regions are random.
+    """Writes an index with random region embeddings.
 
     Args:
-        folder: to write it to; it is there.
-        photos: how many.
+        folder: Folder of the index; must exist.
+        photos: Number of photos.
         grid: (h, w) regions of a photo.
         embedding_size: d_a, length of a class embedding.
-        pooled: k, the regions of a class that make its score.
-        photo_folder: where the photos are.
-        photo_name: the name of a photo by its number.
+        pooled: k, the number of regions whose mean is the score of a class.
+        photo_folder: Folder of the photos.
+        photo_name: Function from the number of a photo to its name.
     """
     rng = np.random.default_rng(0)
     Vocabulary(("a",), np.eye(1, embedding_size), ("seen",)).save(folder / VOCABULARY)

@@ -1,4 +1,4 @@
-"""What `benchmarks.reading` measures: speed, waiting and memory of reading training data."""
+"""Measurements of `benchmarks.reading`: speed, waiting time and memory of reading examples."""
 
 import argparse
 import pathlib
@@ -25,14 +25,14 @@ from training.data.input.sources import FeatureSource, PhotoSource
 
 BATCH, CLASSES, EMBEDDING_SIZE = 32, 205, 100
 PHOTO = (480, 320)
-VARIED = AugmentationConfig(flip=True, crop_scale=(0.5, 1.0))
-STORES = (2_000, 8_000, 32_000)  # photos of the stores whose reading takes what memory
-LIMIT = 500_000_000  # bytes: simulates a machine whose memory is smaller than the largest store
-PAUSE_MS = (25, 100)  # steps of an accelerator at 1280 and 320 images/s
+AUGMENTED = AugmentationConfig(flip=True, crop_scale=(0.5, 1.0))
+STORES = (2_000, 8_000, 32_000)  # numbers of photos in the stores of the memory measurement
+LIMIT = 500_000_000  # bytes; simulates a machine with less memory than the largest store
+PAUSE_MS = (25, 100)  # steps of an accelerator that trains 1280 or 320 images/s
 
 
 def compare_speed(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """Prints how fast the sources read, beside bare loops, and how long steps wait for them."""
+    """Prints the speed of the sources and of bare loops, and the time that steps wait for them."""
     size = arguments.image_size
     images = _draw_photos(folder, arguments.photos, PHOTO)
     store = extract_features(_cheap_backbone(size), "cheap", folder, images, folder / "store")
@@ -43,9 +43,13 @@ def compare_speed(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
         "features, memory": FeatureSource(store, images, "memory"),
         "features, stream": FeatureSource(store, images, "stream"),
         "photos, memory": PhotoSource(folder, images, size, "memory"),
-        "photos, memory, varied": PhotoSource(folder, images, size, "memory", augmentation=VARIED),
+        "photos, memory, augmented": PhotoSource(
+            folder, images, size, "memory", augmentation=AUGMENTED
+        ),
         "photos, stream": PhotoSource(folder, images, size, "stream"),
-        "photos, stream, varied": PhotoSource(folder, images, size, "stream", augmentation=VARIED),
+        "photos, stream, augmented": PhotoSource(
+            folder, images, size, "stream", augmentation=AUGMENTED
+        ),
     }
     bare = _bare_loops(folder, images, store, size)
     epoch = iter(range(10**6))
@@ -60,16 +64,16 @@ def compare_speed(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
         for round_ in range(arguments.repeat + 1):
             for name, loop in loops.items():
                 rate, cpu_seconds = _photos_per_second(loop())
-                if round_:  # the first one warms up the disk's cache
+                if round_:  # the first round fills the disk's cache
                     rates[name].append(rate)
                     cpu[name].append(1000 * cpu_seconds)
             bar.update()
     print(
         f"{len(images)} photos of {PHOTO[0]}x{PHOTO[1]} read at {size} pixels, batches of {BATCH}"
     )
-    print(f"{'':26s}{'photos/s':>9s}{'range':>13s}{'of bare loop':>14s}{'CPU ms/photo':>14s}")
+    print(f"{'':26s}{'photos/s':>9s}{'range':>13s}{'/ bare loop':>14s}{'CPU ms/photo':>14s}")
     for name, values in rates.items():
-        compared = rates.get(f"bare {name.removesuffix(', varied')}")
+        compared = rates.get(f"bare {name.removesuffix(', augmented')}")
         ratio = f"{statistics.median(np.divide(values, compared)):.2f}" if compared else ""
         spread = f"{min(values):.0f}-{max(values):.0f}"
         print(
@@ -92,7 +96,7 @@ def compare_speed(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 
 
 def _bare_loops(folder, images, store: FeatureStore, size: int) -> dict[str, Callable]:
-    """The shortest loops over the same examples: shuffled and batched, and nothing else."""
+    """Returns minimal loops over the same examples, which only shuffle and batch."""
     paths = [str(folder / image) for image in images]
     pixels = np.stack([decode_photo(tf.io.read_file(path), size) for path in paths])
     pixels = pixels.round().astype(np.uint8)
@@ -100,9 +104,9 @@ def _bare_loops(folder, images, store: FeatureStore, size: int) -> dict[str, Cal
     shards = [store.shard_path(n) for n in range(store.manifest.shard_total)]
     data = tf.data.Dataset
 
-    def batched(dataset: tf.data.Dataset, of_batch: Callable) -> tf.data.Dataset:
+    def batched(dataset: tf.data.Dataset, map_batch: Callable) -> tf.data.Dataset:
         batches = dataset.batch(BATCH, drop_remainder=True)
-        return batches.map(of_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        return batches.map(map_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
 
     def as_float(*values: tf.Tensor) -> list[tf.Tensor]:
         return [tf.cast(value, tf.float32) for value in values]
@@ -136,7 +140,7 @@ def _bare_loops(folder, images, store: FeatureStore, size: int) -> dict[str, Cal
 
 
 def _photos_per_second(batches: Iterable) -> tuple[float, float]:
-    """Returns the photos a second and the CPU seconds a photo, of all threads."""
+    """Returns the photos per second and the CPU seconds per photo, over all threads."""
     start, cpu, count = time.perf_counter(), time.process_time(), 0
     for _ in batches:
         count += BATCH
@@ -144,7 +148,7 @@ def _photos_per_second(batches: Iterable) -> tuple[float, float]:
 
 
 def _waiting_share(batches: tf.data.Dataset, step: Callable) -> float:
-    """Share of the time in which there is no batch yet; the first one, which fills it, aside."""
+    """Returns the share of the time that a step waits for its batch, without the first batch."""
     iterator = iter(batches)
     step(*next(iterator))
     waited, start = 0.0, time.perf_counter()
@@ -188,7 +192,7 @@ def _draw_photos(folder: pathlib.Path, count: int, size: tuple[int, int]) -> lis
 
 
 def _cheap_backbone(size: int) -> keras.Model:
-    """A backbone that costs next to nothing, with the outputs of EfficientNet-Lite0."""
+    """Returns a backbone with negligible cost and the output shapes of EfficientNet-Lite0."""
     images = keras.Input((size, size, 3))
     pooled = keras.layers.AveragePooling2D(size // 7)(images)
     regions = keras.layers.Dense(320)(keras.layers.Rescaling(1 / 255)(pooled))
@@ -207,19 +211,19 @@ def compare_memory(folder: pathlib.Path) -> None:
         store = extract_features(_cheap_backbone(28), "cheap", photos, images, photos / "store")
         for cache in ("stream", "auto", "memory"):
             command = [sys.executable, "-m", "benchmarks.reading", "--peak-of", store.path, cache]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            peak, growth, used = told.split()
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peak, growth, used = printed.split()
             megabytes = f"{store.nbytes / 1e6:.0f} MB"
             name = cache if used == cache else f"{used}*"
             print(
                 f"{count:8d}{megabytes:>12s}{name:>9s}{peak + ' MB':>14s}{growth + ' MB':>10s}",
                 flush=True,
             )
-    print(f"* what auto chooses where {LIMIT / 1e6:.0f} MB are allowed")
+    print(f"* chosen by auto with a limit of {LIMIT / 1e6:.0f} MB")
 
 
 def read_and_print_peak(store: str, cache: str) -> None:
-    """Reads a store twice and prints peak memory, growth and the cache that was chosen."""
+    """Reads a store twice and prints the peak memory, its growth and the chosen cache."""
     opened = FeatureStore.open(store)
     source = FeatureSource(opened, opened.images, cache, memory_limit_bytes=LIMIT)
     labels = np.ones((len(opened), CLASSES), np.int8)

@@ -1,4 +1,4 @@
-"""Fair timings: what is compared runs in turns, in one run; peaks of memory in own processes."""
+"""Timing: compared functions run in turns; peak memory is measured in separate processes."""
 
 import json
 import multiprocessing
@@ -13,11 +13,12 @@ from biam_tf.errors import UserError
 
 
 def in_turns(functions: Mapping[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every call; each function is called once before, unmeasured.
+    """Returns the seconds of every call, after one unmeasured call of each function.
 
     Args:
-        functions: what is compared, by name. Each returns when its work is done.
-        rounds: calls of each, A B A B ..., so that a drift of the machine meets all alike.
+        functions: Functions to compare, by name. Each returns when its work is done.
+        rounds: Number of calls of each, in the order A B A B ..., so that changes of the machine's
+            speed affect all functions equally.
     """
     for function in functions.values():
         function()
@@ -30,38 +31,38 @@ def in_turns(functions: Mapping[str, Callable], rounds: int) -> dict[str, list[f
     return seconds
 
 
-class Elsewhere:
-    """An object in a process of its own, so that two sides share no threads and no memory.
+class RemoteObject:
+    """An object in its own process, so that two compared objects share no threads or memory.
 
-    A context manager; its methods are called with `call`.
+    A context manager; use `call` to call the methods of the object.
 
     Args:
-        make: function that makes it there; found by its module and name.
-        *args: of the function.
-        **kwargs: of the function.
+        make: Function that creates the object in the process; must be importable.
+        *args: Arguments of the function.
+        **kwargs: Keyword arguments of the function.
     """
 
     def __init__(self, make: Callable, *args, **kwargs):
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._process = context.Process(
-            target=_answer, args=(there, make, args, kwargs), daemon=True
+            target=_serve, args=(there, make, args, kwargs), daemon=True
         )
         self._process.start()
         there.close()
 
-    def __enter__(self) -> "Elsewhere":
-        """Returns itself, when the object is made."""
+    def __enter__(self) -> "RemoteObject":
+        """Waits until the object exists and returns this."""
         self._receive()
         return self
 
     def __exit__(self, *_) -> None:
-        """Ends the process."""
+        """Stops the process."""
         self._here.close()
         self._process.join()
 
     def call(self, method: str, *args):
-        """Calls a method there and returns what it returns."""
+        """Calls a method of the object and returns its result."""
         self._here.send((method, args))
         return self._receive()
 
@@ -69,10 +70,10 @@ class Elsewhere:
         try:
             return self._here.recv()
         except EOFError as error:
-            raise UserError("a process of the benchmark ended; its error stands above") from error
+            raise UserError("a process of the benchmark stopped; see its error above") from error
 
 
-def _answer(connection, make: Callable, args, kwargs) -> None:
+def _serve(connection, make: Callable, args, kwargs) -> None:
     made = make(*args, **kwargs)
     connection.send(None)
     while True:
@@ -84,35 +85,35 @@ def _answer(connection, make: Callable, args, kwargs) -> None:
 
 
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> str:
-    """Returns how many times faster, round by round: the median and, in brackets, the range."""
+    """Returns the ratios of all rounds as text: the median and, in brackets, the range."""
     each = [slow / fast for slow, fast in zip(slower, faster, strict=True)]
     return f"{statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f})"
 
 
 class Stopwatch:
-    """The seconds between one lap and the next, by name; runs from when it is made."""
+    """Measures the seconds of named laps; starts when it is created."""
 
     def __init__(self):
         self.laps: dict[str, float] = {}
         self.skip()
 
     def lap(self, name: str) -> None:
-        """Notes the seconds since the lap before."""
+        """Records the seconds since the last lap and starts the next one."""
         self.laps[name] = time.perf_counter() - self._since
         self.skip()
 
     def skip(self) -> None:
-        """Starts the next lap from now."""
+        """Starts the next lap without recording."""
         self._since = time.perf_counter()
 
 
 def seconds_and_range(seconds: Sequence[float]) -> str:
-    """Returns the median and, in brackets, the range, as seconds."""
+    """Returns the median in seconds and, in brackets, the range, as text."""
     return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """Returns the median of some seconds, as milliseconds."""
+    """Returns the median in milliseconds as text."""
     median = 1e3 * statistics.median(seconds)
     return f"{median:.0f} ms" if median >= 100 else f"{median:.3g} ms"
 
@@ -121,12 +122,12 @@ def in_own_process(module: str, arguments: Sequence[str], memory_limit: int | No
     """Runs `python -m MODULE ARGUMENTS` and returns the JSON object of its last line.
 
     Args:
-        module: with the command.
-        arguments: of the command.
-        memory_limit: bytes of address space it may take; `None` for no limit.
+        module: Module of the command.
+        arguments: Arguments of the command.
+        memory_limit: Address space of the process in bytes; None for no limit.
 
     Raises:
-        UserError: it did not end well; the message has the end of what it wrote.
+        UserError: The process failed; the message contains the end of its standard error.
     """
     command = [sys.executable, "-m", module, *arguments]
     if memory_limit is not None:
@@ -136,6 +137,6 @@ def in_own_process(module: str, arguments: Sequence[str], memory_limit: int | No
     )
     if done.returncode:
         raise UserError(
-            f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}"
+            f"{' '.join(command)}: exit status {done.returncode}:\n{done.stderr[-2000:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])

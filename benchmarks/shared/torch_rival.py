@@ -1,8 +1,8 @@
-"""The method as the authors' released code computes it, in PyTorch: the rival of our times.
+"""The released method in PyTorch, with which the benchmarks compare speed and memory.
 
-Written from the method and held to the golden vectors of the released code (`check`). Channels
-come first in its convolutions, the loss makes its three-dimensional array of pairs, and every
-region's response to every class stands in memory, as there.
+Written from the description of the method and verified with the golden vectors of the released code
+(`check`). As in the released code, convolutions are channels-first, the loss computes a
+three-dimensional array of pairs, and the responses of all regions to all classes are in memory.
 """
 
 import pathlib
@@ -73,14 +73,14 @@ class TorchBiAM(nn.Module):
     """The head of the released code.
 
     Args:
-        region_channels: of the region features.
-        scene_size: length of the scene feature.
-        embedding_size: length of a class embedding.
-        channels: of both context blocks.
-        fused_channels: after the fusion.
-        heads: of the region context.
-        top_k: regions averaged for a class.
-        dropout: rates of the relations and projection, and of the scene feature.
+        region_channels: Channels of the region features.
+        scene_size: Length of the scene feature.
+        embedding_size: Length of a class embedding.
+        channels: Channels of both context blocks.
+        fused_channels: Channels after the fusion.
+        heads: Number of attention heads of the region context block.
+        top_k: Number of regions averaged for a class.
+        dropout: Dropout rates of the relations and projection, and of the scene feature.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class TorchBiAM(nn.Module):
 
 
 def pairwise_loss(scores, labels):
-    """Returns the released ranking loss of (B, C), by an array of all pairs (B, C, C).
+    """Returns the released ranking loss of scores (B, C), from an array of all pairs (B, C, C).
 
-    Images without a positive are left out, as there.
+    Images without a positive are left out, as in the released code.
     """
     kept = (labels > 0).any(dim=1)
     scores, labels = scores[kept], labels[kept]
@@ -128,7 +128,7 @@ def pairwise_loss(scores, labels):
 
 
 def check(folder: pathlib.Path) -> dict[str, float]:
-    """Returns the largest differences to the golden vectors, by what was compared."""
+    """Returns the largest absolute difference from the golden vector for each quantity."""
     with np.load(folder / "biam_release_small.npz") as arrays:
         golden = {name: torch.from_numpy(np.array(arrays[name])) for name in arrays}
     channels = int(golden["channels"])

@@ -1,4 +1,4 @@
-"""Benchmarks at their smallest sizes: what is compared gives the same results; tables are put."""
+"""Benchmarks at their smallest sizes give equal results and write their tables."""
 
 import pathlib
 import subprocess
@@ -78,10 +78,10 @@ def test_a_process_that_fails_is_quoted():
 
 
 def test_tables_are_put_between_the_lines_that_name_them(tmp_path, monkeypatch, capsys):
-    tables = [Table("Seconds", ("a", "b"), [("1", "2")], "Of all.")]
+    tables = [Table("Seconds", ("a", "b"), [("1", "2")], "A note.")]
     write_tables(tmp_path / "tables.json", tables)
     assert [table.markdown() for table in read_tables(tmp_path / "tables.json")] == [
-        "**Seconds**\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nOf all.\n"
+        "**Seconds**\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nA note.\n"
     ]
     document = tmp_path / "performance.md"
     document.write_text(
@@ -101,7 +101,7 @@ def test_tables_are_put_between_the_lines_that_name_them(tmp_path, monkeypatch, 
     assert "old" not in lines and "| 1 | 2 |" in lines
     assert (lines[0], lines[-1]) == ("before", "after")
     assert all_benchmarks.main(["--only", "growth"]) == 2
-    assert "the tables of growth go between lines" in capsys.readouterr().err
+    assert "the lines <!-- python -m benchmarks.growth -->" in capsys.readouterr().err
 
 
 def test_the_documents_have_a_place_for_every_benchmark():

@@ -20,4 +20,4 @@ def test_other_figures_are_an_error(other, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "_peaks", lambda *sizes: None)
     monkeypatch.setattr(evaluation, other, lambda *data: right(*data) + 1e-9)
     assert evaluation.main(["--smoke"]) == 2
-    assert "gives other figures, 1.0e-09 apart" in capsys.readouterr().err
+    assert "gives different results, 1.0e-09 apart" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from benchmarks import memory
 def test_training_and_scoring_are_measured_in_processes_of_their_own(capsys):
     assert memory.main(["--classes", "4000", "--batch-size", "4", "--steps", "1"]) == 0
     printed = capsys.readouterr().out
-    base = int(re.search(r"imports alone: (\d+)$", printed, re.MULTILINE)[1])
+    base = int(re.search(r"imports only: (\d+)$", printed, re.MULTILINE)[1])
     row = re.search(r"^ +4000 +(\d+) +(\d+)$", printed, re.MULTILINE)
     # Response maps of 4 photos, 7x7 regions and 4,000 classes take 3 MB, and there is a head.
     assert int(row[1]) > base + 3 and int(row[2]) > base + 3

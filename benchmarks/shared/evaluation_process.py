@@ -1,8 +1,8 @@
-"""One evaluation whose memory is measured; `benchmarks.evaluation` runs it in processes of its own.
+"""One process of `benchmarks.evaluation`: an evaluation whose memory is measured.
 
-    python -m benchmarks.shared.evaluation_peak PHOTOS SEEN UNSEEN memory|file
+`python -m benchmarks.shared.evaluation_process PHOTOS SEEN UNSEEN memory|file`
 
-Scores come in batches, as from a model. Prints a JSON object.
+The scores are computed in batches, as by a model. Prints a JSON object.
 """
 
 import hashlib
@@ -17,57 +17,57 @@ import numpy as np
 from benchmarks.shared.timing import in_own_process
 from biam_tf.metrics import evaluate_scores, stored_scores
 
-LABELS_OF_A_PHOTO, BATCH = 8, 256
+LABELS_PER_PHOTO, BATCH = 8, 256
 
 
 def evaluate_in_own_process(
     photos: int, seen: int, unseen: int, kept: str, memory_limit: int | None
 ) -> dict:
-    """Returns what the command prints.
+    """Runs the command and returns the JSON object that it prints.
 
     Args:
-        photos: N.
-        seen: number of seen classes.
-        unseen: number of unseen classes.
-        kept: "memory" or "file", where the scores lie.
-        memory_limit: bytes of address space the process may take; None for no limit.
+        photos: Number of photos, N.
+        seen: Number of seen classes.
+        unseen: Number of unseen classes.
+        kept: Where the scores are stored, "memory" or "file".
+        memory_limit: Address space of the process in bytes; None for no limit.
     """
     arguments = [str(photos), str(seen), str(unseen), kept]
-    return in_own_process("benchmarks.shared.evaluation_peak", arguments, memory_limit)
+    return in_own_process("benchmarks.shared.evaluation_process", arguments, memory_limit)
 
 
 def random_labels(photos: int, classes: int) -> np.ndarray:
-    """Returns (N, C) int8 of -1 and, for each photo, up to 8 times +1, of common classes mostly."""
+    """Returns labels (N, C) int8, -1 except for up to 8 +1 per photo, mostly of common classes."""
     rng = np.random.default_rng(2)
     labels = np.full((photos, classes), -1, np.int8)
     shares = 1 / (20 + np.arange(classes))
-    shown = rng.choice(classes, size=(photos, LABELS_OF_A_PHOTO), p=shares / shares.sum())
+    shown = rng.choice(classes, size=(photos, LABELS_PER_PHOTO), p=shares / shares.sum())
     np.put_along_axis(labels, shown, 1, axis=1)
     return labels
 
 
 def random_batches(photos: int, classes: int) -> Iterator[np.ndarray]:
-    """Yields (n, C) float32 until there are N rows."""
+    """Yields batches of scores (n, C), float32, N rows in total."""
     rng = np.random.default_rng(0)
     for start in range(0, photos, BATCH):
         yield rng.random((min(BATCH, photos - start), classes), np.float32)
 
 
 def main() -> None:
-    """Evaluates once and prints seconds, bytes and a digest of the figures."""
+    """Evaluates once and prints the times, the memory in bytes and a digest of the metrics."""
     photos, seen, unseen = map(int, sys.argv[1:4])
     classes, kept = seen + unseen, sys.argv[4]
     stored_scores.IN_MEMORY = {"memory": sys.maxsize, "file": 0}[kept]
     names, groups = [str(c) for c in range(classes)], ["seen"] * seen + ["unseen"] * unseen
     labels = random_labels(photos, classes)
-    held = _memory("VmRSS")
+    base = _memory("VmRSS")
     begun = time.perf_counter()
     scores = stored_scores.collect_scores(random_batches(photos, classes), photos, classes)
     collected = time.perf_counter()
-    figures = evaluate_scores(scores, labels, names, groups)
+    metrics = evaluate_scores(scores, labels, names, groups)
     evaluated = time.perf_counter()
     in_memory = scores.nbytes if kept == "memory" else 0
-    text = json.dumps(figures)
+    text = json.dumps(metrics)
     print(
         json.dumps(
             {
@@ -75,7 +75,7 @@ def main() -> None:
                 "evaluated": evaluated - collected,
                 "scores": scores.nbytes,
                 "labels": labels.nbytes,
-                "beyond": _memory("VmHWM") - held - in_memory,
+                "additional": _memory("VmHWM") - base - in_memory,
                 "peak": _memory("VmHWM"),
                 "digest": hashlib.sha256(text.encode()).hexdigest(),
             }
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _memory(key: str) -> int:
-    """Returns bytes of this process: VmRSS, held now, or VmHWM, the most it ever held."""
+    """Returns the memory of this process in bytes: VmRSS, the current, or VmHWM, the peak."""
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(status.split(f"{key}:")[1].split()[0])
 

@@ -1,12 +1,12 @@
 """One process of `benchmarks.cold_start`.
 
-`python -m benchmarks.shared.cold_process PART FOLDER SIZE`
+`python -m benchmarks.shared.cold_start_process PART FOLDER SIZE`
 
-Does PART for the first time in this process, times it and prints the seconds as a JSON object:
+Runs PART for the first time in this process and prints its times in seconds as a JSON object:
 
-export: writes a tagger with random weights to FOLDER/model, with what its graph holds
-head:   imports and builds the head of that tagger, twice
-server: imports and serves FOLDER/model, and asks it ten times
+export: exports a tagger with random weights to FOLDER/model; also prints the size of its graph
+head:   imports the package and builds the head of that tagger, twice
+server: imports the server, serves FOLDER/model, and sends ten requests
 """
 
 import json
@@ -23,7 +23,7 @@ EMBEDDING_SIZE, CLASSES, REQUESTS = 100, 241, 10
 
 
 def main() -> None:
-    """Prints what one part took."""
+    """Prints the times of one part."""
     part, folder, size = sys.argv[1:]
     parts: dict[str, Callable] = {"export": _export, "head": _head, "server": _server}
     print(json.dumps(parts[part](pathlib.Path(folder), size)))
@@ -43,7 +43,7 @@ def _head(folder: pathlib.Path, size: str) -> dict[str, float]:
 def _export(folder: pathlib.Path, size: str) -> dict[str, float]:
     import keras
 
-    from benchmarks.serving import class_matrix
+    from benchmarks.shared.random_inputs import class_matrix
     from biam_tf.backbones import build_backbone
     from biam_tf.models import build_head
     from biam_tf.runs import RunPaths, TrainedRun
@@ -76,14 +76,14 @@ def _export(folder: pathlib.Path, size: str) -> dict[str, float]:
 
 
 def _contents(version: pathlib.Path) -> dict[str, int]:
-    """What a server has to read, and how often the backbone is in it."""
+    """Returns the size of an export's graph and the number of traces of the backbone."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     serialized = (version / "saved_model.pb").read_bytes()
     graph = saved_model_pb2.SavedModel.FromString(serialized).meta_graphs[0].graph_def
     functions = graph.library.function
     in_functions = [node for function in functions for node in function.node_def]
-    # Batches are made around the backbone and nothing else.
+    # Only the backbone is wrapped in batch functions.
     batched = {node.attr["f"].func.name for node in in_functions if node.op == "BatchFunction"}
     return {
         "bytes": len(serialized),
@@ -95,7 +95,7 @@ def _contents(version: pathlib.Path) -> dict[str, int]:
 
 def _server(folder: pathlib.Path, size: str) -> dict[str, float]:
     watch = Stopwatch()
-    from benchmarks.serving import class_matrix, noise_photo
+    from benchmarks.shared.random_inputs import class_matrix, noise_photo
     from serving.rpc.loader import ModelVersion, newest_version
     from serving.rpc.tagging_client import TaggingClient
     from serving.server import ServerSettings, TaggingServer
