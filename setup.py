@@ -75,7 +75,12 @@ setup(
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
     package_data={
         "biam_tf": ["py.typed"],
-        "serving": ["deploy/*.config", "demo_page/style.css"],
+        "serving": [
+            "deploy/*.config",
+            "demo_page/style.css",
+            "demo_page/scripts/*.js",
+            "demo_page/templates/*.html",
+        ],
         "training": [
             "report/page.html",
             "data/from_tfds/class_groups/*.csv",

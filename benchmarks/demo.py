@@ -87,10 +87,10 @@ def _train_and_export(folder: pathlib.Path) -> pathlib.Path:
 
 def _page(folder, model_dir: pathlib.Path, album: pathlib.Path, photos: int, rounds: int):
     """Yields the rows measured in the browser."""
-    from serving.demo_page.folder_index import FolderIndexes
+    from serving.indexing.folder_indexes import FolderIndexes
 
     indexes = folder / "indexes"
-    index = FolderIndexes(model_dir, indexes).place(album)
+    index = FolderIndexes(model_dir, indexes).index_folder(album)
     index.mkdir(parents=True)
     write_random_index(index, photos, (12, 12), 14, 10, album, "{}.png".format)
     with _browser() as browser:

@@ -55,7 +55,7 @@ def measure(smoke: bool) -> list[Table]:
     import tensorflow as tf
 
     from biam_tf.backbones import build_backbone, fold_batch_norms
-    from serving.onnx import require_packages
+    from serving.graph.onnx_file import require_packages
 
     require_packages()
     tf.config.threading.set_intra_op_parallelism_threads(cores())

@@ -96,8 +96,9 @@ def _contents(version: pathlib.Path) -> dict[str, int]:
 def _server(folder: pathlib.Path, size: str) -> dict[str, float]:
     watch = Stopwatch()
     from benchmarks.shared.random_inputs import class_matrix, noise_photo
-    from serving.rpc.loader import ModelVersion, newest_version
+    from serving.rpc.loader import ModelVersion
     from serving.rpc.tagging_client import TaggingClient
+    from serving.rpc.version_folders import newest_version
     from serving.server import ServerSettings, TaggingServer
 
     settings = ServerSettings(port=0, poll_seconds=0.01)

@@ -7,7 +7,7 @@ import numpy as np
 
 from biam_tf.progress import progress
 from biam_tf.vocabulary import Vocabulary
-from serving.index import SHARD_PHOTOS, write_shard
+from serving.indexing.build_index import SHARD_PHOTOS, write_shard
 from serving.indexing.photo_index import VOCABULARY, IndexedPhoto, IndexManifest
 
 

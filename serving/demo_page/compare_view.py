@@ -1,36 +1,27 @@
 """The view Compare: the same photos, tagged by two models or with two lists of classes."""
 
+from collections.abc import Iterator, Sequence
+
 import gradio as gr
 
 from biam_tf.errors import UserError
-from serving.demo_page.classes_input import add_classes_input, known_classes
+from serving.demo_page.components import (
+    Listen,
+    add_classes_input,
+    add_html,
+    add_photos_input,
+    known_classes,
+    photo_files,
+)
 from serving.demo_page.evidence import as_data_uri, draw_evidence
-from serving.demo_page.html_parts import add_html
-from serving.demo_page.markup import Html, message, render
+from serving.demo_page.html_parts import Html, errors, message, ranked_bars, render
 from serving.demo_page.photo_files import PhotoFile, read_picture
-from serving.demo_page.photos_input import add_photos_input, photo_files
-from serving.demo_page.ranked_bars import draw_bars
-from serving.demo_page.served_model import ServedModel
+from serving.demo_page.served_model import ExportedModel, ServedModel
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo
 
 _PICTURE_SIDE = 320
 _DEFAULT_TOP = 5
 _SIDES = ("Left", "Right")
-
-_PHOTOS = """
-<div class="compared">
-{% for photo in photos %}
-<section class="compared-photo" aria-label="{{ photo.name }}">
-<div><img src="{{ photo.source }}" alt="{{ photo.name }}"><p>{{ photo.name }}</p></div>
-{% for side in photo.sides %}
-<div><h3>{{ side.title }}</h3>{{ side.bars }}
-{% if side.evidence %}<p>Where {{ side.best }} was found:</p>
-<img src="{{ side.evidence }}" alt="Where {{ side.best }} was found">{% endif %}</div>
-{% endfor %}
-</section>
-{% endfor %}
-</div>
-"""
 
 
 def add_compare_view(
@@ -39,8 +30,8 @@ def add_compare_view(
     """Adds the view to the page.
 
     Args:
-        models: one or two, by the names they are shown by.
-        first_photos: photos of another view, which this one starts with.
+        models: one or two models by their names on the page.
+        first_photos: photos of another view, with which this one starts.
         opened: the tab of this view.
     """
     names = list(models)
@@ -69,38 +60,43 @@ def add_compare_view(
     def compare(gallery, top, *chosen):
         yield from _compare(models, gallery, top, [chosen[:2], chosen[2:]])
 
-    comparing = {
-        "fn": compare,
-        "inputs": [photos.gallery, top, *(each for side in sides for each in side)],
-        "outputs": [status, result],
-        "show_progress": "hidden",
-        "trigger_mode": "always_last",
-    }
-    go.click(**comparing)
-    top.release(**comparing)
+    events: list[Listen] = [go.click, top.release]
+    for on_event in events:
+        on_event(
+            compare,
+            [photos.gallery, top, *(each for side in sides for each in side)],
+            [status, result],
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
 
 
-def _add_side(models: dict[str, ServedModel], name: str, title: str) -> tuple:
+def _add_side(
+    models: dict[str, ServedModel], name: str, title: str
+) -> tuple[gr.Dropdown, gr.Textbox]:
     key = f"compare-{title.lower()}"
     with gr.Column(scale=3, min_width=280):
         which = gr.Dropdown(
             list(models), value=name, label=f"{title}: model", elem_id=f"{key}-model"
         )
 
-        def get_model(chosen: str | None):
+        def get_model(chosen: str | None) -> ExportedModel:
             return models[chosen or name].model
 
         classes = add_classes_input(key, f"{title}: classes", get_model, which)
     return which, classes.text
 
 
-def _compare(models: dict[str, ServedModel], gallery, top: int, sides):
-    """Tags photo by photo on both sides, and shows each as it comes."""
+def _compare(
+    models: dict[str, ServedModel],
+    gallery: list | None,
+    top: int,
+    sides: Sequence[tuple[str, str]],
+) -> Iterator[tuple]:
+    """Tags photo by photo on both sides; yields the status and the result after each."""
     try:
         files = photo_files(gallery)
-        lists = []
-        for name, text in sides:
-            lists.append((name, known_classes(models[name].model, text)))
+        lists = [(name, known_classes(models[name].model, text)) for name, text in sides]
     except UserError as error:
         yield message(str(error), "error"), gr.skip()
         return
@@ -108,24 +104,27 @@ def _compare(models: dict[str, ServedModel], gallery, top: int, sides):
         yield message("Drop photos first.", "error"), gr.skip()
         return
     titles = [f"{side}: {name}" for side, (name, _) in zip(_SIDES, lists, strict=True)]
-    compared, problems = [], []
+    compared: list[dict] = []
+    problems: list[str] = []
     for photo in files:
         try:
             tagged = [
                 tag_photo(models[name].client, models[name].model, photo, names)
                 for name, names in lists
             ]
-            compared.append(_compared(photo, titles, tagged, top))
+            compared.append(_compared_photo(photo, titles, tagged, top))
         except UserError as error:
             problems.append(str(error))
         except ServerGone as error:
             yield message(str(error), "error"), gr.skip()
             return
-        said = message("\n".join(problems), "error") if problems else ""
-        yield said, render(_PHOTOS, photos=compared)
+        yield errors(problems), render("comparison", photos=compared)
 
 
-def _compared(photo: PhotoFile, titles: list[str], tagged: list[TaggedPhoto], top: int) -> dict:
+def _compared_photo(
+    photo: PhotoFile, titles: Sequence[str], tagged: Sequence[TaggedPhoto], top: int
+) -> dict:
+    """The values of a photo in the template `comparison`."""
     picture = read_picture(photo.path, _PICTURE_SIDE)
     sides = []
     for title, its in zip(titles, tagged, strict=True):
@@ -137,7 +136,7 @@ def _compared(photo: PhotoFile, titles: list[str], tagged: list[TaggedPhoto], to
         sides.append(
             {
                 "title": title,
-                "bars": Html(draw_bars(its, top, None, fixed=True)),
+                "bars": Html(ranked_bars(its, top, None, fixed=True)),
                 "best": its.names[best],
                 "evidence": evidence,
             }

@@ -1,4 +1,4 @@
-"""Where in a photo a class was found, drawn over the photo."""
+"""Response maps drawn over a photo."""
 
 import base64
 import io
@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw
 from biam_tf.contact_sheet import overlay_heat
 
 _LIGHT, _DARK = "#ffffff", "#101418"
-# Enough to recognize what is on a photo, and little enough to tell the heat from it.
+# Keeps enough color to recognize the photo, and little enough to see the heat.
 _COLOR = 0.45
 
 
 def deciding_regions(response_map: np.ndarray, pooled: int) -> np.ndarray:
-    """Returns (h, w) bool: the `pooled` strongest regions, whose mean is the score."""
+    """Returns (h, w) bool: the `pooled` strongest regions, whose mean response is the score."""
     strongest = np.argsort(-response_map, axis=None, kind="stable")[:pooled]
     chosen = np.zeros(response_map.size, bool)
     chosen[strongest] = True
@@ -24,12 +24,12 @@ def deciding_regions(response_map: np.ndarray, pooled: int) -> np.ndarray:
 def draw_evidence(
     picture: Image.Image, response_map: np.ndarray, pooled: int | None
 ) -> Image.Image:
-    """Returns the photo, paler, under a response map, its deciding regions outlined.
+    """Returns the photo, in paler colors, under a response map with its deciding regions outlined.
 
     Args:
         picture: RGB.
         response_map: (h, w) of one class.
-        pooled: k, how many regions decide; None: unknown, and nothing is outlined.
+        pooled: k, number of deciding regions; None to outline nothing.
     """
     drawn = overlay_heat(picture, response_map, _COLOR)
     if pooled is not None:
@@ -38,12 +38,18 @@ def draw_evidence(
 
 
 def outline_regions(picture: Image.Image, regions: np.ndarray, width: int = 3) -> None:
-    """Draws the outline of the `regions` (h, w) that are True: white, `width`, in a dark edge."""
+    """Draws a white outline with a dark edge around regions, in place.
+
+    Args:
+        picture: RGB.
+        regions: (h, w) bool; the regions that are True are outlined.
+        width: of the white line, in pixels.
+    """
     h, w = regions.shape
     xs = np.linspace(0, picture.width, w + 1)
     ys = np.linspace(0, picture.height, h + 1)
     padded = np.pad(regions, 1)
-    # An edge of a region is outline where its neighbour is no region.
+    # An edge between two cells is part of the outline if just one of them is a region.
     lines = []
     for row, column in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
         lines.append((xs[column], ys[row], xs[column + 1], ys[row]))
@@ -57,7 +63,7 @@ def outline_regions(picture: Image.Image, regions: np.ndarray, width: int = 3) -
 
 
 def as_data_uri(picture: Image.Image) -> str:
-    """Returns a picture as JPEG in an address that needs no further request."""
+    """Returns a picture as a `data:` address that holds it as JPEG."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

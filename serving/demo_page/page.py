@@ -1,49 +1,53 @@
-"""The page: its views, its header, and the web server it is on."""
+"""The page: its header, its views, its looks, and the web server."""
 
 import contextlib
 import dataclasses
 import pathlib
 import tempfile
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
 
 import gradio as gr
 
 from biam_tf.errors import UserError
 from serving.demo_page.compare_view import add_compare_view
-from serving.demo_page.folder_index import FolderIndexes
-from serving.demo_page.html_parts import add_html
-from serving.demo_page.look import STYLE, ContentPolicy, theme
-from serving.demo_page.markup import render
+from serving.demo_page.components import add_html
+from serving.demo_page.html_parts import render
 from serving.demo_page.search_view import add_search_view
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tag_view import add_tag_view
+from serving.indexing.folder_indexes import FolderIndexes
 
-_SECONDS_BETWEEN_LOOKS = 2.0
-# Uploaded photos are forgotten after a day.
+STYLE = pathlib.Path(__file__).with_name("style.css")
+
+# The page loads nothing from other servers, whatever a version of Gradio tries.
+CONTENT_POLICY = (
+    "default-src 'self' data: blob:; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self' data: blob:; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+
+_SECONDS_BETWEEN_CHECKS = 2.0
+# Looks for uploaded photos every hour and deletes those older than a day.
 _CACHE_SECONDS = (3600, 86400)
-
-_HEADER = """
-<header class="header">
-<h1>{{ title }}</h1>
-<p>{{ seen }} seen and {{ unseen }} unseen classes{{ ', and any others that its words can name'
- if words else '' }}</p>
-</header>
-"""
-
-_STATE = """
-<span class="state {{ 'good' if good else 'error' }}" role="status">
-{{ 'The server answers' if good else 'The server does not answer' }} ({{ address }})</span>
-"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The models of the page: the one it is for, and one to compare with, if there is one."""
+    """The models of the page.
+
+    Attributes:
+        first: the model of all views.
+        second: a model to compare with; None for none.
+    """
 
     first: ServedModel
     second: ServedModel | None = None
 
     def by_name(self) -> dict[str, ServedModel]:
-        """Returns the models by the names they are shown by."""
+        """Returns the models by their names on the page."""
         both = [self.first] if self.second is None else [self.first, self.second]
         names = [served.model.name for served in both]
         if len(set(names)) < len(names):
@@ -58,18 +62,18 @@ def open_page(
     photos: pathlib.Path | None,
     host: str,
     port: int,
-):
-    """Serves the page; gives its address, and ends it on leaving.
+) -> Iterator[str]:
+    """Serves the page and yields its address; closes it on exit.
 
     Args:
-        models: what it shows.
-        indexes: where indexes of searched folders are kept.
-        photos: photos may only be searched in here; None: anywhere.
+        models: the models.
+        indexes: folder for indexes of searched folders.
+        photos: only folders in this one may be searched; None for any folder.
         host: address to listen on.
-        port: 0: any free one.
+        port: port of the page; 0 for any free one.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is already in use.
     """
     from starlette.middleware import Middleware
 
@@ -94,7 +98,7 @@ def open_page(
                 css_paths=STYLE,
             )
         except OSError as error:
-            raise UserError(f"the page can't be on {host}:{port}; is another one there?") from error
+            raise UserError(f"can't listen on {host}:{port}; is another page there?") from error
         try:
             yield address
         finally:
@@ -104,13 +108,13 @@ def open_page(
 def build_page(
     models: Models, indexes: pathlib.Path, photos: pathlib.Path | None, downloads: pathlib.Path
 ) -> gr.Blocks:
-    """Returns the page of `open_page`, not yet on a web server.
+    """Returns the page of `open_page` without a web server.
 
     Args:
-        models: as all but the last, see `open_page`.
-        indexes: likewise.
-        photos: likewise.
-        downloads: folder for files that are downloaded.
+        models: the models.
+        indexes: folder for indexes of searched folders.
+        photos: only folders in this one may be searched; None for any folder.
+        downloads: folder for files to download.
     """
     first = models.first
     model = first.model
@@ -124,14 +128,14 @@ def build_page(
         with gr.Row(elem_classes="top"):
             add_html(
                 render(
-                    _HEADER,
+                    "header",
                     title=model.name,
                     seen=groups.count("seen"),
                     unseen=groups.count("unseen"),
                     words=bool(model.classes.words),
                 )
             )
-            state = add_html(_state(first), elem_id="server-state")
+            state = add_html(_server_state(first), elem_id="server-state")
         with gr.Tabs():
             with gr.Tab("Tag", id="tag"):
                 photos_input = add_tag_view(first, downloads)
@@ -140,11 +144,44 @@ def build_page(
                 add_search_view(first, FolderIndexes(first.model_dir, indexes, photos), start)
             with gr.Tab("Compare", id="compare") as opened:
                 add_compare_view(models.by_name(), photos_input.gallery, opened)
-        timer = gr.Timer(_SECONDS_BETWEEN_LOOKS)
-        timer.tick(lambda: _state(first), None, state, show_progress="hidden")
+        timer = gr.Timer(_SECONDS_BETWEEN_CHECKS)
+        timer.tick(lambda: _server_state(first), None, state, show_progress="hidden")
     page.queue(default_concurrency_limit=4)
     return page
 
 
-def _state(served: ServedModel) -> str:
-    return render(_STATE, good=served.client.answers(), address=served.address)
+def _server_state(served: ServedModel) -> str:
+    return render("server_state", good=served.client.answers(), address=served.address)
+
+
+def theme() -> gr.themes.Base:
+    """Returns a theme with the system's fonts; Gradio's own themes download theirs."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ContentPolicy:
+    """ASGI middleware that adds `CONTENT_POLICY` to every response."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Callable, send: Send) -> None:
+        """Handles a request."""
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", CONTENT_POLICY.encode())
+                message["headers"] = [*message.get("headers", ()), policy]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)

@@ -1,4 +1,4 @@
-"""The best photos of an index for words, or for a region of one of them."""
+"""The best photos of an index for classes, or for a region of one of them, and their pictures."""
 
 import concurrent.futures
 import dataclasses
@@ -18,26 +18,26 @@ SMALL, LARGE = 320, 720
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Query:
-    """What is looked for.
+    """What to search for.
 
     Attributes:
-        said: in words.
-        class_embeddings: (C, d_a), one row a class.
+        text: the query in words.
+        class_embeddings: (C, d_a), one row per class.
     """
 
-    said: str
+    text: str
     class_embeddings: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Found:
-    """Photos that were found, best first.
+    """The photos found by a query, best first.
 
     Attributes:
-        index: what was searched.
-        query: what was looked for.
-        rows: of the photos in the index.
-        scores: of the photos, mean over the classes.
+        index: the index that was searched.
+        query: the query.
+        rows: rows of the photos in the index.
+        scores: scores of the photos, averaged over the classes.
     """
 
     index: PhotoIndex
@@ -45,22 +45,23 @@ class Found:
     rows: np.ndarray
     scores: np.ndarray
 
-    def path(self, place: int) -> pathlib.Path:
-        """Returns the file of the photo in a place of the ranking."""
+    def path(self, rank: int) -> pathlib.Path:
+        """Returns the file of the photo at a rank, counted from 0."""
         index = self.index
-        return pathlib.Path(index.manifest.photo_folder) / index.photos[self.rows[place]]
+        return pathlib.Path(index.manifest.photo_folder) / index.photos[self.rows[rank]]
 
-    def response_map(self, place: int) -> np.ndarray:
-        """Returns (h, w): the mean of the classes' response maps of the photo in a place."""
-        row = int(self.rows[place])
+    def response_map(self, rank: int) -> np.ndarray:
+        """Returns the response map (h, w) of the photo at a rank, averaged over the classes."""
+        row = int(self.rows[rank])
         return self.index.response_maps(row, self.query.class_embeddings).mean(axis=-1)
 
 
 def search(index: PhotoIndex, query: Query, count: int) -> Found:
-    """Returns the `count` photos with the best scores; of several classes, the best mean.
+    """Returns the `count` photos with the best scores.
 
-    Scores of different classes lie in different ranges, so each is standardized over the photos
-    first: a photo with a little of everything is then before one with much of a single class.
+    The scores of different classes have different ranges. With several classes they are therefore
+    standardized over the photos before they are averaged: photos that show a little of each class
+    then rank before those that show much of a single one.
     """
     scores = index.scores(query.class_embeddings)
     ranking = scores[:, 0]
@@ -73,62 +74,56 @@ def search(index: PhotoIndex, query: Query, count: int) -> Found:
     return Found(index, query, best, scores.mean(axis=1)[best])
 
 
-def region_query(found: Found, place: int, region: int) -> Query:
-    """Returns the query for more photos like a region of one that was found.
+def region_query(found: Found, rank: int, region: int) -> Query:
+    """Returns the query for photos with regions similar to one that was found.
 
     Args:
         found: the photos.
-        place: of the photo in the ranking.
-        region: of the photo, counted by rows.
+        rank: rank of the photo.
+        region: index of the region in row-major order.
+
+    Raises:
+        UserError: the embedding of the region is zero.
     """
-    regions = found.index.region_embeddings(int(found.rows[place]))
+    regions = found.index.region_embeddings(int(found.rows[rank]))
     embedding = regions.reshape(-1, regions.shape[-1])[region]
     norm = np.linalg.norm(embedding)
     if not norm:
-        raise UserError("The model saw nothing in this region; choose another.")
+        raise UserError("The embedding of this region is zero; choose another region.")
     row, column = divmod(region, regions.shape[1])
-    said = f"like row {row + 1}, column {column + 1} of {found.path(place).name}"
-    return Query(said, embedding[None] / norm)
+    text = f"like row {row + 1}, column {column + 1} of {found.path(rank).name}"
+    return Query(text, embedding[None] / norm)
 
 
-def draw_large(found: Found, place: int) -> Image.Image:
+def draw_large(found: Found, rank: int) -> Image.Image:
     """Draws a photo that was found under its response map.
 
     Raises:
-        UserError: the photo is gone or can't be decoded any more.
+        UserError: the photo is missing or can't be decoded.
     """
-    path = found.path(place)
-    picture = _picture(path, LARGE, _changed(path))
-    return draw_evidence(picture, found.response_map(place), found.index.manifest.pooled)
-
-
-def _draw_small(found: Found, place: int) -> Image.Image:
-    """As it is, but for the outline of the deciding regions: small, heat would hide it."""
-    path = found.path(place)
-    picture = _picture(path, SMALL, _changed(path)).copy()
-    regions = deciding_regions(found.response_map(place), found.index.manifest.pooled)
-    outline_regions(picture, regions, width=5)  # it is shown at a third of its size
-    return picture
+    path = found.path(rank)
+    picture = _picture(path, LARGE, _modification_time(path))
+    return draw_evidence(picture, found.response_map(rank), found.index.manifest.pooled)
 
 
 def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
     """Draws every photo that was found, small.
 
     Returns:
-        the photos that are still there, their pictures, and what is wrong with the others.
+        the photos that could be read, their pictures, and the errors of the others.
     """
 
-    def draw(place: int) -> Image.Image | UserError:
+    def draw(rank: int) -> Image.Image | UserError:
         try:
-            return _draw_small(found, place)
+            return _draw_small(found, rank)
         except UserError as error:
             return error
 
     # Decoding lets other threads run.
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(draw, range(len(found.rows))))
-    there = np.array([not isinstance(each, UserError) for each in drawn], bool)
-    kept = dataclasses.replace(found, rows=found.rows[there], scores=found.scores[there])
+    readable = np.array([not isinstance(each, UserError) for each in drawn], bool)
+    kept = dataclasses.replace(found, rows=found.rows[readable], scores=found.scores[readable])
     return (
         kept,
         [each for each in drawn if not isinstance(each, UserError)],
@@ -137,11 +132,20 @@ def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
 
 
 def forget_pictures() -> None:
-    """Forgets the photos that were read, so that the next drawing reads them again."""
+    """Clears the cache of pictures, so that the next drawing reads the photos again."""
     _picture.cache_clear()
 
 
-def _changed(path: pathlib.Path) -> int:
+def _draw_small(found: Found, rank: int) -> Image.Image:
+    """The photo with its deciding regions outlined; a heat map would hide so small a picture."""
+    path = found.path(rank)
+    picture = _picture(path, SMALL, _modification_time(path)).copy()
+    regions = deciding_regions(found.response_map(rank), found.index.manifest.pooled)
+    outline_regions(picture, regions, width=5)  # it is shown at a third of its size
+    return picture
+
+
+def _modification_time(path: pathlib.Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError as error:
@@ -149,5 +153,5 @@ def _changed(path: pathlib.Path) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _picture(path: pathlib.Path, side: int, changed_ns: int) -> Image.Image:
+def _picture(path: pathlib.Path, side: int, modified_ns: int) -> Image.Image:
     return read_picture(path, side)

@@ -1,22 +1,111 @@
-"""A model that the page asks: its files, and the server that has it."""
+"""A model of the page: what its files say, and a server that runs it."""
 
+import contextlib
 import dataclasses
+import functools
+import os
 import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from serving.demo_page.exported_model import ExportedModel, read_newest
+from biam_tf.errors import UserError
+from biam_tf.thresholds import Thresholds
+from biam_tf.vocabulary import Vocabulary
+from serving.demo_page.class_list import KnownClasses
 from serving.rpc.tagging_client import TaggingClient
-from serving.server import TaggingServer
+from serving.rpc.tagging_server import ServerSettings, TaggingServer
+from serving.rpc.version_folders import MODEL_FILE, newest_version
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExportedModel:
+    """The files of a model version that the page reads; the server has the model itself.
+
+    Attributes:
+        path: the version's folder.
+        vocabulary: the classes of the training run.
+        classes: the names that the model can score.
+        thresholds: the run's calibrated thresholds; None if it has none.
+        signatures: names of the model's signatures.
+    """
+
+    path: pathlib.Path
+    vocabulary: Vocabulary
+    classes: KnownClasses
+    thresholds: Thresholds | None
+    signatures: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The name of the model on the page: its folder and version."""
+        return f"{self.path.parent.name} (version {self.path.name})"
+
+    @property
+    def has_response_maps(self) -> bool:
+        """Whether the model returns response maps."""
+        return "explain" in self.signatures
+
+    def groups(self, names: Sequence[str]) -> list[str]:
+        """Returns "seen" or "unseen" for each name; classes without training photos are unseen."""
+        own = dict(zip(self.vocabulary.names, self.vocabulary.groups, strict=True))
+        return [own.get(name) or own.get(name.lower(), "unseen") for name in names]
+
+
+def read_newest(model_dir: str | os.PathLike) -> ExportedModel:
+    """Reads the files of the newest version of a model, once per version.
+
+    Raises:
+        UserError: there is no version, or it can't look up class names.
+    """
+    return _read(newest_version(pathlib.Path(model_dir)).resolve())
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: pathlib.Path) -> ExportedModel:
+    assets = path / "assets.extra"
+    if not (assets / "vocabulary.npz").is_file():
+        raise UserError(f"{path}: no assets.extra/vocabulary.npz; python -m serving.export adds it")
+    vocabulary = Vocabulary.load(assets / "vocabulary.npz")
+    signatures = _signatures(path)
+    if "tag" not in signatures:
+        raise UserError(
+            f"{path}: the model can't look up class names; export it again with --word-vectors FILE"
+        )
+    thresholds = assets / "thresholds.json"
+    return ExportedModel(
+        path=path,
+        vocabulary=vocabulary,
+        classes=KnownClasses(vocabulary.names, _words(path)),
+        thresholds=Thresholds.load(thresholds) if thresholds.is_file() else None,
+        signatures=signatures,
+    )
+
+
+def _words(path: pathlib.Path) -> frozenset[str]:
+    """The words of `serving.graph.name_table`, which the SavedModel holds as an asset."""
+    file = path / "assets" / "words.txt"
+    if not file.is_file():
+        return frozenset()
+    return frozenset(file.read_bytes().decode().split("\n")) - {""}
+
+
+def _signatures(path: pathlib.Path) -> frozenset[str]:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((path / MODEL_FILE).read_bytes())
+    return frozenset(name for graph in saved.meta_graphs for name in graph.signature_def)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A model's folder and a server of it; all tagging goes through the server.
+    """A model's folder and a server of it, which does all tagging.
 
     Attributes:
-        model_dir: holds a folder for each version.
+        model_dir: folder of the model, with one sub-folder per version.
         address: `host:port` of the server.
-        client: connected to it.
-        server: the embedded one; None: it is another program.
+        client: connected to the server.
+        server: the embedded server; None if the server is another program.
     """
 
     model_dir: pathlib.Path
@@ -26,15 +115,60 @@ class ServedModel:
 
     @property
     def model(self) -> ExportedModel:
-        """The newest version, as its files describe it."""
+        """The files of the newest version."""
         return read_newest(self.model_dir)
 
+    def wait_until_loaded(self) -> None:
+        """Waits for the embedded server, if there is one.
 
-def connect(address: str, **options) -> TaggingClient:
-    """Returns a client for a person who waits: a server that is gone is told of at once.
+        Raises:
+            UserError: the model can't be loaded.
+        """
+        if self.server is None:
+            return
+        versions = self.server.versions
+        while versions.current is None:
+            failed = [state.error for state in versions.states.values() if state.error]
+            if failed:
+                raise UserError(f"{self.model_dir}: the model can't be loaded: {failed[-1]}")
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serving(
+    model_dir: pathlib.Path, address: str | None, **client_options: Any
+) -> Iterator[ServedModel]:
+    """Yields a model with its server; starts an embedded server if there is no address.
+
+    Args:
+        model_dir: folder of the model, with one sub-folder per version.
+        address: `host:port` of a running server; None to start one.
+        **client_options: options of `connect` for a running server.
+
+    Raises:
+        UserError: the folder holds no model with class names, or a package is missing.
+    """
+    from serving.graph.warmup import require_protos
+
+    require_protos()
+    read_newest(model_dir)  # report problems of the folder before anything starts
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            server = stack.enter_context(
+                TaggingServer(model_dir, ServerSettings(port=0, drain_seconds=1.0))
+            )
+            client = stack.enter_context(connect(server.address))
+            yield ServedModel(model_dir, server.address, client, server)
+        else:
+            client = stack.enter_context(connect(address, **client_options))
+            yield ServedModel(model_dir, address, client)
+
+
+def connect(address: str, **options: Any) -> TaggingClient:
+    """Returns a client that soon reports a server that can't be reached.
 
     Args:
         address: `host:port` of the server.
-        **options: the others of `TaggingClient`.
+        **options: further arguments of `TaggingClient`.
     """
     return TaggingClient(address, timeout_seconds=60.0, retries=3, **options)

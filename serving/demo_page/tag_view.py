@@ -2,45 +2,43 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import gradio as gr
 
 from biam_tf.errors import UserError
-from serving.demo_page import choices
-from serving.demo_page.answers import (
+from serving.demo_page.class_list import write_classes
+from serving.demo_page.components import (
+    ClassesInput,
+    Listen,
+    PhotosInput,
+    add_classes_input,
+    add_html,
+    add_photos_input,
+    known_classes,
+    photo_files,
+    script,
+)
+from serving.demo_page.html_parts import class_chips, empty_panel, errors, message, render
+from serving.demo_page.served_model import ServedModel
+from serving.demo_page.tag_results import (
     NO_BARS,
     NO_PHOTO,
-    Answers,
+    TagResults,
     show_bars,
+    show_code,
     show_files,
     show_panel,
-    show_recipes,
     show_strip,
 )
-from serving.demo_page.class_chips import draw_chips
-from serving.demo_page.class_list import write_classes
-from serving.demo_page.classes_input import ClassesInput, add_classes_input, known_classes
-from serving.demo_page.evidence_panel import empty_panel
-from serving.demo_page.html_parts import add_html
-from serving.demo_page.markup import message, render
-from serving.demo_page.photos_input import PhotosInput, add_photos_input, photo_files
-from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tagging import ServerGone, tag_photo
 
 _DEFAULT_TOP = 8
 
-_LEGEND = """
-<div class="legend">
-<span><span class="swatch seen"></span>seen in training</span>
-<span><span class="swatch unseen"></span>unseen: no training photo</span>
-<span><span class="tick">✓</span> reaches its threshold <span class="swatch line"></span></span>
-</div>
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class _Outputs:
-    """Where answers are shown."""
+    """The components that show results."""
 
     status: gr.HTML
     strip: gr.HTML
@@ -51,25 +49,57 @@ class _Outputs:
     code: gr.Code
     command: gr.Code
 
+    def all(self) -> list[gr.components.Component]:
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """How many tags are shown, and from which score they are given."""
+    """The components that set the number of tags and their threshold."""
 
     top: gr.Slider
     calibrated: gr.Checkbox
     level: gr.Slider
 
-    def all(self) -> list[gr.Component]:
+    def all(self) -> list[gr.components.Component]:
         return [self.top, self.calibrated, self.level]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Contents:
+    """Computes the contents of the outputs from results."""
+
+    served: ServedModel
+    downloads: pathlib.Path
+
+    def all(self, results: TagResults, status: str, top: int, level: float | None) -> tuple:
+        """The results and the contents of all outputs, in order."""
+        return (
+            results,
+            status,
+            show_strip(results),
+            show_panel(results),
+            show_bars(results, top, level),
+            *show_files(results, level, self.downloads),
+            *show_code(results, self.served.address, top),
+        )
+
+    def level(self, calibrated: bool, level: float) -> float | None:
+        """The settings as the level of `serving.demo_page.tagging.cuts_of`."""
+        if calibrated:
+            return None
+        return level if self.served.model.thresholds is None else level / 100
+
+
 def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
-    """Adds the view to the page; returns its photos, which other views start from.
+    """Adds the view to the page.
 
     Args:
         served: the model.
-        downloads: folder for files that are downloaded.
+        downloads: folder for files to download.
+
+    Returns:
+        The input of photos, with which other views start.
     """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
@@ -82,11 +112,13 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
             settings = _add_settings(served.model.thresholds is not None)
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="tag-status", elem_classes="problems")
-            strip = add_html(elem_id="tag-strip", js_on_load=choices.ON_LOAD)
+            strip = add_html(elem_id="tag-strip", js_on_load=script("choice_buttons"))
             panel = add_html(empty_panel(NO_PHOTO), elem_id="tag-evidence")
         with gr.Column(scale=4, min_width=300):
-            add_html(render(_LEGEND))
-            bars = add_html(message(NO_BARS), elem_id="tag-bars", js_on_load=choices.ON_LOAD)
+            add_html(render("bars_legend"))
+            bars = add_html(
+                message(NO_BARS), elem_id="tag-bars", js_on_load=script("choice_buttons")
+            )
             with gr.Row(elem_classes="buttons"):
                 csv_file = gr.DownloadButton("CSV", size="sm", interactive=False, elem_id="tag-csv")
                 json_file = gr.DownloadButton(
@@ -96,10 +128,11 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
                 code = gr.Code(language="python", label="Python", elem_id="tag-code")
                 command = gr.Code(language="shell", label="Command line", elem_id="tag-command")
     outputs = _Outputs(status, strip, panel, bars, csv_file, json_file, code, command)
-    answers = gr.State(Answers())
-    shown = _Shown(served, downloads)
-    _add_tagging(shown, answers, photos, classes, go, settings, outputs)
-    _add_choosing(shown, answers, settings, outputs)
+    results = gr.State(TagResults())
+    contents = _Contents(served, downloads)
+    _add_tagging(contents, results, photos, classes, go, settings, outputs)
+    _add_settings_changes(contents, results, settings, outputs)
+    _add_choices(contents, results, settings, outputs)
     _add_filling(served, fill, classes)
     return photos
 
@@ -110,7 +143,7 @@ def _add_settings(calibrated: bool) -> _Settings:
             top=gr.Slider(1, 30, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="tag-top"),
             calibrated=gr.Checkbox(
                 calibrated,
-                label="The run's calibrated thresholds, one a class",
+                label="The run's calibrated thresholds, one per class",
                 visible=calibrated,
                 elem_id="tag-calibrated",
             ),
@@ -119,12 +152,13 @@ def _add_settings(calibrated: bool) -> _Settings:
 
 
 def _add_level(calibrated: bool) -> gr.Slider:
-    """One threshold for all classes: a probability where there are any, else a score.
+    """One threshold for all classes: a probability if the run has a calibration, else a score.
 
-    Its range is fixed: Gradio refuses a value that was sent before the range moved.
+    The range is fixed, because Gradio refuses a value that was sent before the range changed.
     """
+    low: float
     if calibrated:
-        label, (low, high, value, step) = "probability, per cent", (1, 99, 50, 1)
+        label, (low, high, value, step) = "probability, per cent", (1, 99, 50, 1.0)
     else:
         label, (low, high, value, step) = "score", (-50, 50, -50, 0.1)
     return gr.Slider(
@@ -138,112 +172,113 @@ def _add_level(calibrated: bool) -> gr.Slider:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shown:
-    """Makes of answers what the outputs of the view show."""
+def _add_tagging(
+    contents: _Contents,
+    results: gr.State,
+    photos: PhotosInput,
+    classes: ClassesInput,
+    go: gr.Button,
+    settings: _Settings,
+    outputs: _Outputs,
+) -> None:
+    """Tags after a press, and after photos were added or removed or a class was corrected."""
 
-    served: ServedModel
-    downloads: pathlib.Path
+    def tag(gallery, text, before, top, calibrated, level):
+        yield from _tag(contents, gallery, text, before, top, contents.level(calibrated, level))
 
-    def all(self, answers: Answers, status: str, top: int, level: float | None) -> tuple:
-        """Everything, in the order of the outputs of tagging."""
-        return (
-            answers,
-            status,
-            show_strip(answers),
-            show_panel(answers),
-            show_bars(answers, top, level),
-            *show_files(answers, level, self.downloads),
-            *show_recipes(answers, self.served.address, top),
+    events: list[Listen] = [
+        go.click,
+        classes.text.submit,
+        photos.on_removed,
+        photos.on_added,
+        classes.on_corrected,
+    ]
+    for on_event in events:
+        on_event(
+            tag,
+            [photos.gallery, classes.text, results, *settings.all()],
+            [results, *outputs.all()],
+            show_progress="hidden",
+            trigger_mode="always_last",
         )
 
 
-def _add_tagging(shown, answers, photos: PhotosInput, classes: ClassesInput, go, settings, out):
-    def tag(gallery, text, before, top, calibrated, level):
-        yield from _tag(shown, gallery, text, before, top, _chosen_level(shown, calibrated, level))
-
-    tagging = {
-        "fn": tag,
-        "inputs": [photos.gallery, classes.text, answers, *settings.all()],
-        "outputs": [
-            *(answers, out.status, out.strip, out.panel, out.bars, out.csv_file, out.json_file),
-            *(out.code, out.command),
-        ],
-        "show_progress": "hidden",
-        "trigger_mode": "always_last",
-    }
-    came, corrected = photos.came.then, classes.corrected.then
-    for event in (go.click, classes.text.submit, photos.went, came, corrected):
-        event(**tagging)
-
-
-def _add_choosing(shown: _Shown, answers: gr.State, settings: _Settings, out: _Outputs):
-    def change_settings(answers, top, calibrated, level):
-        chosen = _chosen_level(shown, calibrated, level)
+def _add_settings_changes(
+    contents: _Contents, results: gr.State, settings: _Settings, outputs: _Outputs
+) -> None:
+    def change_settings(results, top, calibrated, level):
+        chosen = contents.level(calibrated, level)
         return (
             gr.update(interactive=not calibrated),
-            show_bars(answers, top, chosen),
-            *show_files(answers, chosen, shown.downloads),
-            show_recipes(answers, shown.served.address, top)[1],
+            show_bars(results, top, chosen),
+            *show_files(results, chosen, contents.downloads),
+            show_code(results, contents.served.address, top)[1],
         )
 
     gr.on(
         [settings.top.input, settings.calibrated.input, settings.level.input],
         change_settings,
-        [answers, *settings.all()],
-        [settings.level, out.bars, out.csv_file, out.json_file, out.command],
+        [results, *settings.all()],
+        [settings.level, outputs.bars, outputs.csv_file, outputs.json_file, outputs.command],
         show_progress="hidden",
         trigger_mode="always_last",
     )
 
-    def choose_tag(event: gr.EventData, answers):
-        changed = dataclasses.replace(answers, tag=int(event.choice))
+
+def _add_choices(
+    contents: _Contents, results: gr.State, settings: _Settings, outputs: _Outputs
+) -> None:
+    """Shows the evidence of the class that is pressed, or the photo that is pressed."""
+
+    def choose_class(event: gr.EventData, results):
+        changed = dataclasses.replace(results, class_index=int(event.choice))
         return changed, show_panel(changed)
 
-    out.bars.click(choose_tag, answers, [answers, out.panel], show_progress="hidden")
+    outputs.bars.click(choose_class, results, [results, outputs.panel], show_progress="hidden")
 
-    def choose_photo(event: gr.EventData, answers, top, calibrated, level):
-        changed = dataclasses.replace(answers, photo=int(event.choice), tag=None)
-        bars = show_bars(changed, top, _chosen_level(shown, calibrated, level))
+    def choose_photo(event: gr.EventData, results, top, calibrated, level):
+        changed = dataclasses.replace(results, photo_index=int(event.choice), class_index=None)
+        bars = show_bars(changed, top, contents.level(calibrated, level))
         return changed, show_panel(changed), bars
 
-    out.strip.click(
+    outputs.strip.click(
         choose_photo,
-        [answers, *settings.all()],
-        [answers, out.panel, out.bars],
+        [results, *settings.all()],
+        [results, outputs.panel, outputs.bars],
         show_progress="hidden",
     )
 
 
 def _add_filling(served: ServedModel, fill: gr.Button, classes: ClassesInput) -> None:
-    def start_from_vocabulary():
-        known = served.model.vocabulary
-        chips = draw_chips(served.model.classes, known.names, known.groups)
-        return write_classes(known.names), chips
+    def fill_in_vocabulary():
+        own = served.model.vocabulary
+        chips = class_chips(served.model.classes, own.names, own.groups)
+        return write_classes(own.names), chips
 
-    fill.click(start_from_vocabulary, None, [classes.text, classes.chips], show_progress="hidden")
-
-
-def _chosen_level(shown: _Shown, calibrated: bool, level: float) -> float | None:
-    """What `serving.demo_page.ranked_bars.cuts_of` takes."""
-    if calibrated:
-        return None
-    return level if shown.served.model.thresholds is None else level / 100
+    fill.click(fill_in_vocabulary, None, [classes.text, classes.chips], show_progress="hidden")
 
 
-def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, level: float | None):
-    """Tags photo by photo; the first answer is shown at once, the others together."""
-    served = shown.served
+def _tag(
+    contents: _Contents,
+    gallery: list | None,
+    text: str,
+    before: TagResults,
+    top: int,
+    level: float | None,
+) -> Iterator[tuple]:
+    """Tags photo by photo; yields the first result at once and the others together."""
+    served = contents.served
     try:
         files, model = photo_files(gallery), served.model
         names = tuple(known_classes(model, text))
     except UserError as error:
-        yield _said(str(error), "error")
+        yield _status_alone(message(str(error), "error"))
         return
-    known, tagged, problems = before.still_valid(names, model.path), [], []
+    known = before.reusable(names, model.path)
+    tagged, problems = [], []
     for photo in files:
         if photo.path not in known:
-            yield _said(f"{photo.name} …")
+            yield _status_alone(message(f"{photo.name} …"))
         try:
             found = known.get(photo.path) or tag_photo(served.client, model, photo, names)
         except UserError as error:
@@ -254,13 +289,14 @@ def _tag(shown: _Shown, gallery, text: str, before: Answers, top: int, level: fl
             break
         tagged.append(found)
         if len(tagged) == 1 and len(files) > 1 and before.shown is None:
-            yield shown.all(before.followed_by(tagged, names, model.path), "", top, level)
-    problem = message("\n".join(problems), "error") if problems else ""
+            yield contents.all(before.replaced_by(tagged, names, model.path), "", top, level)
     if problems and not tagged:
-        yield gr.skip(), problem, *(gr.skip(),) * 7  # what was shown before stays
+        yield _status_alone(errors(problems))
         return
-    yield shown.all(before.followed_by(tagged, names, model.path), problem, top, level)
+    results = before.replaced_by(tagged, names, model.path)
+    yield contents.all(results, errors(problems), top, level)
 
 
-def _said(text: str, kind: str = "quiet") -> tuple:
-    return gr.skip(), message(text, kind), *(gr.skip(),) * 7
+def _status_alone(status: str) -> tuple:
+    """A new status; the results and the other outputs stay."""
+    return gr.skip(), status, *(gr.skip(),) * 7

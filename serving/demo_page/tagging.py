@@ -1,4 +1,4 @@
-"""A photo shown to a server, and its answer."""
+"""Photos tagged by the page's server, and its errors in words for the page's users."""
 
 import dataclasses
 import re
@@ -9,31 +9,32 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
-from serving.demo_page.exported_model import ExportedModel
 from serving.demo_page.photo_files import PhotoFile
-from serving.indexing.pooled_regions import pooled_regions
+from serving.demo_page.served_model import ExportedModel
+from serving.indexing.region_embedder import pooled_regions
+from serving.rpc.photo_tagging import plain_message
 from serving.rpc.tagging_client import TaggingClient, TaggingError
 
-# How many classes are enough to tell how many regions were pooled.
-_PROBED = 64
+# Enough classes to find the number of pooled regions.
+_PROBED_CLASSES = 64
 
 
 class ServerGone(Exception):
-    """The server can't be reached, or takes too long; the message says so to a person."""
+    """The server can't be reached or takes too long; the message is for the page's user."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaggedPhoto:
-    """What a model says of a photo.
+    """A photo with its scores.
 
     Attributes:
         photo: the photo.
-        names: C classes.
+        names: C class names.
         groups: "seen" or "unseen" for each.
         scores: (C,) float32.
-        thresholds: calibration and thresholds of the classes; None: the run has none.
-        response_maps: (h, w, C); None: the model has none.
-        pooled: k, the strongest regions of a class whose mean is its score; None: unknown.
+        thresholds: thresholds and calibration of the classes; None if the run has none.
+        response_maps: (h, w, C); None if the model has none.
+        pooled: k; the score of a class is the mean of its k strongest responses. None: unknown.
     """
 
     photo: PhotoFile
@@ -46,32 +47,45 @@ class TaggedPhoto:
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """(C,) calibrated scores; None: the run has no calibration."""
+        """(C,) calibrated scores; None if the run has no calibration."""
         return None if self.thresholds is None else self.thresholds.probabilities(self.scores)
 
     def ranked(self, count: int) -> np.ndarray:
-        """Returns the places of the `count` best classes, best first."""
+        """Returns the indices of the `count` best classes, best first."""
         return np.argsort(-self.scores, kind="stable")[:count]
 
-    def place(self, name: str) -> int:
-        """Returns the place of a class."""
-        return self.names.index(name)
+
+def cuts_of(photo: TaggedPhoto, level: float | None) -> np.ndarray:
+    """Returns (C,), the score from which each class is given as a tag.
+
+    Args:
+        photo: the tagged photo.
+        level: one level for all classes: a calibrated probability between 0 and 1, or a score if
+            the run has no calibration. None for the run's calibrated thresholds, or no threshold
+            if it has none.
+    """
+    thresholds = photo.thresholds
+    if thresholds is None:
+        return np.full(len(photo.names), -np.inf if level is None else level)
+    if level is None:
+        return thresholds.cuts
+    return (np.log(level / (1 - level)) - thresholds.offsets) / thresholds.slopes
 
 
 def tag_photo(
     client: TaggingClient, model: ExportedModel, photo: PhotoFile, names: Sequence[str]
 ) -> TaggedPhoto:
-    """Asks a server for scores and response maps.
+    """Requests the scores and response maps of a photo.
 
     Args:
-        client: of the server.
-        model: what the server has, as its files describe it.
+        client: connected to the server.
+        model: the files of the server's model.
         photo: the photo.
-        names: C classes that the model knows.
+        names: C class names that the model can score.
 
     Raises:
         UserError: the server refuses the photo or the classes.
-        ServerGone: it doesn't answer.
+        ServerGone: the server doesn't respond.
     """
     contents, maps = photo.read(), None
     try:
@@ -80,7 +94,7 @@ def tag_photo(
         else:
             scores = client.tag(contents, names)
     except TaggingError as error:
-        raise said_of(error, photo) from error
+        raise page_error(error, photo) from error
     scores = scores[0]
     return TaggedPhoto(
         photo=photo,
@@ -95,21 +109,21 @@ def tag_photo(
 
 def _pooled(maps: np.ndarray, scores: np.ndarray) -> int | None:
     flat = maps.reshape(-1, maps.shape[-1])
-    return pooled_regions(flat[:, :_PROBED], scores[:_PROBED])
+    return pooled_regions(flat[:, :_PROBED_CLASSES], scores[:_PROBED_CLASSES])
 
 
-def said_of(error: TaggingError, photo: PhotoFile | None = None) -> Exception:
-    """Returns a server's refusal as it is said to a person: `UserError` or `ServerGone`."""
+def page_error(error: TaggingError, photo: PhotoFile | None = None) -> UserError | ServerGone:
+    """Returns the error of a call in words for the page's user."""
     gone = {
         grpc.StatusCode.UNAVAILABLE: "does not answer",
         grpc.StatusCode.DEADLINE_EXCEEDED: "takes too long",
-        grpc.StatusCode.CANCELLED: "has ended the call",
+        grpc.StatusCode.CANCELLED: "cancelled the call",
     }
     if error.code in gone:
         return ServerGone(
             f"The server {gone[error.code]}. Photos and classes are kept; try again later."
         )
-    message = re.sub(r"^assertion failed: \[(.*)\]$", r"\1", error.message.partition("\n")[0])
+    message = plain_message(error.message)
     refused = re.match(r"images\[[\d, ]*\]: (.*)", message)
     if photo is not None and refused:
         width, height = photo.size

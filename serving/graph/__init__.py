@@ -1,1 +1,1 @@
-"""The exported model: signatures of TensorFlow operations, and what lies beside them."""
+"""The TensorFlow graph of an exported tagger, its checks, and the files beside it."""

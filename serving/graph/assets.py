@@ -1,18 +1,22 @@
-"""What lies beside an exported model, in `assets.extra`: facts for people, warm-up for servers."""
+"""The files beside an exported model, in `assets.extra`: model card, vocabulary and others."""
 
 import json
 import pathlib
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from biam_tf import __version__
+from biam_tf.metrics import format_table
 from biam_tf.runs import TrainedRun
-from serving.graph.model_card import model_card
 from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
 from serving.graph.signatures import GraphSettings
 from serving.graph.warmup import FILE_NAME, write_warmup_requests
+
+_LISTED_CLASSES = 40
 
 
 def write_assets(
@@ -23,7 +27,16 @@ def write_assets(
     requests: Requests,
     differences: Mapping[str, float],
 ) -> None:
-    """Writes vocabulary, configuration, thresholds, metrics, model card and warm-up requests."""
+    """Writes vocabulary, configuration, thresholds, metrics, model card and warm-up requests.
+
+    Args:
+        folder: the folder to create.
+        run: the exported run.
+        embeddings: the embeddings that `tag` looks up.
+        settings: settings of the export.
+        requests: a sample request for each signature.
+        differences: of each signature's outputs from the Keras model's.
+    """
     folder.mkdir()
     run.vocabulary.save(folder / "vocabulary.npz")
     shutil.copyfile(run.folder.config, folder / "config.yaml")
@@ -37,9 +50,144 @@ def write_assets(
     (folder / "model_card.md").write_text(card, encoding="utf-8")
 
     batching = settings.batching
-    # Where the size of a batch matters to the device, every size is tried before it is needed.
+    # A GPU prepares for each batch size: run every size before clients need it.
     sizes = batching.batch_sizes if batching and batching.whole_powers else [1]
     batches = [
         ("features", {"images": np.array(sample_photos(size), dtype=object)}) for size in sizes
     ]
     write_warmup_requests(folder / FILE_NAME, [*batches, *requests.items()])
+
+
+def model_card(
+    run: TrainedRun,
+    embeddings: Embeddings,
+    settings: GraphSettings,
+    metrics: Mapping[str, Any] | None,
+    differences: Mapping[str, float],
+) -> str:
+    """Returns the model card as Markdown.
+
+    Args:
+        run: the exported run.
+        embeddings: the embeddings that `tag` looks up.
+        settings: settings of the export.
+        metrics: the run's metrics; None if it was not evaluated.
+        differences: of each signature's outputs from the Keras model's.
+    """
+    return "\n".join(
+        [
+            f"# {run.folder.path.resolve().name}",
+            "",
+            f"{_purpose(run)} Made by biam-tf {__version__}.",
+            "",
+            *_model(run),
+            *_figures(run, metrics),
+            *_signatures(run, embeddings, settings, differences),
+            *_limits(run, settings),
+        ]
+    )
+
+
+def _purpose(run: TrainedRun) -> str:
+    if run.open_vocabulary:
+        return "Tags photos with any classes: each request gives its class list."
+    return (
+        f"Tags photos with the {len(run.vocabulary)} classes that it was trained on: requests that "
+        "name other classes are refused."
+    )
+
+
+def _model(run: TrainedRun) -> list[str]:
+    settings = run.settings
+    size, length = run.image_size, run.vocabulary.embedding_size
+    head = ", ".join(f"{key} {value}" for key, value in settings.get("head", {}).items())
+    backbone = settings["backbone"]
+    weights = "trained with the head" if backbone["trainable"] else f"weights {backbone['weights']}"
+    return [
+        "## Model",
+        "",
+        f"- backbone: {backbone['name']}, photos resized to {size}x{size} without cropping, "
+        f"{weights}",
+        f"- head: {head or 'defaults'}",
+        f"- class embeddings: {length} numbers each, of length 1, from "
+        f"{run.word_vectors or 'the attributes of the data set'}",
+        f"- trained on: {settings.get('data', {}).get('name', 'unknown')}",
+        "",
+    ]
+
+
+def _figures(run: TrainedRun, metrics: Mapping[str, Any] | None) -> list[str]:
+    names, groups = run.vocabulary.names, run.vocabulary.groups
+    lines = ["## Classes it was trained and evaluated with", ""]
+    for group in ("seen", "unseen"):
+        members = [name for name, its in zip(names, groups, strict=True) if its == group]
+        listed = ", ".join(members[:_LISTED_CLASSES])
+        more = f" and {len(members) - _LISTED_CLASSES} more" * (len(members) > _LISTED_CLASSES)
+        lines.append(f"- {len(members)} {group}: {listed or 'none'}{more}")
+    lines += ["", "## Figures", ""]
+    if metrics is None:
+        return [*lines, "None: the run was not evaluated.", ""]
+    described = f"{metrics.get('images', 'unknown')} photos of split {metrics.get('split', 'test')}"
+    return [*lines, f"On {described}:", "", "```", format_table(dict(metrics)), "```", ""]
+
+
+def _signatures(
+    run: TrainedRun,
+    embeddings: Embeddings,
+    settings: GraphSettings,
+    differences: Mapping[str, float],
+) -> list[str]:
+    regions = run.backbone.output["region_features"].shape[1:]
+    scene = run.backbone.output["scene_feature"].shape[-1]
+    h, w, d = regions
+    length = run.vocabulary.embedding_size
+    known = min(settings.top_k, len(run.vocabulary))
+    images, classes = "`images` string (B,)", f"`class_embeddings` float (C, {length})"
+    features = f"`region_features` float (B, {h}, {w}, {d}), `scene_feature` float (B, {scene})"
+    rows = {
+        "serving_default": (f"{images}, {classes}", "`scores` float (B, C)"),
+        "tag": (f"{images}, `class_names` string (C,)", "`scores` float (B, C)"),
+        "embed": ("`class_names` string (C,)", classes),
+        "tag_known": (images, f"`names` string (B, {known}), `scores` float (B, {known})"),
+        "explain": (
+            f"{images}, {classes}",
+            f"`scores` float (B, C), `response_maps` float (B, {h}, {w}, C)",
+        ),
+        "features": (images, features),
+        "rescore": (f"{features}, {classes}", "`scores` float (B, C)"),
+    }
+    lines = [
+        "## Signatures",
+        "",
+        "| signature | inputs | outputs | difference from the Keras model |",
+        "|---|---|---|---|",
+    ]
+    for name, (inputs, outputs) in rows.items():
+        if name in differences:
+            lines.append(f"| `{name}` | {inputs} | {outputs} | {differences[name]:.0e} |")
+    names = f"{len(embeddings.vocabulary)} class names"
+    if embeddings.words:
+        names += f" and, word by word, names made of {len(embeddings.words)} words"
+    return [*lines, "", f"`tag` and `embed` take {names}.", ""]
+
+
+def _limits(run: TrainedRun, settings: GraphSettings) -> list[str]:
+    batching = settings.batching
+    sharing = "the backbone runs once per request"
+    if batching is not None:
+        sharing = (
+            f"up to {batching.max_batch_size} photos of concurrent requests share a call of the "
+            f"backbone, {batching.threads} calls at a time; a photo waits at most "
+            f"{batching.timeout_ms:g} ms for others"
+        )
+    return [
+        "## Limits",
+        "",
+        f"- photos: JPEG, PNG, GIF (first frame) and BMP of at most {settings.max_pixels} pixels",
+        f"- batching: {sharing}",
+        "- scores only rank: they are not probabilities, and those of classes without training "
+        "photos are lower on average"
+        + "; thresholds.json has a threshold and a calibration for each class"
+        * bool(run.thresholds),
+        "",
+    ]

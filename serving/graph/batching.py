@@ -1,4 +1,4 @@
-"""How photos of different requests share one call of the backbone."""
+"""Batches of the backbone, shared by the photos of concurrent requests."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,24 +7,27 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 
-# Photos that may wait; beyond it a request is refused with UNAVAILABLE, which clients retry.
+# More waiting photos are refused with UNAVAILABLE, which clients retry.
 _WAITING_PHOTOS = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Batching:
-    """Settings of the batches that form inside the graph.
+    """Settings of the batching inside the graph.
 
-    Requests whose class lists differ can't be joined; their photos can. Batches form only
-    around the backbone, which knows of no classes.
+    Requests with different class lists can't be joined, but their photos can: only the backbone
+    is batched, which does not depend on the classes.
 
     Attributes:
-        max_batch_size: photos in one call of the backbone; a request with more is split.
-        timeout_ms: how long a photo may wait for company. 0: never longer than the backbone is
-            busy anyway; batches still form, of what came in meanwhile.
-        threads: calls of the backbone that run at the same time.
-        whole_powers: fill batches up to a power of two, where every new size costs time: a GPU
-            looks for its fastest kernels again.
+        max_batch_size: photos per call of the backbone; larger requests are split.
+        timeout_ms: longest time in milliseconds that a photo waits for others. With 0 it waits
+            only while the backbone is busy; batches still form of the photos waiting then.
+        threads: concurrent calls of the backbone.
+        whole_powers: whether to pad batches to a power of two. On a GPU every new batch size
+            takes time, because its fastest kernels are searched again.
+
+    Raises:
+        UserError: a setting is out of range.
     """
 
     max_batch_size: int
@@ -32,7 +35,7 @@ class Batching:
     threads: int
     whole_powers: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, limit in (("max_batch_size", _WAITING_PHOTOS), ("threads", 256)):
             value = getattr(self, name)
             if not 1 <= value <= limit:
@@ -44,9 +47,10 @@ class Batching:
 
     @classmethod
     def for_this_device(cls) -> "Batching":
-        """The default: without a GPU nobody ever waits, as a batch is hardly faster there.
+        """Returns the defaults for this machine: 16 photos, or 64 with a GPU.
 
-        One call at a time uses all cores of a CPU and lets the next batch form meanwhile.
+        On a CPU photos never wait, because batches are hardly faster there, and one call at a
+        time uses all cores while the next batch forms.
         """
         if tf.config.list_physical_devices("GPU"):
             return cls(max_batch_size=64, timeout_ms=2.0, threads=2, whole_powers=True)
@@ -54,31 +58,31 @@ class Batching:
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The sizes that a call of the backbone may have, the largest last."""
+        """The possible batch sizes, in ascending order."""
         if not self.whole_powers:
             return list(range(1, self.max_batch_size + 1))
         powers = [2**exponent for exponent in range(self.max_batch_size.bit_length())]
         return sorted({*powers, self.max_batch_size})
 
     def decorate(self, function: Callable, name: str) -> Callable:
-        """Returns `function`, of one tensor (B, ...) to several, run in batches over its callers.
+        """Returns `function`, run on batches that its concurrent callers share.
 
         Args:
-            function: what is run on the batches.
-            name: of the queue. It must be no other model's: two models with the same one, in
-                one process, would run each other's photos.
+            function: takes one tensor (B, ...) and returns several with the same first axis.
+            name: unique name of the queue: two models in one process with the same name would
+                run each other's photos.
         """
         batch = tf.nondifferentiable_batch_function(
             num_batch_threads=self.threads,
-            max_batch_size=_WAITING_PHOTOS,  # of one request; split into allowed sizes
+            max_batch_size=_WAITING_PHOTOS,  # per request; split into allowed sizes
             batch_timeout_micros=round(1000 * self.timeout_ms),
             allowed_batch_sizes=self.batch_sizes,
             max_enqueued_batches=-(-_WAITING_PHOTOS // self.max_batch_size),
             autograph=False,
         )(function)
 
-        def batched(photos):
-            with tf.name_scope(name):  # what `batch` makes the name of its queue from
+        def batched(photos: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            with tf.name_scope(name):  # from which `batch` makes the name of its queue
                 return batch(photos)
 
         return batched

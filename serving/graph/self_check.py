@@ -1,4 +1,4 @@
-"""Requests that try every signature of an export, and their answers against the Keras model."""
+"""A request for every signature of an export, and comparison of the outputs with Keras."""
 
 import pathlib
 from collections.abc import Collection, Mapping
@@ -11,8 +11,8 @@ from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
 from serving.graph.name_table import Embeddings
 
-# Other orders of summation, as a share of the largest number (or of 1); 16-bit layers round each
-# of them.
+# Rounding of another order of summation, relative to the largest number (or to 1); 16-bit layers
+# round every sum.
 TOLERANCE = 1e-4
 TOLERANCE_16_BIT = 2e-2
 
@@ -24,7 +24,7 @@ Requests = Mapping[str, Mapping[str, np.ndarray]]
 def sample_requests(
     run: TrainedRun, embeddings: Embeddings, signatures: Collection[str]
 ) -> Requests:
-    """Returns a request for each signature, as arrays by input: two photos, a few classes."""
+    """Returns the inputs of a request for each signature: two photos and a few classes."""
     images = np.array(sample_photos(2), dtype=object)
     class_embeddings = run.vocabulary.embeddings[:_CLASSES]
     if not len(class_embeddings):
@@ -44,7 +44,7 @@ def sample_requests(
 
 
 def sample_photos(count: int) -> list[bytes]:
-    """Returns small encoded pictures, JPEG and PNG in turn, each of another color."""
+    """Returns small encoded pictures of different colors, alternately JPEG and PNG."""
     photos = []
     for number in range(count):
         y, x = np.mgrid[: 48 + number, :64]
@@ -58,25 +58,31 @@ def sample_photos(count: int) -> list[bytes]:
 def compare(
     run: TrainedRun, embeddings: Embeddings, folder: pathlib.Path, requests: Requests
 ) -> dict[str, float]:
-    """Runs every signature of a SavedModel once, against the Keras model.
+    """Runs every signature of a SavedModel once and compares it with the Keras model.
+
+    Args:
+        run: the exported run.
+        embeddings: the embeddings that `tag` looks up.
+        folder: the SavedModel.
+        requests: the inputs for each signature.
 
     Returns:
-        The largest difference of each signature's outputs; relative to the output's largest
+        The largest difference of each signature's outputs, relative to the output's largest
         number where that exceeds 1.
 
     Raises:
-        RuntimeError: one is larger than rounding explains.
+        RuntimeError: a difference is larger than rounding.
     """
     loaded = tf.saved_model.load(folder)
     differences = {}
     for name, inputs in requests.items():
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
-        answer = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
+        found = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
         expected = _expected(run, embeddings, name, inputs)
         if name == "tag_known":
-            answer = _by_class(answer, run)
-            expected = {"scores": np.where(np.isnan(answer["scores"]), np.nan, expected["scores"])}
-        differences[name] = max(_difference(answer[key], expected[key]) for key in expected)
+            found = _by_class(found, run)
+            expected = {"scores": np.where(np.isnan(found["scores"]), np.nan, expected["scores"])}
+        differences[name] = max(_difference(found[key], expected[key]) for key in expected)
     limit = TOLERANCE if _is_float32(run) else TOLERANCE_16_BIT
     wrong = [f"{name} by {value:.1e}" for name, value in differences.items() if not value <= limit]
     if wrong:
@@ -87,8 +93,10 @@ def compare(
     return differences
 
 
-def _expected(run: TrainedRun, embeddings: Embeddings, signature: str, inputs) -> dict:
-    """What the Keras model answers, called directly."""
+def _expected(
+    run: TrainedRun, embeddings: Embeddings, signature: str, inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The outputs of the Keras model, called directly."""
     if signature == "features":
         return _features(run, inputs["images"])
     class_embeddings = inputs.get("class_embeddings", run.vocabulary.embeddings)
@@ -112,32 +120,33 @@ def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:
 
 def _sample_names(embeddings: Embeddings) -> np.ndarray:
     names = list(embeddings.vocabulary.names[:_CLASSES])
-    if embeddings.words:
+    if embeddings.word_vectors is not None:
         nonzero = np.flatnonzero(np.abs(embeddings.word_vectors).sum(axis=1))[:_CLASSES]
         names += [embeddings.words[row] for row in nonzero]
     return np.array([name.encode() for name in names], dtype=object)
 
 
-def _embed(name: bytes, embeddings: Embeddings) -> np.ndarray:
-    name, vocabulary = name.decode(), embeddings.vocabulary
+def _embed(encoded_name: bytes, embeddings: Embeddings) -> np.ndarray:
+    name, vocabulary = encoded_name.decode(), embeddings.vocabulary
     if name in vocabulary.names:
         return vocabulary.embeddings[vocabulary.names.index(name)]
+    assert embeddings.word_vectors is not None
     vector = embeddings.word_vectors[embeddings.words.index(name)]
     return vector / np.linalg.norm(vector)
 
 
-def _by_class(answer: Mapping[str, np.ndarray], run: TrainedRun) -> dict[str, np.ndarray]:
+def _by_class(found: Mapping[str, np.ndarray], run: TrainedRun) -> dict[str, np.ndarray]:
     """The scores of `tag_known` in the order of the vocabulary, NaN for the others."""
     columns = {name: column for column, name in enumerate(run.vocabulary.names)}
-    scores = np.full((len(answer["names"]), len(columns)), np.nan, np.float32)
-    for row, names in enumerate(answer["names"]):
-        scores[row, [columns[name.decode()] for name in names]] = answer["scores"][row]
+    scores = np.full((len(found["names"]), len(columns)), np.nan, np.float32)
+    for row, names in enumerate(found["names"]):
+        scores[row, [columns[name.decode()] for name in names]] = found["scores"][row]
     return {"scores": scores}
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
-        raise RuntimeError(f"the exported model gives shape {found.shape}, not {expected.shape}")
+        raise RuntimeError(f"the exported model returns shape {found.shape}, not {expected.shape}")
     scale = max(1.0, float(np.nanmax(np.abs(expected))))
     return float(np.nanmax(np.abs(found - expected))) / scale
 

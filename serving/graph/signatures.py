@@ -1,9 +1,16 @@
-"""The signatures of an exported tagger: functions of TensorFlow operations alone."""
+"""The signatures of an exported tagger, as functions of TensorFlow operations.
+
+Each request runs one of the methods of `TaggerGraph` below: photos are decoded
+(`serving.graph.photo_decoding`), the backbone computes their features in batches that concurrent
+requests share (`serving.graph.batching`), class names become embeddings
+(`serving.graph.name_table`), and the head scores features against embeddings.
+"""
 
 import dataclasses
 import uuid
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms
@@ -15,21 +22,23 @@ from serving.graph.photo_decoding import DEFAULT_MAX_PIXELS, photo_decoder
 
 IMAGES = tf.TensorSpec((None,), tf.string, name="images")
 CLASS_NAMES = tf.TensorSpec((None,), tf.string, name="class_names")
-# Lengths are left open and checked in the graph: TensorFlow Serving doesn't compare a request
-# with the signature, and only an open shape keeps the check from being optimized away.
+# Sizes are unspecified and checked in the graph: TensorFlow Serving doesn't compare requests with
+# the signature, and with a known shape the check would be optimized away.
 CLASS_EMBEDDINGS = tf.TensorSpec((None, None), tf.float32, name="class_embeddings")
 REGION_FEATURES = tf.TensorSpec((None, None, None, None), tf.float32, name="region_features")
 SCENE_FEATURE = tf.TensorSpec((None, None), tf.float32, name="scene_feature")
 
+Outputs = dict[str, tf.Tensor]
+
 
 @dataclasses.dataclass(frozen=True)
 class GraphSettings:
-    """What is fixed at export.
+    """Settings fixed at export.
 
     Attributes:
-        top_k: tags that `tag_known` gives a photo, at most.
-        max_pixels: larger photos are refused.
-        batching: how photos of several requests share the backbone; `None`: they don't.
+        top_k: largest number of tags per photo of `tag_known`.
+        max_pixels: photos with more pixels are refused.
+        batching: settings of batching; None for one call of the backbone per request.
     """
 
     top_k: int = 5
@@ -38,19 +47,19 @@ class GraphSettings:
 
 
 class TaggerGraph(tf.Module):
-    """A trained run as a module that `tf.saved_model.save` writes and any TensorFlow reads.
+    """A trained run as a module for `tf.saved_model.save`, which any TensorFlow loads.
 
     Args:
-        run: the run.
-        names: what `tag` looks class names up in; `None`: there are none, and no `tag`.
-        settings: what is fixed at export.
+        run: the trained run.
+        names: looks up class names for `tag` and `embed`; None to leave these out.
+        settings: settings fixed at export.
     """
 
-    def __init__(self, run: TrainedRun, names: NameTable | None, settings: GraphSettings):
+    def __init__(self, run: TrainedRun, names: NameTable | None, settings: GraphSettings) -> None:
         super().__init__()
         self._names = names
         backbone = fold_batch_norms(run.backbone)
-        # The weights are kept, not the models: those would be saved as objects of Keras.
+        # Keep the weights only: models would be saved as Keras objects.
         models = (backbone, run.head)
         self._weights = [weight.value for model in models for weight in model.variables]
         decode = photo_decoder(run.image_size, settings.max_pixels)
@@ -60,7 +69,7 @@ class TaggerGraph(tf.Module):
             input_signature=[tf.TensorSpec((None, run.image_size, run.image_size, 3), tf.float32)],
             autograph=False,
         )
-        # Saving traces again every tf.function that it sees, beside what the signatures hold.
+        # In lambdas, because saving would trace every attribute that is a tf.function once more.
         self._extract = lambda photos: extract(photos)
         head = scores_alone(run.head)
         self._score = lambda *inputs: head(list(inputs), training=False)
@@ -71,10 +80,10 @@ class TaggerGraph(tf.Module):
             self._known = _KnownClasses(run, settings.top_k)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
-        """Returns every signature that this run can answer, by name.
+        """Returns the signatures of this run by name.
 
-        `explain` is missing for a head that classifies no regions, `tag_known` for a run
-        without a vocabulary, `tag` and `embed` where there is nothing to look names up in.
+        `explain` is missing for a head without a region classifier, `tag_known` for a run
+        without a vocabulary, `tag` and `embed` without a name table.
         """
         functions = {
             "serving_default": (self.serving_default, (IMAGES, CLASS_EMBEDDINGS)),
@@ -93,63 +102,68 @@ class TaggerGraph(tf.Module):
             for name, (function, inputs) in functions.items()
         }
 
-    def serving_default(self, images, class_embeddings):
-        """Photos (B,), class embeddings (C, d_a) to `scores` (B, C)."""
+    def serving_default(self, images: tf.Tensor, class_embeddings: tf.Tensor) -> Outputs:
+        """Returns `scores` (B, C) of photos (B,) and class embeddings (C, d_a)."""
         class_embeddings = self._check_class_embeddings(class_embeddings)
         return {"scores": self._score(*self._features(images), class_embeddings)}
 
-    def tag(self, images, class_names):
-        """Photos (B,), class names (C,) to `scores` (B, C)."""
+    def tag(self, images: tf.Tensor, class_names: tf.Tensor) -> Outputs:
+        """Returns `scores` (B, C) of photos (B,) and class names (C,)."""
         class_embeddings = self._embed(class_names)
         return {"scores": self._score(*self._features(images), class_embeddings)}
 
-    def tag_known(self, images):
-        """Photos (B,) to the best classes of the run: `names`, `scores` (B, K), best first."""
+    def tag_known(self, images: tf.Tensor) -> Outputs:
+        """Returns `names` and `scores` (B, K) of the run's best classes for photos (B,)."""
+        assert self._known is not None
         names, scores = self._known(*self._features(images))
         return {"names": names, "scores": scores}
 
-    def explain(self, images, class_embeddings):
-        """As `serving_default`, with `response_maps` (B, h, w, C)."""
+    def explain(self, images: tf.Tensor, class_embeddings: tf.Tensor) -> Outputs:
+        """Returns `scores` as `serving_default`, and `response_maps` (B, h, w, C)."""
+        assert self._explain is not None
         class_embeddings = self._check_class_embeddings(class_embeddings)
         return self._explain(*self._features(images), class_embeddings)
 
-    def features(self, images):
-        """Photos (B,) to `region_features` (B, h, w, d) and `scene_feature` (B, d_g)."""
+    def features(self, images: tf.Tensor) -> Outputs:
+        """Returns `region_features` (B, h, w, d) and `scene_feature` (B, d_g) of photos (B,)."""
         region_features, scene_feature = self._features(images)
         return {"region_features": region_features, "scene_feature": scene_feature}
 
-    def rescore(self, region_features, scene_feature, class_embeddings):
-        """Features of `features` and class embeddings (C, d_a) to `scores` (B, C)."""
+    def rescore(
+        self, region_features: tf.Tensor, scene_feature: tf.Tensor, class_embeddings: tf.Tensor
+    ) -> Outputs:
+        """Returns `scores` (B, C) of outputs of `features` and class embeddings (C, d_a)."""
         class_embeddings = self._check_class_embeddings(class_embeddings)
         region_features = self._check_features("region_features", region_features)
         scene_feature = self._check_features("scene_feature", scene_feature)
         regions, scenes = tf.shape(region_features)[0], tf.shape(scene_feature)[0]
         same = tf.debugging.Assert(
             tf.equal(regions, scenes),
-            [_said("region_features of ", regions, " photos, scene_feature of ", scenes)],
+            [_join("region_features of ", regions, " photos, scene_feature of ", scenes)],
         )
         with tf.control_dependencies([same]):
             region_features = tf.identity(region_features)
         return {"scores": self._score(region_features, scene_feature, class_embeddings)}
 
-    def embed(self, class_names):
-        """Class names (C,) to `class_embeddings` (C, d_a), for `explain` and `rescore`."""
+    def embed(self, class_names: tf.Tensor) -> Outputs:
+        """Returns `class_embeddings` (C, d_a) of class names (C,), for `explain` and `rescore`."""
         return {"class_embeddings": self._embed(class_names)}
 
-    def _embed(self, class_names):
+    def _embed(self, class_names: tf.Tensor) -> tf.Tensor:
+        assert self._names is not None
         return self._names(_require_some(class_names, "class_names: no classes"))
 
-    def _features(self, images):
+    def _features(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = _require_some(images, "images: no photos")
         return self._extract(self._decode(images))
 
-    def _check_class_embeddings(self, class_embeddings):
+    def _check_class_embeddings(self, class_embeddings: tf.Tensor) -> tf.Tensor:
         length = self._shapes["class_embeddings"][-1]
         found = tf.shape(class_embeddings)[1]
         fits = tf.debugging.Assert(
             tf.equal(found, length),
             [
-                _said(
+                _join(
                     "class_embeddings: the rows have ",
                     found,
                     f" numbers; this model was trained with embeddings of {length}",
@@ -161,10 +175,10 @@ class TaggerGraph(tf.Module):
         finite = _require_finite(class_embeddings, "class_embeddings")
         return tf.ensure_shape(finite, (None, length))
 
-    def _check_features(self, name, features):
+    def _check_features(self, name: str, features: tf.Tensor) -> tf.Tensor:
         features = _require_some(features, f"{name}: no photos")
         shape = (None, *self._shapes[name][1:])
-        said = ", ".join("any" if size is None else str(size) for size in shape)
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
         fits = tf.reduce_all(
             [
                 tf.equal(tf.shape(features)[axis], size)
@@ -173,19 +187,17 @@ class TaggerGraph(tf.Module):
             ]
         )
         found = tf.strings.reduce_join(tf.strings.as_string(tf.shape(features)), separator=", ")
-        message = tf.strings.join([f"{name}: shape (", found, f"); expected ({said})"])
+        message = tf.strings.join([f"{name}: shape (", found, f"); expected ({expected})"])
         with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
             features = tf.identity(features)
         return tf.ensure_shape(_require_finite(features, name), shape)
 
 
 class _KnownClasses(tf.Module):
-    """The head on a fixed list of classes, whose side of BiAM's classifier is computed once."""
+    """The head on the run's classes, whose part of the region classifier is computed once."""
 
-    def __init__(self, run: TrainedRun, top_k: int):
+    def __init__(self, run: TrainedRun, top_k: int) -> None:
         super().__init__()
-        import keras
-
         self._names = tf.constant(run.vocabulary.names)
         self._top_k = min(top_k, len(run.vocabulary))
         classifier = region_classifier(run.head)
@@ -206,17 +218,22 @@ class _KnownClasses(tf.Module):
             )
         )
 
-    def __call__(self, region_features, scene_feature):
+    def __call__(
+        self, region_features: tf.Tensor, scene_feature: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns names (B, K) and scores (B, K), best first."""
         scores = self._score(region_features, scene_feature)
         best, rows = tf.math.top_k(scores, self._top_k)
         return tf.gather(self._names, rows), best
 
 
-def _feature_extractor(backbone, batching: Batching | None) -> Callable:
-    """Returns a function of photos to region features and scene feature, batched or not."""
+def _feature_extractor(
+    backbone: keras.Model, batching: Batching | None
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Returns a function that computes region features and scene features of decoded photos."""
     outputs = backbone.output
 
-    def extract(photos):
+    def extract(photos: tf.Tensor) -> tuple[tf.Tensor, ...]:
         features = backbone(photos, training=False)
         return tuple(
             tf.cast(features[name], tf.float32) for name in ("region_features", "scene_feature")
@@ -226,7 +243,7 @@ def _feature_extractor(backbone, batching: Batching | None) -> Callable:
         return extract
     batched = batching.decorate(extract, f"backbone-{uuid.uuid4().hex}")
 
-    def extract_in_batches(photos):
+    def extract_in_batches(photos: tf.Tensor) -> tuple[tf.Tensor, ...]:
         region_features, scene_feature = batched(photos)
         return (
             tf.ensure_shape(region_features, outputs["region_features"].shape),
@@ -236,33 +253,38 @@ def _feature_extractor(backbone, batching: Batching | None) -> Callable:
     return extract_in_batches
 
 
-def explainer(run: TrainedRun) -> Callable | None:
-    """Returns the head's inputs to `scores` and `response_maps`; None where there are no maps."""
+def explainer(run: TrainedRun) -> Callable[..., Outputs] | None:
+    """Returns a function of the head's inputs to `scores` and `response_maps`.
+
+    Returns:
+        The function; None for a head without a region classifier.
+    """
     try:
         head = with_response_maps(run.head)
-    except ValueError:  # it classifies no regions
+    except ValueError:  # there is no region classifier
         return None
 
-    def explain(*inputs):
+    def explain(*inputs: tf.Tensor) -> Outputs:
         outputs = head(list(inputs), training=False)
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
     return explain
 
 
-def _require_some(values, problem: str):
+def _require_some(values: tf.Tensor, problem: str) -> tf.Tensor:
     with tf.control_dependencies([tf.debugging.Assert(tf.shape(values)[0] > 0, [problem])]):
         return tf.identity(values)
 
 
-def _require_finite(values, name: str):
+def _require_finite(values: tf.Tensor, name: str) -> tf.Tensor:
     finite = tf.reduce_all(tf.math.is_finite(values))
     message = f"{name}: not all of the numbers are finite"
     with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
         return tf.identity(values)
 
 
-def _said(*parts) -> tf.Tensor:
+def _join(*parts: str | tf.Tensor) -> tf.Tensor:
+    """Returns the concatenation of texts and numbers."""
     return tf.strings.join(
         [part if isinstance(part, str) else tf.strings.as_string(part) for part in parts]
     )

@@ -1,4 +1,4 @@
-"""Warm-up requests: what TensorFlow Serving runs before it gives a new version to anybody."""
+"""Warm-up requests, which servers run before clients get a new version."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ FILE_NAME = "tf_serving_warmup_requests"
 
 
 def require_protos() -> None:
-    """Raises a `UserError` that names what to install where TensorFlow Serving's API lacks."""
+    """Raises a `UserError` that says what to install if TensorFlow Serving's API is missing."""
     try:
         import tensorflow_serving.apis  # noqa: F401
     except ImportError:
@@ -25,7 +25,7 @@ def require_protos() -> None:
 def write_warmup_requests(
     path: pathlib.Path, requests: Iterable[tuple[str, Mapping[str, np.ndarray]]]
 ) -> None:
-    """Writes pairs of a signature and its inputs as the TFRecord file that servers look for."""
+    """Writes requests, pairs of a signature and its inputs, as TFRecord of `PredictionLog`."""
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     with tf.io.TFRecordWriter(str(path)) as writer:

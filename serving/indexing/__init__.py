@@ -1,1 +1,1 @@
-"""Photos indexed once and scored against any classes later."""
+"""Photos indexed once, then scored against any classes without the model."""

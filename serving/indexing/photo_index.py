@@ -1,20 +1,21 @@
-"""Photos seen once and scored against any classes ever after, without the model.
+"""An index of photos that scores them against any classes without the model.
 
-Region classification (eq. 7 of the paper) is linear in a class's embedding: the response of a
-region is its projection onto the space of embeddings, times the embedding. An index keeps those
-projections, the `region_embeddings`, so that scoring is one matrix product and a top-k mean.
+Region classification (eq. 7 of the paper) is linear in the class embedding: the response of a
+region is the dot product of the region's projection into the embedding space and the class
+embedding. An index stores those projections, the `region_embeddings`, so that scoring is one
+matrix product and a top-k mean.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.files import sha256_of, write_text
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 
 FORMAT = 1
@@ -25,7 +26,13 @@ _BLOCK_BYTES = 64 * 2**20  # of response maps while scoring
 
 @dataclasses.dataclass(frozen=True)
 class IndexedPhoto:
-    """A file as it was when it was indexed: path within the photo folder, bytes, time of change."""
+    """A photo file as it was indexed.
+
+    Attributes:
+        path: relative to the photo folder.
+        size: in bytes.
+        changed_ns: modification time in nanoseconds.
+    """
 
     path: str
     size: int
@@ -34,7 +41,13 @@ class IndexedPhoto:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A part of an index: its photos, and the file of their region embeddings with SHA-256."""
+    """A part of an index.
+
+    Attributes:
+        file: name of the file of region embeddings.
+        sha256: checksum of the file.
+        photos: the photos, in the order of the file's rows.
+    """
 
     file: str
     sha256: str
@@ -43,20 +56,20 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class IndexManifest:
-    """What an index says about itself.
+    """The contents and origin of an index.
 
     Attributes:
         photo_folder: absolute path of the indexed folder.
-        model: absolute path of the version folder that saw the photos.
+        model: absolute path of the model version that embedded the photos.
         fingerprint: SHA-256 of that model's graph and weights.
-        grid: (h, w) regions of a photo.
+        grid: (h, w), the regions of a photo.
         embedding_size: d_a, length of a class embedding.
-        has_bias: whether a region embedding ends with one number more, the response to no
-            class in particular.
-        pooled: k, the strongest regions of a class that make its score.
+        has_bias: whether a region embedding has one more number at its end, the classifier's
+            bias.
+        pooled: k; the score of a class is the mean of its k strongest responses.
         shards: the parts, in order.
-        broken: path to (photo, reason) of files that are no readable photos.
-        format: of the index; another one belongs to another version of this program.
+        broken: (photo, reason) of each unreadable photo.
+        format: version of the index format.
     """
 
     photo_folder: str
@@ -71,20 +84,15 @@ class IndexManifest:
     format: int = FORMAT
 
     def write(self, folder: pathlib.Path) -> None:
-        """Writes the manifest, all or nothing."""
-        partial = folder / f".{MANIFEST}.{os.getpid()}.partial"
-        try:
-            partial.write_text(json.dumps(dataclasses.asdict(self)), encoding="utf-8")
-            os.replace(partial, folder / MANIFEST)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Writes the manifest into the folder of the index, whole or not at all."""
+        write_text(folder / MANIFEST, json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> "IndexManifest":
         """Reads the manifest of an index.
 
         Raises:
-            UserError: there is none, or it can't be understood.
+            UserError: it is missing or damaged, or has another format.
         """
         path = folder / MANIFEST
         try:
@@ -95,29 +103,29 @@ class IndexManifest:
             ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read: {error}") from error
-        if not isinstance(found, Mapping) or found.get("format") != FORMAT:
-            raise UserError(f"{path} was written by another version; index the photos anew")
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise UserError(f"{path} was written by another version; index the photos again")
         try:
             shards = tuple(
                 Shard(s["file"], s["sha256"], tuple(IndexedPhoto(**p) for p in s["photos"]))
                 for s in found.pop("shards")
             )
-            broken = tuple((IndexedPhoto(**photo), why) for photo, why in found.pop("broken"))
-            manifest = cls(**found, shards=shards, broken=broken)
-            return dataclasses.replace(manifest, grid=tuple(manifest.grid))
+            broken = tuple((IndexedPhoto(**photo), reason) for photo, reason in found.pop("broken"))
+            h, w = found.pop("grid")
+            return cls(**found, grid=(h, w), shards=shards, broken=broken)
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error!r}); index the photos anew") from error
+            raise UserError(f"{path} is damaged ({error!r}); index the photos again") from error
 
 
 class PhotoIndex:
-    """An index to score from; the embeddings stay on disk and are mapped into memory.
+    """An index opened for scoring; its embeddings are memory-mapped.
 
     Args:
-        folder: what `python -m serving.index` wrote.
+        folder: written by `python -m serving.index`.
 
     Attributes:
-        manifest: what the index says about itself.
-        photos: N paths within the photo folder, in the order of the scores' rows.
+        manifest: contents and origin of the index.
+        photos: N paths relative to the photo folder, in the order of the rows of scores.
         vocabulary: the classes that the model was trained with.
 
     Raises:
@@ -140,12 +148,12 @@ class PhotoIndex:
         """Returns the embeddings (C, d_a) of class names.
 
         Args:
-            names: C names.
-            word_vectors: where to look up names that the vocabulary lacks: GloVe text, .npz or
-                an attribute table .csv; None: the vocabulary alone.
+            names: C class names.
+            word_vectors: file with embeddings of names that are not in the vocabulary: GloVe
+                text, .npz or an attribute table .csv; None to use the vocabulary alone.
 
         Raises:
-            UserError: names without an embedding, each with the nearest known one.
+            UserError: lists the names without an embedding, each with the nearest known one.
         """
         own = set(self.vocabulary.names)
         others = [name for name in names if name not in own]
@@ -160,16 +168,16 @@ class PhotoIndex:
         return np.stack([rows[name] for name in names])
 
     def scores(self, class_embeddings: np.ndarray) -> np.ndarray:
-        """Scores every photo against classes; as the model does, but for rounding to 16 bits.
+        """Returns the scores of all photos: the model's, up to rounding to 16 bits.
 
         Args:
             class_embeddings: (C, d_a).
 
         Returns:
-            (N, C) float32. Memory beyond it is a fixed block, whatever N and C.
+            (N, C) float32. Further memory is bounded, whatever N and C.
 
         Raises:
-            UserError: embeddings of another length.
+            UserError: the embeddings have another length.
         """
         classes = self._checked(class_embeddings)
         scores = np.empty((len(self), len(classes)), np.float32)
@@ -180,23 +188,23 @@ class PhotoIndex:
         return scores
 
     def response_maps(self, row: int, class_embeddings: np.ndarray) -> np.ndarray:
-        """Returns the response maps (h, w, C) of the photo in a row of the scores."""
+        """Returns the response maps (h, w, C) float32 of the photo in a row of the scores."""
         classes = self._checked(class_embeddings)
-        shard, row = self._place(row)
+        shard, row = self._locate(row)
         responses = shard[row].astype(np.float32) @ classes.T
         return responses.reshape(*self.manifest.grid, len(classes))
 
     def region_embeddings(self, row: int) -> np.ndarray:
-        """Returns the region embeddings (h, w, d_a), float32, of the photo in a row of the scores.
+        """Returns the region embeddings (h, w, d_a) float32 of the photo in a row of the scores.
 
-        Taken as a class embedding, that of a region finds photos with regions like it.
+        The embedding of a region, used as a class embedding, finds photos with similar regions.
         """
-        shard, row = self._place(row)
+        shard, row = self._locate(row)
         regions = shard[row, :, : self.manifest.embedding_size].astype(np.float32)
         return regions.reshape(*self.manifest.grid, self.manifest.embedding_size)
 
-    def _place(self, row: int) -> tuple[np.ndarray, int]:
-        """The shard that a row of the scores is in, and its row there."""
+    def _locate(self, row: int) -> tuple[np.ndarray, int]:
+        """The shard of a row of the scores, and its row in that shard."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of an index of {len(self)} photos")
         shards = iter(self._shards)
@@ -235,7 +243,7 @@ class PhotoIndex:
     def _score(self, block: np.ndarray, classes: np.ndarray) -> np.ndarray:
         photos, regions, size = block.shape
         flat = block.reshape(-1, size).astype(np.float32)
-        # Classes first: a class's responses to a photo's regions then lie side by side.
+        # Classes first, so that a class's responses to a photo's regions are adjacent in memory.
         responses = (classes @ flat.T).reshape(len(classes), photos, regions)
         k = self.manifest.pooled
         if k < regions:
@@ -244,19 +252,17 @@ class PhotoIndex:
 
 
 def read_shard(folder: pathlib.Path, shard: Shard) -> np.ndarray:
-    """Maps a shard's region embeddings (n, h w, d) float16 into memory, compared with its checksum.
+    """Memory-maps the region embeddings (n, h w, d) float16 of a shard after checking its sum.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     path = folder / shard.file
     try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != shard.sha256:
-            raise ValueError("its checksum is another")
+        if sha256_of(path) != shard.sha256:
+            raise ValueError("wrong checksum")
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); delete {folder} and index the photos anew"
+            f"{path} is damaged ({error}); delete {folder} and index the photos again"
         ) from error

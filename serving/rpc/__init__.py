@@ -1,1 +1,1 @@
-"""TensorFlow Serving's services, and the client that asks them."""
+"""TensorFlow Serving's gRPC services for one model, and a client of them."""

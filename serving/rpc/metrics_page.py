@@ -1,7 +1,8 @@
-"""Figures of a running server, as a page that Prometheus reads."""
+"""Metrics of a running server, on a page for Prometheus."""
 
 import contextlib
 import time
+import wsgiref.simple_server
 from collections.abc import Iterator
 
 import grpc
@@ -15,38 +16,40 @@ _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counts requests; each server has its own."""
+    """Counts and times requests; each server has its own registry."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._registry = prometheus_client.CollectorRegistry()
-        registry = {"registry": self._registry}
         self._requests = prometheus_client.Counter(
-            "biam_requests", "Requests answered", ["method", "signature", "code"], **registry
+            "biam_requests",
+            "Requests answered",
+            ["method", "signature", "code"],
+            registry=self._registry,
         )
         self._latency = prometheus_client.Histogram(
             "biam_request_seconds",
-            "Time from the start of the handling of a request to its answer",
+            "Time from the start of handling a request to its response",
             ["method", "signature"],
             buckets=_SECONDS,
-            **registry,
+            registry=self._registry,
         )
         self._photos = prometheus_client.Histogram(
             "biam_request_photos",
-            "Photos in a request, which is not the batch of the backbone",
+            "Photos per request, which is not the batch size of the backbone",
             ["signature"],
             buckets=_PHOTOS,
-            **registry,
+            registry=self._registry,
         )
         self._running = prometheus_client.Gauge(
-            "biam_requests_in_progress", "Requests being handled", **registry
+            "biam_requests_in_progress", "Requests being handled", registry=self._registry
         )
         self._version = prometheus_client.Gauge(
-            "biam_model_version", "Version that answers; 0: none yet", **registry
+            "biam_model_version", "Version that is loaded; 0: none yet", registry=self._registry
         )
 
     @contextlib.contextmanager
     def request(self, method: str, signature: str = "") -> Iterator[None]:
-        """Counts a request with the code of the `RequestError` that leaves the block, if any."""
+        """Counts and times the block as a request; its code is that of a raised `RequestError`."""
         started, code = time.perf_counter(), grpc.StatusCode.OK
         self._running.inc()
         try:
@@ -62,22 +65,22 @@ class Metrics:
             self._requests.labels(method, signature, code.name).inc()
             self._latency.labels(method, signature).observe(time.perf_counter() - started)
 
-    def photos(self, signature: str, count: int) -> None:
-        """Notes how many photos a request had."""
+    def observe_photos(self, signature: str, count: int) -> None:
+        """Records the number of photos of a request."""
         self._photos.labels(signature).observe(count)
 
-    def version(self, number: int) -> None:
-        """Notes which version answers."""
+    def set_version(self, number: int) -> None:
+        """Records which version is loaded."""
         self._version.set(number)
 
-    def serve(self, host: str, port: int):
-        """Starts the page at `http://host:port/metrics`.
+    def serve(self, host: str, port: int) -> wsgiref.simple_server.WSGIServer:
+        """Starts the page at `http://host:port/metrics`, in a thread.
 
         Returns:
             The HTTP server, with `server_port` and `shutdown()`.
 
         Raises:
-            UserError: the port can't be had.
+            UserError: the port is already in use or not permitted.
         """
         try:
             server, _ = prometheus_client.start_http_server(port, host, self._registry)

@@ -1,8 +1,9 @@
-"""Failures of a request, with the status codes and the wording of TensorFlow Serving."""
+"""Errors of requests, with the status codes and messages of TensorFlow Serving."""
 
 import re
 
 import grpc
+import tensorflow as tf
 
 # Details travel in HTTP/2 headers, of which gRPC takes 8 KB by default; TensorFlow Serving cuts
 # at the same length.
@@ -18,11 +19,11 @@ _NODES = re.compile(r"\s*(\[\[\{\{node|\[Op:).*\Z", re.DOTALL)
 
 
 class RequestError(Exception):
-    """A request that can't be answered.
+    """Ends a request with a gRPC status code.
 
     Attributes:
         code: a `grpc.StatusCode`.
-        message: what is wrong, at most `MESSAGE_LIMIT` characters and a mark of the cut.
+        message: what is wrong; longer ones are cut to `MESSAGE_LIMIT` characters and marked.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str):
@@ -33,14 +34,19 @@ class RequestError(Exception):
         self.message = message
 
 
-def invalid(message: str) -> RequestError:
-    """Returns the `RequestError` of a request that is wrong in itself."""
+def invalid_argument(message: str) -> RequestError:
+    """Returns the INVALID_ARGUMENT error of a malformed request."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def from_tensorflow(error) -> RequestError:
-    """Turns a `tf.errors.OpError` into the same code; the message loses the names of nodes."""
+def not_found(wanted: str) -> RequestError:
+    """Returns the NOT_FOUND error of a model or version that this server does not have."""
+    return RequestError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+
+
+def from_tensorflow(error: tf.errors.OpError) -> RequestError:
+    """Returns the error with the code of a TensorFlow error; node names leave its message."""
     message = error.message
-    for noise in (_FUNCTION, _GRAPH_PREAMBLE, _NODES):
-        message = noise.sub("", message)
+    for pattern in (_FUNCTION, _GRAPH_PREAMBLE, _NODES):
+        message = pattern.sub("", message)
     return RequestError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), message.strip())

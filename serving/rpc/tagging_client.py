@@ -1,4 +1,4 @@
-"""The signatures of an exported tagger as Python methods, over gRPC."""
+"""A gRPC client whose methods are the signatures of an exported tagger."""
 
 import logging
 import os
@@ -6,12 +6,17 @@ import pathlib
 import random
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis import predict_pb2
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_MAX_MESSAGE_MB = 64
@@ -23,13 +28,13 @@ Images = bytes | str | os.PathLike | Sequence[bytes | str | os.PathLike]
 
 
 class TaggingError(Exception):
-    """What a server answered instead of tags.
+    """A call that failed, with the server's status code and message.
 
     Attributes:
         code: a `grpc.StatusCode`: INVALID_ARGUMENT for a broken photo or an unknown class name,
             NOT_FOUND for another model or version, UNAVAILABLE and DEADLINE_EXCEEDED for a
             server that can't be reached or takes too long.
-        message: what the server said.
+        message: the server's message.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str):
@@ -39,27 +44,27 @@ class TaggingError(Exception):
 
 
 class TaggingClient:
-    """The signatures of an exported tagger as methods; may be shared by threads.
+    """A gRPC client whose methods are the signatures of an exported tagger; thread-safe.
 
-    Only PredictionService is used, so TensorFlow Serving and `serving.server` are alike to it.
-    A call that meets UNAVAILABLE (a server that starts, or is being replaced) is sent again
-    after a pause that doubles from 0.1 s to at most 5 s, never beyond its deadline; no other
-    failure is. Close it, or use it as a context manager.
+    It uses only PredictionService, so it works with TensorFlow Serving and `serving.server`.
+    A call that fails with UNAVAILABLE (the server is starting or being replaced) is retried
+    after a pause that doubles from 0.1 s to at most 5 s, until its deadline; other failures are
+    not retried. Close the client, or use it as a context manager.
 
-    Importing this module costs 0.2 s. Making the first client imports TensorFlow (and Keras with
-    it), about 3 s and 550 MB of memory: the messages of `tensorflow_serving.apis` are built on
-    those of the `tensorflow` package, which can't be had alone.
+    Importing this module takes 0.2 s. The first client imports TensorFlow (and Keras with it),
+    which takes about 3 s and 550 MB of memory: the messages of `tensorflow_serving.apis` need
+    those of the `tensorflow` package.
 
     Args:
-        address: `host:port` of gRPC.
-        model_name: what the server calls the model.
-        version: number of the version to ask; None: the server's newest.
-        timeout_seconds: deadline of a call with all of its repetitions.
-        retries: repetitions at most; None: until the deadline.
-        max_message_mb: largest request or answer; gRPC's own 4 MB hold no 7,586 embeddings of
-            300 numbers.
-        tls: True for an encrypted connection.
-        root_certificates: PEM file of the certificates to trust, which switches TLS on; None:
+        address: `host:port` of the gRPC server.
+        model_name: name of the model on the server.
+        version: version number to request; None for the server's newest.
+        timeout_seconds: deadline of a call, retries included.
+        retries: largest number of retries; None for no limit but the deadline.
+        max_message_mb: largest request or response in MB; gRPC's default of 4 MB is too small
+            for 7,586 embeddings of 300 numbers.
+        tls: whether to encrypt the connection.
+        root_certificates: PEM file of the certificates to trust, which implies `tls`; None for
             those of the system.
 
     Raises:
@@ -91,8 +96,8 @@ class TaggingClient:
         options = [
             ("grpc.max_receive_message_length", max_message_mb * 2**20),
             ("grpc.max_send_message_length", max_message_mb * 2**20),
-            # gRPC's own pauses between attempts to connect grow to two minutes, in which
-            # repeating a call is in vain.
+            # gRPC's own pauses between attempts to connect grow to two minutes, during which
+            # retrying a call is pointless.
             ("grpc.max_reconnect_backoff_ms", round(_LONGEST_PAUSE_SECONDS * 1000)),
         ]
         if tls or root_certificates is not None:
@@ -105,11 +110,11 @@ class TaggingClient:
     def __enter__(self) -> "TaggingClient":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls under way are cancelled."""
+        """Closes the connection and cancels running calls."""
         self._channel.close()
 
     def tag(
@@ -121,33 +126,34 @@ class TaggingClient:
         """Scores photos against classes.
 
         Args:
-            images: a photo or several: encoded bytes (JPEG, PNG, GIF, BMP) or paths of files.
-            class_names: C names, which the model has words for; or
-            class_embeddings: (C, d_a), one row a class.
+            images: one photo or a sequence of B: encoded bytes (JPEG, PNG, GIF, BMP) or file paths.
+            class_names: C class names that the model can embed; or
+            class_embeddings: (C, d_a), one row per class.
 
         Returns:
-            (B, C) float32 scores; larger is likelier.
+            (B, C) float32 scores; larger means likelier.
 
         Raises:
-            TaggingError: the server's answer.
+            TaggingError: the server returned an error.
             UserError: a file can't be read, or not exactly one of names and embeddings is given.
         """
         _require_one(class_names, class_embeddings)
         if class_names is not None:
             inputs = {"images": _photos(images), "class_names": _texts(class_names)}
             return self._predict("tag", inputs)["scores"]
+        assert class_embeddings is not None
         inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
         return self._predict("serving_default", inputs)["scores"]
 
     def tag_known(self, images: Images) -> list[list[tuple[str, float]]]:
-        """Returns the best of the model's own classes for each photo: (name, score), best first.
+        """Returns the best of the model's own classes for each photo as (name, score), best first.
 
-        How many is fixed at export. Raises as `tag` does.
+        Their number is fixed at export. Raises as `tag` does.
         """
-        answer = self._predict("tag_known", {"images": _photos(images)})
+        outputs = self._predict("tag_known", {"images": _photos(images)})
         return [
             [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
-            for row in zip(answer["names"], answer["scores"], strict=True)
+            for row in zip(outputs["names"], outputs["scores"], strict=True)
         ]
 
     def explain(
@@ -156,36 +162,38 @@ class TaggingClient:
         class_names: Sequence[str] | None = None,
         class_embeddings: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores photos and shows where each class was found; arguments and errors as in `tag`.
+        """Scores photos and returns response maps; takes the arguments of `tag` and raises as it.
 
-        The signature `explain` takes embeddings alone, so names are looked up first, with the
+        The signature `explain` takes only embeddings, so names are embedded first, with the
         signature `embed`: two requests within one deadline.
 
         Returns:
-            (B, C) scores, and (B, h, w, C) response maps, of which the k strongest regions of a
-            class are its score.
+            (B, C) scores and (B, h, w, C) response maps; the mean of the k strongest responses
+            of a class is its score.
         """
         _require_one(class_names, class_embeddings)
         inputs, deadline = {"images": _photos(images)}, self._deadline()
         while True:
             version = None
             if class_names is not None:
-                known, version = self._ask("embed", {"class_names": _texts(class_names)}, deadline)
-                class_embeddings = known["class_embeddings"]
+                texts = {"class_names": _texts(class_names)}
+                embedded, version = self._request("embed", texts, deadline)
+                class_embeddings = embedded["class_embeddings"]
+            assert class_embeddings is not None
             inputs["class_embeddings"] = _numbers(class_embeddings)
-            answer, explained_by = self._ask("explain", inputs, deadline)
-            # A new version that came in between may embed names otherwise.
+            outputs, explained_by = self._request("explain", inputs, deadline)
+            # A version that was loaded in between may embed names differently.
             if version in (None, explained_by):
-                return answer["scores"], answer["response_maps"]
+                return outputs["scores"], outputs["response_maps"]
 
     def embed(self, class_names: Sequence[str]) -> np.ndarray:
-        """Returns the embeddings (C, d_a) that the model knows for names, for `rescore`."""
+        """Returns the model's embeddings (C, d_a) of C class names, for `rescore`."""
         return self._predict("embed", {"class_names": _texts(class_names)})["class_embeddings"]
 
     def features(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
-        """Returns region features (B, h, w, d) and scene feature (B, d_g) of photos."""
-        answer = self._predict("features", {"images": _photos(images)})
-        return answer["region_features"], answer["scene_feature"]
+        """Returns region features (B, h, w, d) and scene feature (B, d_g) of B photos."""
+        outputs = self._predict("features", {"images": _photos(images)})
+        return outputs["region_features"], outputs["scene_feature"]
 
     def rescore(
         self,
@@ -193,7 +201,7 @@ class TaggingClient:
         scene_feature: np.ndarray,
         class_embeddings: np.ndarray,
     ) -> np.ndarray:
-        """Scores (B, C) from what `features` gave, without the photos."""
+        """Returns scores (B, C) of the outputs of `features`, without the photos."""
         inputs = {
             "region_features": _numbers(region_features),
             "scene_feature": _numbers(scene_feature),
@@ -202,7 +210,7 @@ class TaggingClient:
         return self._predict("rescore", inputs)["scores"]
 
     def answers(self, timeout_seconds: float = 1.0) -> bool:
-        """Returns whether the server has the model loaded and answers, asking once."""
+        """Returns whether the server responds and has the model loaded; does not retry."""
         from tensorflow_serving.apis import get_model_metadata_pb2
 
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -214,15 +222,15 @@ class TaggingClient:
         return True
 
     def _predict(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._ask(signature, inputs, self._deadline())[0]
+        return self._request(signature, inputs, self._deadline())[0]
 
     def _deadline(self) -> float:
         return time.monotonic() + self._timeout_seconds
 
-    def _ask(
+    def _request(
         self, signature: str, inputs: Mapping[str, np.ndarray], deadline: float
     ) -> tuple[dict[str, np.ndarray], int]:
-        """Returns the outputs of a signature, and the version of the model that gave them."""
+        """Returns the outputs of a signature and the version of the model that computed them."""
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
@@ -233,32 +241,34 @@ class TaggingClient:
             request.model_spec.version.value = self._version
         for name, value in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-        response = self._answer(request, deadline)
+        response = self._send(request, deadline)
         outputs = {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
         return outputs, response.model_spec.version.value
 
-    def _answer(self, request, deadline: float):
-        pause, repeated = _FIRST_PAUSE_SECONDS, 0
+    def _send(
+        self, request: "predict_pb2.PredictRequest", deadline: float
+    ) -> "predict_pb2.PredictResponse":
+        pause, retried = _FIRST_PAUSE_SECONDS, 0
         while True:
             left = max(deadline - time.monotonic(), 0.001)
             try:
                 return self._stub.Predict(request, timeout=left)
             except grpc.RpcError as error:
-                # Half of a pause is left to chance, so that clients don't come back in step.
+                # Half of the pause is random, so that clients don't all retry at the same time.
                 wait = pause * random.uniform(0.5, 1.0)
-                late = time.monotonic() + wait >= deadline or repeated == self._retries
+                late = time.monotonic() + wait >= deadline or retried == self._retries
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or late:
                     raise TaggingError(error.code(), error.details()) from error
-                if not repeated:
+                if not retried:
                     seconds = deadline - time.monotonic()
                     _LOG.warning(
                         "%s is unavailable; waiting up to %.0f s for it", self._address, seconds
                     )
             time.sleep(wait)
-            pause, repeated = min(2 * pause, _LONGEST_PAUSE_SECONDS), repeated + 1
+            pause, retried = min(2 * pause, _LONGEST_PAUSE_SECONDS), retried + 1
 
 
-def _require_one(class_names, class_embeddings) -> None:
+def _require_one(class_names: object, class_embeddings: object) -> None:
     if (class_names is None) == (class_embeddings is None):
         raise UserError("give either class_names or class_embeddings")
 
@@ -276,7 +286,7 @@ def _texts(names: Sequence[str]) -> np.ndarray:
     return np.array([name.encode() for name in names], dtype=object)
 
 
-def _numbers(values) -> np.ndarray:
+def _numbers(values: npt.ArrayLike) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
@@ -284,14 +294,14 @@ def _certificates(path: str | os.PathLike | None) -> bytes | None:
     if path is None:
         return None
     contents = read_file(path)
-    # gRPC would only find that it can't connect.
+    # gRPC would only report that it can't connect.
     if b"-----BEGIN CERTIFICATE-----" not in contents:
         raise UserError(f"{os.fspath(path)}: no certificate in PEM form in it")
     return contents
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """Returns what is in a file; raises a `UserError` that names a file that can't be read."""
+    """Returns the contents of a file; raises a `UserError` if it can't be read."""
     try:
         return pathlib.Path(path).read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tensors of requests and responses, as they travel in TensorFlow Serving's messages."""
+"""Conversion between NumPy arrays and the tensors in TensorFlow Serving's messages."""
 
 import math
 
@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 
-from serving.rpc.status import invalid
+from serving.rpc.status import invalid_argument
 
-_STRING_BYTES = 24  # what TensorFlow keeps for a string besides its characters
+_STRING_BYTES = 24  # memory of a string in TensorFlow besides its characters
 
 
 def to_array(
@@ -20,46 +20,48 @@ def to_array(
 ) -> np.ndarray:
     """Reads an input of a request.
 
-    A few bytes can claim a tensor of any size (one value may stand for all of them), so sizes
-    are compared before anything is allocated.
+    A few bytes can claim a tensor of any size (one value may stand for all of them), so the size
+    is checked before anything is allocated.
 
     Args:
-        name: of the input, for the error.
-        proto: what was sent.
+        name: name of the input, for the error message.
+        proto: the tensor that was sent.
         dtype: the signature's `DataType` of this input.
-        shape: the signature's shape, with -1 for a size left open.
+        shape: the signature's shape, with -1 for an unspecified size.
         max_bytes: larger tensors are refused.
 
     Raises:
-        RequestError: INVALID_ARGUMENT, saying what was expected.
+        RequestError: INVALID_ARGUMENT; the message gives what was expected.
     """
     if proto.dtype != dtype:
-        raise invalid(f"{name}: dtype {_dtype(proto.dtype)}; expected {_dtype(dtype)}")
+        raise invalid_argument(f"{name}: dtype {_dtype(proto.dtype)}; expected {_dtype(dtype)}")
     sizes = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or not _fits(sizes, shape):
         found = "unknown" if proto.tensor_shape.unknown_rank else _shape(sizes)
         expected = _shape([dim.size for dim in shape.dim])
-        raise invalid(f"{name}: shape {found}; expected {expected}")
-    elements, dtype = math.prod(sizes), tf.dtypes.as_dtype(dtype)
-    size = _STRING_BYTES if dtype == tf.string else dtype.size
+        raise invalid_argument(f"{name}: shape {found}; expected {expected}")
+    elements, tf_dtype = math.prod(sizes), tf.dtypes.as_dtype(dtype)
+    size = _STRING_BYTES if tf_dtype == tf.string else tf_dtype.size
     if elements * size > max_bytes:
-        raise invalid(f"{name}: shape {_shape(sizes)} is larger than a message may be")
+        raise invalid_argument(f"{name}: shape {_shape(sizes)} is larger than a message may be")
     sent = len(proto.tensor_content)
-    if sent and (dtype == tf.string or sent != elements * size):
-        raise invalid(f"{name}: tensor_content of {sent} bytes is not of shape {_shape(sizes)}")
-    if elements and not sent and not _values(proto, dtype):
-        raise invalid(f"{name}: shape {_shape(sizes)}, but no values")
+    if sent and (tf_dtype == tf.string or sent != elements * size):
+        raise invalid_argument(
+            f"{name}: tensor_content of {sent} bytes is not of shape {_shape(sizes)}"
+        )
+    if elements and not sent and not _count_values(proto, tf_dtype):
+        raise invalid_argument(f"{name}: shape {_shape(sizes)}, but no values")
     try:
-        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+        return tf.io.parse_tensor(proto.SerializeToString(), tf_dtype).numpy()
     except tf.errors.OpError:
-        raise invalid(f"{name}: tensor parsing error") from None
+        raise invalid_argument(f"{name}: tensor parsing error") from None
 
 
 def to_proto(value: np.ndarray) -> tensor_pb2.TensorProto:
-    """Writes an output as TensorFlow Serving does: its values in `float_val`, `string_val`, ….
+    """Writes an output as TensorFlow Serving does, into the field of its dtype (`float_val`, …).
 
-    `tf.make_tensor_proto` would choose `tensor_content`, which clients that read `float_val`
-    don't look at.
+    `tf.make_tensor_proto` would write `tensor_content`, which clients that read `float_val`
+    ignore.
     """
     dtype = tf.dtypes.as_dtype(value.dtype)
     proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
@@ -82,7 +84,7 @@ _FIELDS = {
 }
 
 
-def _values(proto: tensor_pb2.TensorProto, dtype: tf.DType) -> int:
+def _count_values(proto: tensor_pb2.TensorProto, dtype: tf.DType) -> int:
     field = _FIELDS.get(dtype)
     return len(getattr(proto, field)) if field else 1
 

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from serving import demo
-from serving.demo_page.folder_index import FolderIndexes
+from serving.indexing.folder_indexes import FolderIndexes
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_others_are_not_let_in_by_chance(refused, gradio, tmp_path):
 
 
 def test_what_can_not_be_meant_is_refused(refused, gradio, tmp_path):
-    assert "ports end at 65535" in refused(tmp_path, "--port", "70000")
+    assert "use 0 to 65535" in refused(tmp_path, "--port", "70000")
     assert "give both" in refused(tmp_path, "--compare-server", "localhost:1")
     assert "no such folder" in refused(tmp_path, "--photos", tmp_path / "nowhere")
     assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
@@ -65,6 +65,6 @@ def test_folders_are_listed_only_where_they_may_be_searched(tagger_dir, tmp_path
         (tmp_path / name).mkdir(parents=True)
     root = tmp_path / "open"
     indexes = FolderIndexes(tagger_dir, tmp_path / "indexes", root)
-    assert indexes.around(str(root)) == [str(root), f"{root}/a", f"{root}/b"]
-    assert indexes.around(f"{root}/a") == [f"{root}/a", str(root)]
-    assert indexes.around(str(tmp_path)) == indexes.around("/") == indexes.around("") == []
+    assert indexes.nearby(str(root)) == [str(root), f"{root}/a", f"{root}/b"]
+    assert indexes.nearby(f"{root}/a") == [f"{root}/a", str(root)]
+    assert indexes.nearby(str(tmp_path)) == indexes.nearby("/") == indexes.nearby("") == []

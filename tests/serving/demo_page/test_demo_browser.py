@@ -265,7 +265,7 @@ def test_strange_names_are_shown_and_not_run(open_tab, photos):
     names = tab.page.locator("#tag-chips .chip-name").all_inner_texts()
     assert names == ["🐶", "<img src=x onerror=alert(1)>", "${7*7} {{7*7}}"]
     tab.drop(photos / "001.png")
-    tab.wait_for_text("#tag-status", "The model knows none of these classes")
+    tab.wait_for_text("#tag-status", "None of these classes is known")
 
 
 def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, photos):

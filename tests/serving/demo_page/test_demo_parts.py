@@ -21,7 +21,6 @@ from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from serving import client as client_command
-from serving.demo_page.class_chips import draw_chips
 from serving.demo_page.class_list import (
     MAX_CLASSES,
     KnownClasses,
@@ -29,18 +28,16 @@ from serving.demo_page.class_list import (
     replace_class,
     write_classes,
 )
-from serving.demo_page.downloads import as_csv, as_json, rows
+from serving.demo_page.downloads import as_csv, as_json, command_line, python_code, rows
 from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
-from serving.demo_page.exported_model import read_newest
-from serving.demo_page.folder_index import FolderIndexes
+from serving.demo_page.html_parts import class_chips, ranked_bars
 from serving.demo_page.photo_files import PhotoFile, open_photo_file, read_picture
 from serving.demo_page.photo_search import Query, draw_all, region_query, search
-from serving.demo_page.ranked_bars import cuts_of, draw_bars
-from serving.demo_page.recipes import command_line, python_code
-from serving.demo_page.served_model import ServedModel, connect
-from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo
+from serving.demo_page.served_model import ServedModel, connect, read_newest
+from serving.demo_page.tagging import ServerGone, TaggedPhoto, cuts_of, tag_photo
 from serving.graph.name_table import Embeddings, NameTable
-from serving.indexing.pooled_regions import pooled_regions
+from serving.indexing.folder_indexes import FolderIndexes
+from serving.indexing.region_embedder import pooled_regions
 
 NAMES = ("dog", "red car", "Polar bear", "one, two")
 
@@ -153,7 +150,7 @@ def test_five_thousand_classes_are_checked_and_shown_at_once(rng):
     pasted = [f"zz{i}x {word}" for i, word in enumerate(sorted(words)[:5000])]
     start = time.process_time()
     names = known.read("\n".join(pasted))
-    shown = draw_chips(known, names, ["unseen"] * len(names))
+    shown = class_chips(known, names, ["unseen"] * len(names))
     assert time.process_time() - start < 20
     assert "5,000 classes, 5,000 unknown" in shown and "and 4,992 more unknown" in shown
     assert len(shown) < 20_000
@@ -162,7 +159,7 @@ def test_five_thousand_classes_are_checked_and_shown_at_once(rng):
 def test_chips_are_in_the_order_of_the_list_and_escaped():
     known = KnownClasses(NAMES)
     names = ["dog", "<script>${1}{{2}}", "red car"]
-    shown = draw_chips(known, names, ["seen", "unseen", "seen"])
+    shown = class_chips(known, names, ["seen", "unseen", "seen"])
     assert shown.index(">dog<") < shown.index("&lt;script&gt;") < shown.index(">red car<")
     assert not set("${}`") & set(shown) and "<script" not in shown
 
@@ -270,7 +267,7 @@ def test_as_much_of_the_color_is_kept_as_asked_for():
 
 
 def test_bars_are_ranked_and_say_what_reaches_its_threshold(tagged):
-    shown = draw_bars(tagged, 5, None, chosen=1)
+    shown = ranked_bars(tagged, 5, None, chosen=1)
     places = [int(place) for place in re.findall(r'data-choice="(\d+)"', shown)]
     assert places == list(np.argsort(-tagged.scores))
     lengths = [float(length) for length in re.findall(r'fill" style="width:([\d.]+)%', shown)]
@@ -287,14 +284,14 @@ def test_one_probability_for_all_classes_replaces_the_calibrated_thresholds(tagg
     for level in (0.2, 0.5, 0.9):
         reached = tagged.scores >= cuts_of(tagged, level)
         np.testing.assert_array_equal(reached, tagged.probabilities >= level)
-        assert draw_bars(tagged, 5, level).count(" given") == reached.sum()
+        assert ranked_bars(tagged, 5, level).count(" given") == reached.sum()
 
 
 def test_without_calibration_one_score_does(tagged):
     plain = dataclasses.replace(tagged, thresholds=None)
     middle = float(np.median(tagged.scores))
-    assert draw_bars(plain, 5, middle).count(" given") == 3
-    assert draw_bars(plain, 5, None).count(" given") == 5 and plain.probabilities is None
+    assert ranked_bars(plain, 5, middle).count(" given") == 3
+    assert ranked_bars(plain, 5, None).count(" given") == 5 and plain.probabilities is None
 
 
 def test_downloads_hold_every_class_best_first(tagged):
@@ -387,10 +384,10 @@ def test_a_folder_without_photos_is_told_of(tagger_dir, tmp_path):
 def test_only_folders_that_are_allowed_are_searched(tagger_dir, tmp_path, photos):
     (tmp_path / "open").mkdir()
     indexes = FolderIndexes(tagger_dir, tmp_path / "indexes", tmp_path / "open")
-    indexes.checked(str(tmp_path / "open"))
+    indexes.resolve(str(tmp_path / "open"))
     for outside in (photos, tmp_path, f"{tmp_path}/open/..", "/"):
         with pytest.raises(UserError, match="only folders in"):
-            indexes.checked(str(outside))
+            indexes.resolve(str(outside))
 
 
 def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_path, monkeypatch):
@@ -401,7 +398,7 @@ def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_pat
         go_on.wait(30)
         reached(1, 2)
 
-    monkeypatch.setattr("serving.demo_page.folder_index.index_photos", wait_for_both)
+    monkeypatch.setattr("serving.indexing.folder_indexes.index_photos", wait_for_both)
     indexes = FolderIndexes(tagger_dir, tmp_path / "indexes")
     first, second = indexes.start(str(photos)), indexes.start(str(photos))
     assert first is second and first.running
@@ -412,9 +409,9 @@ def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_pat
 
 
 def test_work_that_was_stopped_goes_on(tagger_dir, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("serving.index.SHARD_PHOTOS", 2)
-    monkeypatch.setattr("serving.index.BATCH_PHOTOS", 2)
-    from serving.index import index_photos
+    monkeypatch.setattr("serving.indexing.build_index.SHARD_PHOTOS", 2)
+    monkeypatch.setattr("serving.indexing.build_index.BATCH_PHOTOS", 2)
+    from serving.indexing.build_index import index_photos
 
     def stop(done, total):
         assert total == 7
@@ -447,7 +444,7 @@ def test_a_region_is_most_like_itself(served, indexes, photos):
     regions = index.region_embeddings(int(found.rows[2])).reshape(h * w, -1)
     region = int(np.argmax(np.linalg.norm(regions, axis=1)))
     query = region_query(found, 2, region)
-    assert query.said == f"like row {region // w + 1}, column {region % w + 1} of " + (
+    assert query.text == f"like row {region // w + 1}, column {region % w + 1} of " + (
         found.path(2).name
     )
     np.testing.assert_allclose(np.linalg.norm(query.class_embeddings), 1, rtol=1e-5)

@@ -13,7 +13,8 @@ from photo_files import encoded
 from biam_tf.errors import UserError
 from serving import index as index_command
 from serving import retag
-from serving.index import index_photos
+from serving.indexing import build_index
+from serving.indexing.build_index import index_photos
 from serving.indexing.photo_index import IndexManifest, PhotoIndex
 
 pytestmark = pytest.mark.rounding
@@ -29,8 +30,8 @@ def model_dir(tagger_dir):
 @pytest.fixture(scope="module", autouse=True)
 def small_shards():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(index_command, "SHARD_PHOTOS", 3)
-        monkeypatch.setattr(index_command, "BATCH_PHOTOS", 2)
+        monkeypatch.setattr(build_index, "SHARD_PHOTOS", 3)
+        monkeypatch.setattr(build_index, "BATCH_PHOTOS", 2)
         yield
 
 
@@ -103,7 +104,7 @@ def test_a_class_s_scores_depend_on_no_other_class(index, classes, monkeypatch):
 def test_broken_photos_are_listed_and_not_tried_again(index, model_dir, photos, monkeypatch):
     broken = PhotoIndex(index).manifest.broken
     assert [(photo.path, why) for photo, why in broken] == [("broken.jpg", "not a whole photo")]
-    monkeypatch.setattr(index_command, "_Model", None)  # with nothing new, no model is loaded
+    monkeypatch.setattr(build_index, "RegionEmbedder", None)  # with nothing new, none is loaded
     assert index_photos(model_dir, photos, index) == PhotoIndex(index).manifest
 
 
@@ -131,7 +132,7 @@ def test_an_index_follows_its_photos(copied, model_dir, classes):
 def test_stopped_work_goes_on_where_it_was(
     index, model_dir, photos, classes, tmp_path, monkeypatch
 ):
-    write = index_command.write_shard
+    write = build_index.write_shard
     written = []
 
     def stop_after_two(*arguments):
@@ -140,11 +141,11 @@ def test_stopped_work_goes_on_where_it_was(
         written.append(write(*arguments))
         return written[-1]
 
-    monkeypatch.setattr(index_command, "write_shard", stop_after_two)
+    monkeypatch.setattr(build_index, "write_shard", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         index_photos(model_dir, photos, tmp_path / "other")
     assert PhotoIndex(tmp_path / "other").manifest.shards == tuple(written)
-    monkeypatch.setattr(index_command, "write_shard", write)
+    monkeypatch.setattr(build_index, "write_shard", write)
     index_photos(model_dir, photos, tmp_path / "other")
     whole, resumed = PhotoIndex(index), PhotoIndex(tmp_path / "other")
     assert whole.photos == resumed.photos
@@ -187,7 +188,7 @@ def test_damage_is_noticed(copied):
     damaged = bytearray(file.read_bytes())
     damaged[-5] ^= 1
     file.write_bytes(damaged)
-    with pytest.raises(UserError, match=f"{file.name} is damaged .its checksum is another"):
+    with pytest.raises(UserError, match=f"{file.name} is damaged .wrong checksum"):
         PhotoIndex(index)
     (index / "index.json").write_text("{")
     with pytest.raises(UserError, match=r"index\.json can't be read"):
@@ -268,7 +269,7 @@ def test_new_classes_take_word_vectors(index, tmp_path, capsys):
         (["--classes", "red plain stra"], "did you mean 'red plain star'"),
         (["--top", "0"], "--top 0: use at least 1"),
         (["--output", "tags.xls"], "end the name with .csv or .json"),
-        (["--output", "no/such/tags.csv"], "tags.csv: No such file"),
+        (["--output", "no/such/tags.csv"], "tags.csv: cannot be written (No such file"),
         (["--classes", "zebra", "--word-vectors", "no.txt"], "no.txt: there is no such file"),
     ],
 )

@@ -22,6 +22,7 @@ from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.errors import UserError
 from serving import client as client_command
 from serving.client import TaggingClient, TaggingError
+from serving.rpc.photo_tagging import _chunks, plain_message
 
 AWAY = grpc.StatusCode.UNAVAILABLE
 PHOTOS = [b"one", b"three"]
@@ -359,7 +360,7 @@ def test_the_command_writes_csv_and_json(ask, photos, tmp_path):
 
 
 def test_many_photos_travel_in_several_requests(ask, photos, monkeypatch):
-    monkeypatch.setattr(client_command, "_PHOTOS_A_REQUEST", 2)
+    monkeypatch.setattr("serving.rpc.photo_tagging._PHOTOS_PER_REQUEST", 2)
     status, out, error = ask("--classes", "dog", "--json")
     scores = [entry["tags"][0]["score"] for entry in json.loads(out)]
     assert status == 0 and scores == [path.stat().st_size for path in photos]
@@ -367,9 +368,9 @@ def test_many_photos_travel_in_several_requests(ask, photos, monkeypatch):
 
 
 def test_large_photos_travel_in_requests_of_their_own(photos, monkeypatch):
-    monkeypatch.setattr(client_command, "_BYTES_A_REQUEST", 10)
+    monkeypatch.setattr("serving.rpc.photo_tagging._BYTES_PER_REQUEST", 10)
     sizes = [4, 6, 1, 30, 2, 8]
-    chunks = client_command._chunks([(str(size), b"x" * size) for size in sizes])
+    chunks = _chunks([(str(size), b"x" * size) for size in sizes])
     assert [[len(photo) for _, photo in chunk] for chunk in chunks] == [[4, 6], [1], [30], [2, 8]]
 
 
@@ -428,8 +429,8 @@ def test_the_command_names_what_is_wrong(ask, tmp_path, options, message):
 def test_a_message_is_shown_without_what_tensorflow_puts_around_it():
     said = "class_names[0] zebra: no such class [of 2]"
     around = f"assertion failed: [{said}]\n\t [[{{{{node Assert/AssertGuard}}}}]]"
-    assert client_command._plain(around) == said
-    assert client_command._plain("Servable not found") == "Servable not found"
+    assert plain_message(around) == said
+    assert plain_message("Servable not found") == "Servable not found"
 
 
 def test_help_comes_without_tensorflow():

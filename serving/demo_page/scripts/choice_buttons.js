@@ -1,8 +1,5 @@
-"""Buttons in HTML that a view is told of."""
-
-# A press is told by the button's data-choice. It is marked at once, and the focus stays on it.
-# Within a grid one button has the focus, and the arrow keys move it.
-ON_LOAD = """
+// Buttons with data-choice: a press sends its choice, is marked at once and keeps the focus.
+// In a grid (data-columns) one button has the focus, and the arrow keys move it.
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-choice]');
   if (!button) return;
@@ -27,4 +24,3 @@ element.addEventListener('keydown', (event) => {
   next.tabIndex = 0;
   next.focus();
 });
-"""

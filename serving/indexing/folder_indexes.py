@@ -1,4 +1,4 @@
-"""Folders of photos, each indexed once in a thread, so that a page can follow and stop it."""
+"""Indexes of folders of photos, each built in a thread that can be followed and stopped."""
 
 import dataclasses
 import functools
@@ -8,26 +8,27 @@ import pathlib
 import threading
 
 from biam_tf.errors import UserError
-from serving.index import index_photos
+from serving.indexing.build_index import index_photos
 from serving.indexing.photo_index import MANIFEST, PhotoIndex
+from serving.rpc.version_folders import newest_version
 
 _FOLDERS_SHOWN = 200
 
 
 class _Stopped(Exception):
-    """The work was stopped by a person."""
+    """A user stopped the work."""
 
 
 @dataclasses.dataclass(eq=False)
 class IndexingJob:
-    """A folder that is being indexed; read it from any thread.
+    """The indexing of a folder; its attributes may be read from any thread.
 
     Attributes:
-        index: where the index is.
-        done: photos that are in it.
-        total: photos of the folder; 0: not counted yet.
-        error: why it ended early; None: it did not.
-        stopped: whether a person stopped it; the same work goes on from there.
+        index: folder of the index.
+        done: number of photos in the index.
+        total: number of photos in the folder; 0 until they are counted.
+        error: why the job failed; None if it did not.
+        stopped: whether a user stopped it; the next job continues from there.
     """
 
     index: pathlib.Path
@@ -36,56 +37,56 @@ class IndexingJob:
     error: str | None = None
     stopped: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._ended = threading.Event()
 
     @property
     def running(self) -> bool:
-        """Whether it is still under way."""
+        """Whether the job has not ended yet."""
         return not self._ended.is_set()
 
     def stop(self) -> None:
-        """Asks it to end after the photos it looks at now."""
+        """Stops the job after the current batch of photos."""
         self._stop.set()
 
     def wait(self, seconds: float) -> None:
-        """Waits for its end, no longer than that."""
+        """Waits until the job ends, for `seconds` at most."""
         self._ended.wait(seconds)
 
     def run(self, model_dir: pathlib.Path, folder: pathlib.Path) -> None:
-        """Does the work, in the calling thread; errors are kept in `error`."""
+        """Indexes the folder in the calling thread and stores an error in `error`."""
         try:
-            index_photos(model_dir, folder, self.index, self._reached)
+            index_photos(model_dir, folder, self.index, self._on_progress)
         except _Stopped:
             self.stopped = True
         except UserError as error:
             self.error = str(error)
         except Exception as error:
-            # The page must tell of it; the log has the traceback.
+            # For the page; the traceback goes to the log.
             self.error = f"{type(error).__name__}: {error}"
             raise
         finally:
             self._ended.set()
 
-    def _reached(self, done: int, total: int) -> None:
+    def _on_progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         if self._stop.is_set():
             raise _Stopped
 
 
 class FolderIndexes:
-    """Indexes of folders with one model.
+    """Indexes of folders, built with one model.
 
     Args:
-        model_dir: holds a folder for each version of the model.
-        folder: where the indexes are kept.
-        photos: photos may only be in this folder; None: anywhere.
+        model_dir: folder of the model, with one sub-folder per version.
+        folder: folder for the indexes.
+        photos: only folders in this one may be indexed; None for any folder.
     """
 
     def __init__(
         self, model_dir: pathlib.Path, folder: pathlib.Path, photos: pathlib.Path | None = None
-    ):
+    ) -> None:
         self._model_dir = model_dir
         self._folder = folder
         self._photos = None if photos is None else photos.resolve()
@@ -93,13 +94,13 @@ class FolderIndexes:
         self._lock = threading.Lock()
 
     def start(self, text: str) -> IndexingJob:
-        """Begins to index a folder, or goes on; a job under way is shared.
+        """Starts or continues indexing a folder; returns the running job if there is one.
 
         Raises:
-            UserError: it is no folder, or not one that may be searched.
+            UserError: there is no such folder, or it may not be searched.
         """
-        photos = self.checked(text)
-        index = self.place(photos)
+        photos = self.resolve(text)
+        index = self.index_folder(photos)
         with self._lock:
             job = self._jobs.get(index)
             if job is None or not job.running:
@@ -112,33 +113,33 @@ class FolderIndexes:
         return job
 
     def stop(self, text: str) -> None:
-        """Asks the work on a folder, if there is any, to end.
+        """Stops the job of a folder, if there is one.
 
         Raises:
             UserError: as `start`.
         """
-        job = self._jobs.get(self.place(self.checked(text)))
+        job = self._jobs.get(self.index_folder(self.resolve(text)))
         if job is not None:
             job.stop()
 
     def open(self, text: str) -> PhotoIndex | None:
-        """Returns the index of a folder, as far as it goes; None: there is none yet.
+        """Returns the index of a folder, complete or not; None if there is none.
 
         Raises:
             UserError: as `start`, or the index is damaged.
         """
-        manifest = self.place(self.checked(text)) / MANIFEST
+        manifest = self.index_folder(self.resolve(text)) / MANIFEST
         try:
-            changed = manifest.stat().st_mtime_ns
+            modified = manifest.stat().st_mtime_ns
         except FileNotFoundError:
             return None
-        return _opened(manifest.parent, changed)
+        return _open(manifest.parent, modified)
 
-    def checked(self, text: str) -> pathlib.Path:
-        """Returns the folder that a text names, if it may be searched.
+    def resolve(self, text: str) -> pathlib.Path:
+        """Returns the absolute path of a folder that a user typed.
 
         Raises:
-            UserError: it may not.
+            UserError: there is no such folder, or it may not be searched.
         """
         if not text.strip():
             raise UserError("Name a folder of photos.")
@@ -149,10 +150,10 @@ class FolderIndexes:
             raise UserError(f"{folder}: no such folder")
         return folder
 
-    def around(self, text: str) -> list[str]:
-        """Returns a folder, the one it is in, and those in it, as far as they may be searched."""
+    def nearby(self, text: str) -> list[str]:
+        """Returns a folder, its parent and its sub-folders, if they may be searched."""
         try:
-            folder = self.checked(text)
+            folder = self.resolve(text)
             inner = sorted(
                 entry.path
                 for entry in os.scandir(folder)
@@ -163,15 +164,13 @@ class FolderIndexes:
         outer = [] if folder == self._photos else [str(folder.parent)]
         return [str(folder), *outer, *inner[:_FOLDERS_SHOWN]]
 
-    def place(self, photos: pathlib.Path) -> pathlib.Path:
-        """Returns where the index of a folder is, for the newest version of the model."""
-        from serving.rpc.loader import newest_version
-
+    def index_folder(self, photos: pathlib.Path) -> pathlib.Path:
+        """Returns the folder of the index of `photos` with the newest version of the model."""
         version = newest_version(self._model_dir).resolve()
         digest = hashlib.sha256(os.fsencode(f"{version}\0{photos}")).hexdigest()
         return self._folder / f"{photos.name or 'root'}-{digest[:12]}.index"
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(index: pathlib.Path, changed_ns: int) -> PhotoIndex:
+def _open(index: pathlib.Path, modified_ns: int) -> PhotoIndex:
     return PhotoIndex(index)

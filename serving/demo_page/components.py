@@ -1,0 +1,188 @@
+"""Gradio components that the views share: HTML, the input of photos and the input of classes."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from biam_tf.errors import UserError
+from serving.demo_page.class_list import replace_class, write_classes
+from serving.demo_page.html_parts import class_chips, errors, message, render
+from serving.demo_page.photo_files import PhotoFile, open_photo_file
+from serving.demo_page.served_model import ExportedModel
+
+MAX_PHOTOS = 24
+
+GetModel = Callable[[str | None], ExportedModel]
+# Adds a function to an event of a component, such as `button.click`.
+Listen = Callable[..., Dependency]
+
+
+def add_html(value: str = "", **options: Any) -> gr.HTML:
+    """Adds HTML to the page, without Gradio's style of texts, which would change its buttons.
+
+    Args:
+        value: the result of a function of `serving.demo_page.html_parts`.
+        **options: further arguments of `gr.HTML`.
+    """
+    return gr.HTML(value, apply_default_css=False, **options)
+
+
+def script(name: str) -> str:
+    """Returns the JavaScript of `scripts/{name}.js`, for `js_on_load`."""
+    return pathlib.Path(__file__).with_name("scripts").joinpath(f"{name}.js").read_text("utf-8")
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotosInput:
+    """The input of photos.
+
+    Attributes:
+        gallery: the photos.
+        problems: errors of the files that were left out.
+        on_added: adds a listener for photos that were added and checked.
+        on_removed: adds a listener for a photo that was removed.
+    """
+
+    gallery: gr.Gallery
+    problems: gr.HTML
+    on_added: Listen
+    on_removed: Listen
+
+
+def add_photos_input(name: str) -> PhotosInput:
+    """Adds an input where photos are dropped, pasted or chosen; `name` begins its element ids."""
+    add_html(render("photos_title"), js_on_load=script("photos_input").replace("NAME", name))
+    gallery = gr.Gallery(
+        label="Photos",
+        show_label=False,
+        type="filepath",
+        file_types=["image"],
+        sources=["upload", "clipboard"],
+        interactive=True,
+        allow_preview=False,
+        columns=3,
+        height=190,
+        object_fit="contain",
+        buttons=[],
+        elem_id=f"{name}-photos",
+        elem_classes="photos",
+    )
+    problems = add_html(elem_id=f"{name}-photo-problems", elem_classes="problems")
+    added = gallery.upload(_keep_photos, gallery, [gallery, problems], show_progress="hidden")
+    return PhotosInput(gallery, problems, added.then, gallery.delete)
+
+
+def photo_files(gallery: list[tuple[str, str | None]] | None) -> list[PhotoFile]:
+    """Returns the photos in a gallery's value."""
+    return [open_photo_file(path) for path, _ in gallery or []]
+
+
+def _keep_photos(gallery: list[tuple[str, str | None]] | None) -> tuple:
+    """Removes files that are no photos, with a message that gives the reasons."""
+    kept, problems = [], []
+    for path, caption in gallery or []:
+        try:
+            open_photo_file(path)
+            kept.append((path, caption))
+        except UserError as error:
+            problems.append(str(error))
+    if len(kept) > MAX_PHOTOS:
+        problems.append(
+            f"{len(kept)} photos; the first {MAX_PHOTOS} are kept. For more, index their folder "
+            "in the view Search, or use python -m serving.client"
+        )
+        kept = kept[:MAX_PHOTOS]
+    if not problems:
+        return gr.skip(), ""
+    return kept, errors(problems)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassesInput:
+    """The input of classes.
+
+    Attributes:
+        text: the text box.
+        chips: the classes of the text, with unknown ones marked.
+        on_corrected: adds a listener for an unknown class that was replaced or left out.
+    """
+
+    text: gr.Textbox
+    chips: gr.HTML
+    on_corrected: Listen
+
+
+def add_classes_input(
+    name: str, label: str, get_model: GetModel, which: gr.Dropdown | None = None, lines: int = 3
+) -> ClassesInput:
+    """Adds a text box for classes to the page, with the unknown ones marked below it.
+
+    Args:
+        name: begins the element ids.
+        label: label of the text box.
+        get_model: returns the model of the classes for a value of `which`.
+        which: a component that chooses the model; None if there is only one.
+        lines: height of the text box.
+    """
+    own = len(get_model(None).vocabulary)
+    text = gr.Textbox(
+        label=label,
+        placeholder=f"dog, red car, beach …  (empty: the {own} classes of the run)",
+        lines=lines,
+        max_lines=8,
+        elem_id=f"{name}-classes",
+    )
+    chips = add_html(
+        elem_id=f"{name}-chips", elem_classes="chip-box", js_on_load=script("class_chips")
+    )
+    others = [] if which is None else [which]
+
+    def check(text: str, which: str | None = None) -> str:
+        model = get_model(which)
+        try:
+            names = model.classes.read(text)
+        except UserError as error:
+            return message(str(error), "error")
+        return class_chips(model.classes, names, model.groups(names))
+
+    def correct(event: gr.EventData, text: str, which: str | None = None) -> tuple[str, str]:
+        model = get_model(which)
+        names = model.classes.read(text)
+        if event.name:
+            names = replace_class(names, event.name, event.other or None)
+        else:
+            unknown = {each.name for each in model.classes.unknown(names)}
+            names = [each for each in names if each not in unknown]
+        return write_classes(names), class_chips(model.classes, names, model.groups(names))
+
+    changes: list[Listen] = [text.input] if which is None else [text.input, which.change]
+    for on_change in changes:
+        on_change(
+            check,
+            [text, *others],
+            chips,
+            show_progress="hidden",
+            trigger_mode="always_last",
+        )
+    corrected = chips.click(correct, [text, *others], [text, chips], show_progress="hidden")
+    return ClassesInput(text, chips, corrected.then)
+
+
+def known_classes(model: ExportedModel, text: str) -> list[str]:
+    """Returns the classes of a text that the model can score, or the run's if it is empty.
+
+    Raises:
+        UserError: they are too many, or none of them is known.
+    """
+    names = model.classes.read(text)
+    if not names:
+        return list(model.vocabulary.names)
+    unknown = {each.name for each in model.classes.unknown(names)}
+    known = [name for name in names if name not in unknown]
+    if not known:
+        raise UserError("None of these classes is known; choose a suggestion below them.")
+    return known

@@ -1,0 +1,121 @@
+"""Writes a trained run as a version of a model: a checked SavedModel with its assets."""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING
+
+from biam_tf.errors import UserError
+from biam_tf.files import writing_to
+
+# Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
+if TYPE_CHECKING:
+    from biam_tf.runs import TrainedRun
+    from serving.graph.signatures import GraphSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """The result of an export.
+
+    Attributes:
+        path: the version's folder.
+        signatures: names of the signatures, sorted.
+        differences: largest difference of each signature's outputs from the Keras model's.
+    """
+
+    path: pathlib.Path
+    signatures: tuple[str, ...]
+    differences: dict[str, float]
+
+
+def export(
+    run: "TrainedRun",
+    model_dir: str | os.PathLike,
+    settings: "GraphSettings | None" = None,
+    *,
+    word_vectors: str | os.PathLike | None = None,
+    version: int | None = None,
+) -> Exported:
+    """Writes a version of a model, checked before its folder gets its name.
+
+    Args:
+        run: the trained run.
+        model_dir: folder of the model, with one sub-folder per version; created if missing.
+        settings: batching, limits and the number of tags of `tag_known`; None for the defaults,
+            with batching that suits this machine.
+        word_vectors: file in which `tag` and `embed` look up class names; None for the file that
+            the run was trained with, if it still exists.
+        version: number of the new version; None for one more than the newest.
+
+    Raises:
+        UserError: the version exists already, the word vectors can't be used, or word vectors
+            are given although the run scores only its own classes.
+        RuntimeError: the outputs of the exported model differ from the Keras model's.
+    """
+    import tensorflow as tf
+
+    from serving.graph.assets import write_assets
+    from serving.graph.batching import Batching
+    from serving.graph.name_table import Embeddings, NameTable
+    from serving.graph.self_check import compare, sample_requests
+    from serving.graph.signatures import GraphSettings, TaggerGraph
+    from serving.graph.warmup import require_protos
+
+    require_protos()
+    settings = settings or GraphSettings(batching=Batching.for_this_device())
+    model_dir = pathlib.Path(model_dir)
+    target = _version_folder(model_dir, version)
+    embeddings = Embeddings.read(run.vocabulary, _word_vectors(run, word_vectors))
+
+    model_dir.mkdir(parents=True, exist_ok=True)
+    # The name is not a number, so that servers that watch the folder ignore it.
+    with tempfile.TemporaryDirectory(prefix=f".partial-{target.name}-", dir=model_dir) as aside:
+        names = NameTable(embeddings, pathlib.Path(aside)) if len(embeddings) else None
+        graph = TaggerGraph(run, names, settings)
+        signatures = graph.signatures()
+        written = pathlib.Path(aside) / "model"
+        with writing_to(target):
+            tf.saved_model.save(graph, written, signatures=signatures)
+        requests = sample_requests(run, embeddings, signatures)
+        differences = compare(run, embeddings, written, requests)
+        with writing_to(target):
+            write_assets(written / "assets.extra", run, embeddings, settings, requests, differences)
+        _publish(written, target)
+    return Exported(target, tuple(sorted(signatures)), differences)
+
+
+def _version_folder(model_dir: pathlib.Path, version: int | None) -> pathlib.Path:
+    if model_dir.exists() and not model_dir.is_dir():
+        raise UserError(f"{model_dir} is a file; name a folder for the versions of a model")
+    existing = [int(path.name) for path in model_dir.glob("*") if path.name.isdecimal()]
+    if version is None:
+        version = max(existing, default=0) + 1
+    if version in existing:
+        raise UserError(
+            f"{model_dir} has a version {version} already, which is never overwritten; leave out "
+            f"--version to write {max(existing) + 1}"
+        )
+    return model_dir / str(version)
+
+
+def _word_vectors(run: "TrainedRun", path: str | os.PathLike | None) -> pathlib.Path | None:
+    if not run.open_vocabulary:
+        if path is not None:
+            raise UserError(
+                f"--word-vectors {path}: the head of {run.folder.path} ({run.system}) scores only "
+                "the classes that it was trained on, whose embeddings are in the run"
+            )
+        return None
+    if path is None and run.word_vectors is not None and pathlib.Path(run.word_vectors).is_file():
+        path = run.word_vectors
+    return None if path is None else pathlib.Path(path)
+
+
+def _publish(written: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives the finished folder its name, at which servers load it."""
+    try:
+        os.rename(written, target)
+    except OSError as error:
+        raise UserError(f"{target}: can't be renamed ({error.strerror})") from error

@@ -1,0 +1,45 @@
+"""The folder of a model: one sub-folder per version, named by its number."""
+
+import pathlib
+
+from biam_tf.errors import UserError
+
+MODEL_FILE = "saved_model.pb"
+
+
+def version_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the version folders of a model, oldest first."""
+    found = [
+        path
+        for path in model_dir.iterdir()
+        if path.name.isdecimal() and (path / MODEL_FILE).is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def require_model_dir(model_dir: pathlib.Path) -> pathlib.Path:
+    """Returns `model_dir` if it is a folder that may hold versions.
+
+    Raises:
+        UserError: it is missing, or it is itself a version.
+    """
+    model_dir = pathlib.Path(model_dir)
+    if not model_dir.is_dir():
+        raise UserError(f"{model_dir}: no such folder; `python -m serving.export` writes one")
+    if (model_dir / MODEL_FILE).is_file():
+        raise UserError(
+            f"{model_dir} is a single version; name the folder it is in: {model_dir.parent}"
+        )
+    return model_dir
+
+
+def newest_version(model_dir: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the newest version.
+
+    Raises:
+        UserError: there is no version, or `model_dir` is no folder of versions.
+    """
+    folders = version_folders(require_model_dir(model_dir))
+    if not folders:
+        raise UserError(f"{model_dir}: no version in it; `python -m serving.export` writes one")
+    return folders[-1]
