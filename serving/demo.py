@@ -176,7 +176,7 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
     Raises:
         UserError: a model or the port of the page can't be used, or a package is missing.
     """
-    from serving.demo_page.served_model import serving
+    from serving.demo_page.served_model import serve_model
 
     options = {
         "model_name": arguments.model_name,
@@ -184,11 +184,11 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
         "root_certificates": arguments.tls_root,
     }
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(serving(arguments.model_dir, arguments.server, **options))
+        first = stack.enter_context(serve_model(arguments.model_dir, arguments.server, **options))
         second = None
         if arguments.compare is not None:
             second = stack.enter_context(
-                serving(arguments.compare, arguments.compare_server, **options)
+                serve_model(arguments.compare, arguments.compare_server, **options)
             )
         # Importing Gradio takes seconds, in which the servers load their models.
         from serving.demo_page.page import Models, open_page

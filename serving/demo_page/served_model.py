@@ -135,7 +135,7 @@ class ServedModel:
 
 
 @contextlib.contextmanager
-def serving(
+def serve_model(
     model_dir: pathlib.Path, address: str | None, **client_options: Any
 ) -> Iterator[ServedModel]:
     """Yields a model with its server; starts an embedded server if there is no address.
