@@ -83,7 +83,7 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="search-status", elem_classes="problems")
             grid = gr.Gallery(
-                label="Best photos, best first",
+                label="Best photos",
                 show_label=False,
                 interactive=False,
                 allow_preview=False,

@@ -104,7 +104,9 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
             photos = add_photos_input("tag")
-            classes = add_classes_input("tag", "Classes: commas or lines", lambda _: served.model)
+            classes = add_classes_input(
+                "tag", "Classes: commas or newlines", lambda _: served.model
+            )
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Tag", variant="primary", scale=1, min_width=90, elem_id="tag-go")
                 own = len(served.model.vocabulary)
@@ -124,7 +126,7 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
                 json_file = gr.DownloadButton(
                     "JSON", size="sm", interactive=False, elem_id="tag-json"
                 )
-            with gr.Accordion("The same in Python, in a shell", open=False, elem_id="tag-recipes"):
+            with gr.Accordion("The same in Python or a shell", open=False, elem_id="tag-recipes"):
                 code = gr.Code(language="python", label="Python", elem_id="tag-code")
                 command = gr.Code(language="shell", label="Command line", elem_id="tag-command")
     outputs = _Outputs(status, strip, panel, bars, csv_file, json_file, code, command)
@@ -138,7 +140,7 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
 
 
 def _add_settings(calibrated: bool) -> _Settings:
-    with gr.Accordion("How many tags, and from which score", open=False, elem_id="tag-settings"):
+    with gr.Accordion("Number of tags and threshold", open=False, elem_id="tag-settings"):
         return _Settings(
             top=gr.Slider(1, 30, _DEFAULT_TOP, step=1, label="Tags shown", elem_id="tag-top"),
             calibrated=gr.Checkbox(
@@ -158,7 +160,7 @@ def _add_level(calibrated: bool) -> gr.Slider:
     """
     low: float
     if calibrated:
-        label, (low, high, value, step) = "probability, per cent", (1, 99, 50, 1.0)
+        label, (low, high, value, step) = "probability in per cent", (1, 99, 50, 1.0)
     else:
         label, (low, high, value, step) = "score", (-50, 50, -50, 0.1)
     return gr.Slider(

@@ -154,7 +154,7 @@ def _draw(
             path,
             pixels,
             names,
-            ["seen"] * len(names),  # a server doesn't tell; nothing is marked
+            ["seen"] * len(names),  # the groups are unknown here; none is marked as unseen
             scores,
             response_maps=response_maps,
             tags=top,
