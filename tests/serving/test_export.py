@@ -17,6 +17,7 @@ from biam_tf.photos import decode_photo
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving import export
+from serving.graph import saved_model
 from serving.graph.signatures import GraphSettings, TaggerGraph
 
 pytestmark = pytest.mark.rounding
@@ -285,7 +286,7 @@ def test_saved_model_cli_runs_it(models, tmp_path):
 
 def test_a_version_is_one_more_than_the_newest_and_never_overwritten(models, finished, capsys):
     assert sorted(path.name for path in models.iterdir()) == ["1", "7"]
-    assert export._version_folder(models, None).name == "8"
+    assert saved_model._version_folder(models, None).name == "8"
     assert export.main([str(finished.path), str(models), "--version", "7"]) == 2
     assert "has a version 7 already" in capsys.readouterr().err
 
@@ -326,7 +327,7 @@ def test_what_a_run_cannot_answer_is_left_out(run, tmp_path):
         (["--version", "0"], "--version 0: use at least 1"),
         (["--max-pixels", "-5"], "--max-pixels -5: use at least 1"),
         (["--max-batch-size", "0"], "max_batch_size: 0"),
-        (["--no-batching", "--threads", "2"], "--no-batching leaves nothing"),
+        (["--no-batching", "--threads", "2"], "--no-batching excludes"),
         (["--word-vectors", "{tmp}/no.txt"], "no.txt: there is no such file"),
         (["--word-vectors", "{tmp}/short.txt"], "short.txt: its embeddings have 3 numbers"),
     ],

@@ -90,7 +90,7 @@ def test_the_file_says_what_goes_in_and_out(files, run):
 def test_a_file_that_differs_is_not_kept(run, tmp_path, monkeypatch):
     file = tmp_path / "model.onnx"
     file.write_bytes(b"the file before")
-    monkeypatch.setattr(onnx_command, "TOLERANCE", -1.0)
+    monkeypatch.setattr("serving.graph.onnx_file.TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="differs from TensorFlow"):
         onnx_command.export_onnx(run, file, "head")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
