@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import pathlib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -12,6 +12,7 @@ import yaml
 from biam_tf.errors import UserError, did_you_mean
 from training.config.schema import DataConfig, HeadConfig, LossConfig, RunConfig, TrainingConfig
 from training.config.typed_yaml import Settings
+from training.data.source import DataSource
 
 # What the quickstart changes: configs/quickstart.yaml, for packages installed without that file.
 QUICKSTART = {
@@ -39,7 +40,8 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
         settings.override(override)
     values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
     head = _build_head_config(settings, values.pop("head", None))
-    config = dataclasses.replace(settings.build(RunConfig, values), head=head)
+    data = _build_data_config(settings, values.pop("data", None))
+    config = dataclasses.replace(settings.build(RunConfig, values), head=head, data=data)
     _check_backbone(settings, config)
     _check_data(settings, config)
     _check_training(settings, config.training)
@@ -61,7 +63,12 @@ def config_to_yaml(config: RunConfig) -> str:
 
 def config_values(config: RunConfig) -> dict[str, Any]:
     """Returns every setting as plain values, nested by section and key as in a YAML file."""
-    return _plain(config)
+    from training.data.registry import DATA_SOURCES
+
+    data = config.data
+    if data.settings is None:
+        data = dataclasses.replace(data, settings=DATA_SOURCES[data.name].settings_type())
+    return _plain(dataclasses.replace(config, data=data))
 
 
 def _plain(value: Any) -> Any:
@@ -112,6 +119,61 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
         settings.fail("head", str(error))
 
 
+def _build_data_config(settings: Settings, values: Any) -> DataConfig:
+    from training.data.registry import DATA_SOURCES
+
+    name = DataConfig.name
+    if isinstance(values, dict):
+        name = settings.convert(values.get("name", name), str, "data.name")
+    if name not in DATA_SOURCES:
+        hint = did_you_mean(name, DATA_SOURCES)
+        options = ", ".join(DATA_SOURCES)
+        settings.fail("data.name", f"expected one of {options}; got {name!r}{hint}")
+    source = DATA_SOURCES[name]
+    common = typing.get_type_hints(DataConfig, include_extras=True)
+    del common["settings"]
+    hints = common | typing.get_type_hints(source.settings_type, include_extras=True)
+    if isinstance(values, dict):
+        others = [other for other in DATA_SOURCES.values() if other is not source]
+        values = {
+            key: value
+            for key, value in values.items()
+            if key in hints or not _is_other_default(settings, name, key, value, others)
+        }
+    given = settings.section(values, "data", hints)
+    given = {key: settings.convert(v, hints[key], f"data.{key}") for key, v in given.items()}
+    own = {key: given.pop(key) for key in source.settings_names if key in given}
+    try:
+        made = source.settings_type(**own)
+    except UserError as error:
+        key, _, problem = str(error).partition(": ")
+        settings.fail(f"data.{key}", problem)
+    defaults = {field.name: field.default for field in dataclasses.fields(source.settings_type)}
+    is_default = dataclasses.asdict(made) == defaults
+    return DataConfig(**given, settings=None if is_default else made)
+
+
+def _is_other_default(
+    settings: Settings, name: str, key: str, value: Any, others: Iterable[DataSource]
+) -> bool:
+    """Tells whether a key is the setting of another data set at its default, which is ignored.
+
+    Configurations of earlier runs list the settings of all data sets.
+
+    Raises:
+        UserError: it is not at its default.
+    """
+    for source in others:
+        if key in source.settings_names:
+            if value != getattr(source.settings_type, key):
+                settings.fail_combination(
+                    [f"data.{key}", "data.name"],
+                    f"has no effect with data.name: {name}; it is a setting of {source.name}",
+                )
+            return True
+    return False
+
+
 def _check_backbone(settings: Settings, config: RunConfig) -> None:
     from biam_tf.backbones import BACKBONES, is_backbone, is_pretrained
 
@@ -146,41 +208,8 @@ def _check_backbone(settings: Settings, config: RunConfig) -> None:
 
 
 def _check_data(settings: Settings, config: RunConfig) -> None:
-    if config.data.name == "folder" and not config.data.directory:
-        settings.fail(
-            "data.directory",
-            "expected the folder of your photos, got nothing; give it here or with "
-            "--set data.directory=PATH",
-        )
-    if config.data.name == "tfds":
-        for key, example in (("builder", "coco/2017"), ("label_feature", "objects.label")):
-            if not getattr(config.data, key):
-                settings.fail(
-                    f"data.{key}",
-                    f"not set, and data.name: tfds needs it; for example {example}",
-                )
-    _check_reader(settings, config.data)
     _check_sampling(settings, config.data)
     _check_augmentation(settings, config)
-
-
-# Settings that only one reader knows.
-READER_SETTINGS = {
-    "nus_wide": ("configuration", "unlabelled"),
-    "open_images": ("unseen_classes", "machine_confidence"),
-    "tfds": ("builder", "label_feature", "absent_feature", "zero_shot_split"),
-}
-
-
-def _check_reader(settings: Settings, data: DataConfig) -> None:
-    defaults = DataConfig()
-    for reader, names in READER_SETTINGS.items():
-        for name in names:
-            if reader != data.name and getattr(data, name) != getattr(defaults, name):
-                settings.fail_combination(
-                    [f"data.{name}", "data.name"],
-                    f"has no effect with data.name: {data.name}; it is a setting of {reader}",
-                )
 
 
 def _check_sampling(settings: Settings, data: DataConfig) -> None:

@@ -13,7 +13,6 @@ Count = Annotated[int, Range(at_least=1)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]
 Beta = Annotated[float, Range(at_least=0, below=1)]
 Share = Annotated[float, Range(at_least=0, below=1)]
-Confidence = Annotated[float, Range(above=0, at_most=1)]
 NotNegative = Annotated[float, Range(at_least=0)]
 Positive = Annotated[float, Range(above=0)]
 Momentum = Annotated[float, Range(above=0, below=1)]
@@ -42,56 +41,35 @@ class DataConfig:
     """Which photos, and how their features are kept.
 
     Attributes:
-        name: the reader; `scenes` draws its pictures itself.
-        directory: the data set's folder; for scenes, where to draw them (null: below `data/`).
+        name: a key of `training.data.registry.DATA_SOURCES`.
+        directory: the data set's folder; scenes are drawn into it, and photos of TensorFlow
+            Datasets are written there (null: a folder below `data/`).
         feature_store: where stored features go (null: beside the run).
         cache: keep features in memory, stream them from the disk, or decide by their size.
-        pictures: number of training pictures (scenes only).
-        seed: of the drawing (scenes only).
         max_broken_share: up to this share of the photos may be unreadable and is left out.
         hash_photos: notes checksums of the photos' contents in the run's manifest, not only their
             names and sizes; all of them are read once more for that.
         max_labels: training photos with more seen labels are left out; null: none is.
         sampling: how often a training photo comes in an epoch, see docs/features.md.
         max_images_per_class: of one epoch (sampling: capped).
-        configuration: the classes, `zero_shot` (925 tags seen, 81 concepts unseen) or
-            `standard_81` (nus_wide only).
-        unlabelled: what photos that show no class count as, see docs/datasets.md (nus_wide only).
-        unseen_classes: the 400 most frequent test classes that are not trainable, or those of the
-            released code's list (open_images only).
-        machine_confidence: from which confidence on machine-generated labels of training photos
-            count as present; null: they are not read (open_images only).
-        builder: name or folder of a prepared data set of TensorFlow Datasets (tfds only).
-        label_feature: its feature with the present classes, such as `objects.label` (tfds only).
-        absent_feature: its feature with the absent classes, all others being unknown; null: all
-            that are not present are absent (tfds only).
-        zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file of the
-            unseen classes, see docs/tfds.md; null: all classes are seen (tfds only).
         all_seen: the standard multi-label task: unseen classes count as seen.
         augmentation: of training photos (backbone.trainable: true).
+        settings: the data set's own settings, an instance of its `settings_type`; None: their
+            defaults. In a configuration they stand beside the other keys of `data:`.
     """
 
-    name: Literal["scenes", "folder", "nus_wide", "open_images", "tfds"] = "scenes"
+    name: str = "scenes"
     directory: str | None = None
     feature_store: str | None = None
     cache: Literal["auto", "memory", "stream"] = "auto"
-    pictures: Count = 3000
-    seed: Seed = 0
     max_broken_share: Share = 0.0
     hash_photos: bool = False
     max_labels: Count | None = None
     sampling: Literal["natural", "balanced", "capped"] = "natural"
     max_images_per_class: Count | None = None
-    configuration: Literal["zero_shot", "standard_81"] = "zero_shot"
-    unlabelled: Literal["keep", "unknown", "drop"] = "keep"
-    unseen_classes: Literal["most_frequent", "released"] = "most_frequent"
-    machine_confidence: Confidence | None = None
-    builder: str | None = None
-    label_feature: str | None = None
-    absent_feature: str | None = None
-    zero_shot_split: str | None = None
     all_seen: bool = False
     augmentation: AugmentationConfig = AugmentationConfig()
+    settings: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from training.data.dataset import TaggingDataset
 from training.data.folder.reader import ANNOTATIONS
 from training.data.input.broken_photos import BROKEN_PHOTOS, to_csv
 from training.data.input.sampling import make_sampler
-from training.data.registry import load_dataset
+from training.data.registry import DATA_SOURCES, load_dataset
 from training.loop.closed_form import fit_head
 from training.loop.cluster import read_tf_config
 from training.loop.devices import computing_in, make_strategy
@@ -47,13 +47,6 @@ from training.scoring.scorer import make_scorer, score_examples
 
 PHOTOS_ON_TENSORBOARD = 4
 MISSING_PHOTOS = "missing_photos.txt"
-# What a reader does while it calls `progress`, and what it counts.
-WORK_OF_READER = {
-    "scenes": ("drawing pictures", "picture"),
-    "nus_wide": ("reading labels", "photo"),
-    "open_images": ("reading labels", "byte"),
-    "tfds": ("writing photos", "photo"),
-}
 
 
 def run(config: RunConfig, profiled_steps: int | None = None) -> dict | None:
@@ -135,8 +128,7 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
         UserError: as `load_dataset` does; or it has unseen classes and the system of the
             configuration cannot score them.
     """
-    work, unit = WORK_OF_READER.get(config.data.name, ("reading", "photo"))
-    with progress_of_total(work, unit) as working:
+    with progress_of_total(*DATA_SOURCES[config.data.name].work) as working:
         dataset = load_dataset(config.data, progress=working)
     counts = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
     print(

@@ -9,7 +9,7 @@ import yaml
 from biam_tf.errors import UserError
 from biam_tf.models.presets import PRESETS, HeadSettings
 from biam_tf.models.systems import SYSTEMS
-from training.config import HeadConfig, RunConfig, config_to_yaml, load_config
+from training.config import DataConfig, HeadConfig, RunConfig, config_to_yaml, load_config
 
 pytestmark = pytest.mark.unit
 
@@ -231,11 +231,10 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
             "training.schedule.final_learning_rate: the final learning rate 0.5 is above "
             "training.optimizer.learning_rate: 0.001",
         ),
-        (
-            "data: {name: folder}",
-            "data.directory: expected the folder of your photos, got nothing; give it here or with "
-            "--set data.directory=PATH",
-        ),
+        ("data: {name: foldr}", "data.name: expected one of scenes, folder, "),
+        ("data: {pictured: 3}", "data.pictured: unknown key; did you mean 'pictures'?"),
+        ("data: {settings: 3}", "data.settings: unknown key"),
+        ("data: {pictures: 0}", "data.pictures: expected a number at least 1, got 0"),
         (
             "data: {feature_store: store}",
             "data.feature_store: stored features cannot follow a backbone that is trained; set "
@@ -381,9 +380,18 @@ class TestSettingsOfOneReader:
         needed = ["data.builder=lvis", "data.label_feature=objects.label"]
         needed = needed if reader == "tfds" else []
         config = load_config(None, [f"data.name={reader}", *needed, f"data.{setting}"])
-        assert str(getattr(config.data, key)) == value
+        assert str(getattr(config.data.settings, key)) == value
         message = message_of(None, f"data.{setting}")
         assert f"data.{key}" in message and f"it is a setting of {reader}" in message
+
+    def test_at_their_defaults_are_read_as_earlier_runs_wrote_them(self, write):
+        path = write(
+            "data: {name: folder, directory: d, pictures: 3000, seed: 0, unlabelled: keep,"
+            " machine_confidence: null, builder: null, label_feature: null}\n"
+        )
+        config = load_config(path)
+        assert config.data == DataConfig("folder", "d")
+        assert "pictures" not in config_to_yaml(config)
 
     def test_of_tfds_are_needed_there(self):
         name = "data.name=tfds"

@@ -22,6 +22,7 @@ from PIL import Image
 from biam_tf.errors import UserError, nearest_names
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
+from training.data.source import DataSource, ReadRequest
 from training.tables.csv_files import read_rows
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
@@ -293,3 +294,12 @@ def _rows_of(directory: pathlib.Path) -> dict[str, int]:
         directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), Problems(directory)
     )
     return {_as_relative(cells["image"]): row for row, cells in rows}
+
+
+def _read(request: ReadRequest) -> TaggingDataset:
+    return read_folder(request.required_directory, request.missing_is_error)
+
+
+FOLDER = DataSource(
+    "folder", _read, needs_directory="a folder data set needs the folder of your photos"
+)

@@ -13,6 +13,7 @@ from training.data.from_tfds import builders
 from training.data.from_tfds.splits import WHOLE, Definition
 from training.data.from_tfds.writer import MARKER, write_folder
 from training.data.from_tfds.zero_shot import apply_zero_shot_split
+from training.data.source import DataSource, ReadRequest
 
 
 def read_tfds(
@@ -117,3 +118,45 @@ def _in_words(definition: Definition) -> str:
             below = up_to
     by_hash = any(parts[0][1] < WHOLE for parts in definition.values())
     return ", ".join(lines) + (" (shares by a hash of the photo)" if by_hash else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSettings:
+    """The settings of a data set of TensorFlow Datasets; see docs/tfds.md.
+
+    Attributes:
+        builder: name or folder of a prepared data set; needed.
+        label_feature: its feature with the present classes, such as `objects.label`; needed.
+        absent_feature: its feature with the absent classes, all others being unknown; null: all
+            that are not present are absent.
+        zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file of the
+            unseen classes; null: all classes are seen.
+    """
+
+    builder: str | None = None
+    label_feature: str | None = None
+    absent_feature: str | None = None
+    zero_shot_split: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, example in (("builder", "coco/2017"), ("label_feature", "objects.label")):
+            if not getattr(self, key):
+                raise UserError(
+                    f"{key}: not set, and data.name: tfds needs it; for example {example}"
+                )
+
+
+def _read(request: ReadRequest) -> TaggingDataset:
+    settings: TfdsSettings = request.settings
+    return read_tfds(
+        settings.builder,
+        settings.label_feature,
+        request.directory,
+        settings.absent_feature,
+        settings.zero_shot_split,
+        request.progress,
+        request.missing_is_error,
+    )
+
+
+TFDS = DataSource("tfds", _read, TfdsSettings, work=("writing photos", "photo"))

@@ -1,5 +1,6 @@
 """NUS-WIDE in its official layout, read in place as a `TaggingDataset`."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from training.data.nus_wide.indicator_matrix import indicator_rows, uniform_bloc
 from training.data.nus_wide.photos import FoundPhotos, find_photos
 from training.data.nus_wide.remarks import make_remarks
 from training.data.problems import Problems
+from training.data.source import DataSource, ReadRequest
 
 Configuration = Literal["zero_shot", "standard_81"]
 Unlabelled = Literal["keep", "unknown", "drop"]
@@ -183,3 +185,36 @@ def _compare(path: pathlib.Path, expected: np.ndarray, shown: str) -> list[str]:
         return [f"{shown} has {len(values):,} rows, not {len(expected):,}"]
     rows = np.flatnonzero(values != np.where(expected, b"1", b"0"))
     return [f"{shown} row {row + 1:,} is {values[row].decode()}" for row in rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class NusWideSettings:
+    """The settings of NUS-WIDE; see `read_nus_wide`.
+
+    Attributes:
+        configuration: the classes, `zero_shot` (925 tags seen, 81 concepts unseen) or
+            `standard_81`.
+        unlabelled: what photos that show no class count as.
+    """
+
+    configuration: Configuration = "zero_shot"
+    unlabelled: Unlabelled = "keep"
+
+
+def _read(request: ReadRequest) -> TaggingDataset:
+    return read_nus_wide(
+        request.required_directory,
+        request.settings.configuration,
+        request.settings.unlabelled,
+        request.progress,
+        request.look_for_photos,
+    )
+
+
+NUS_WIDE = DataSource(
+    "nus_wide",
+    _read,
+    NusWideSettings,
+    needs_directory="NUS-WIDE needs the folder of its unpacked archives, see docs/datasets.md",
+    work=("reading labels", "photo"),
+)

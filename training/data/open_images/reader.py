@@ -4,11 +4,12 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from biam_tf.errors import UserError
+from training.config.typed_yaml import Range
 from training.data.dataset import (
     OFFICIAL_SPLITS,
     SEEN,
@@ -24,6 +25,7 @@ from training.data.open_images.layout import ClassLists, positions_in
 from training.data.open_images.photos import find_photos
 from training.data.open_images.remarks import SplitCounts, make_remarks
 from training.data.problems import Problems
+from training.data.source import DataSource, ReadRequest
 
 UnseenClasses = Literal["most_frequent", "released"]
 KS = (3, 5, 10, 20)  # the paper's, and those of every other data set
@@ -283,3 +285,37 @@ def _check_memory(directory: pathlib.Path, photos: int, classes: int) -> None:
             f"{needed / 1e9:.1f} GB, more than half of this machine's {there / 1e9:.1f} GB; use "
             "fewer photos (those that are below the folder count), or a larger machine"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenImagesSettings:
+    """The settings of Open Images; see `read_open_images`.
+
+    Attributes:
+        unseen_classes: the 400 most frequent test classes that are not trainable, or those of the
+            released code's list.
+        machine_confidence: from which confidence on machine-generated labels of training photos
+            count as present; null: they are not read.
+    """
+
+    unseen_classes: UnseenClasses = "most_frequent"
+    machine_confidence: Annotated[float, Range(above=0, at_most=1)] | None = None
+
+
+def _read(request: ReadRequest) -> TaggingDataset:
+    return read_open_images(
+        request.required_directory,
+        request.settings.unseen_classes,
+        request.settings.machine_confidence,
+        request.progress,
+        request.look_for_photos,
+    )
+
+
+OPEN_IMAGES = DataSource(
+    "open_images",
+    _read,
+    OpenImagesSettings,
+    needs_directory="Open Images needs the folder of its files, see docs/datasets.md",
+    work=("reading labels", "byte"),
+)

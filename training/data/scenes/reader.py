@@ -6,6 +6,7 @@ The result has exactly the form of a folder data set and is read as one.
 """
 
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -14,13 +15,14 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
 from biam_tf.errors import UserError
-from training.data.dataset import SEEN, UNSEEN
-from training.data.folder.reader import ANNOTATIONS, CLASSES
+from training.config.typed_yaml import Range
+from training.data.dataset import SEEN, UNSEEN, TaggingDataset
+from training.data.folder.reader import ANNOTATIONS, CLASSES, read_folder
 from training.data.scenes.painter import (
     COLORS,
     OBJECT_CLASSES,
@@ -30,6 +32,7 @@ from training.data.scenes.painter import (
     ObjectClass,
     paint,
 )
+from training.data.source import DataSource, ReadRequest
 
 VERSION = 1  # of the drawing; to be raised when the same seed gives other pictures
 ATTRIBUTES = (*COLORS, *TEXTURES, *SHAPES)
@@ -200,3 +203,31 @@ def _write_tables(
         ("image", "class", "x0", "y0", "x1", "y1"),
         ((p.image, c.name, *box) for p in drawn for c, box in zip(p.classes, p.boxes, strict=True)),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScenesSettings:
+    """The settings of drawn scenes.
+
+    Attributes:
+        pictures: number of training pictures.
+        seed: of the drawing.
+    """
+
+    pictures: Annotated[int, Range(at_least=1)] = 3000
+    seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
+
+    @property
+    def directory(self) -> pathlib.Path:
+        """Where scenes are drawn by default; the name holds what the pictures depend on."""
+        return pathlib.Path("data") / f"scenes-{self.pictures}-seed{self.seed}"
+
+
+def _read(request: ReadRequest) -> TaggingDataset:
+    settings: ScenesSettings = request.settings
+    directory = request.directory or settings.directory
+    draw_scenes(directory, settings.pictures, settings.seed, progress=request.progress)
+    return read_folder(directory, request.missing_is_error)
+
+
+SCENES = DataSource("scenes", _read, ScenesSettings, work=("drawing pictures", "picture"))

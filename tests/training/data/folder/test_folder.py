@@ -270,7 +270,7 @@ class TestLoadDataset:
         assert load_dataset(DataConfig("folder", str(folder))).names[0] == "cat"
 
     def test_a_folder_needs_its_directory(self):
-        with pytest.raises(UserError, match=r"data\.directory: not set"):
+        with pytest.raises(UserError, match=r"not set; a folder .* --set data\.directory=PATH"):
             load_dataset(DataConfig("folder"))
 
 

@@ -11,7 +11,7 @@ from training.config import DataConfig
 from training.data.nus_wide import layout, photos
 from training.data.nus_wide.layout import Lists
 from training.data.nus_wide.photos import find_photos
-from training.data.nus_wide.reader import read_nus_wide
+from training.data.nus_wide.reader import NusWideSettings, read_nus_wide
 from training.data.nus_wide.remarks import word_list_remarks
 from training.data.registry import load_dataset
 
@@ -317,7 +317,8 @@ class TestFiles:
 
 
 def test_is_read_by_its_name_in_a_configuration(nus_wide):
-    config = DataConfig("nus_wide", str(nus_wide), configuration="standard_81", unlabelled="drop")
+    settings = NusWideSettings(configuration="standard_81", unlabelled="drop")
+    config = DataConfig("nus_wide", str(nus_wide), settings=settings)
     calls = []
     dataset = load_dataset(config, progress=lambda *call: calls.append(call))
     same = read_nus_wide(nus_wide, "standard_81", "drop")

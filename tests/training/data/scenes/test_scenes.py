@@ -9,10 +9,10 @@ from PIL import Image
 from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.folder.reader import check_photos, read_folder
-from training.data.registry import load_dataset, scenes_directory
+from training.data.registry import load_dataset
 from training.data.scenes import reader as scenes
 from training.data.scenes.painter import OBJECT_CLASSES, RADII, Box, ObjectClass, paint
-from training.data.scenes.reader import ATTRIBUTES, draw_scenes, unseen_classes
+from training.data.scenes.reader import ATTRIBUTES, ScenesSettings, draw_scenes, unseen_classes
 
 pytestmark = pytest.mark.unit
 
@@ -180,9 +180,9 @@ def test_two_runs_may_draw_the_same_scenes_at_once(tmp_path, monkeypatch):
 
 def test_load_dataset_draws_below_data_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = DataConfig(pictures=10, seed=2)
-    dataset = load_dataset(config)
-    assert dataset.directory == scenes_directory(config)
+    settings = ScenesSettings(pictures=10, seed=2)
+    dataset = load_dataset(DataConfig(settings=settings))
+    assert dataset.directory == settings.directory
     assert json.loads((tmp_path / "data/scenes-10-seed2/scenes.json").read_text())["seed"] == 2
-    elsewhere = DataConfig(pictures=10, seed=2, directory="mine")
+    elsewhere = DataConfig(directory="mine", settings=settings)
     assert load_dataset(elsewhere).fingerprint == dataset.fingerprint
