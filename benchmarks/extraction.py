@@ -126,8 +126,8 @@ class _Extraction:
 
     def __init__(self, backbone, directory: pathlib.Path, images: Sequence[str], folder: str):
         from training.data.features import storage
-        from training.data.features.extraction import begin_or_open, describe_job
-        from training.data.features.shard_extraction import ShardExtractor
+        from training.data.features.shard_extraction import ShardExtractor, describe_job
+        from training.data.features.unfinished_store import begin_or_open
         from training.data.input import photo_reader
 
         job = describe_job(backbone, "measured", images, len(images))

@@ -19,13 +19,17 @@ import keras
 
 from biam_tf.backbones import build_backbone, weights_fingerprint
 from biam_tf.errors import UserError
-from training.config import BackboneConfig
+from training.config.schema import BackboneConfig
 from training.data.features import storage
-from training.data.features.extraction import SHARD_SIZE, begin_or_open, describe_job
 from training.data.features.manifest import IMAGES, StoreManifest
-from training.data.features.shard_extraction import ShardExtractor, images_of_shard
+from training.data.features.shard_extraction import (
+    SHARD_SIZE,
+    ShardExtractor,
+    describe_job,
+    images_of_shard,
+)
 from training.data.features.store import FeatureStore
-from training.data.features.unfinished_store import UnfinishedStore
+from training.data.features.unfinished_store import UnfinishedStore, begin_or_open
 from training.data.input.broken_photos import check_share
 
 try:

@@ -9,19 +9,21 @@ import tqdm
 
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.progress import progress as progress_bar
-from training.config import RunConfig
+from training.config.schema import RunConfig
 from training.data.dataset import TaggingDataset
-from training.data.features import manifest as store_manifest
 from training.data.features import storage
-from training.data.features.manifest import MANIFEST, BackboneIdentity, Shard, StoreManifest
-from training.data.features.shard_extraction import ShardExtractor, images_of_shard
-from training.data.features.store import PREPROCESSING, FeatureStore
-from training.data.features.unfinished_store import UnfinishedStore, check_same_job, images_to_do
+from training.data.features.manifest import MANIFEST, Shard
+from training.data.features.shard_extraction import (
+    SHARD_SIZE,
+    ShardExtractor,
+    describe_job,
+    images_of_shard,
+)
+from training.data.features.store import FeatureStore
+from training.data.features.unfinished_store import begin_or_open, images_to_do
 from training.data.folder.reader import check_photos
 from training.data.input import photo_reader
 from training.data.input.broken_photos import BROKEN_PHOTOS, check_share, report
-
-SHARD_SIZE = 1024
 
 
 def extract_features(
@@ -69,43 +71,6 @@ def extract_features(
             extractor = ShardExtractor(backbone, unfinished, photos_directory, batch_size)
             _write_shards(extractor, images, max_broken_share, progress)
     return FeatureStore.open(store)
-
-
-def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> UnfinishedStore | None:
-    """Returns the unfinished store to go on with, or None where the folder holds a whole one.
-
-    Raises:
-        UserError: the folder holds the features of another job.
-    """
-    manifest = storage.join(store, MANIFEST)
-    if not storage.is_file(manifest):
-        return UnfinishedStore.begin(store, job, images)
-    whole = StoreManifest.read(manifest)
-    check_same_job(store, whole, job)
-    if storage.is_file(storage.join(store, store_manifest.PARTIAL)):  # stopped while clearing up
-        UnfinishedStore(store, whole).remove_leftovers()
-    return None
-
-
-def describe_job(
-    backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
-) -> StoreManifest:
-    """Returns the manifest of the store that is to be, without shards."""
-    if len(set(images)) != len(images) or not images:
-        raise ValueError(f"{len(images)} images: expected at least one, and each only once")
-    outputs = backbone.output
-    return StoreManifest(
-        backbone=BackboneIdentity(
-            backbone_name, backbone.inputs[0].shape[1], weights_fingerprint(backbone)
-        ),
-        preprocessing=PREPROCESSING,
-        region_shape=tuple(outputs["region_features"].shape[1:]),
-        scene_size=outputs["scene_feature"].shape[-1],
-        dtype="float16",
-        count=len(images),
-        shard_size=shard_size,
-        images=store_manifest.fingerprint(store_manifest.encode_images(images)),
-    )
 
 
 def _write_shards(

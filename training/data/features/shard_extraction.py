@@ -9,16 +9,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from biam_tf.backbones import fold_batch_norms
+from biam_tf.backbones import fold_batch_norms, weights_fingerprint
 from biam_tf.errors import UserError
+from training.data.features import manifest as store_manifest
 from training.data.features import storage
 from training.data.features.extraction_batch import free_memory, photos_at_a_time
-from training.data.features.manifest import Shard, StoreManifest
+from training.data.features.manifest import BackboneIdentity, Shard, StoreManifest
+from training.data.features.store import PREPROCESSING
 from training.data.features.unfinished_store import UnfinishedStore
 from training.data.input import photo_reader
 
+SHARD_SIZE = 1024  # photos
 # (positions in the shard's list of photos (B,), photos (B, S, S, 3))
 Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
+
+
+def describe_job(
+    backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
+) -> StoreManifest:
+    """Returns the manifest of the store that is to be, without shards."""
+    if len(set(images)) != len(images) or not images:
+        raise ValueError(f"{len(images)} images: expected at least one, and each only once")
+    outputs = backbone.output
+    return StoreManifest(
+        backbone=BackboneIdentity(
+            backbone_name, backbone.inputs[0].shape[1], weights_fingerprint(backbone)
+        ),
+        preprocessing=PREPROCESSING,
+        region_shape=tuple(outputs["region_features"].shape[1:]),
+        scene_size=outputs["scene_feature"].shape[-1],
+        dtype="float16",
+        count=len(images),
+        shard_size=shard_size,
+        images=store_manifest.fingerprint(store_manifest.encode_images(images)),
+    )
 
 
 class ShardExtractor:

@@ -105,6 +105,22 @@ class UnfinishedStore:
         return storage.join(self.path, note_name(self.job, number))
 
 
+def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> UnfinishedStore | None:
+    """Returns the unfinished store to go on with, or None where the folder holds a whole one.
+
+    Raises:
+        UserError: the folder holds the features of another job.
+    """
+    manifest = storage.join(store, MANIFEST)
+    if not storage.is_file(manifest):
+        return UnfinishedStore.begin(store, job, images)
+    whole = StoreManifest.read(manifest)
+    check_same_job(store, whole, job)
+    if storage.is_file(storage.join(store, PARTIAL)):  # stopped while clearing up
+        UnfinishedStore(store, whole).remove_leftovers()
+    return None
+
+
 def note_name(job: StoreManifest, number: int) -> str:
     """Returns the name of the JSON file of shard `number`."""
     return job.shard_file(number).removesuffix(".tfrecord") + ".json"

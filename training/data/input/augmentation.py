@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from training.config import AugmentationConfig
+from training.config.schema import AugmentationConfig
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a crop, between which its logarithm is drawn evenly
 # Keeps the draws apart from others that start from the same seed and epoch.

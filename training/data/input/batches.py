@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.config import AugmentationConfig
+from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input.augmentation import augment, epoch_seed
 from training.data.input.photo_reader import read_photo, read_whole_photo

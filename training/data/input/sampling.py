@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from training.config import DataConfig
+from training.config.schema import DataConfig
 
 # Keeps the draws apart from others that start from the same seed and epoch.
 STREAM = 1

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tqdm
 
 from biam_tf.errors import UserError
-from training.config import AugmentationConfig
+from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input import photo_reader
 from training.data.input.augmentation import picture_side
