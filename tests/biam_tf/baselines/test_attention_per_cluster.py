@@ -96,6 +96,7 @@ def test_k_means_ends_where_every_centroid_is_the_mean_of_what_is_nearest_to_it(
     np.testing.assert_array_equal(k_means(points, 7), centroids)
 
 
+@pytest.mark.integration
 def test_k_means_goes_where_lloyd_s_algorithm_goes(rng):
     points = rng.normal(size=(300, 4)) + 3 * rng.integers(0, 3, (300, 1))
     # From its own result, another implementation finds nothing to move; on average, it does

@@ -212,6 +212,7 @@ def test_an_unknown_reduction_names_the_known_ones():
         RankingLoss(reduction="mean")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("reduction", ["sum", "mean_of_violations"])
 def test_anybodys_model_trains_with_it(rng, reduction, jit_compile):

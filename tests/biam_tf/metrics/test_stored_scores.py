@@ -112,6 +112,7 @@ def test_classes_become_rows(images):
     assert by_class(matrix).flags.c_contiguous
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads /proc")
 @pytest.mark.parametrize("kept", ["in memory", "in a file"])
 def test_figures_take_no_more_memory_than_announced(kept):

@@ -201,6 +201,7 @@ def test_scores_alone_of_another_make_are_the_head():
     assert scores_alone(head) is head
 
 
+@pytest.mark.integration
 def test_bound_vocabulary_gives_the_same_scores_and_trains_the_same_weights(inputs, tmp_path):
     head = small_head(attention_dropout=0.0, output_dropout=0.0, scene_dropout=0.0)
     bound = bind_vocabulary(head, inputs["class_embeddings"])

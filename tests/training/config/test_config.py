@@ -358,6 +358,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
     assert message_of(path).startswith(f"{path}: cannot be read as a configuration file")
 
 
+@pytest.mark.integration
 def test_importing_the_module_does_not_import_tensorflow():
     code = "import sys, training.config; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent).returncode == 0
