@@ -1,7 +1,8 @@
-"""The system that docs/extending.md walks through, taken from the page."""
+"""The system and the data set of docs/extending.md, taken from the page."""
 
 import pathlib
 import re
+import shutil
 import sys
 import types
 
@@ -11,22 +12,52 @@ import pytest
 
 from biam_tf.models.systems import SYSTEMS, build_system_head
 from training import run
+from training.data.registry import DATA_SOURCES
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "extending.md"
+CODE = {
+    pathlib.PurePath(path).stem: code
+    for path, code in re.findall(
+        r"^`([\w/]+\.py)`:\n\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE
+    )
+}
 
 
 @pytest.fixture
-def scene_pooling(monkeypatch):
-    """The page's system, registered for a test as its one line would."""
-    code = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
-    module = types.ModuleType("scene_pooling")
-    monkeypatch.setitem(sys.modules, "scene_pooling", module)  # where the dataclass looks itself up
-    exec(compile(code, str(PAGE), "exec"), module.__dict__)
+def page_module(monkeypatch):
+    """Returns a function that makes a module of the page's code."""
+
+    def make(name: str) -> types.ModuleType:
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)  # a dataclass looks up its own module
+        exec(compile(CODE[name], str(PAGE), "exec"), module.__dict__)
+        return module
+
+    return make
+
+
+@pytest.fixture
+def scene_pooling(page_module, monkeypatch):
+    """The page's system, registered as by its one line."""
+    module = page_module("scene_pooling")
     monkeypatch.setitem(SYSTEMS, "scene_pooling", module.SCENE_POOLING)
     return module
 
 
-def test_it_scores_what_the_page_says(scene_pooling, rng):
+@pytest.fixture
+def class_folders(page_module, monkeypatch):
+    """The page's data set, registered as by its one line."""
+    module = page_module("class_folders")
+    monkeypatch.setitem(DATA_SOURCES, module.CLASS_FOLDERS.name, module.CLASS_FOLDERS)
+    return module
+
+
+def train(*settings: str) -> int:
+    settings = ("training.epochs=1", "training.batch_size=8", *settings)
+    return run.main([option for setting in settings for option in ("--set", setting)])
+
+
+def test_the_system_scores_what_the_page_says(scene_pooling, rng):
     head = build_system_head("scene_pooling", (2, 3, 5), 4, 6, channels=7)
     x_r, x_g = rng.normal(size=(2, 2, 3, 5)), rng.normal(size=(2, 4))
     classes = rng.normal(size=(3, 6))
@@ -34,25 +65,46 @@ def test_it_scores_what_the_page_says(scene_pooling, rng):
         head.get_layer(name).get_weights() for name in ("region_embedding", "scene_embedding")
     )
     regions, scene = x_r.reshape(2, 6, 5) @ w_r + b_r, x_g @ w_g + b_g
-    likeness = np.exp(np.einsum("brd,bd->br", regions, scene) / np.sqrt(7))
-    weights = likeness / likeness.sum(axis=1, keepdims=True)
+    similarity = np.exp(np.einsum("brd,bd->br", regions, scene) / np.sqrt(7))
+    weights = similarity / similarity.sum(axis=1, keepdims=True)
     pooled = np.einsum("br,brd->bd", weights, regions)
     expected = pooled @ (classes @ head.get_layer("bilinear").kernel.numpy()).T
     np.testing.assert_allclose(head([x_r, x_g, classes]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_it_trains_by_the_command_of_the_page_and_is_read_back(
+def test_the_system_trains_by_the_command_of_the_page_and_is_read_back(
     scene_pooling, scenes, tmp_path, capsys
 ):
-    settings = [
-        "head={system: scene_pooling, channels: 8}",
-        "training.epochs=1",
-        "training.batch_size=8",
-        f"data={{name: folder, directory: {scenes}}}",
-        f"output={tmp_path / 'run'}",
-    ]
-    assert run.main([option for setting in settings for option in ("--set", setting)]) == 0
+    data = f"data={{name: folder, directory: {scenes}}}"
+    head = "head={system: scene_pooling, channels: 8}"
+    assert train(head, data, f"output={tmp_path / 'run'}") == 0
     head = keras.models.load_model(tmp_path / "run" / "model.keras")
     assert "scene_pooling" in [layer.name for layer in head.layers]
-    assert run.main(["--set", "head={system: scene_pooling, chanels: 8}"]) == 2
+    assert train("head={system: scene_pooling, chanels: 8}") == 2
     assert "head.chanels: unknown key; did you mean 'channels'" in capsys.readouterr().err
+
+
+def test_the_data_set_is_read_and_trained_on(class_folders, scenes, tmp_path, capsys):
+    photos = iter(sorted((scenes / "images").iterdir()))
+    for split, count in (("train", 8), ("test", 2)):
+        for name in ("dog", "sea", "zebra"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for _ in range(count):
+                shutil.copy(next(photos), folder)
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("dog 1 0 0\nsea 0 1 0\nzebra 0 0 1\n")
+    data = f"name: class_folders, directory: {tmp_path / 'photos'}"
+    settings = (
+        "head={channels: 8, num_heads: 2, top_k: 3}",
+        f"vocabulary.word_vectors={vectors}",
+        "training.report=false",
+        f"output={tmp_path / 'run'}",
+    )
+    assert train(f"data={{{data}, unseen_names: [zebra]}}", *settings) == 0
+    assert "24 train, 6 test photos; 2 seen and 1 unseen classes" in capsys.readouterr().out
+    assert train(f"data={{{data}, unseen_names: [zebr]}}", *settings[:2]) == 2
+    error = capsys.readouterr().err
+    assert "data.unseen_names: no folder 'zebr'; did you mean 'zebra'?" in error
+    assert train(f"data={{{data}, unseen: [zebra]}}", *settings[:2]) == 2
+    assert "data.unseen: unknown key; did you mean 'unseen_names'?" in capsys.readouterr().err

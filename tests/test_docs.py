@@ -1,0 +1,90 @@
+"""Every path, command, module and link in the documentation exists."""
+
+import dataclasses
+import importlib
+import pathlib
+import re
+
+import keras  # noqa: F401  starts a process when first imported, which a unit test must not
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FOLDERS = "biam_tf|training|serving|benchmarks|tests|configs|docs"
+PATH = re.compile(rf"(?<![\w/.$~-])(?:{FOLDERS})/[\w./-]*")
+COMMAND = re.compile(r"python3? -m ((?:biam_tf|training|serving|benchmarks)[\w.]*\w)")
+MODULE = re.compile(r"(?<![\w/.-])(?:biam_tf|training|serving|benchmarks)(?:\.\w+)+")
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+# Written by the reader of docs/extending.md, below the user's cache folder, and on TensorBoard.
+NOT_FILES = re.compile(
+    r"biam_tf/(baselines/scene_pooling\.py|indexes)|training/data/class_folders\.py"
+    r"|training/(loss|learning_rate|images_per_second)$"
+)
+
+
+def texts(page: pathlib.Path) -> list[str]:
+    """Returns the code blocks and code spans of a page."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"```.*?```", text, re.DOTALL)
+    return blocks + re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def module_exists(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, something in a module, or a setting."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if module_exists(".".join(parts[:length])):
+            break
+    found = importlib.import_module(".".join(parts[:length])) if length < len(parts) else None
+    for part in parts[length:]:
+        if not hasattr(found, part):
+            return is_setting(parts)
+        found = getattr(found, part)
+    return True
+
+
+def is_setting(parts: list[str]) -> bool:
+    from training.config import RunConfig
+
+    found = RunConfig()
+    for part in parts:
+        if part not in {field.name for field in dataclasses.fields(found)}:
+            return False
+        found = getattr(found, part)
+    return True
+
+
+def named(pattern: re.Pattern, page: pathlib.Path) -> set[str]:
+    return {found.rstrip(".") for text in texts(page) for found in pattern.findall(text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+class TestPage:
+    def test_its_links_and_paths_exist(self, page):
+        links = {str(page.parent / link) for link in LINK.findall(page.read_text("utf-8"))}
+        paths = {str(ROOT / path) for path in named(PATH, page) if not NOT_FILES.match(path)}
+        assert [path for path in sorted(links | paths) if not pathlib.Path(path).exists()] == []
+
+    def test_its_commands_exist(self, page):
+        missing = [name for name in sorted(named(COMMAND, page)) if not module_exists(name)]
+        assert missing == []
+
+    def test_its_modules_and_settings_exist(self, page):
+        missing = [name for name in sorted(named(MODULE, page)) if not resolves(name)]
+        assert missing == []
+
+
+def test_what_does_not_exist_is_noticed():
+    assert not resolves("training.pipelines") and not resolves("biam_tf.layers.NoSuchLayer")
+    assert not resolves("training.no_such_setting") and resolves("training.optimizer.beta_1")
+    assert resolves("biam_tf.layers.RegionClassifier") and resolves("serving.demo_page")
