@@ -180,7 +180,7 @@ def _table_of_networks(networks: Mapping[str, Callable], photos, rounds: int) ->
 def _table_of_operations(networks: Mapping, photos, folder: pathlib.Path) -> Table:
     import tensorflow as tf
 
-    from training.loop.trace import operation_times, read_trace
+    from training.loop.profiler_trace import operation_times, read_trace
 
     rows = []
     for name in (AS_IS, FOLDED):

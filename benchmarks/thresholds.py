@@ -34,8 +34,7 @@ def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
     from biam_tf.thresholds import OWN_POSITIVES, fit_thresholds
     from training.config import load_config
-    from training.pipeline.examples import open_examples
-    from training.pipeline.whole_run import open_dataset
+    from training.pipeline.examples import open_dataset, open_examples
     from training.scoring.evaluation import score_split
 
     run = load_run(arguments.run)

@@ -86,14 +86,12 @@ def _command(arguments: argparse.Namespace) -> None:
     from training.data.input.sources import PhotoSource
     from training.report.page import ReportData, write_report
     from training.scoring.evaluation import (
-        PHOTOS_ON_SHEET,
         as_trained,
-        draw_sheet,
         evaluate_split,
         evaluation_vocabulary,
-        explain_photos,
         format_figures,
     )
+    from training.scoring.explained_photos import PHOTOS_ON_SHEET, draw_sheet, explain_photos
 
     dataset = read_folder(arguments.data)
     split = dataset.split(arguments.split)

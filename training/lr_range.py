@@ -119,9 +119,9 @@ def _test(config, schedule):
     from training.loop.closed_form import require_epochs
     from training.loop.devices import computing_in, make_strategy
     from training.loop.objective import prepare_head
-    from training.pipeline.examples import open_examples, trainable_photos
+    from training.pipeline.examples import open_dataset, open_examples, trainable_photos
+    from training.pipeline.models import build_models, class_vocabulary
     from training.pipeline.run_folder import RunFolder
-    from training.pipeline.whole_run import build_models, class_vocabulary, open_dataset
 
     require_epochs(config, "a learning-rate finder")
     strategy = make_strategy(config)
@@ -136,7 +136,7 @@ def _test(config, schedule):
         sampler = make_sampler(config.data, labels, config.training.seed, epochs=1)
         source = examples.source(split.images, sampler)
         prepare_head(models.head, config.head, labels)
-        return run_range_test(config, strategy, models.trainee(folder), source, labels, schedule)
+        return run_range_test(config, strategy, models.target(folder), source, labels, schedule)
 
 
 if __name__ == "__main__":

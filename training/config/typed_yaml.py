@@ -50,7 +50,7 @@ class Range:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """The safe loader, which on its own would let the last of two equal keys win in silence."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
             line = key_node.start_mark.line + 1
@@ -164,7 +164,7 @@ class Settings:
     def convert(self, value: Any, expected: Any, key_path: str) -> Any:
         """Returns `value` as the type `expected`; see `_EXPECTED` for what is understood."""
         origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-        if dataclasses.is_dataclass(expected):
+        if isinstance(expected, type) and dataclasses.is_dataclass(expected):
             return self.build(expected, value, key_path)
         if origin is Annotated:
             number = self.convert(value, arguments[0], key_path)

@@ -1,10 +1,14 @@
-"""Some photos of every split, for a run in small, and what it took to get their examples."""
+"""Some photos of every split for a trial run, and how long it took to get their examples."""
 
 import dataclasses
+import pathlib
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.features import storage
 from training.data.features.extraction import extract_features
@@ -16,148 +20,191 @@ from training.data.input.sampling import make_sampler
 from training.data.input.sources import UNVARIED, FeatureSource, PhotoSource, choose_cache
 from training.dry_run.estimates import Workload
 from training.pipeline.examples import (
+    Source,
     feature_location,
     final_split,
     scored_splits,
     trainable_photos,
 )
-from training.pipeline.whole_run import Models
+from training.pipeline.models import Models
+from training.pipeline.run_folder import RunFolder
 
 STEPS_ON_FEATURES, PHOTOS_FOR_STEPS = 2, 256
 
 
 class Sample:
-    """Some photos of every split, their examples, and what it took to get them."""
+    """Some photos of every split, their examples, and how long it took to get them.
 
-    def __init__(self, config, folder, dataset: TaggingDataset, models: Models, aside):
-        self.config, self.folder, self.models, self.aside = config, folder, models, aside
+    Args:
+        config: settings of the run.
+        folder: of the run.
+        dataset: of the run.
+        models: of the run.
+        directory: where the trial run writes.
+
+    Attributes:
+        train: the training photos of the run.
+        final: the split that the run is evaluated on.
+        scored: the splits whose photos are scored.
+        small: the data set of the sample.
+        photo_bytes: one photo's features or pixels in memory.
+        in_memory: whether the run keeps its examples in memory.
+        held_bytes: what the sample's examples take in memory.
+        sources: the sample's examples, by split.
+        to_extract: photos of the run whose features are not stored yet.
+        check_photo, first_extraction, extract_photo, read_photo: seconds, see `Costs`.
+        store_photo: bytes of one photo's stored features.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        dataset: TaggingDataset,
+        models: Models,
+        directory: pathlib.Path,
+    ):
+        self.config, self.folder, self.models, self.directory = config, folder, models, directory
         self.dataset = dataset
         self.train = trainable_photos(dataset, config.data.max_labels)
         self.final = final_split(dataset)
         self.scored = scored_splits(dataset)
-        batch = config.training.batch_size
-        steps = STEPS_ON_FEATURES
-        if config.backbone.trainable:
-            steps = max(steps, PHOTOS_FOR_STEPS // batch)
-        counts = {"train": steps * batch, "val": 2 * batch, "test": 2 * batch}
-        parts = {**dataset.splits, "train": self.train}
-        self.small = dataclasses.replace(
-            dataset, splits={name: _spread(parts[name], counts[name]) for name in parts}
-        )
-        self.images = self.small.images
+        self.small = _small_dataset(config, dataset, self.train)
         self.to_extract = 0
         self.check_photo = self.first_extraction = self.extract_photo = self.store_photo = 0.0
-        self._make_source = self._photos if config.backbone.trainable else self._features()
-        self._make_source(self.images[:1])  # the first one traces TensorFlow's functions
-        started = time.perf_counter()
-        self._make_source(self.images[:1])
-        opening = time.perf_counter() - started
-        started = time.perf_counter()
-        self.sources = {
-            name: self._make_source(split.images, varied=name == "train")
-            for name, split in self.small.splits.items()
-        }
-        reading = time.perf_counter() - started - len(self.sources) * opening
+        self.photo_bytes = 0
+        self._open = self._photos() if config.backbone.trainable else self._features()
+        self.read_photo, self.sources = self._read()
         held = sum(map(len, self.sources.values()))
-        self.read_photo = max(0.0, reading / held)
-        self.in_memory = self.cache == "memory"
         self.held_bytes = held * self.photo_bytes if self.in_memory else 0
 
     @property
     def store(self) -> str:
-        """Where the run's feature store is or will be."""
+        """Location of the run's feature store, which need not exist yet."""
         return feature_location(self.config, self.folder.path, self.dataset, self.models.backbone)
 
-    def _photos(self, images, varied=False):
+    @property
+    def in_memory(self) -> bool:
+        """Whether the run keeps its examples in memory."""
+        return self._cache == "memory"
+
+    def source(self, images: Sequence[str]) -> Source:
+        """Returns the examples of some of the sample's photos, for scoring."""
+        opened = {split.images: self.sources[name] for name, split in self.small.splits.items()}
+        return opened.get(tuple(images)) or self._open(images, False)
+
+    def _read(self) -> tuple[float, dict[str, Source]]:
+        """Returns the seconds that reading a photo took, and the examples by split."""
+        images = self.small.images[:1]
+        self._open(images, False)  # traces TensorFlow's functions
+        started = time.perf_counter()
+        self._open(images, False)
+        opening = time.perf_counter() - started
+        started = time.perf_counter()
+        sources = {
+            name: self._open(split.images, name == "train")
+            for name, split in self.small.splits.items()
+        }
+        seconds = time.perf_counter() - started - len(sources) * opening
+        return max(0.0, seconds / sum(map(len, sources.values()))), sources
+
+    def _photos(self) -> Callable[[Sequence[str], bool], Source]:
+        """Returns a function that opens photos, augmented or not."""
         size, augmentation = self.models.backbone.input_shape[1], self.config.data.augmentation
         self.photo_bytes = 3 * picture_side(size, augmentation) ** 2
         total = len(self.train) + sum(len(self.dataset.split(name)) for name in self.scored)
-        self.cache = choose_cache(self.config.data.cache, total * self.photo_bytes)
-        if not varied:
-            augmentation = UNVARIED
-        return PhotoSource(
-            self.dataset.directory, images, size, self.cache, augmentation=augmentation
-        )
+        self._cache = choose_cache(self.config.data.cache, total * self.photo_bytes)
 
-    def source(self, images) -> FeatureSource | PhotoSource:
-        """Returns the examples of some of the sample's photos, for scoring."""
-        made = {split.images: self.sources[name] for name, split in self.small.splits.items()}
-        return made.get(images) or self._make_source(images)
+        def open_photos(images: Sequence[str], augmented: bool) -> Source:
+            return PhotoSource(
+                self.dataset.directory,
+                images,
+                size,
+                self._cache,
+                augmentation=augmentation if augmented else UNVARIED,
+            )
 
-    def _features(self):
-        store, backbone = self.store, self.models.backbone
-        photos = len(self.dataset.images)
-        self.to_extract = photos - photos_extracted(store)
-        if storage.is_file(storage.join(store, MANIFEST)):
-            opened = FeatureStore.open(store, backbone_name=self.config.backbone.name)
+        return open_photos
+
+    def _features(self) -> Callable[[Sequence[str], bool], Source]:
+        """Returns a function that opens stored features, which are extracted if need be."""
+        location, photos = self.store, len(self.dataset.images)
+        self.to_extract = photos - photos_extracted(location)
+        if storage.is_file(storage.join(location, MANIFEST)):
+            store = FeatureStore.open(location, backbone_name=self.config.backbone.name)
         else:
-            opened = self._extract(backbone)
-        self.photo_bytes = opened.manifest.photo_nbytes
-        self.store_photo = sum(s.bytes for s in opened.manifest.shards) / len(opened)
-        self.cache = choose_cache(self.config.data.cache, photos * self.photo_bytes)
-        return lambda images, varied=False: FeatureSource(opened, images, self.cache)
+            store = self._extract()
+        self.photo_bytes = store.manifest.photo_nbytes
+        self.store_photo = sum(shard.bytes for shard in store.manifest.shards) / len(store)
+        self._cache = choose_cache(self.config.data.cache, photos * self.photo_bytes)
+        return lambda images, augmented: FeatureSource(store, images, self._cache)
 
-    def _extract(self, backbone) -> FeatureStore:
+    def _extract(self) -> FeatureStore:
+        images = self.small.images
         started = time.perf_counter()
-        check_photos(self.small, self.images)
-        self.check_photo = (time.perf_counter() - started) / len(self.images)
-        watch = Watch()
+        check_photos(self.small, images)
+        self.check_photo = (time.perf_counter() - started) / len(images)
+        stopwatch = Stopwatch()
+
+        def make_bar(**settings: Any) -> Any:  # has what is used of a tqdm
+            return stopwatch
+
         started = time.perf_counter()
-        opened = extract_features(
-            backbone,
+        store = extract_features(
+            self.models.backbone,
             self.config.backbone.name,
             self.dataset.directory,
-            self.images,
-            self.aside / "features",
+            images,
+            self.directory / "features",
             batch_size=self.config.backbone.batch_size,
-            progress=lambda **settings: watch,
+            progress=make_bar,
         )
-        first, *rest = watch.updates
+        first, *rest = stopwatch.updates
         self.first_extraction = first[0] - started
         if rest:
             self.extract_photo = (rest[-1][0] - first[0]) / sum(count for _, count in rest)
         else:
             self.extract_photo = self.first_extraction / first[1]
-        return opened
+        return store
 
 
-class Watch:
-    """Stands in for a progress bar and for an observer of the training; notes the times.
+class Stopwatch:
+    """A progress bar and an `Observer` of training that records times.
 
     Attributes:
-        updates: when a bar was updated, and by how much.
+        updates: when the bar was updated, and by how much.
         events: what happened in a training, and when.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.updates: list[tuple[float, int]] = []
         self.events: list[tuple[str, float]] = []
 
-    def __enter__(self):
+    def __enter__(self) -> "Stopwatch":
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         return None
 
     def update(self, count: int) -> None:
-        """Is told, as a bar, that so many more photos are done."""
+        """Records, as a progress bar, that `count` more photos are done."""
         self.updates.append((time.perf_counter(), count))
 
-    def step(self, step, values) -> None:
-        """Is told, as an observer, of a step."""
-        self.note("step")
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Records, as an observer, a step."""
+        self.record("step")
 
-    def epoch(self, record) -> None:
-        """Is told, as an observer, of an epoch."""
-        self.note("epoch")
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Records, as an observer, the end of an epoch."""
+        self.record("epoch")
 
-    def note(self, what: str) -> None:
-        """Notes that something has just happened."""
+    def record(self, what: str) -> None:
+        """Records that something has just happened."""
         self.events.append((what, time.perf_counter()))
 
 
 def workload(sample: Sample) -> Workload:
-    """Returns what the whole run has to do."""
+    """Returns how much the whole run has to do."""
     config, dataset = sample.config, sample.dataset
     labels = sample.train.labels[:, dataset.seen]
     sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
@@ -173,6 +220,18 @@ def workload(sample: Sample) -> Workload:
         validation_photos=validation,
         test_photos=len(dataset.split(sample.final)),
     )
+
+
+def _small_dataset(config: RunConfig, dataset: TaggingDataset, train: Split) -> TaggingDataset:
+    """Returns a data set of photos for two training steps or more, and two batches to score."""
+    batch = config.training.batch_size
+    steps = STEPS_ON_FEATURES
+    if config.backbone.trainable:
+        steps = max(steps, PHOTOS_FOR_STEPS // batch)
+    counts = {"train": steps * batch, "val": 2 * batch, "test": 2 * batch}
+    splits = {**dataset.splits, "train": train}
+    small = {name: _spread(split, counts[name]) for name, split in splits.items()}
+    return dataclasses.replace(dataset, splits=small)
 
 
 def _spread(split: Split, count: int) -> Split:

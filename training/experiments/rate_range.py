@@ -18,7 +18,7 @@ from biam_tf.progress import progress
 from training.config import RunConfig
 from training.experiments.trials import write_csv
 from training.loop.train_step import TrainStep
-from training.loop.trainer import Trainee
+from training.loop.trainer import TrainTarget
 from training.tables.plots import COLORS, new_figure, save_figure
 
 SMOOTHING = 0.9  # share of the old average at a step
@@ -92,7 +92,7 @@ def suggested_rate(test: RangeTest) -> float | None:
 def run_range_test(
     config: RunConfig,
     strategy,
-    trainee: Trainee,
+    target: TrainTarget,
     source,
     labels: np.ndarray,
     schedule: ExponentialRise,
@@ -101,8 +101,8 @@ def run_range_test(
 
     Args:
         config: optimizer, loss, batch size and seed, as of a run.
-        strategy: devices; `trainee` was built in its scope.
-        trainee: what is trained.
+        strategy: devices; `target` was built in its scope.
+        target: what is trained.
         source: a `FeatureSource` or `PhotoSource` of the training examples.
         labels: (N, S) int8 for the seen classes.
         schedule: the rates.
@@ -110,18 +110,18 @@ def run_range_test(
     Raises:
         UserError: there are fewer examples than one batch.
     """
-    slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
+    slowed = target.backbone.trainable_variables if target.backbone else ()
     scale = config.backbone.learning_rate_scale
     train_step = TrainStep(
         config.training,
         strategy,
-        trainee.model,
-        trainee.objective,
+        target.model,
+        target.objective,
         schedule.steps,
         slowed,
         scale,
     )
-    train_step.optimizer.learning_rate = schedule
+    train_step.optimizer.schedule = schedule
     parts = _endless(lambda epoch: _parts(config, strategy, source, labels, epoch))
     rates, losses, diverged = [], [], False
     with progress(schedule.steps, "learning rates", "step") as bar:

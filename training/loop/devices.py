@@ -1,13 +1,14 @@
-"""The devices of a run: one, all of this machine's, or those of the workers of `TF_CONFIG`."""
+"""The devices of a run: one, all of this machine, or those of the workers of `TF_CONFIG`."""
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from biam_tf.errors import UserError
 from training.config import RunConfig
-from training.loop.cluster import ClusterTask, read_tf_config
+from training.loop.workers import ClusterTask, read_tf_config
 
 
 def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
@@ -17,8 +18,8 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
     strategy is `multi_worker`; the latter waits for all workers.
 
     Raises:
-        UserError: the batch does not divide over the devices, the CPU can no longer be split,
-            or `TF_CONFIG` cannot be used.
+        UserError: the batch size is not divisible by the number of devices, the CPU can no
+            longer be split, or `TF_CONFIG` cannot be used.
     """
     if config.logical_cpu_devices > 1:
         _split_cpu(config.logical_cpu_devices)
@@ -62,8 +63,8 @@ def _check_batch(config: RunConfig, replicas: int) -> None:
 
 
 @contextlib.contextmanager
-def computing_in(precision: str):
-    """Builds what is built inside with a Keras dtype policy, and sets the old one again."""
+def computing_in(precision: str) -> Iterator[None]:
+    """Sets the Keras dtype policy for layers that are built in the `with` block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:

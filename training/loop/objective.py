@@ -1,9 +1,11 @@
-"""What a training step makes small: losses of a batch's examples and how they add up."""
+"""What a training step minimizes: losses of a batch's examples and how they add up."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from biam_tf.losses import pairwise_ranking_loss, softmax_over_classes, softmax_over_images
 from biam_tf.models.head import scores_alone
@@ -17,8 +19,8 @@ class Objective:
     """The losses of a step.
 
     Attributes:
-        losses: labels (B, C) and the model's outputs by name to losses (B,).
-        is_mean: the batch's value is their mean, else their sum.
+        losses: a function of labels (B, C) and the model's outputs by name to losses (B,).
+        is_mean: whether the loss of a batch is their mean; else it is their sum.
     """
 
     losses: Losses
@@ -31,7 +33,7 @@ class Objective:
             return cls(_softmax(loss.over_images), is_mean=True)
         by_violations = loss.reduction == "mean_of_violations"
 
-        def ranking(labels, outputs):
+        def ranking(labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
             return pairwise_ranking_loss(labels, outputs["scores"], loss.margin, by_violations)
 
         return cls(ranking, is_mean=by_violations)
@@ -42,20 +44,20 @@ def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> O
 
     Args:
         head: as `training_model` takes it.
-        config: which system it is.
-        loss: settings of the loss; without a name, the one that suits the head.
+        config: its system and settings.
+        loss: settings of the loss; without a name, the loss that suits the head.
     """
     system, settings = SYSTEMS[config.system], config.settings
     if system.make_losses is not None:
         return Objective(system.make_losses(head, settings), is_mean=True)
     if loss.name is None:
-        suits = "softmax" if getattr(settings, "classifier", None) == "cosine" else "ranking"
-        loss = dataclasses.replace(loss, name=suits)
+        is_cosine = getattr(settings, "classifier", None) == "cosine"
+        loss = dataclasses.replace(loss, name="softmax" if is_cosine else "ranking")
     return Objective.of_loss(loss)
 
 
 def prepare_head(head: keras.Model, config: HeadConfig, labels: np.ndarray) -> None:
-    """Lets a system take note of the training labels, before the first step.
+    """Lets a system set what its head keeps of the training labels, before the first step.
 
     Args:
         head: as built.
@@ -68,7 +70,7 @@ def prepare_head(head: keras.Model, config: HeadConfig, labels: np.ndarray) -> N
 
 
 def training_model(head: keras.Model, config: HeadConfig) -> keras.Model:
-    """Returns the head, sharing all weights, with the outputs that its losses take, by name."""
+    """Returns a model of the head's layers with the outputs that its losses take by name."""
     outputs = SYSTEMS[config.system].training_outputs
     if outputs is None:
         return scores_alone(head)
@@ -76,7 +78,7 @@ def training_model(head: keras.Model, config: HeadConfig) -> keras.Model:
 
 
 def _softmax(over_images: float) -> Losses:
-    def losses(labels, outputs):
+    def losses(labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         scores = outputs["scores"]
         value = softmax_over_classes(labels, scores)
         return value + over_images * softmax_over_images(labels, scores) if over_images else value

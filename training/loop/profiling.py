@@ -1,4 +1,4 @@
-"""Where the time of training steps goes: `python -m training.run --profile N`."""
+"""A profile of training steps: `python -m training.run --profile N`."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
-from training.loop.trace import format_table, operation_times, read_trace, write_chrome_trace
+from training.loop.profiler_trace import (
+    format_table,
+    operation_times,
+    read_trace,
+    write_chrome_trace,
+)
 from training.pipeline.run_folder import RunFolder
 
 SKIPPED_STEPS = 3  # the first ones trace graphs and fill queues
@@ -16,13 +21,13 @@ TABLE, CHROME_TRACE = "profile.txt", "trace.json.gz"
 
 
 def check_profile(steps: int | None, total_steps: int) -> None:
-    """Raises a UserError unless a run of `total_steps` has so many to profile."""
+    """Raises a UserError if a run of `total_steps` has fewer than `steps` to profile."""
     possible = total_steps - SKIPPED_STEPS
     if steps is not None and steps > possible:
         advice = f"use at most {possible}" if possible > 0 else "give it more photos or epochs"
         raise UserError(
             f"--profile {steps}: the run has {total_steps} steps, the first {SKIPPED_STEPS} of "
-            f"which are left out; {advice}"
+            f"which are skipped; {advice}"
         )
 
 
@@ -34,7 +39,7 @@ class StepProfiler:
 
     Args:
         folder: of the run.
-        steps: how many to profile, after the first few that this process makes.
+        steps: how many to profile, after the first few of this process.
     """
 
     def __init__(self, folder: RunFolder, steps: int):
@@ -46,13 +51,13 @@ class StepProfiler:
     def __enter__(self) -> "StepProfiler":
         return self
 
-    def __exit__(self, *error) -> None:
-        """Writes what there is of a training that ended before its time."""
+    def __exit__(self, *error: object) -> None:
+        """Writes what there is if training ended early."""
         if self._running:
             self._finish()
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Starts after the steps that are left out, and ends after those to profile."""
+        """Starts the profiler after the skipped steps, and stops it after those to profile."""
         self._seen += 1
         if self._annotation is not None:
             self._annotation.__exit__(None, None, None)
@@ -69,7 +74,7 @@ class StepProfiler:
             self._finish()
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Nothing is told of epochs."""
+        """Does nothing."""
 
     def _finish(self) -> None:
         self._running = False
@@ -81,16 +86,16 @@ class StepProfiler:
             return
         space = read_trace(self._folder.tensorboard)
         table = pathlib.Path(self._folder.path / TABLE)
-        said = (
-            f"{steps} training steps, after {SKIPPED_STEPS} that are left out\n\n"
+        text = (
+            f"{steps} training steps, after {SKIPPED_STEPS} that are skipped\n\n"
             f"{format_table(operation_times(space), steps)}"
         )
-        write_text(table, said)
+        write_text(table, text)
         chrome_trace = self._folder.path / CHROME_TRACE
         with writing_to(chrome_trace):
             write_chrome_trace(space, chrome_trace)
         print(
-            f"\n{said}\n{table}: this table\n{chrome_trace}: opens in ui.perfetto.dev\n"
+            f"\n{text}\n{table}: this table\n{chrome_trace}: opens in ui.perfetto.dev\n"
             f"{self._folder.tensorboard}: opens in TensorBoard's profile plugin\n",
             flush=True,
         )

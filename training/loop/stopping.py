@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM: how a run is stopped without losing work, and what it then exits with."""
+"""Ctrl-C and SIGTERM: how a run is stopped without losing work, and its exit status."""
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
 
 from biam_tf.errors import TemporaryFailure
 
@@ -16,7 +18,7 @@ class Terminated(TemporaryFailure):
 class StopRequest:
     """Whether, and by which signal, this process was asked to stop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal: int | None = None
 
     def __bool__(self) -> bool:
@@ -32,9 +34,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def terminating_cleanly() -> Iterator[None]:
-    """Makes SIGTERM raise `Terminated`, so that files and locks are let go of as at Ctrl-C."""
+    """Makes SIGTERM raise `Terminated`, so that files and locks are released as at Ctrl-C."""
 
-    def terminate(number, frame):
+    def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated("stopped by SIGTERM; the same command goes on with what is done so far")
 
     with _handling([signal.SIGTERM], terminate):
@@ -43,13 +45,13 @@ def terminating_cleanly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopping_between_steps() -> Iterator[StopRequest]:
-    """Yields a request that Ctrl-C or SIGTERM sets, for the training loop to look at.
+    """Yields a request that Ctrl-C or SIGTERM sets, for the training loop to check.
 
-    A second signal gets its usual effect at once, so that nobody is ever locked in.
+    A second signal has its usual effect at once.
     """
     request = StopRequest()
 
-    def ask(number, frame):
+    def ask(number: int, frame: FrameType | None) -> None:
         request.signal = number
         signal.signal(number, previous[number])
 
@@ -58,7 +60,9 @@ def stopping_between_steps() -> Iterator[StopRequest]:
 
 
 @contextlib.contextmanager
-def _handling(numbers, handler):
+def _handling(
+    numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[dict[int, Any]]:
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield previous

@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a run: scalars, response maps after each epoch, class embeddings.
+"""Files for TensorBoard: scalars, response maps after each epoch, class embeddings.
 
-Only the files are written here, with TensorFlow alone; the program that shows them is the package
-`tensorboard`, in the extra [report].
+They are written with TensorFlow alone; the program that shows them is the package `tensorboard`,
+in the extra [report].
 """
 
 import io
@@ -33,12 +33,12 @@ embeddings {{
 class TensorBoardWriter:
     """Writes the scalars of every step and epoch, and a picture after each epoch.
 
-    An `Observer` of training. A run that is resumed adds a file of its own; TensorBoard shows all
-    of a folder's as one run.
+    An `Observer` of training. A run that is resumed adds another file; TensorBoard shows all
+    files of a folder as one run.
 
     Args:
-        folder: where the files go; made if it isn't there.
-        draw: returns the picture of some photos with the model as it then is; None: no picture.
+        folder: where the files are written; created if it does not exist.
+        draw: returns a picture of some photos with the current model; None: no picture.
     """
 
     def __init__(self, folder: pathlib.Path, draw: Callable[[], Image.Image] | None = None):
@@ -79,9 +79,9 @@ def write_projector(folder: pathlib.Path, vocabulary: Vocabulary) -> None:
 
 
 def read_scalar(folder: pathlib.Path, tag: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps, ascending, and the values of a scalar; of a step written twice, the last.
+    """Returns the steps, ascending, and the values of a scalar, (steps,) each.
 
-    Both are empty where the folder has none.
+    Where a step was written twice, its last value counts. Both are empty if there are none.
     """
     values = {}
     for event in _events(folder):

@@ -1,29 +1,31 @@
 """One step of the optimizer on one batch, the same on any number of devices.
 
-Keras optimizers sum the gradient over the devices as they apply it, which is too late to clip it
-by the norm of the sum, or to skip a step that overflowed on one device only. Here the sum comes
-first; every device then makes the same update of its own copy of the weights.
+The gradients are summed over the devices first, so that the sum can be clipped by its norm, and a
+step that overflowed on one device is skipped on all. Every device then makes the same update of
+its own copy of the weights.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from training.config import TrainingConfig
-from training.loop.fused_adam import FusedAdam
+from training.loop.checkpoints import variable_names
 from training.loop.objective import Objective
-from training.loop.schedules import WarmupThenDecay
-from training.loop.weight_averages import WeightAverages
-
-INITIAL_LOSS_SCALE = 2.0**15
-STEPS_UNTIL_LOSS_SCALE_GROWS = 2000
+from training.loop.optimizer import (
+    MOVING_STATISTICS,
+    LossScale,
+    WeightAverages,
+    make_optimizer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
-    """What a step gives.
+    """The outcome of a step.
 
     Attributes:
         loss: of the whole batch, before the update.
@@ -41,12 +43,13 @@ class TrainStep:
 
     Args:
         settings: of the training.
-        strategy: devices; `model` was built in its scope.
-        model: inputs of the training batches to scores, or to what the objective takes by name.
-        objective: what is made small.
-        steps_per_epoch: for the learning rate's schedule.
+        strategy: the devices; `model` was built in its scope.
+        model: inputs of the training batches to scores, or to the outputs that the objective
+            takes by name.
+        objective: the losses to minimize.
+        steps_per_epoch: for the schedule of the learning rate.
         slowed: variables of `model` with a learning rate of their own.
-        learning_rate_scale: theirs, as a share of the others'.
+        learning_rate_scale: that rate, as a multiple of the others'. Defaults to `1.0`.
     """
 
     def __init__(
@@ -63,41 +66,49 @@ class TrainStep:
         self._strategy = strategy
         self._model = model
         self._objective = objective
-        self._weights = [variable.value for variable in model.trainable_variables]
-        self._constraints = [variable.constraint for variable in model.trainable_variables]
-        slowed = {id(variable) for variable in slowed}
-        self._rates = [
-            learning_rate_scale if id(variable) in slowed else 1.0
-            for variable in model.trainable_variables
+        names = variable_names(model)
+        trained = model.trainable_variables
+        self._weights = {names[id(variable)]: variable.value for variable in trained}
+        self._constraints = [variable.constraint for variable in trained]
+        with_own_rate = {id(variable) for variable in slowed}
+        self._rate_scales = [
+            learning_rate_scale if id(variable) in with_own_rate else 1.0 for variable in trained
         ]
         with strategy.scope():
-            self.optimizer = make_optimizer(settings, steps_per_epoch)
-            self.optimizer.build(model.trainable_variables)
+            self.optimizer = make_optimizer(settings, self._weights, steps_per_epoch)
             self._loss_scale = LossScale() if settings.precision == "mixed_float16" else None
-            self.averages = settings.ema_momentum and WeightAverages(model, settings.ema_momentum)
+            self.averages: WeightAverages | None = None
+            if settings.ema_momentum is not None:
+                statistics = {
+                    names[id(variable)]: variable.value
+                    for variable in model.non_trainable_variables
+                    if variable.name in MOVING_STATISTICS
+                }
+                averaged = self._weights | statistics
+                self.averages = WeightAverages(averaged, settings.ema_momentum)
             # Each device's own sum over the parts of a batch; zero between two steps.
             self._sums = (
-                [tf.Variable(tf.zeros_like(weight)) for weight in self._weights]
+                [tf.Variable(tf.zeros_like(weight)) for weight in self._weights.values()]
                 if settings.accumulation_steps > 1
                 else []
             )
 
     @property
-    def variables(self) -> list[tf.Variable]:
-        """What a checkpoint must hold beside the model."""
-        variables = [variable.value for variable in self.optimizer.variables]
+    def variables(self) -> dict[str, tf.Variable]:
+        """What a checkpoint must hold beside the model, by name."""
+        variables = _below("optimizer", self.optimizer.variables)
         if self._loss_scale:
-            variables += self._loss_scale.variables
+            variables |= _below("loss_scale", self._loss_scale.variables)
         if self.averages:
-            variables += self.averages.variables
+            variables |= _below("averages", self.averages.variables)
         return variables
 
     def __call__(self, parts: Iterator, stop: bool) -> StepResult:
         """Makes one step.
 
         Args:
-            parts: gives `(inputs, labels)`, `accumulation_steps` of which are one batch.
-            stop: whether this process was asked to stop; all learn of it at the same step.
+            parts: yields `(inputs, labels)`, `accumulation_steps` of which are one batch.
+            stop: whether this process was asked to stop; the result tells it to all processes.
         """
         loss = 0.0
         for _ in range(self._settings.accumulation_steps - 1):
@@ -117,7 +128,7 @@ class TrainStep:
 
     @tf.function
     def _finish(self, inputs, labels, stop):
-        rate = tf.cast(self.optimizer.learning_rate, tf.float32)
+        rate = self.optimizer.learning_rate
 
         def replica_step(inputs, labels):
             loss, gradients = self._gradients(inputs, labels)
@@ -145,8 +156,8 @@ class TrainStep:
             self._loss_scale.update(applied)
         return self._sum(loss), rate, self._sum(stops)
 
-    def _gradients(self, inputs, labels):
-        """Loss and gradient of this device's examples; their sum over devices is the batch's."""
+    def _gradients(self, inputs, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns loss and gradients of this device's examples; they add up to the batch's."""
         with tf.GradientTape() as tape:
             outputs = self._model(inputs, training=True)
             if not isinstance(outputs, dict):
@@ -157,64 +168,31 @@ class TrainStep:
             loss = tf.reduce_sum(losses) / divisor
             scaled = loss * self._loss_scale.value if self._loss_scale else loss
         zero = tf.UnconnectedGradients.ZERO
-        return loss, tape.gradient(scaled, self._weights, unconnected_gradients=zero)
+        weights = list(self._weights.values())
+        return loss, tape.gradient(scaled, weights, unconnected_gradients=zero)
 
-    def _update(self, gradients, rate) -> None:
+    def _update(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
         """Changes this device's weights, by a gradient that is the same on all devices."""
         settings = self._settings
         if settings.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm)
         decay = settings.optimizer.weight_decay
-        for weight, gradient, scale, constraint in zip(
-            self._weights, gradients, self._rates, self._constraints, strict=True
+        for (name, weight), gradient, scale, constraint in zip(
+            self._weights.items(), gradients, self._rate_scales, self._constraints, strict=True
         ):
             if decay and settings.optimizer.name == "adamw":
                 weight.assign_sub(weight * decay * rate * scale)
-            elif decay:  # L2, as PyTorch's Adam and SGD mean weight_decay
+            elif decay:  # L2, the weight_decay of PyTorch's Adam and SGD
                 gradient += decay * weight
-            self.optimizer.update_step(gradient, weight, rate * scale)
+            self.optimizer.update(name, weight, gradient, rate * scale)
             if constraint is not None:
                 weight.assign(constraint(weight))
         if self.averages:
             self.averages.update(self.optimizer.iterations)
 
-    def _sum(self, values):
+    def _sum(self, values: Any) -> tf.Tensor:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
 
-class LossScale:
-    """The factor that keeps float16 gradients off zero: halved when one overflows, else grown.
-
-    Keras's own looks at each device's gradient before they are summed, so that devices could
-    decide differently.
-    """
-
-    def __init__(self):
-        self.value = tf.Variable(INITIAL_LOSS_SCALE, trainable=False)
-        self._good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.variables = [self.value, self._good_steps]
-
-    def update(self, finite: tf.Tensor) -> None:
-        """Takes note of a step; called outside the devices' own part of it."""
-        good_steps = tf.where(finite, self._good_steps + 1, 0)
-        grows = good_steps >= STEPS_UNTIL_LOSS_SCALE_GROWS
-        self.value.assign(self.value * tf.where(finite, tf.where(grows, 2.0, 1.0), 0.5))
-        self._good_steps.assign(tf.where(grows, tf.zeros_like(good_steps), good_steps))
-
-
-def make_optimizer(settings: TrainingConfig, steps_per_epoch: int) -> keras.Optimizer:
-    """Returns the optimizer with its learning-rate schedule over the whole run.
-
-    Weight decay, clipping and averages are the step's: see `TrainStep`.
-    """
-    chosen, schedule = settings.optimizer, settings.schedule
-    rate = WarmupThenDecay(
-        peak=chosen.learning_rate,
-        warmup_steps=round(schedule.warmup_epochs * steps_per_epoch),
-        total_steps=settings.epochs * steps_per_epoch,
-        final=schedule.final_learning_rate,
-        decay=schedule.decay,
-    )
-    if chosen.name == "sgd":
-        return keras.optimizers.SGD(rate)
-    return FusedAdam(rate, chosen.beta_1, chosen.beta_2)
+def _below(prefix: str, variables: Mapping[str, tf.Variable]) -> dict[str, tf.Variable]:
+    return {f"{prefix}/{name}": variable for name, variable in variables.items()}

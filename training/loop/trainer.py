@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -17,86 +18,119 @@ from biam_tf.errors import UserError
 from biam_tf.files import append_line, write_text
 from biam_tf.progress import progress
 from training.config import RunConfig, TrainingConfig
-from training.loop.checkpoints import Checkpoints
+from training.loop.checkpoints import Checkpoints, variable_names
 from training.loop.objective import Objective
-from training.loop.stopping import stopping_between_steps
-from training.loop.train_step import TrainStep
+from training.loop.stopping import StopRequest, stopping_between_steps
+from training.loop.train_step import StepResult, TrainStep
 from training.loop.workers import Workers
 from training.pipeline.run_folder import RunFolder, save_model
+from training.scoring.validation import Validate, selected_figure
 
-NOTABLE_WAIT = 0.05  # of an epoch's time: more than this, waiting for data is worth a word
+NOTABLE_WAIT = 0.05  # share of an epoch's time from which waiting for data is reported
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainee:
-    """What is trained.
+class TrainTarget:
+    """The model that is trained.
 
     Attributes:
-        model: inputs of the training batches to scores over the seen classes, or to what the
-            objective takes by name.
-        objective: what is made small.
-        saved: models to keep from the best epoch, by the path they are kept under.
-        backbone: the part of `model` that `backbone.learning_rate_scale` is for, if trained.
+        model: inputs of the training batches to scores over the seen classes, or to the outputs
+            that the objective takes by name.
+        objective: the losses to minimize.
+        saved: models to keep from the best epoch, by the path they are saved to.
+        backbone: the part of `model` that `backbone.learning_rate_scale` applies to, if trained.
     """
 
     model: keras.Model
     objective: Objective
-    saved: dict
+    saved: Mapping[pathlib.Path, keras.Model]
     backbone: keras.Model | None = None
 
 
+class TrainingSource(Protocol):
+    """Training examples, in an order that depends on the seed and the epoch alone."""
+
+    def __len__(self) -> int:
+        """Returns the number of examples of an epoch."""
+
+    def training_batches(
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        skip_batches: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns the batches (inputs by name, labels) of an epoch, from some batch on."""
+
+
 class Observer(Protocol):
-    """Is told how a training goes, after the fact; it changes nothing."""
+    """Is called during training, and changes nothing in it."""
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Is told the loss and the learning rate of a step, counted from 1 over the whole run."""
+        """Gets the loss and the learning rate of a step, counted from 1 over the whole run."""
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Is told the line that goes into the run's log after an epoch."""
+        """Gets what is written into the run's log after an epoch."""
 
 
-class Position:
-    """How far a run has come; TensorFlow variables, so that a checkpoint carries them."""
+class TrainState:
+    """How far a training is; TensorFlow variables, which are saved in checkpoints.
 
-    def __init__(self):
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # epochs that are complete
-        self.step = tf.Variable(0, dtype=tf.int64)  # steps done in the epoch under way
-        self.loss_sum = tf.Variable(0.0, dtype=tf.float64)  # over those steps
+    Attributes:
+        epoch: complete epochs.
+        step: steps done in the current epoch.
+        loss_sum: sum of the losses of those steps.
+        best_value: the best validation figure so far.
+        best_epoch: its epoch, counted from 0; -1: none yet.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.loss_sum = tf.Variable(0.0, dtype=tf.float64)
         self.best_value = tf.Variable(-np.inf, dtype=tf.float64)
         self.best_epoch = tf.Variable(-1, dtype=tf.int64)
 
-    def variables(self) -> list[tf.Variable]:
-        """Returns the variables, always in the same order."""
-        return list(vars(self).values())
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """The variables by name."""
+        return {f"state/{name}": variable for name, variable in vars(self).items()}
+
+    def has_ended(self, settings: TrainingConfig) -> bool:
+        """Returns whether all epochs are done, or patience is exhausted."""
+        epochs = int(self.epoch)
+        without_improvement = epochs - 1 - int(self.best_epoch)
+        return epochs >= settings.epochs or without_improvement >= (settings.patience or math.inf)
 
 
 def train(
     config: RunConfig,
     folder: RunFolder,
     strategy: tf.distribute.Strategy,
-    trainee: Trainee,
-    source,
+    target: TrainTarget,
+    source: TrainingSource,
     labels: np.ndarray,
-    validate: Callable[[], dict] | None,
+    validate: Validate | None,
     observers: Sequence[Observer] = (),
 ) -> None:
     """Trains to the last epoch, from wherever an earlier call with the same settings stopped.
 
-    After every epoch the best models so far and a checkpoint lie in the run's folder; within a
-    long epoch there are more checkpoints. Ctrl-C and SIGTERM finish the step under way and write
-    one. Where there are several processes, all of them call this; `validate` and `observers` are
-    called by the chief alone, which alone reads and writes the folder, while the others wait.
+    After every epoch, the best models so far and a checkpoint are in the run's folder; within a
+    long epoch there are more checkpoints. Ctrl-C and SIGTERM finish the current step and write
+    one. Where there are several processes, all of them call this; only the chief calls `validate`
+    and `observers`, and reads and writes the folder, while the others wait.
 
     Args:
         config: settings of the run.
-        folder: where checkpoints, models and the log go.
-        strategy: devices; `trainee` was built in its scope.
-        trainee: what is trained and what of it is kept.
-        source: a `FeatureSource` or `PhotoSource` of the training examples.
+        folder: where checkpoints, models and the log are written.
+        strategy: the devices; `target` was built in its scope.
+        target: what is trained and what of it is saved.
+        source: the training examples.
         labels: (N, S) int8 for the seen classes, +1, -1 or 0; every row has a positive.
         validate: returns the metrics of `evaluate_scores` on the validation split; without it
             the last epoch is kept.
-        observers: are told of every step and epoch.
+        observers: are called after every step and epoch.
 
     Raises:
         UserError: there are fewer examples than one batch, the loss is no longer finite, or the
@@ -104,205 +138,227 @@ def train(
         KeyboardInterrupt: Ctrl-C.
         Terminated: SIGTERM, to this or another process of the run.
     """
-    settings = config.training
-    workers = Workers(strategy)
-    steps_per_epoch = len(source) // settings.batch_size
-    if not steps_per_epoch:
-        raise UserError(
-            f"training.batch_size: {settings.batch_size}, but there are only {len(source)} photos "
-            "to train on; give a smaller one"
-        )
-    slowed = trainee.backbone.trainable_variables if trainee.backbone else ()
-    train_step = TrainStep(
-        settings,
-        strategy,
-        trainee.model,
-        trainee.objective,
-        steps_per_epoch,
-        slowed,
-        config.backbone.learning_rate_scale,
-    )
-    position = Position()
-    variables = [v.value for v in trainee.model.variables]  # with those of the random generators
-    variables += [*train_step.variables, *position.variables()]
-    checkpoints = Checkpoints(folder.checkpoints, variables, list(trainee.saved))
-    if workers.is_chief and checkpoints.restore():
-        _resume(folder, position)
-    workers.copy_from_chief(variables)
-    observers = observers if workers.is_chief else ()
-
+    training = _Training(config, folder, strategy, target, source, labels, validate, observers)
+    training.restore()
     with stopping_between_steps() as stop_request:
-        saved_at = time.monotonic()
-        while not _has_ended(position, settings):
-            epoch, first_step = int(position.epoch), int(position.step)
-            started = time.perf_counter()
-            parts = _parts_of_batches(source, labels, settings, strategy, epoch, first_step)
-            bar = progress if workers.is_chief else _no_progress
-            with bar(
-                steps_per_epoch, f"epoch {epoch + 1}/{settings.epochs}", "step", first_step
-            ) as bar:
-                for step in range(first_step + 1, steps_per_epoch + 1):
-                    result = train_step(parts, bool(stop_request))
-                    _check_finite(result.loss, settings, epoch, step)
-                    position.step.assign(step)
-                    position.loss_sum.assign_add(result.loss)
-                    values = {"loss": result.loss, "learning_rate": result.learning_rate}
-                    for observer in observers:
-                        observer.step(epoch * steps_per_epoch + step, values)
-                    speed = settings.batch_size * (step - first_step)
-                    speed /= time.perf_counter() - started
-                    bar.set_postfix_str(
-                        f"loss {result.loss:.4g}, lr {result.learning_rate:.2e}, "
-                        f"{speed:.0f} images/s",
-                        refresh=False,
-                    )
-                    bar.update(1)
-                    # Of several processes, all learn of a request within the same step.
-                    stop = result.stop if workers.are_many else bool(stop_request)
-                    minutes = (time.monotonic() - saved_at) / 60
-                    if stop or minutes >= (settings.checkpoint_minutes or math.inf):
-                        if workers.is_chief:
-                            checkpoints.save()
-                        saved_at = time.monotonic()
-                    if stop:
-                        workers.wait_for_chief()
-                        raise stop_request.error()
-            record = {
-                "epoch": epoch + 1,
-                "step": (epoch + 1) * steps_per_epoch,
-                "loss": float(position.loss_sum) / steps_per_epoch,
-                "learning_rate": float(train_step.optimizer.learning_rate),
-                **_speed(steps_per_epoch - first_step, settings, started, parts),
-            }
-            record |= _keep_if_best(settings, workers, trainee, train_step, position, validate)
-            position.epoch.assign_add(1)
-            position.step.assign(0)
-            position.loss_sum.assign(0.0)
-            record["seconds"] = round(time.perf_counter() - started, 2)
-            if workers.is_chief:
-                append_line(folder.log, json.dumps(record))
-                for observer in observers:
-                    observer.epoch(record)
-                checkpoints.save()
-                print(_line(record, settings), flush=True)
-            saved_at = time.monotonic()
-            if stop_request and not workers.are_many:
+        training.run(stop_request)
+    training.report_early_end()
+
+
+class _Training:
+    """A training in progress; the arguments are those of `train`."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        strategy: tf.distribute.Strategy,
+        target: TrainTarget,
+        source: TrainingSource,
+        labels: np.ndarray,
+        validate: Validate | None,
+        observers: Sequence[Observer],
+    ):
+        self._settings = config.training
+        self._folder, self._strategy, self._target = folder, strategy, target
+        self._source, self._labels, self._validate = source, labels, validate
+        self._workers = Workers(strategy)
+        self._observers = observers if self._workers.is_chief else ()
+        self._steps_per_epoch = len(source) // self._settings.batch_size
+        if not self._steps_per_epoch:
+            raise UserError(
+                f"training.batch_size: {self._settings.batch_size}, but there are only "
+                f"{len(source)} photos to train on; give a smaller one"
+            )
+        self._train_step = TrainStep(
+            self._settings,
+            strategy,
+            target.model,
+            target.objective,
+            self._steps_per_epoch,
+            target.backbone.trainable_variables if target.backbone else (),
+            config.backbone.learning_rate_scale,
+        )
+        self._state = TrainState()
+        self._variables = self._all_variables()
+        self._checkpoints = Checkpoints(folder.checkpoints, self._variables, list(target.saved))
+        self._saved_at = time.monotonic()
+
+    def _all_variables(self) -> dict[str, tf.Variable]:
+        """Returns everything that the next step depends on, random generators included."""
+        model = self._target.model
+        names = variable_names(model)
+        variables = {f"model/{names[id(own)]}": own.value for own in model.variables}
+        return variables | self._train_step.variables | self._state.variables
+
+    def restore(self) -> None:
+        """Continues from the newest checkpoint, if there is one."""
+        if self._workers.is_chief and self._checkpoints.restore():
+            epoch, step = int(self._state.epoch), int(self._state.step)
+            print(f"resuming {self._folder.path} after {epoch} epochs and {step} steps", flush=True)
+            # A kill between the log and the checkpoint leaves a line too many.
+            if self._folder.log.exists():
+                lines = self._folder.log.read_text(encoding="utf-8").splitlines()
+                write_text(self._folder.log, "".join(f"{line}\n" for line in lines[:epoch]))
+        self._workers.copy_from_chief(self._variables.values())
+
+    def run(self, stop_request: StopRequest) -> None:
+        """Trains the epochs that are left."""
+        self._saved_at = time.monotonic()
+        while not self._state.has_ended(self._settings):
+            self._run_epoch(stop_request)
+            if stop_request and not self._workers.are_many:
                 raise stop_request.error()
         if stop_request:
             raise stop_request.error()
-    if int(position.epoch) < settings.epochs:
-        print(
-            f"no better {settings.select_on} in {settings.patience} epochs (training.patience): "
-            f"training ends after epoch {int(position.epoch)}",
-            flush=True,
+
+    def report_early_end(self) -> None:
+        """Prints why training ended before the last epoch, if it did."""
+        settings, epochs = self._settings, int(self._state.epoch)
+        if epochs < settings.epochs:
+            print(
+                f"no better {settings.select_on} in {settings.patience} epochs "
+                f"(training.patience): training ends after epoch {epochs}",
+                flush=True,
+            )
+
+    def _run_epoch(self, stop_request: StopRequest) -> None:
+        epoch, first_step = int(self._state.epoch), int(self._state.step)
+        started = time.perf_counter()
+        parts = self._parts_of_batches(epoch, first_step)
+        self._run_steps(parts, epoch, first_step, started, stop_request)
+        record: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * self._steps_per_epoch,
+            "loss": float(self._state.loss_sum) / self._steps_per_epoch,
+            "learning_rate": float(self._train_step.optimizer.learning_rate),
+            **self._speed(self._steps_per_epoch - first_step, started, parts),
+        }
+        record |= self._keep_if_best()
+        self._end_epoch(record, started)
+
+    def _parts_of_batches(self, epoch: int, first_step: int) -> "_TimedIterator":
+        # A part is a smaller batch of the same order; `accumulation_steps` of them are one batch.
+        settings = self._settings
+        batches = self._source.training_batches(
+            self._labels,
+            settings.batch_size // settings.accumulation_steps,
+            settings.seed,
+            epoch,
+            skip_batches=first_step * settings.accumulation_steps,
         )
+        return _TimedIterator(self._strategy.experimental_distribute_dataset(batches))
+
+    def _run_steps(
+        self,
+        parts: "_TimedIterator",
+        epoch: int,
+        first_step: int,
+        started: float,
+        stop_request: StopRequest,
+    ) -> None:
+        with self._progress_bar(epoch, first_step) as bar:
+            for step in range(first_step + 1, self._steps_per_epoch + 1):
+                result = self._train_step(parts, bool(stop_request))
+                self._record_step(result, epoch, step)
+                examples = self._settings.batch_size * (step - first_step)
+                speed = examples / (time.perf_counter() - started)
+                bar.set_postfix_str(
+                    f"loss {result.loss:.4g}, lr {result.learning_rate:.2e}, {speed:.0f} images/s",
+                    refresh=False,
+                )
+                bar.update(1)
+                self._save_or_stop(result, stop_request)
+
+    def _progress_bar(self, epoch: int, first_step: int) -> tqdm:
+        if not self._workers.is_chief:
+            return tqdm(disable=True)
+        label = f"epoch {epoch + 1}/{self._settings.epochs}"
+        return progress(self._steps_per_epoch, label, "step", first_step)
+
+    def _record_step(self, result: StepResult, epoch: int, step: int) -> None:
+        if not np.isfinite(result.loss):
+            rate = self._settings.optimizer.learning_rate
+            raise UserError(
+                f"the loss is {result.loss} at step {step} of epoch {epoch + 1}; try a lower "
+                f"training.optimizer.learning_rate (now {rate:g})"
+            )
+        self._state.step.assign(step)
+        self._state.loss_sum.assign_add(result.loss)
+        values = {"loss": result.loss, "learning_rate": result.learning_rate}
+        for observer in self._observers:
+            observer.step(epoch * self._steps_per_epoch + step, values)
+
+    def _save_or_stop(self, result: StepResult, stop_request: StopRequest) -> None:
+        # Of several processes, all stop after the same step.
+        stop = result.stop if self._workers.are_many else bool(stop_request)
+        minutes = (time.monotonic() - self._saved_at) / 60
+        if stop or minutes >= (self._settings.checkpoint_minutes or math.inf):
+            if self._workers.is_chief:
+                self._checkpoints.save()
+            self._saved_at = time.monotonic()
+        if stop:
+            self._workers.wait_for_chief()
+            raise stop_request.error()
+
+    def _speed(self, steps: int, started: float, parts: "_TimedIterator") -> dict[str, float]:
+        """Returns the speed of the steps that this process made, which are fewer if it resumed."""
+        seconds = time.perf_counter() - started
+        return {
+            "images_per_second": round(steps * self._settings.batch_size / seconds, 1),
+            "data_wait_share": round(parts.seconds_waited / seconds, 4),
+        }
+
+    def _keep_if_best(self) -> dict[str, Any]:
+        """Saves the models if they are the best so far; returns what to add to the log."""
+        record: dict[str, Any] = {}
+        value = float(self._state.epoch)
+        averages = self._train_step.averages
+        with averages.in_place() if averages else contextlib.nullcontext():
+            if self._validate is not None:
+                # The others only wait: sharing out validation would save their time alone, at
+                # the price of gathering all scores, and figures that differ in the last digits
+                # between two kinds of machines would end training on some and not on others.
+                if self._workers.is_chief:
+                    value, record = selected_figure(self._validate(), self._settings)
+                value = self._workers.from_chief(value)
+            if value > self._state.best_value:
+                if self._workers.is_chief:
+                    for path, model in self._target.saved.items():
+                        save_model(path, model)
+                self._state.best_value.assign(value)
+                self._state.best_epoch.assign(self._state.epoch)
+        return record | {"best_epoch": int(self._state.best_epoch) + 1}
+
+    def _end_epoch(self, record: dict[str, Any], started: float) -> None:
+        self._state.epoch.assign_add(1)
+        self._state.step.assign(0)
+        self._state.loss_sum.assign(0.0)
+        record["seconds"] = round(time.perf_counter() - started, 2)
+        if self._workers.is_chief:
+            append_line(self._folder.log, json.dumps(record))
+            for observer in self._observers:
+                observer.epoch(record)
+            self._checkpoints.save()
+            print(_format_epoch(record, self._settings), flush=True)
+        self._saved_at = time.monotonic()
 
 
-def _has_ended(position: Position, settings: TrainingConfig) -> bool:
-    epochs = int(position.epoch)
-    without_improvement = epochs - 1 - int(position.best_epoch)
-    return epochs >= settings.epochs or without_improvement >= (settings.patience or math.inf)
+class _TimedIterator(Iterator[Any]):
+    """Iterates over the parts of an epoch's batches, and measures how long training waits."""
 
-
-class _Parts:
-    """The parts of an epoch's batches, and how long training waited for them."""
-
-    def __init__(self, distributed):
-        self._iterator = iter(distributed)
+    def __init__(self, parts: Iterable[Any]):
+        self._iterator = iter(parts)
         self.seconds_waited = 0.0
 
-    def __iter__(self):
-        return self
-
-    def __next__(self):
+    def __next__(self) -> Any:
         started = time.perf_counter()
         part = next(self._iterator)
         self.seconds_waited += time.perf_counter() - started
         return part
 
 
-def _parts_of_batches(source, labels, settings, strategy, epoch, first_step) -> _Parts:
-    # A part is a smaller batch of the same order; `accumulation_steps` of them are one batch.
-    return _Parts(
-        strategy.experimental_distribute_dataset(
-            source.training_batches(
-                labels,
-                settings.batch_size // settings.accumulation_steps,
-                settings.seed,
-                epoch,
-                skip_batches=first_step * settings.accumulation_steps,
-            )
-        )
-    )
-
-
-def _check_finite(loss: float, settings: TrainingConfig, epoch: int, step: int) -> None:
-    if not np.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step} of epoch {epoch + 1}; try a lower "
-            f"training.optimizer.learning_rate (now {settings.optimizer.learning_rate:g})"
-        )
-
-
-def _speed(steps: int, settings: TrainingConfig, started: float, parts: _Parts) -> dict:
-    """Of the steps that this process did of the epoch, which are fewer if it resumed."""
-    seconds = time.perf_counter() - started
-    return {
-        "images_per_second": round(steps * settings.batch_size / seconds, 1),
-        "data_wait_share": round(parts.seconds_waited / seconds, 4),
-    }
-
-
-def _keep_if_best(settings, workers, trainee, train_step, position, validate) -> dict:
-    """Saves the models where they are the best so far; returns what the log should say."""
-    record, value = {}, float(position.epoch)
-    averages = train_step.averages
-    with averages.in_place() if averages else contextlib.nullcontext():
-        if validate is not None:
-            # The others only wait: sharing out validation would save their time alone, at the
-            # price of gathering all scores, and figures that differ in the last digits between
-            # two kinds of machines would end training on some and not on others.
-            if workers.is_chief:
-                value, record = validated(validate(), settings)
-            value = workers.from_chief(value)
-        if value > position.best_value:
-            if workers.is_chief:
-                for path, model in trainee.saved.items():
-                    save_model(path, model)
-            position.best_value.assign(value)
-            position.best_epoch.assign(position.epoch)
-    return record | {"best_epoch": int(position.best_epoch) + 1}
-
-
-def validated(metrics: dict, settings: TrainingConfig) -> tuple[float, dict]:
-    """Returns the figure that decides, and what the log should say."""
-    parts = [
-        key
-        for key in ("zsl", "gzsl", "seen")
-        if metrics[key] and metrics[key]["classes_without_positives"] < metrics[key]["classes"]
-    ]
-    part, figure = settings.select_on.split("_", 1)
-    record = {"validation": {key: metrics[key]["mAP"] for key in parts}}
-    if figure == "weighted_mAP":
-        record["validation_weighted"] = {key: metrics[key][figure] for key in parts}
-    return metrics[part][figure], record
-
-
-def _resume(folder: RunFolder, position: Position) -> None:
-    epoch, step = int(position.epoch), int(position.step)
-    print(f"resuming {folder.path} after {epoch} epochs and {step} steps", flush=True)
-    # A kill between the log and the checkpoint leaves a line too many.
-    if folder.log.exists():
-        lines = folder.log.read_text(encoding="utf-8").splitlines()
-        write_text(folder.log, "".join(f"{line}\n" for line in lines[:epoch]))
-
-
-def _no_progress(*arguments) -> tqdm:
-    """The bar of a worker that is not the chief."""
-    return tqdm(disable=True)
-
-
-def _line(record: dict, settings: TrainingConfig) -> str:
+def _format_epoch(record: Mapping[str, Any], settings: TrainingConfig) -> str:
     validation = "  ".join(
         f"{part} {kind}mAP {100 * value:.1f}"
         for key, kind in (("validation", ""), ("validation_weighted", "weighted "))

@@ -1,4 +1,4 @@
-"""The examples that a run trains and scores on: photos, or their stored features."""
+"""The examples that a run trains and scores on: its data set, as photos or stored features."""
 
 import dataclasses
 import pathlib
@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from biam_tf.errors import UserError
-from biam_tf.progress import progress
+from biam_tf.models.systems import SYSTEMS
+from biam_tf.progress import progress, progress_of_total
 from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.features import storage
@@ -17,19 +18,63 @@ from training.data.features.extraction import ensure_features
 from training.data.features.store import FeatureStore
 from training.data.input.broken_photos import BROKEN_PHOTOS, BrokenPhoto, without_photos
 from training.data.input.photo_check import broken_photos
-from training.data.input.sampling import Sampler
-from training.data.input.sources import FeatureSource, PhotoSource
+from training.data.input.sampling import Sampler, make_sampler
+from training.data.input.sources import UNVARIED, FeatureSource, PhotoSource
+from training.data.registry import DATA_SOURCES, load_dataset
+
+Source = FeatureSource | PhotoSource
+
+
+def open_dataset(config: RunConfig) -> TaggingDataset:
+    """Returns the data set of a configuration, and prints what it contains.
+
+    Raises:
+        UserError: as `load_dataset` does; or it has unseen classes and the system of the
+            configuration cannot score them.
+    """
+    with progress_of_total(*DATA_SOURCES[config.data.name].work) as working:
+        dataset = load_dataset(config.data, progress=working)
+    counts = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
+    print(
+        f"{dataset.directory}: {counts} photos; {len(dataset.seen)} seen and "
+        f"{len(dataset.unseen)} unseen classes",
+        flush=True,
+    )
+    for remark in dataset.about.remarks:
+        print(f"  {remark}", flush=True)
+    if dataset.about.partial:
+        print(f"PARTIAL DATA: {dataset.about.partial}", flush=True)
+    if len(dataset.unseen) and not SYSTEMS[config.head.system].open_vocabulary:
+        raise UserError(
+            f"head.system: {config.head.system} scores only the classes that it is trained on, "
+            f"but {len(dataset.unseen)} classes of {dataset.directory} are unseen; set "
+            "data.all_seen: true, with which they count as seen, or another head.system"
+        )
+    return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingExamples:
+    """The examples of training.
+
+    Attributes:
+        source: in the order and number that the settings of sampling ask for.
+        labels: (N, S) int8 of all training photos for the seen classes, +1, -1 or 0.
+    """
+
+    source: Source
+    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """A data set as a run uses it.
+    """The photos of a data set that can be read, or their features.
 
     Attributes:
         config: settings of the run.
         dataset: without the photos that cannot be read.
-        broken: those photos.
-        image_size: side in pixels of the backbone's photos.
+        broken: the photos that cannot be read.
+        image_size: side in pixels of the photos that the backbone takes.
         store: features of the photos; None where the backbone is trained and reads photos.
     """
 
@@ -39,20 +84,17 @@ class Examples:
     image_size: int
     store: FeatureStore | None
 
-    def source(
-        self, images: Sequence[str], sampler: Sampler | None = None
-    ) -> FeatureSource | PhotoSource:
+    def source(self, images: Sequence[str], sampler: Sampler | None = None) -> Source:
         """Returns the examples of some photos.
 
         Args:
             images: photos of `dataset`.
-            sampler: which of them come in which epoch of training, varied as the settings say;
-                None: a source for scoring.
+            sampler: which of them come in which epoch of training, augmented as the settings
+                say; None: a source for scoring.
         """
         cache = self.config.data.cache
         if self.store is not None:
             return FeatureSource(self.store, images, cache, sampler=sampler)
-        varied = {} if sampler is None else {"augmentation": self.config.data.augmentation}
         return PhotoSource(
             self.dataset.directory,
             images,
@@ -60,20 +102,38 @@ class Examples:
             cache,
             progress=progress,
             sampler=sampler,
-            **varied,
+            augmentation=UNVARIED if sampler is None else self.config.data.augmentation,
         )
+
+    def for_training(self, epochs: int) -> TrainingExamples:
+        """Returns the training photos that show a seen class.
+
+        Args:
+            epochs: how many the sampling covers.
+
+        Raises:
+            UserError: no photo is left.
+        """
+        split = trainable_photos(self.dataset, self.config.data.max_labels)
+        labels = split.labels[:, self.dataset.seen]
+        sampler = make_sampler(self.config.data, labels, self.config.training.seed, epochs)
+        return TrainingExamples(self.source(split.images, sampler), labels)
+
+    def for_scoring(self, names: Sequence[str]) -> dict[str, Source]:
+        """Returns the examples of some splits, by their names."""
+        return {name: self.source(self.dataset.split(name).images) for name in names}
 
 
 def open_examples(
     config: RunConfig, run: pathlib.Path, dataset: TaggingDataset, backbone: keras.Model
 ) -> Examples:
-    """Finds the examples of a run; features that are not stored yet are extracted.
+    """Opens the examples of a run; features that are not stored yet are extracted.
 
     Args:
         config: settings of the run.
         run: its folder; features are stored beside it unless the settings say where.
-        dataset: holds the photos.
-        backbone: gives the features, unless it is trained.
+        dataset: the photos and their labels.
+        backbone: computes the features, unless it is trained.
 
     Raises:
         UserError: more photos are broken than the settings allow, or stored features do not fit.
@@ -103,11 +163,11 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
     """Returns the training photos that show a seen class; the others have nothing to rank.
 
     Args:
-        dataset: its training photos.
-        max_labels: photos with more seen labels are left out as well.
+        dataset: has the split `train`.
+        max_labels: photos with more seen labels are left out as well; None: no limit.
 
     Raises:
-        UserError: none is left.
+        UserError: no photo is left.
     """
     split = dataset.split("train")
     shown = (split.labels[:, dataset.seen] > 0).sum(axis=1)
@@ -115,24 +175,24 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
         raise UserError(f"{dataset.directory}: no training photo shows a seen class")
     if not shown.all():
         print(f"{(shown == 0).sum()} training photos show no seen class: left out", flush=True)
-    kept = shown > 0
+    is_kept = shown > 0
     if max_labels is not None:
-        kept &= shown <= max_labels
+        is_kept &= shown <= max_labels
         crowded = (shown > max_labels).sum()
         print(f"{crowded} training photos have more than {max_labels} labels: left out", flush=True)
-        if not kept.any():
+        if not is_kept.any():
             raise UserError(
                 f"data.max_labels: {max_labels}, but no training photo has so few seen labels; "
                 f"the fewest are {shown[shown > 0].min()}"
             )
-    kept = np.flatnonzero(kept)
+    kept = np.flatnonzero(is_kept)
     return dataclasses.replace(
         split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
     )
 
 
 def final_split(dataset: TaggingDataset) -> str:
-    """Returns the name of the split whose figures are a run's: test, or else val, or train."""
+    """Returns the split that a run is evaluated on: test, or else val, or train."""
     return "test" if "test" in dataset.splits else "val" if "val" in dataset.splits else "train"
 
 

@@ -118,9 +118,8 @@ def _differences(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        path = prefix + key
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
     return flat

@@ -35,8 +35,7 @@ def main(argv=None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
     from training.config import load_config
-    from training.pipeline.examples import open_examples
-    from training.pipeline.whole_run import open_dataset
+    from training.pipeline.examples import open_dataset, open_examples
     from training.scoring.evaluation import format_figures
     from training.scoring.final_evaluation import with_thresholds, write_figures
 

@@ -20,7 +20,8 @@ from training.loop.tensorboard import LEARNING_RATE, LOSS, read_scalar
 from training.report import facts, figures, region_features
 from training.report.charts import scatter
 from training.report.photo_cards import photo_cards
-from training.scoring.evaluation import ExplainedPhotos, stacking_curve
+from training.scoring.evaluation import stacking_curve
+from training.scoring.explained_photos import ExplainedPhotos
 
 LISTED_CLASSES = 8
 # Classes with fewer photos are among the best and the worst only where there are too few others.

@@ -12,7 +12,7 @@ from biam_tf.contact_sheet import overlay_heat
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
-from training.scoring.evaluation import ExplainedPhotos
+from training.scoring.explained_photos import ExplainedPhotos
 
 PHOTO, MAP = 320, 190
 TAGS, MAPS = 5, 3

@@ -16,7 +16,7 @@ from training.report import region_features
 from training.reproduction.experiments import Entry, TrainedEntry, open_run
 from training.reproduction.output import figure_of
 from training.reproduction.tables import TITLES, configured_entry, system_entry
-from training.scoring.evaluation import explain_photos, sheet_contents
+from training.scoring.explained_photos import explain_photos, sheet_contents
 from training.tables.plots import COLORS, new_figure, new_panels, save_figure
 
 FIGURES = (5, 6, 7, 8)

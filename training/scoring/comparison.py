@@ -1,12 +1,14 @@
-"""Several runs on the same photos: one table, and how sure their differences are."""
+"""Several runs on the same photos: a table, and intervals of their differences."""
 
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from biam_tf.errors import UserError
 from biam_tf.metrics.bootstrap import bootstrap_differences, number_of_resamples
+from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import RunPaths, load_run
 from training.data.data_manifest import DataManifest, hash_of_split
 from training.data.dataset import TaggingDataset
@@ -28,37 +30,37 @@ def require_same_data(runs: Sequence[pathlib.Path], allow_different: bool = Fals
 
     Args:
         runs: their folders, at least two.
-        allow_different: only says what differs.
+        allow_different: prints what differs instead of raising. Defaults to `False`.
 
     Raises:
-        UserError: they were not, or a run does not say; the message tells what differs.
+        UserError: they were not, or a run has no data manifest; the message lists what differs.
     """
     if len(set(runs)) < len(runs):
-        raise UserError("the same run is given twice; name different ones to compare")
+        raise UserError("the same run is given twice; give different runs to compare")
     folders = [RunPaths(pathlib.Path(run)) for run in runs]
     for folder in folders:
         folder.require_whole()
-    silent = [folder for folder in folders if not folder.data_manifest.exists()]
+    without_manifest = [folder for folder in folders if not folder.data_manifest.exists()]
     problems = [
-        f"{folder.path} has no {folder.data_manifest.name}, so nobody knows what it was trained on"
-        for folder in silent
+        f"{folder.path} has no {folder.data_manifest.name}: its training data is unknown"
+        for folder in without_manifest
     ]
-    told = [folder for folder in folders if folder not in silent]
-    manifests = [DataManifest.read(folder.data_manifest) for folder in told]
-    for other, manifest in zip(told[1:], manifests[1:], strict=True):
+    described = [folder for folder in folders if folder not in without_manifest]
+    manifests = [DataManifest.read(folder.data_manifest) for folder in described]
+    for other, manifest in zip(described[1:], manifests[1:], strict=True):
         differences = manifests[0].differences(manifest)
         if differences:
             problems.append(
-                f"{told[0].path} and {other.path} were trained on other data: "
+                f"{described[0].path} and {other.path} were trained on other data: "
                 + "; ".join(differences)
             )
         elif manifests[0].embeddings != manifest.embeddings:
-            print(f"{told[0].path} and {other.path}: the same data, other class embeddings")
+            print(f"{described[0].path} and {other.path}: the same data, other class embeddings")
     if problems and not allow_different:
         raise UserError(
-            "these runs are no fair comparison:\n"
+            "these runs cannot be compared fairly:\n"
             + "\n".join(f"  {problem}" for problem in problems)
-            + "\nTo compare them all the same: --allow-different-data"
+            + "\nTo compare them nevertheless: --allow-different-data"
         )
     for problem in problems:
         print(f"WARNING: {problem}", flush=True)
@@ -69,31 +71,33 @@ def compare_runs(
     dataset: TaggingDataset,
     split_name: str,
     word_vectors: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Evaluates runs on the same photos and compares each with the first one.
 
     Args:
         runs: their folders.
-        dataset: holds the photos and classes.
+        dataset: has the photos and classes.
         split_name: which photos.
         word_vectors: of the classes, as for `evaluation_vocabulary`.
 
     Returns:
-        "runs": the metrics of each, as `evaluate_split` gives them, with its folder; and
-        "differences": for each but the first, estimate, low and high by part and figure.
+        "runs": the metrics of each, as `evaluate_split` returns them, with its folder; and
+        "differences": for each but the first, estimate, low and high by part and metric.
 
     Raises:
         UserError: a run cannot be read or has no embedding for a class; or other classes count as
             seen for one run than for another.
     """
     split = dataset.split(split_name)
-    metrics, scores, groups = [], [], None
+    metrics: list[dict[str, Any]] = []
+    scores: list[Scores] = []
+    groups: tuple[str, ...] = ()
     for path in runs:
         run = load_run(path)
         counted = as_trained(dataset, run)
-        if groups not in (None, counted.groups):
+        if groups not in ((), counted.groups):
             raise UserError(
-                f"{runs[0]} and {path} count other classes as seen (data.all_seen): their figures "
+                f"{runs[0]} and {path} count other classes as seen (data.all_seen): their metrics "
                 "are of different tasks"
             )
         groups = counted.groups
@@ -125,7 +129,7 @@ def compare_runs(
     }
 
 
-def format_comparison(compared: dict) -> str:
+def format_comparison(compared: Mapping[str, Any]) -> str:
     """Returns the comparison as plain text, per cent: the runs, then their differences."""
     figures = [
         (part, title, figure)
@@ -154,6 +158,6 @@ def format_comparison(compared: dict) -> str:
     return "\n".join(lines)
 
 
-def _figure(metrics: dict, part: str, figure: str) -> float:
+def _figure(metrics: Mapping[str, Any], part: str, figure: str) -> float:
     value = metrics[part][figure]
     return value if figure == "mAP" else value["f1"]

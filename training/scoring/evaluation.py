@@ -1,34 +1,28 @@
-"""Figures of a trained run on labeled photos, and the sheet of pictures beside them."""
+"""Scores and metrics of a trained run on labeled photos."""
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.errors import UserError
-from biam_tf.files import writing_to
 from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
 from biam_tf.metrics.decisions import DEFINITIONS, Decisions, f1_at_threshold
 from biam_tf.metrics.stacking import SeenUnseenCurve, harmonic_mean, seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.models import build_tagger
-from biam_tf.models.head import response_map_layer, scores_alone, with_response_maps
-from biam_tf.photos import decode_photo
+from biam_tf.models.head import scores_alone
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
-from training.data.dataset import About, Split, TaggingDataset
+from training.data.dataset import About, TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.scoring.scorer import make_scorer, score_examples
 
 ATTRIBUTES_FILE = "class_attributes.csv"
 EVALUATION_BATCH = 32
-PHOTOS_ON_SHEET = 12
 LEVEL = 0.95
 TAGS_PER_PHOTO = 3
 
@@ -41,13 +35,13 @@ def score_split(
 ) -> Scores:
     """Returns the scores (N, C), float32, of all examples of `source` for a vocabulary.
 
-    More than a gigabyte of them lies in a temporary file (`biam_tf.metrics.stored_scores`).
+    More than a gigabyte of them is kept in a temporary file (`biam_tf.metrics.stored_scores`).
 
     Args:
-        run: the trained run; its backbone is used where `source` gives photos.
+        run: the trained run; its backbone is used if `source` yields photos.
         source: stored features or photos.
         vocabulary: any classes, in the run's embedding space.
-        label: what the progress line calls it.
+        label: beginning of the progress line. Defaults to `"scoring"`.
     """
     model = scores_alone(run.head)
     if isinstance(source, PhotoSource):
@@ -71,16 +65,25 @@ def evaluate_split(
     seed: int = 0,
     about: About | None = None,
 ) -> tuple[dict, Scores]:
-    """Returns all figures of a split, ready for JSON, and the scores (N, C) behind them.
+    """Returns all metrics of a split, ready for JSON, and the scores (N, C) they are made from.
 
-    The figures are those of `evaluate_scores` and, beside them,
+    The metrics are those of `evaluate_scores` and
 
     - "headline": which mean of average precisions papers on the data set report;
-    - "partial": what of the data set was not there, null where everything was;
+    - "partial": which part of the data set was missing, null if nothing was;
     - "bootstrap": 95 % intervals, `[low, high]`, of mAP and F1@3 of each part;
     - "at_threshold": micro, macro and sample F1 of each part at the run's thresholds, null
-      without any;
-    - "calibrated_stacking": `stacking_figures`, null where not both groups have a label.
+      without thresholds;
+    - "calibrated_stacking": `stacking_figures`, null if a group of classes has no label.
+
+    Args:
+        run: the trained run.
+        source: the examples of the split.
+        labels: (N, C) of the same examples, +1, -1 or 0.
+        vocabulary: the C classes.
+        label: beginning of the progress line. Defaults to `"scoring"`.
+        seed: of the bootstrap. Defaults to `0`.
+        about: facts about the data set; None: nothing to report.
     """
     about = about or About()
     scores = score_split(run, source, vocabulary, label)
@@ -112,20 +115,23 @@ def evaluate_split(
     return metrics, scores
 
 
-def stacking_curve(scores, labels, groups: Sequence[str]) -> SeenUnseenCurve | None:
-    """The curve of `biam_tf.metrics.stacking`, or None where a group has no label."""
+def stacking_curve(
+    scores: Scores, labels: np.ndarray, groups: Sequence[str]
+) -> SeenUnseenCurve | None:
+    """Returns the curve of `biam_tf.metrics.stacking`, or None if a group has no label."""
     _, positives = labels_of_classes(labels)
-    groups = np.asarray(groups, dtype=object)
-    both = all(positives[groups == group].any() for group in ("seen", "unseen"))
-    return (
-        seen_unseen_curve(scores, labels, groups, TAGS_PER_PHOTO)
-        if both and len(groups) >= TAGS_PER_PHOTO
-        else None
-    )
+    group_of_class = np.asarray(groups, dtype=object)
+    both = all(positives[group_of_class == group].any() for group in ("seen", "unseen"))
+    if not both or len(groups) < TAGS_PER_PHOTO:
+        return None
+    return seen_unseen_curve(scores, labels, groups, TAGS_PER_PHOTO)
 
 
 def stacking_figures(curve: SeenUnseenCurve, thresholds: Thresholds | None) -> dict:
-    """The area under a curve, and its recalls without a constant and with validation's best."""
+    """Returns the area under a curve, and its recalls without and with the calibration constant.
+
+    The constant is the best one on the validation split, which the thresholds contain.
+    """
 
     def at(constant: float) -> dict:
         seen, unseen = curve.at(constant)
@@ -143,9 +149,9 @@ def stacking_figures(curve: SeenUnseenCurve, thresholds: Thresholds | None) -> d
 
 
 def format_figures(metrics: dict) -> str:
-    """Returns the figures of `evaluate_split` as plain text, tables in per cent.
+    """Returns the metrics of `evaluate_split` as plain text, tables in per cent.
 
-    Metrics of runs made before there were thresholds are shown as far as they go.
+    Metrics of early runs, which had no thresholds, are shown without them.
     """
     text = format_table(metrics)
     if metrics.get("partial"):
@@ -179,7 +185,7 @@ def _recalls(recalls: dict) -> str:
 
 
 def as_trained(dataset: TaggingDataset, run: TrainedRun) -> TaggingDataset:
-    """Returns the data set with a run's classes seen, if `data.all_seen` made them so there."""
+    """Returns the data set with the run's classes counted as seen, if `data.all_seen` was set."""
     if not run.all_seen:
         return dataset
     return dataset.counting_as_seen(run.vocabulary.subset(group="seen").names)
@@ -193,12 +199,12 @@ def evaluation_vocabulary(
     Args:
         run: the trained run.
         dataset: its classes need not be the run's.
-        word_vectors: a file for all of the classes; `None` takes those the run knows from the
+        word_vectors: a file for all of the classes; `None` takes the run's own classes from the
             run, and the others from the file that the run was trained with.
 
     Raises:
-        UserError: a class has no embedding, or the file's have another length than the run's;
-            or the run scores no classes but its own, and there are others.
+        UserError: a class has no embedding, or embeddings of another length than the run's; or
+            the run scores only its own classes, and there are others.
     """
     if not run.open_vocabulary:
         return _own_classes(run, dataset, word_vectors)
@@ -236,86 +242,3 @@ def _own_classes(run: TrainedRun, dataset: TaggingDataset, word_vectors: str | N
         )
     embeddings = run.vocabulary.subset(dataset.names).embeddings
     return Vocabulary(dataset.names, embeddings, dataset.groups)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ExplainedPhotos:
-    """Some photos of a split and what the model makes of them.
-
-    Attributes:
-        rows: (P,) which photos of the split.
-        pixels: (P, S, S, 3) uint8, as the model takes them.
-        scores: (P, C).
-        response_maps: (P, h, w, C); None: the head classifies no regions.
-    """
-
-    rows: np.ndarray
-    pixels: np.ndarray
-    scores: np.ndarray
-    response_maps: np.ndarray | None
-
-
-def explain_photos(
-    backbone, head, dataset: TaggingDataset, split: Split, vocabulary: Vocabulary, count: int
-) -> ExplainedPhotos:
-    """Scores some photos, spread evenly over a split, those with an unseen class first.
-
-    Args:
-        backbone: takes the photos.
-        head: its response maps are given, where it has any.
-        dataset: where the photos lie.
-        split: which are chosen from.
-        vocabulary: the classes.
-        count: how many photos.
-    """
-    rows = _photos_to_show(split, dataset.unseen, count)
-    size = backbone.input_shape[1]
-    photos = tf.stack(
-        [
-            decode_photo(tf.io.read_file(str(dataset.photo_path(split.images[i]))), size)
-            for i in rows
-        ]
-    )
-    has_maps = response_map_layer(head) is not None
-    tagger = build_tagger(backbone, with_response_maps(head) if has_maps else head)
-    inputs = {"images": photos, "class_embeddings": tf.constant(vocabulary.embeddings)}
-    # Called once, so that compiling it would take longer than running it.
-    outputs = tagger([inputs[tensor.name] for tensor in tagger.inputs], training=False)
-    return ExplainedPhotos(
-        rows,
-        photos.numpy().round().astype(np.uint8),
-        (outputs["scores"] if has_maps else outputs).numpy(),
-        np.asarray(outputs["response_maps"], np.float32) if has_maps else None,
-    )
-
-
-def draw_sheet(
-    explained: ExplainedPhotos,
-    path: pathlib.Path,
-    split: Split,
-    vocabulary: Vocabulary,
-    title: str,
-) -> None:
-    """Draws photos of a split with their top tags and response maps into a PNG."""
-    with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
-
-
-def sheet_contents(explained: ExplainedPhotos, split: Split, vocabulary: Vocabulary) -> dict:
-    """Returns the arguments of `biam_tf.contact_sheet.make_contact_sheet` for these photos."""
-    return {
-        "photos": list(explained.pixels),
-        "names": vocabulary.names,
-        "groups": vocabulary.groups,
-        "scores": explained.scores,
-        "labels": split.labels[explained.rows],
-        "response_maps": explained.response_maps,
-    }
-
-
-def _photos_to_show(split: Split, unseen: np.ndarray, count: int) -> np.ndarray:
-    with_unseen = np.flatnonzero((split.labels[:, unseen] > 0).any(axis=1))
-    pool = with_unseen if len(with_unseen) >= count else np.arange(len(split))
-    spread = np.linspace(0, len(pool) - 1, min(count, len(pool)))
-    return pool[spread.round().astype(int)]

@@ -1,8 +1,9 @@
-"""What follows training: thresholds, figures, the sheet of pictures and the report."""
+"""The evaluation of a trained run: thresholds, metrics, the sheet of pictures, the report."""
 
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from biam_tf.files import write_json, write_text
 from biam_tf.runs import TrainedRun, load_run
@@ -14,14 +15,8 @@ from training.data.dataset import TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.pipeline.examples import final_split
 from training.pipeline.run_folder import RunFolder
-from training.scoring.evaluation import (
-    PHOTOS_ON_SHEET,
-    TAGS_PER_PHOTO,
-    draw_sheet,
-    evaluate_split,
-    explain_photos,
-    score_split,
-)
+from training.scoring.evaluation import TAGS_PER_PHOTO, evaluate_split, score_split
+from training.scoring.explained_photos import PHOTOS_ON_SHEET, draw_sheet, explain_photos
 
 MakeSource = Callable[[Sequence[str]], FeatureSource | PhotoSource]
 
@@ -32,12 +27,12 @@ def evaluate_run(
     dataset: TaggingDataset,
     vocabulary: Vocabulary,
     make_source: MakeSource,
-) -> dict:
-    """Evaluates a trained run and writes all that is to be seen of it, `metrics.json` last.
+) -> dict[str, Any]:
+    """Evaluates a trained run and writes everything into its folder, `metrics.json` last.
 
     Args:
         config: settings of the run.
-        folder: holds the trained models; everything goes there.
+        folder: has the trained models.
         dataset: of the run.
         vocabulary: its classes.
         make_source: photos of `dataset` to examples for scoring.
@@ -47,7 +42,7 @@ def evaluate_run(
     """
     trained = with_thresholds(config, load_run(folder.path), dataset, vocabulary, make_source)
     metrics = write_figures(config, trained, dataset, vocabulary, make_source)
-    if folder.data_manifest.exists():  # there is none of a dry run
+    if folder.data_manifest.exists():  # a dry run has none
         manifest = DataManifest.read(folder.data_manifest)
         metrics["data_manifest"] = manifest.hash
         metrics["data_hash"] = manifest.split_hash(metrics["split"])
@@ -62,8 +57,8 @@ def write_figures(
     vocabulary: Vocabulary,
     make_source: MakeSource,
     path: pathlib.Path | None = None,
-) -> dict:
-    """Evaluates the final split; draws the sheet and the report unless told not to.
+) -> dict[str, Any]:
+    """Evaluates the final split; draws the sheet and the report unless the settings say not to.
 
     Args:
         config: settings of the run.
@@ -71,7 +66,7 @@ def write_figures(
         dataset: of the run.
         vocabulary: its classes.
         make_source: photos of `dataset` to examples for scoring.
-        path: of the report; None: in the run's folder, with the sheet beside it.
+        path: of the report; None: in the run's folder, and the sheet beside it.
     """
     from training.report.page import ReportData, write_report
 
@@ -120,7 +115,7 @@ def with_thresholds(
 ) -> TrainedRun:
     """Returns the run with thresholds fitted to its validation photos, and writes them.
 
-    Without validation photos that allow it, says why and returns the run as it is.
+    If the validation photos do not allow it, prints the reason and returns the run unchanged.
 
     Args:
         config: settings of the run.
@@ -133,9 +128,9 @@ def with_thresholds(
         print("no photo of split val: no thresholds, and scores stay uncalibrated", flush=True)
         return trained
     split = dataset.split("val")
-    problem = why_not(split.labels, vocabulary.groups)
-    if problem:
-        print(f"no thresholds, and scores stay uncalibrated: {problem}", flush=True)
+    reason = why_not(split.labels, vocabulary.groups)
+    if reason:
+        print(f"no thresholds, and scores stay uncalibrated: {reason}", flush=True)
         return trained
     scores = score_split(trained, make_source(split.images), vocabulary, "thresholds from val")
     thresholds = fit_thresholds(

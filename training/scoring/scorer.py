@@ -1,6 +1,7 @@
 """Scores of many examples against a matrix of class embeddings."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,8 +9,11 @@ import tensorflow as tf
 
 from biam_tf.metrics.stored_scores import Scores, collect_scores
 
+# Inputs by name, and class embeddings (C, d_a), to outputs by name.
+Scorer = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Mapping[str, tf.Tensor]]
 
-def make_scorer(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
+
+def make_scorer(model: keras.Model) -> Scorer:
     """Returns a compiled function of (inputs by name, class_embeddings) to the model's outputs.
 
     It is traced once for all numbers of classes and batch sizes.
@@ -31,16 +35,20 @@ def make_scorer(model: keras.Model) -> Callable[..., dict[str, tf.Tensor]]:
 
 
 def score_examples(
-    scorer, batches: tf.data.Dataset, class_embeddings, images: int, progress=None
+    scorer: Scorer,
+    batches: tf.data.Dataset,
+    class_embeddings: np.ndarray,
+    images: int,
+    progress: Callable[[int], Any] | None = None,
 ) -> Scores:
-    """Returns the scores (N, C), float32, of all examples of `batches`; large ones in a file.
+    """Returns the scores (N, C), float32, of all examples; large ones are kept in a file.
 
     Args:
         scorer: of `make_scorer`.
         batches: inputs by name.
         class_embeddings: (C, d_a).
         images: N, the number of examples.
-        progress: called with the number of examples of each batch, where given.
+        progress: called with the number of examples of each batch.
     """
     class_embeddings = tf.convert_to_tensor(class_embeddings, tf.float32)
 

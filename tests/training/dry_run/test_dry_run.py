@@ -23,8 +23,8 @@ from training.dry_run.estimates import (
     shortages,
     size,
 )
-from training.dry_run.measurement import step_times
-from training.dry_run.text import Findings, format_findings
+from training.dry_run.findings import Findings, format_findings
+from training.dry_run.measurement import StepTimes, step_times
 from training.machine import existing_parent, peak_memory, same_disk
 
 GB = 10**9
@@ -139,12 +139,12 @@ def test_steps_are_told_from_compilation_validation_and_saving():
     events += [("step", 19.0), ("step", 20.0), ("validated", 21.0), ("epoch", 22.0)]
     # From "validated" to "epoch" the models are written (1 s); from "epoch" to the next step a
     # checkpoint (3 s less the step itself).
-    assert step_times(4.0, events) == (6.0, 1.0, 1.0 + 2.0)
+    assert step_times(4.0, events) == StepTimes(6.0, 1.0, 1.0 + 2.0)
 
 
 def test_epochs_of_one_step_have_times_too():
     events = [("step", 5.0), ("epoch", 6.0), ("step", 8.0), ("epoch", 9.0)]
-    assert step_times(0.0, events) == (5.0, 2.0, 1.0)
+    assert step_times(0.0, events) == StepTimes(5.0, 2.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from tiny_run import TINY
 
 from training import run
-from training.loop.trace import OperationTime, format_table, operation_times
+from training.loop.profiler_trace import OperationTime, format_table, operation_times
 from training.pipeline.run_folder import RunFolder
 
 
@@ -65,7 +65,7 @@ def test_an_operation_is_charged_for_its_own_time_on_its_own_device():
 def test_the_table_adds_up():
     times = [OperationTime("CPU", f"Op{i}", 1e-3 * (25 - i), 4) for i in range(25)]
     table = format_table(times, steps=2)
-    assert table.startswith("CPU: 162.50 ms a step in 25 kinds of operations\n")
+    assert table.startswith("CPU: 162.50 ms per step in 25 kinds of operations\n")
     assert "     12.500    7.7%           2.0  Op0\n" in table
     assert "      7.500    4.6%          10.0  5 other kinds\n" in table
     shares = [float(share) for share in re.findall(r"([\d.]+)%", table)]
@@ -75,7 +75,7 @@ def test_the_table_adds_up():
 def test_a_run_keeps_and_prints_where_the_time_of_its_steps_went(profiled):
     folder, printed = profiled
     written = (folder.path / "profile.txt").read_text()
-    assert written.startswith("2 training steps, after 3 that are left out\n\nCPU: ")
+    assert written.startswith("2 training steps, after 3 that are skipped\n\nCPU: ")
     assert written in printed
     rows = re.findall(r"^ +([\d.]+) +([\d.]+)% +([\d.]+)  (\w+)$", written, flags=re.MULTILINE)
     counts = {name: float(count) for _, _, count, name in rows}

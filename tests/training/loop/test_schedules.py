@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.loop.schedules import WarmupThenDecay
+from training.loop.optimizer import WarmupThenDecay
 
 pytestmark = pytest.mark.unit
 

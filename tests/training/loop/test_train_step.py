@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from biam_tf.losses import pairwise_ranking_loss
 from training.config import LossConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
-from training.loop import train_step
+from training.loop import optimizer
 from training.loop.objective import Objective
 from training.loop.train_step import TrainStep
 
@@ -125,7 +125,9 @@ def test_averages_weigh_each_step_by_a_power_of_the_momentum(batches, momentum):
     weights, _, step = trained(batches, ema_momentum=momentum)
     powers = momentum ** np.arange(STEPS)[::-1]
     expected = np.average([w[0] for w in weights], axis=0, weights=powers)
-    np.testing.assert_allclose(step.averages.variables[0].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        next(iter(step.averages.variables.values())).numpy(), expected, rtol=1e-5
+    )
 
 
 def test_averages_of_batch_normalization_follow_its_statistics_and_stand_in_for_a_while(batches):
@@ -179,18 +181,21 @@ def test_scaled_loss_gives_the_same_steps_in_parts_and_clipped(batches):
     expected, _, _ = trained(batches, clip_norm=3.0)
     found, _, step = trained(batches, parts=2, clip_norm=3.0, precision="mixed_float16")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert [float(v) for v in step.variables[-2:]] == [train_step.INITIAL_LOSS_SCALE, STEPS]
+    assert [float(v) for v in list(step.variables.values())[-2:]] == [
+        optimizer.INITIAL_LOSS_SCALE,
+        STEPS,
+    ]
 
 
 def test_a_step_that_overflows_is_left_out_and_halves_the_scale(batches, monkeypatch):
-    monkeypatch.setattr(train_step, "STEPS_UNTIL_LOSS_SCALE_GROWS", STEPS)
+    monkeypatch.setattr(optimizer, "STEPS_UNTIL_LOSS_SCALE_GROWS", STEPS)
     _, _, step = trained(batches, ema_momentum=0.5, precision="mixed_float16")
-    scale, good_steps = step._loss_scale.variables
-    assert float(scale) == 2 * train_step.INITIAL_LOSS_SCALE and int(good_steps) == 0  # grown
+    scale, good_steps = step._loss_scale.variables.values()
+    assert float(scale) == 2 * optimizer.INITIAL_LOSS_SCALE and int(good_steps) == 0  # grown
     scale.assign(3e38)
 
     def everything_else():
-        state = [*step.optimizer.variables, *step.averages.variables]
+        state = [*step.optimizer.variables.values(), *step.averages.variables.values()]
         return [keras.ops.convert_to_numpy(v) for v in [*state, *step._model.trainable_variables]]
 
     before = everything_else()

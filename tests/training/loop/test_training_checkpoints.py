@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from training.config import RunConfig, TrainingConfig
-from training.loop.checkpoints import KEPT, MANIFEST, Checkpoints
+from training.loop.checkpoints import KEPT, MANIFEST, Checkpoints, variable_names
 from training.loop.objective import Objective
-from training.loop.trainer import Trainee, train
+from training.loop.trainer import TrainTarget, train
 from training.pipeline.run_folder import RunFolder
 
 EXAMPLES, FEATURES, CLASSES = 12, 3, 4
@@ -28,7 +28,7 @@ def saved(tmp_path):
     """Checkpoints of 1.0, 2.0 and 3.0, of which the last two are kept, and a model beside them."""
     variable = tf.Variable(0.0)
     model = tmp_path / "model.keras"
-    checkpoints = Checkpoints(tmp_path / "checkpoints", [variable], [model])
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {"value": variable}, [model])
     for value in (1.0, 2.0, 3.0):
         variable.assign(value)
         model.write_text(f"model {value}")
@@ -83,16 +83,65 @@ def test_without_a_whole_checkpoint_nothing_is_made_up(saved):
 
 def test_variables_of_another_model_are_refused(saved):
     model = saved[-1]
-    other = Checkpoints(model.parent / "checkpoints", [tf.Variable(0.0), tf.Variable(0.0)])
+    variables = {"value": tf.Variable(0.0), "other": tf.Variable(0.0)}
+    other = Checkpoints(model.parent / "checkpoints", variables)
     with pytest.raises(UserError, match="not those of this model"):
         other.restore()
-    assert not Checkpoints(model.parent / "none", []).restore()
+    assert not Checkpoints(model.parent / "none", {}).restore()
+
+
+def two_layers(names: str) -> keras.Model:
+    """Two dense layers of one shape, called by two letters, in that order."""
+    layers = [keras.layers.Dense(FEATURES, name=name) for name in names]
+    return keras.Sequential([keras.Input((FEATURES,)), *layers])
+
+
+def by_name(model: keras.Model) -> dict[str, tf.Variable]:
+    names = variable_names(model)
+    return {names[id(variable)]: variable.value for variable in model.variables}
+
+
+def test_layers_of_one_shape_in_another_order_get_their_own_weights(tmp_path):
+    saved, swapped = two_layers("ab"), two_layers("ba")
+    Checkpoints(tmp_path / "checkpoints", by_name(saved)).save()
+    assert Checkpoints(tmp_path / "checkpoints", by_name(swapped)).restore()
+    for name in "ab":
+        for a, b in zip(
+            saved.get_layer(name).weights, swapped.get_layer(name).weights, strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_another_name_are_refused(tmp_path):
+    Checkpoints(tmp_path / "checkpoints", by_name(two_layers("ab"))).save()
+    with pytest.raises(UserError, match="not those of this model"):
+        Checkpoints(tmp_path / "checkpoints", by_name(two_layers("ac"))).restore()
+
+
+def test_a_checkpoint_of_an_early_version_is_read_by_position(tmp_path, monkeypatch):
+    saved, again = two_layers("ab"), two_layers("ab")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", by_name(saved))
+    values = [variable.value for variable in saved.variables]
+    monkeypatch.setattr(checkpoints, "_checkpoint", tf.train.Checkpoint(variables=values))
+    checkpoints.save()
+    assert Checkpoints(tmp_path / "checkpoints", by_name(again)).restore()
+    for a, b in zip(saved.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_names_do_not_depend_on_what_the_process_has_built_before():
+    def model():
+        layers = [keras.layers.Dense(2), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+        return keras.Sequential([keras.Input((2,)), *layers])
+
+    assert list(by_name(model())) == list(by_name(model()))
+    assert len(by_name(model())) == 5
 
 
 @pytest.mark.parametrize(
     ("function", "error", "reason"),
     [
-        ("os.rename", OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        ("os.replace", OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         ("shutil.copyfile", OSError(errno.EROFS, "Read-only file system"), "Read-only"),
         (
             "tensorflow.train.Checkpoint.write",
@@ -111,7 +160,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_earlier_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr(function, fail)
-        with pytest.raises(UserError, match=f"checkpoints: cannot be written .*{reason}"):
+        with pytest.raises(UserError, match=f"000004: cannot be written .*{reason}"):
             checkpoints.save()
     variable.assign(0.0)
     assert checkpoints.restore() and float(variable) == 3.0
@@ -152,7 +201,7 @@ def training(folder: RunFolder, seen_map=(0.2, 0.3, 0.1), **changes) -> list[np.
         RunConfig(training=dataclasses.replace(SETTINGS, **changes)),
         folder,
         tf.distribute.get_strategy(),
-        Trainee(model, Objective.of_loss(SETTINGS.loss), {folder.model: model}),
+        TrainTarget(model, Objective.of_loss(SETTINGS.loss), {folder.model: model}),
         source := Numbers(),
         source.labels,
         validate,
@@ -198,7 +247,7 @@ def test_a_run_that_crashes_again_and_again_ends_as_if_it_had_not(tmp_path, monk
             if lost:
                 calls = crash_at(patch, rng.integers(1, 25))
             else:  # where the best model is newer than the newest checkpoint
-                calls = crash_at(patch, math.inf, after=".partial-model.keras")
+                calls = crash_at(patch, math.inf, after=".partial.keras")
             try:
                 found = training(folder)
                 break

@@ -14,7 +14,7 @@ import pytest
 from tiny_run import TINY
 
 from biam_tf.errors import UserError
-from training.loop.cluster import read_tf_config
+from training.loop.workers import read_tf_config
 from training.pipeline.run_folder import RunFolder
 
 pytestmark = pytest.mark.rounding
@@ -40,19 +40,22 @@ def test_the_first_worker_is_the_chief_unless_there_is_one():
     [
         ({}, "TF_CONFIG is not set"),
         ({"TF_CONFIG": "{'cluster': 1}"}, "is not JSON"),
-        ({"TF_CONFIG": "[1]"}, r"is no JSON object but \[1\]"),
+        ({"TF_CONFIG": "[1]"}, r"is not a JSON object but \[1\]"),
         ({"TF_CONFIG": "{}"}, "has no cluster"),
         (tf_config({"worker": []}), r"cluster.worker is \[\], not a list of addresses"),
         (tf_config({"worker": "host-a:2222"}), "cluster.worker is 'host-a:2222', not a list"),
-        (tf_config({"worker": ["host-a"]}), "names 'host-a', which is no host:port"),
+        (tf_config({"worker": ["host-a"]}), "names 'host-a', which is not host:port"),
         (tf_config({"worker": ["a:1", "a:1"]}), "names a:1 twice"),
-        (tf_config({"ps": ["a:1"]}), "cluster names 'ps', which has no part in this strategy"),
+        (tf_config({"ps": ["a:1"]}), "cluster names 'ps', which this strategy does not use"),
         (tf_config({"chief": ["a:1", "b:1"]}), "names 2 processes; there is one chief"),
         (tf_config(), "has no task with a type and an index"),
         (tf_config(type="evaluator", index=0), "task.type is 'evaluator', but the cluster has wor"),
         (tf_config(type="worker", index=2), "task.index is 2, but the cluster has worker 0 to 1"),
         (tf_config(type="worker", index=-1), "task.index is -1"),
-        (tf_config(type="worker", index="first"), "task.index is 'first', which is no whole num"),
+        (
+            tf_config(type="worker", index="first"),
+            "task.index is 'first', which is not a whole",
+        ),
     ],
 )
 def test_a_wrong_tf_config_is_answered_with_what_is_expected(environment, message):

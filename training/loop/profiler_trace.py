@@ -19,13 +19,13 @@ _SHOWN = 20
 
 @dataclasses.dataclass(frozen=True)
 class OperationTime:
-    """What one kind of operation took.
+    """The time of one kind of operation.
 
     Attributes:
         device: "CPU", or a device as TensorFlow names it, such as "GPU:0".
         name: of the operation's type, on a device of the kernel.
-        seconds: in it and in no other operation that it called, on all threads.
-        count: how often it ran.
+        seconds: on all threads, without other operations that it called.
+        count: how many times it ran.
     """
 
     device: str
@@ -35,7 +35,7 @@ class OperationTime:
 
 
 def read_trace(folder: pathlib.Path) -> Any:
-    """Returns the `XSpace` message of the newest trace below a folder of TensorBoard's.
+    """Returns the `XSpace` message of the newest trace below a folder of TensorBoard's files.
 
     Raises:
         FileNotFoundError: there is none.
@@ -49,11 +49,11 @@ def read_trace(folder: pathlib.Path) -> Any:
 
 
 def operation_times(space: Any) -> list[OperationTime]:
-    """Returns what each kind of operation took on each device, the longest first.
+    """Returns the time of each kind of operation on each device, the longest first.
 
     An operation's own time is that of its event without the operations within it on the same
-    thread. On the CPU an operation may have other threads work for it; its event lasts as long as
-    it waits for them, and they are not counted again.
+    thread. On the CPU an operation may use other threads; its event lasts as long as it waits for
+    them, and they are not counted again.
 
     Args:
         space: an `XSpace` message.
@@ -78,19 +78,19 @@ def operation_times(space: Any) -> list[OperationTime]:
 
 
 def format_table(times: Sequence[OperationTime], steps: int) -> str:
-    """Returns a table for each device: own time a step, its share, how often, and what.
+    """Returns a table for each device: time per step, its share, runs per step, operation.
 
     Args:
         times: of some steps together, the longest first.
-        steps: how many.
+        steps: the number of steps.
     """
     parts = []
     for device in dict.fromkeys(time.device for time in times):
         own = [time for time in times if time.device == device]
         total = sum(time.seconds for time in own)
         lines = [
-            f"{device}: {1e3 * total / steps:.2f} ms a step in {len(own)} kinds of operations",
-            "  ms a step   share  times a step  operation",
+            f"{device}: {1e3 * total / steps:.2f} ms per step in {len(own)} kinds of operations",
+            "ms per step   share     per step  operation",
         ]
         lines += [
             f"{1e3 * time.seconds / steps:11.3f}{time.seconds / total:8.1%}"
@@ -137,12 +137,12 @@ def _lines_of_work(plane: Any) -> Sequence[Any]:
 
 
 def _operation(plane: Any, event: Any) -> str | None:
-    """The kind of operation that an event is; None for what is none."""
+    """Returns the kind of operation of an event, or None if it is not an operation."""
     name = plane.event_metadata[event.metadata_id].name
     if plane.name != HOST:
         return name
     found = _OPERATION.fullmatch(name)
-    return found and found[1]
+    return found[1] if found else None
 
 
 def _own_times(events: Sequence[tuple[int, int, str]]) -> Iterator[tuple[str, int]]:
@@ -150,7 +150,8 @@ def _own_times(events: Sequence[tuple[int, int, str]]) -> Iterator[tuple[str, in
     open_events: list[list] = []  # [end, name, own time], each within the one before
     for start, duration, name in sorted(events, key=lambda event: (event[0], -event[1])):
         while open_events and open_events[-1][0] <= start:
-            yield tuple(open_events.pop()[1:])
+            _, finished, own = open_events.pop()
+            yield finished, own
         if open_events:
             open_events[-1][2] -= duration
         open_events.append([start + duration, name, duration])

@@ -1,0 +1,113 @@
+"""The models of a run: embeddings of its classes, backbone, head and objective."""
+
+import dataclasses
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from biam_tf.backbones import build_backbone
+from biam_tf.baselines.known_classes import AlikeClasses
+from biam_tf.errors import UserError
+from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
+from biam_tf.models.systems import SYSTEMS
+from biam_tf.vocabulary import Vocabulary
+from training.config import HeadConfig, RunConfig
+from training.data.dataset import TaggingDataset
+from training.loop.objective import Objective, make_objective, training_model
+from training.loop.trainer import TrainTarget
+from training.pipeline.run_folder import RunFolder
+from training.scoring.evaluation import ATTRIBUTES_FILE
+
+
+def class_vocabulary(config: RunConfig, dataset: TaggingDataset) -> Vocabulary:
+    """Returns the embeddings of a data set's classes, from the file that the settings name.
+
+    Raises:
+        UserError: no file is named and the data set brings none, or a class is not in it.
+    """
+    path = pathlib.Path(dataset.directory / ATTRIBUTES_FILE)
+    if config.vocabulary.word_vectors is not None:
+        return Vocabulary.from_file(config.vocabulary.word_vectors, dataset.names, dataset.groups)
+    if not path.exists():
+        raise UserError(
+            f"vocabulary.word_vectors: not set, and the data set has no {path.name}; give a file "
+            "of word vectors, for example GloVe's, with "
+            "--set vocabulary.word_vectors=glove.6B.300d.txt"
+        )
+    return Vocabulary.from_file(path, dataset.names, dataset.groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The models of a run, which share their weights.
+
+    Attributes:
+        backbone: photos to features.
+        head: features and class embeddings to scores.
+        trained: inputs of the training batches to scores over the seen classes, or to the outputs
+            that the objective takes by name.
+        objective: the losses to minimize.
+        scored: the same inputs and any class embeddings to scores.
+    """
+
+    backbone: keras.Model
+    head: keras.Model
+    trained: keras.Model
+    objective: Objective
+    scored: keras.Model
+
+    def target(self, folder: RunFolder) -> TrainTarget:
+        """Returns what is trained, and the files of a run's folder that it is saved to."""
+        saved = {folder.model: self.head}
+        if not self.backbone.trainable:  # the inputs are features
+            return TrainTarget(self.trained, self.objective, saved)
+        saved |= {folder.backbone: self.backbone}
+        return TrainTarget(self.trained, self.objective, saved, self.backbone)
+
+
+def build_models(
+    config: RunConfig, strategy: tf.distribute.Strategy, vocabulary: Vocabulary
+) -> Models:
+    """Builds backbone, head and objective of a configuration, with the weights of its seed.
+
+    Raises:
+        UserError: the weights of the backbone are not available, or the head does not fit its
+            regions.
+    """
+    keras.utils.set_random_seed(config.training.seed)
+    with strategy.scope():
+        backbone = build_backbone(
+            config.backbone.name,
+            config.backbone.image_size,
+            config.backbone.weights,
+            trainable=config.backbone.trainable,
+        )
+        seen = vocabulary.subset(group="seen")
+        head = _build_head(config.head, backbone, seen)
+        bound = bind_vocabulary(training_model(head, config.head), seen.embeddings)
+        objective = make_objective(head, config.head, config.training.loss)
+        if not config.backbone.trainable:
+            return Models(backbone, head, bound, objective, scores_alone(head))
+        tagger = build_tagger(backbone, scores_alone(head))
+        return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
+
+
+def _build_head(config: HeadConfig, backbone: keras.Model, seen: Vocabulary) -> keras.Model:
+    try:
+        inputs = HeadInputs.of_shapes(
+            backbone.output["region_features"].shape[1:],
+            backbone.output["scene_feature"].shape[-1],
+            seen.embedding_size,
+            seen.embeddings,
+        )
+        return inputs.model(SYSTEMS[config.system].build(inputs, config.settings))
+    except AlikeClasses as error:
+        one, other = (seen.names[row] for row in error.rows)
+        raise UserError(
+            f"head.system: {config.system} tells classes apart by their embeddings, and those of "
+            f"{one!r} and {other!r} are the same; remove one of the classes, or use other "
+            "vocabulary.word_vectors"
+        ) from error
+    except ValueError as error:  # settings that do not fit this backbone's regions
+        raise UserError(f"head: {error}") from error

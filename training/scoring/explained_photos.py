@@ -1,0 +1,109 @@
+"""Photos with their scores and response maps, and the sheet of pictures that shows them."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from biam_tf.contact_sheet import draw_contact_sheet
+from biam_tf.files import writing_to
+from biam_tf.models import build_tagger
+from biam_tf.models.head import response_map_layer, with_response_maps
+from biam_tf.photos import decode_photo
+from biam_tf.vocabulary import Vocabulary
+from training.data.dataset import Split, TaggingDataset
+
+PHOTOS_ON_SHEET = 12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplainedPhotos:
+    """Some photos of a split with their scores and response maps.
+
+    Attributes:
+        rows: (P,) indices of the photos in the split.
+        pixels: (P, S, S, 3) uint8, at the size that the model takes.
+        scores: (P, C).
+        response_maps: (P, h, w, C); None: the head does not classify regions.
+    """
+
+    rows: np.ndarray
+    pixels: np.ndarray
+    scores: np.ndarray
+    response_maps: np.ndarray | None
+
+
+def explain_photos(
+    backbone: keras.Model,
+    head: keras.Model,
+    dataset: TaggingDataset,
+    split: Split,
+    vocabulary: Vocabulary,
+    count: int,
+) -> ExplainedPhotos:
+    """Scores some photos, spread evenly over a split or over those with an unseen class.
+
+    Args:
+        backbone: photos to features.
+        head: features to scores; its response maps are returned if it has any.
+        dataset: of the split.
+        split: the photos to choose from.
+        vocabulary: the classes.
+        count: the number of photos.
+    """
+    rows = _photos_to_show(split, dataset.unseen, count)
+    size = backbone.input_shape[1]
+    photos = tf.stack(
+        [
+            decode_photo(tf.io.read_file(str(dataset.photo_path(split.images[i]))), size)
+            for i in rows
+        ]
+    )
+    has_maps = response_map_layer(head) is not None
+    tagger = build_tagger(backbone, with_response_maps(head) if has_maps else head)
+    inputs = {"images": photos, "class_embeddings": tf.constant(vocabulary.embeddings)}
+    # Called once: compiling it would take longer than running it.
+    outputs = tagger([inputs[tensor.name] for tensor in tagger.inputs], training=False)
+    return ExplainedPhotos(
+        rows,
+        photos.numpy().round().astype(np.uint8),
+        (outputs["scores"] if has_maps else outputs).numpy(),
+        np.asarray(outputs["response_maps"], np.float32) if has_maps else None,
+    )
+
+
+def draw_sheet(
+    explained: ExplainedPhotos,
+    path: pathlib.Path,
+    split: Split,
+    vocabulary: Vocabulary,
+    title: str,
+) -> None:
+    """Draws photos of a split with their top tags and response maps into a PNG."""
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
+
+
+def sheet_contents(
+    explained: ExplainedPhotos, split: Split, vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Returns the arguments of `biam_tf.contact_sheet.make_contact_sheet` for these photos."""
+    return {
+        "photos": list(explained.pixels),
+        "names": vocabulary.names,
+        "groups": vocabulary.groups,
+        "scores": explained.scores,
+        "labels": split.labels[explained.rows],
+        "response_maps": explained.response_maps,
+    }
+
+
+def _photos_to_show(split: Split, unseen: np.ndarray, count: int) -> np.ndarray:
+    with_unseen = np.flatnonzero((split.labels[:, unseen] > 0).any(axis=1))
+    pool = with_unseen if len(with_unseen) >= count else np.arange(len(split))
+    spread = np.linspace(0, len(pool) - 1, min(count, len(pool)))
+    return pool[spread.round().astype(int)]
