@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_message_and_leaves_the_earlier_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr(function, fail)
-        with pytest.raises(UserError, match=f"000004: cannot be written .*{reason}"):
+        with pytest.raises(UserError, match=f"checkpoints/.*: cannot be written .*{reason}"):
             checkpoints.save()
     variable.assign(0.0)
     assert checkpoints.restore() and float(variable) == 3.0
