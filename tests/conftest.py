@@ -16,10 +16,10 @@ UNIT, INTEGRATION = "unit", "integration"
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Two workers for a folder or the whole suite; files and single tests run in this process."""
-    paths = [pathlib.Path(argument.split("::")[0]) for argument in config.args]
-    folders = all(path.is_dir() for path in paths)
-    xdist = config.pluginmanager.hasplugin("xdist")
-    if xdist and folders and config.option.numprocesses is None and not config.option.usepdb:
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    folders = all(pathlib.Path(argument).is_dir() for argument in config.args)
+    if folders and config.option.numprocesses is None and not config.option.usepdb:
         config.option.numprocesses, config.option.dist = 2, "worksteal"
 
 
