@@ -38,7 +38,7 @@ examples:
     python -m serving.demo models/quickstart --server tags.example.org:8500
   two runs side by side
     python -m serving.demo models/new --compare models/old
-  for the whole office, who may search the photos of one folder
+  for a whole office, which may search one folder of photos
     python -m serving.demo models/quickstart --host 0.0.0.0 --photos /srv/photos
 """
 
@@ -75,7 +75,9 @@ def demo_parser() -> argparse.ArgumentParser:
         help="folder of a second model, for the view Compare",
     )
     parser.add_argument(
-        "--compare-server", metavar="HOST:PORT", help="address of a running server of it"
+        "--compare-server",
+        metavar="HOST:PORT",
+        help="address of a running server of the second model",
     )
     parser.add_argument(
         "--model-name",

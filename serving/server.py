@@ -19,7 +19,7 @@ DESCRIPTION = """\
 Serves the newest version in MODEL_DIR with the API of TensorFlow Serving over gRPC, for
 development, tests and small installations. In production, TensorFlow Serving loads the same folder.
 
-A new version is loaded and warmed up while the old one still serves requests; then it replaces it.
+A new version is loaded and warmed up while the old one still serves requests; then it takes over.
 After SIGTERM, running requests may finish.
 """
 
