@@ -1,7 +1,7 @@
 """Errors that are part of the interface: what is wrong, where, and what to do about it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(ValueError):
@@ -25,6 +25,20 @@ class TemporaryFailure(RuntimeError):
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Returns up to `count` of the `known` names that look most like `name`, best first."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+
+
+def nearest_words(word: str, known: Collection[str]) -> list[str]:
+    """Returns up to three of the `known` words, of which there may be millions, nearest first."""
+    # Comparing with each of a million words takes minutes; a misspelling nearly always keeps
+    # its first letter or its ending, and about its length.
+    word = word.lower()
+    likely = {
+        other
+        for other in known
+        if abs(len(other) - len(word)) <= 2
+        and (other[:1].lower() == word[:1] or other[-3:].lower() == word[-3:])
+    }
+    return difflib.get_close_matches(word, sorted(likely), n=3, cutoff=0.65)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,17 +1,18 @@
-"""Class names and their embeddings: the only place that knows word vectors."""
+"""Class names with their embeddings. How a name finds one: `biam_tf.embeddings.names`."""
 
 import contextlib
 import dataclasses
-import difflib
+import functools
 import os
 import pathlib
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from biam_tf.embeddings.files import read_arrays, read_attribute_table, read_word_vectors
+from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribute_table
+from biam_tf.embeddings.names import NameIndex, look_up, normalize, refuse_missing
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.files import replacing
 
 GROUPS = ("seen", "unseen")
 
@@ -23,7 +24,7 @@ class Vocabulary:
     """The classes an image is scored against, as data.
 
     Attributes:
-        names: C class names, all different.
+        names: C class names, all different, in Unicode's form NFC.
         embeddings: (C, d_a) float32, read-only. Rows are L2-normalized here, as in the paper,
             whatever length they are given with.
         groups: `"seen"` or `"unseen"` for each class.
@@ -38,9 +39,12 @@ class Vocabulary:
     groups: tuple[str, ...]
 
     def __post_init__(self):
-        _check_names(tuple(self.names))
-        # str() because NumPy's strings are another type, which YAML does not know.
-        names, groups = tuple(map(str, self.names)), tuple(map(str, self.groups))
+        # NumPy's strings are another type, which YAML does not write.
+        names = tuple(
+            normalize(str(name)) if isinstance(name, str) else name for name in self.names
+        )
+        groups = tuple(map(str, self.groups))
+        _check_names(names)
         embeddings = np.asarray(self.embeddings)
         if embeddings.ndim != 2 or not len(names) == len(embeddings) == len(groups):
             raise UserError(
@@ -57,6 +61,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.names)
 
+    @functools.cached_property
+    def index(self) -> NameIndex:
+        """What other spellings of the names are looked up in."""
+        return NameIndex(self.names)
+
     @property
     def embedding_size(self) -> int:
         """Length d_a of a class embedding."""
@@ -68,37 +77,30 @@ class Vocabulary:
     ) -> "Vocabulary":
         """Embeds class names with word vectors: GloVe, fastText's `.vec`, word2vec's `.bin`.
 
-        For the forms see `read_word_vectors`. A name is
-        looked up as it is, then in lower case; failing that it is the average of its words'
-        raw vectors, where a word the file lacks is divided further at `-` and `_`. An id that
-        tells names apart, as in `Drum (/m/026t6)`, is not looked up.
-
-        The file is read once, line by line; only the vectors that are needed are kept.
+        For the forms see `biam_tf.embeddings.files.read_word_vectors`. A name is one of the
+        file's words or the mean of several, by the rule of `biam_tf.embeddings.names`.
 
         Args:
-            path: the file.
+            path: the file, read once; only the vectors that are needed are kept.
             names: C class names.
-            groups: their groups; None means all seen.
+            groups: their groups; None: all seen.
 
         Raises:
-            UserError: for a file that can't be read or has a broken line (with its number),
-                and for names without a vector: all of them, each with the nearest known words.
+            UserError: the file cannot be read or has a broken line (with its number), or names
+                have no vector: all of them, each with the nearest known words.
         """
         names = tuple(names)
         _check_names(names)
-        looked_up, known, size = _look_up(path, names)
-        embeddings, unknown = np.zeros((len(names), size)), []
-        for row, (name, (found, missing)) in enumerate(zip(names, looked_up, strict=True)):
-            if missing:
-                unknown.append((name, missing))
-            else:
-                embeddings[row] = np.mean(found, axis=0)
-        way_out = (
-            "correct these, leave them out, or see what python -m training.embed_classes finds"
+        looked_up = look_up_in_file(pathlib.Path(path), names)
+        refuse_missing(
+            names,
+            looked_up.found,
+            looked_up.known,
+            f"{path}: no word vector",
+            "correct these, leave them out, or see what python -m training.embed_classes finds",
         )
-        _refuse_unknown(unknown, known, f"{path}: no word vector", len(names), way_out)
-        with _said_of(path):
-            return cls(names, embeddings, _groups_or_seen(groups, names))
+        with _errors_naming(path):
+            return cls(names, looked_up.means, _groups_or_seen(groups, names))
 
     @classmethod
     def from_npz(
@@ -106,16 +108,21 @@ class Vocabulary:
     ) -> "Vocabulary":
         """Reads arrays `names` (C,), `embeddings` (C, d_a) and, optionally, `groups` (C,).
 
-        Never unpickles anything. `names` chooses classes and their order (each looked up as it
-        is, then in lower case); None takes all. `groups` None takes the file's, else seen.
+        Nothing is unpickled.
+
+        Args:
+            path: the file.
+            names: classes to choose, in their order, by the rule of `biam_tf.embeddings.names`;
+                None: all.
+            groups: of the chosen classes; None: those of the file, or else seen.
 
         Raises:
-            UserError: for a file that can't be read, lacks an array or holds Python objects,
-                and for names it doesn't have.
+            UserError: the file cannot be read, lacks an array or holds Python objects, or does
+                not have some of the names.
         """
         path = pathlib.Path(path)
         arrays = read_arrays(path)
-        with _said_of(path):
+        with _errors_naming(path):
             rows = cls(
                 arrays["names"],
                 arrays["embeddings"],
@@ -129,15 +136,15 @@ class Vocabulary:
     ) -> "Vocabulary":
         """Reads a CSV table: first column `name`, every other column one number of the embedding.
 
-        `names` and `groups` as for `from_npz`.
+        `names` and `groups` are those of `from_npz`.
 
         Raises:
-            UserError: for a file that can't be read, and for broken rows: all of them, with
-                their line numbers.
+            UserError: the file cannot be read or does not have some of the names, or rows are
+                broken: all of them, with their line numbers.
         """
         path = pathlib.Path(path)
         table_names, rows = read_attribute_table(path)
-        with _said_of(path):
+        with _errors_naming(path):
             table = cls(table_names, rows, _groups_or_seen(None, table_names))
         return table._choose(names, groups, f"{path}: no row")
 
@@ -149,9 +156,8 @@ class Vocabulary:
 
         Word vectors are text unless the name ends in .bin or .bin.gz.
         """
-        ending = pathlib.Path(path).suffix.lower()
-        read = {".npz": cls.from_npz, ".csv": cls.from_attributes}
-        return read.get(ending, cls.from_word_vectors)(path, names, groups)
+        read = _table_reader(path) or cls.from_word_vectors
+        return read(path, names, groups)
 
     @classmethod
     def load(cls, path) -> "Vocabulary":
@@ -159,20 +165,18 @@ class Vocabulary:
         return cls.from_npz(path)
 
     def save(self, path) -> None:
-        """Writes the arrays `names`, `embeddings` and `groups` to an .npz file, all or nothing."""
-        path = pathlib.Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(
-                    file,
-                    names=np.array(self.names, dtype=str),
-                    embeddings=self.embeddings,
-                    groups=np.array(self.groups, dtype=str),
-                )
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Writes `names`, `embeddings` and `groups` to an .npz file, whole or not at all.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        with replacing(path) as partial, open(partial, "wb") as file:
+            np.savez(
+                file,
+                names=np.array(self.names, dtype=str),
+                embeddings=self.embeddings,
+                groups=np.array(self.groups, dtype=str),
+            )
 
     def subset(self, names: Iterable[str] | None = None, group: str | None = None) -> "Vocabulary":
         """Returns the classes called `names`, in that order, and of them those of `group`.
@@ -182,13 +186,22 @@ class Vocabulary:
         """
         if group is not None and group not in GROUPS:
             raise UserError(f"vocabulary: no group {group!r}; use seen or unseen")
-        rows_by_name = {name: row for row, name in enumerate(self.names)}
-        chosen = self.names if names is None else tuple(names)
+        rows_by_name = self.index.rows
+        chosen = self.names if names is None else tuple(map(normalize, names))
         for name in chosen:
             if name not in rows_by_name:
                 raise UserError(f"vocabulary: no class {name!r}{did_you_mean(name, self.names)}")
         rows = [rows_by_name[name] for name in chosen]
         return self._rows([row for row in rows if group is None or self.groups[row] == group])
+
+    def extended(self, other: "Vocabulary") -> "Vocabulary":
+        """Returns these classes followed by those of another vocabulary that are not among them."""
+        added = other.subset(name for name in other.names if name not in self.index.rows)
+        return Vocabulary(
+            self.names + added.names,
+            np.concatenate([self.embeddings, added.embeddings]),
+            self.groups + added.groups,
+        )
 
     def _rows(self, rows: Sequence[int]) -> "Vocabulary":
         return Vocabulary(
@@ -198,16 +211,25 @@ class Vocabulary:
         )
 
     def _choose(self, names, groups, problem: str) -> "Vocabulary":
-        """The table's rows under the names asked for, in the caller's spelling and groups."""
+        """Returns the rows of `names`, in the caller's spelling and groups."""
         names = self.names if names is None else tuple(names)
         _check_names(names)
-        rows_by_name = {name: row for row, name in enumerate(self.names)}
-        rows = [_find(name, rows_by_name) for name in names]
-        unknown = [(name, name) for name, row in zip(names, rows, strict=True) if row is None]
-        _refuse_unknown(unknown, self.names, problem, len(names))
+        found = [look_up(name, None, self.index) for name in names]
+        refuse_missing(names, found, self.names, problem)
+        rows = [words.row for words in found]
         if groups is None:
             groups = [self.groups[row] for row in rows]
         return Vocabulary(names, self.embeddings[np.asarray(rows, dtype=np.intp)], tuple(groups))
+
+
+def read_table(path: str | os.PathLike) -> Vocabulary | None:
+    """Returns all classes of an .npz file or of a .csv table; None for a file of word vectors.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    read = _table_reader(path)
+    return None if read is None else read(path)
 
 
 def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...]:
@@ -218,29 +240,24 @@ def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tu
         names: class names.
 
     Raises:
-        UserError: the file can't be read.
+        UserError: the file cannot be read.
     """
-    path = pathlib.Path(path)
-    read_table = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
-    if path.suffix.lower() in read_table:
-        known = dict.fromkeys(read_table[path.suffix.lower()](path).names, True)
-        return tuple(name for name in names if _find(name, known) is None)
-    looked_up, _, _ = _look_up(path, names)
-    missing = (missing for _, missing in looked_up)
-    return tuple(name for name, word in zip(names, missing, strict=True) if word is not None)
+    table = read_table(path)
+    if table is None:
+        found = look_up_in_file(pathlib.Path(path), names).found
+    else:
+        found = tuple(look_up(name, None, table.index) for name in names)
+    return tuple(name for name, words in zip(names, found, strict=True) if words.missing)
 
 
 def missing_word(name: str, known: Collection[str]) -> str | None:
-    """Returns the word of a class name that `known` lacks; None: it can be made of known words.
-
-    The rule is that of `Vocabulary.from_word_vectors`: the name as it is or in lower case, else
-    each of its words, which are divided at `-` and `_` where that is needed.
+    """Returns the first word of a class name that `known` lacks; None: `known` has all it needs.
 
     Args:
-        name: the class name.
-        known: the words that have a vector, with a fast `in`.
+        name: the class name, looked up as `Vocabulary.from_word_vectors` does.
+        known: the words that have a vector, in NFC, with a fast `in`.
     """
-    return _vectors_of_name(name, _Membership(known))[1]
+    return next(iter(look_up(name, known).missing), None)
 
 
 def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> None:
@@ -259,6 +276,11 @@ def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> Non
             f"{where}: class embeddings have {vocabulary.embedding_size} numbers, the model was "
             f"made for {size}; embed the classes with the word vectors it was trained with"
         )
+
+
+def _table_reader(path: str | os.PathLike) -> Callable[..., Vocabulary] | None:
+    readers = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
+    return readers.get(pathlib.Path(path).suffix.lower())
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -296,102 +318,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{listed} and {more} more" if more > 0 else listed
 
 
-def _refuse_unknown(
-    unknown: Sequence[tuple[str, str]],
-    known: Collection[str],
-    problem: str,
-    asked: int,
-    way_out: str = "correct these or leave them out",
-) -> None:
-    """Raises one error for all `unknown`, pairs of a class name and the word it fails on."""
-    if not unknown:
-        return
-    lines = []
-    for name, word in unknown[:_NAMES_IN_AN_ERROR]:
-        nearest = ", ".join(map(repr, nearest_words(word, known)))
-        lines.append(
-            f"  {name!r}"
-            + (f": the word {word!r}" if word != name else "")
-            + (f" (nearest: {nearest})" if nearest else "")
-        )
-    if len(unknown) > _NAMES_IN_AN_ERROR:
-        lines.append(f"  and {len(unknown) - _NAMES_IN_AN_ERROR} more")
-    raise UserError(
-        f"{problem} for {len(unknown)} of {asked} class names; {way_out}:\n" + "\n".join(lines)
-    )
-
-
-def nearest_words(word: str, known: Collection[str]) -> list[str]:
-    """Returns up to three of the `known` words, of which there may be millions, nearest first."""
-    # Comparing with each of a million words takes minutes; a misspelling nearly always keeps
-    # its first letter or its ending, and about its length.
-    word = word.lower()
-    likely = {
-        other
-        for other in known
-        if abs(len(other) - len(word)) <= 2
-        and (other[:1].lower() == word[:1] or other[-3:].lower() == word[-3:])
-    }
-    return difflib.get_close_matches(word, sorted(likely), n=3, cutoff=0.65)
-
-
-def _find(name: str, table: dict):
-    found = table.get(name)
-    return table.get(name.lower()) if found is None else found
-
-
-def _look_up(
-    path: str | os.PathLike, names: Sequence[str]
-) -> tuple[list[tuple[list[np.ndarray], str | None]], Collection[str], int]:
-    """Returns `_vectors_of_name` of each name, all words of the file, and the vectors' length."""
-    spoken = [_spoken(name) for name in names]
-    wanted = {spelling for name in spoken for spelling in _spellings(name)}
-    vectors, known, size = read_word_vectors(pathlib.Path(path), wanted)
-    return [_vectors_of_name(name, vectors) for name in spoken], known, size
-
-
-def _spoken(name: str) -> str:
-    """The name without an id of Open Images behind it."""
-    return re.sub(r" \(/[mg]/\w+\)$", "", name)
-
-
-def _pieces(word: str) -> list[str]:
-    return [piece for piece in re.split("[-_]+", word) if piece]
-
-
-def _spellings(name: str) -> Iterator[str]:
-    for part in (name, *name.split(), *(piece for word in name.split() for piece in _pieces(word))):
-        yield part
-        yield part.lower()
-
-
-def _vectors_of_name(name: str, vectors: dict) -> tuple[list[np.ndarray], str | None]:
-    """The vectors a name is the average of, or the word that is missing."""
-    whole = _find(name, vectors)
-    if whole is not None:
-        return [whole], None
-    found = []
-    for word in name.split():
-        for part in [word] if _find(word, vectors) is not None else _pieces(word) or [word]:
-            vector = _find(part, vectors)
-            if vector is None:
-                return [], part
-            found.append(vector)
-    return found, None
-
-
-class _Membership:
-    """Words to look up where it is enough to know whether they are there."""
-
-    def __init__(self, known: Collection[str]):
-        self._known = known
-
-    def get(self, word: str) -> bool | None:
-        return True if word in self._known else None
-
-
 @contextlib.contextmanager
-def _said_of(path: pathlib.Path) -> Iterator[None]:
+def _errors_naming(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except UserError as error:

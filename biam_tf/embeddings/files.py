@@ -6,15 +6,17 @@ the file, the line or array, and the way out. Nothing is ever unpickled.
 
 import contextlib
 import csv
+import dataclasses
 import gzip
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from biam_tf.embeddings.names import NO_NAMES, NameIndex, Words, look_up, normalize, spellings
 from biam_tf.embeddings.word2vec_binary import is_word2vec_binary, read_word2vec_binary
 from biam_tf.errors import UserError
 
@@ -30,7 +32,14 @@ def read_word_vectors(
     The form is GloVe's, plain or gzip: a word and its numbers, divided by spaces. A first line
     of two whole numbers is the header of word2vec's and fastText's texts (`.vec`): the number of
     words, which the file may not fall short of, and their length. `.bin` and `.bin.gz` are
-    word2vec's binary form. Of a repeated word the first one counts.
+    word2vec's binary form. Words are returned in NFC; of a repeated word the first one counts.
+
+    Args:
+        path: the file.
+        wanted: words in NFC.
+
+    Raises:
+        UserError: the file cannot be read, holds no words, or has a broken line.
     """
     way_out = (
         "give a GloVe text file, plain or .gz (https://nlp.stanford.edu/projects/glove/), "
@@ -75,6 +84,47 @@ def _read_text(
             "follow; the file is cut short, get it again"
         )
     return vectors, known, size
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamesInFile:
+    """Class names looked up among the words of a file.
+
+    Attributes:
+        found: C entries, what each name was found by.
+        means: (C, d) float64, the mean of each name's word vectors; zeros for a name that is
+            missing or one of the given whole names.
+        known: all words of the file.
+    """
+
+    found: tuple[Words, ...]
+    means: np.ndarray
+    known: Collection[str]
+
+
+def look_up_in_file(
+    path: pathlib.Path, names: Sequence[str], whole: NameIndex = NO_NAMES
+) -> NamesInFile:
+    """Looks up class names in a file of word vectors by the rule of `biam_tf.embeddings.names`.
+
+    The file is read once; only the vectors that are needed are kept.
+
+    Args:
+        path: the file.
+        names: C class names.
+        whole: names that have an embedding elsewhere.
+
+    Raises:
+        UserError: as `read_word_vectors` does. A missing name is no error here.
+    """
+    wanted = {spelling for name in names for spelling in spellings(name)}
+    vectors, known, size = read_word_vectors(path, wanted)
+    found = tuple(look_up(name, vectors, whole) for name in names)
+    means = np.zeros((len(names), size))
+    for row, words in enumerate(found):
+        if words.found and words.row is None:
+            means[row] = np.mean([vectors[word] for word in words.found], axis=0)
+    return NamesInFile(found, means, known)
 
 
 class _AnyWord:
@@ -181,7 +231,7 @@ def _split_line(line: bytes, size: int) -> tuple[str, list[bytes]]:
     if _foreign_letters(b"".join(numbers)):
         _parse_numbers(numbers)
     try:
-        return b" ".join(words).decode("utf-8"), numbers
+        return normalize(b" ".join(words).decode("utf-8")), numbers
     except UnicodeDecodeError:
         raise ValueError(f"the word {words[0]!r} is not UTF-8") from None
 

@@ -1,21 +1,19 @@
-"""Embeds class names with whatever knows them: word vectors, tables, a sentence encoder.
+"""Embeds class names by word vectors, a table or a sentence encoder, and reports how.
 
-Unlike `Vocabulary.from_file`, which a run reads its classes with and which is strict, this is for
-making a file once and looking at what each name got: names are looked up by the rule of
-`biam_tf.embeddings.names`, and all of it is told.
+`Vocabulary.from_file` looks names up by the same rule (`biam_tf.embeddings.names`) but refuses
+missing ones; this is for making a file of embeddings once and checking what each name was found by.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from biam_tf.embeddings.files import read_arrays, read_attribute_table, read_word_vectors
-from biam_tf.embeddings.names import look_up, readable, spellings
-from biam_tf.errors import UserError
+from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribute_table
+from biam_tf.embeddings.names import NameIndex, Words, look_up, readable
+from biam_tf.errors import UserError, nearest_words
 from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
-from biam_tf.vocabulary import nearest_words
 
 MINILM = "minilm"
 PLACE = "{name}"
@@ -127,20 +125,10 @@ def concatenate(parts: Sequence[Embedded]) -> np.ndarray:
 
 
 def _by_words(source: str, names: Sequence[str]) -> Embedded:
-    wanted = {spelling for name in names for spelling in spellings(name)}
-    vectors, known, size = read_word_vectors(pathlib.Path(source), wanted)
-    rows, found = np.zeros((len(names), size)), []
-    for row, name in enumerate(names):
-        words = look_up(name, vectors)
-        if words.missing:
-            nearest = tuple(n for word in words.missing for n in nearest_words(word, known))
-            found.append(Found(name, words.missing, "", True, nearest))
-            continue
-        found.append(Found(name, words.found, ", ".join(words.how)))
-        rows[row] = np.mean([vectors[word] for word in words.found], axis=0)
-    return Embedded(
-        source, "word vectors", pathlib.Path(source), _unit(rows, found, source), tuple(found)
-    )
+    path = pathlib.Path(source)
+    looked_up = look_up_in_file(path, names)
+    found = _found(names, looked_up.found, looked_up.known)
+    return Embedded(source, "word vectors", path, _unit(looked_up.means, found, source), found)
 
 
 def _by_table(
@@ -148,20 +136,27 @@ def _by_table(
 ) -> Embedded:
     if table.ndim != 2 or len(table) != len(keys):
         raise UserError(f"{source}: {len(keys)} names, but embeddings of shape {table.shape}")
-    places: dict[str, int] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, place)
-    rows, found = np.zeros((len(names), table.shape[1])), []
-    for row, name in enumerate(names):
-        text = readable(name)
-        tried = {name: "", name.lower(): "lower case", text: "as text", text.lower(): "as text"}
-        key = next((spelling for spelling in tried if spelling in places), None)
-        if key is None:
-            found.append(Found(name, (name,), "", True, tuple(nearest_words(name, places))))
-            continue
-        found.append(Found(name, (key,), tried[key] if key != name else ""))
-        rows[row] = table[places[key]]
-    return Embedded(source, kind, pathlib.Path(source), _unit(rows, found, source), tuple(found))
+    index = NameIndex(keys)
+    looked_up = [look_up(name, None, index) for name in names]
+    rows = np.zeros((len(names), table.shape[1]))
+    for row, words in enumerate(looked_up):
+        if words.row is not None:
+            rows[row] = table[words.row]
+    found = _found(names, looked_up, index.rows)
+    return Embedded(source, kind, pathlib.Path(source), _unit(rows, found, source), found)
+
+
+def _found(
+    names: Sequence[str], looked_up: Sequence[Words], known: Collection[str]
+) -> tuple[Found, ...]:
+    found = []
+    for name, words in zip(names, looked_up, strict=True):
+        if words.missing:
+            nearest = tuple(n for word in words.missing for n in nearest_words(word, known))
+            found.append(Found(name, words.missing, "", True, nearest))
+        else:
+            found.append(Found(name, words.found, ", ".join(words.how)))
+    return tuple(found)
 
 
 def _by_sentences(source, names, templates, progress) -> Embedded:

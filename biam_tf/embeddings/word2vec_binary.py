@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError
 
 ENDINGS = (".bin", ".bin.gz")
@@ -60,7 +61,7 @@ def read_word2vec_binary(
                 f"ends in word {number}; it is cut short, get it again"
             )
         try:
-            word = buffer[start:space].decode("utf-8")
+            word = normalize(buffer[start:space].decode("utf-8"))
         except UnicodeDecodeError:
             word = None
         if word is not None:

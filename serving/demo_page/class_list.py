@@ -4,8 +4,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from biam_tf.errors import UserError, nearest_names
-from biam_tf.vocabulary import missing_word, nearest_words
+from biam_tf.embeddings.names import NameIndex, look_up, normalize, readable
+from biam_tf.errors import UserError, nearest_names, nearest_words
 
 # Response maps of 14x14 regions: 8 MB a photo, well below a message's 64.
 MAX_CLASSES = 10_000
@@ -28,18 +28,18 @@ class UnknownClass:
 
 
 class KnownClasses:
-    """The names that a model can score, by the rules of its signature `embed`.
+    """The names that a model can score, looked up as its signature `embed` does.
 
     Args:
         names: those of the run's vocabulary.
-        words: of which other names may be made; empty: none.
+        words: of which other names may consist, in NFC; empty: none.
     """
 
     def __init__(self, names: Sequence[str], words: frozenset[str] = frozenset()):
         self.names = tuple(names)
         self.words = words
-        self._own = frozenset(names)
-        # Typing asks for the same unknown word again with every key.
+        self._index = NameIndex(names)
+        # The page asks again with every key that is pressed.
         self.suggestions = functools.lru_cache(maxsize=256)(self._suggestions)
 
     def read(self, text: str) -> list[str]:
@@ -52,7 +52,7 @@ class KnownClasses:
         """
         found: dict[str, None] = {}
         for line in text.splitlines():
-            parts = [line] if line.strip() in self._own else line.split(",")
+            parts = [line] if normalize(line.strip()) in self._index.rows else line.split(",")
             found |= dict.fromkeys(name for part in parts if (name := " ".join(part.split())))
         if len(found) > MAX_CLASSES:
             raise UserError(
@@ -65,22 +65,22 @@ class KnownClasses:
         """Returns those of `names` that the model can't score, in their order."""
         found = []
         for name in names:
-            if name in self._own or name.lower() in self._own:
-                continue
-            word = missing_word(name, self.words) if self.words else name
-            if word is not None:
-                found.append(UnknownClass(name, word))
+            if missing := look_up(name, self.words or None, self._index).missing:
+                found.append(UnknownClass(name, missing[0]))
         return found
 
     def _suggestions(self, unknown: UnknownClass) -> tuple[str, ...]:
-        """Returns the nearest names that the model does know, best first."""
+        """Returns the nearest names that the model can score, best first."""
         near = nearest_names if len(self.names) <= _FEW_NAMES else nearest_words
         whole = near(unknown.name.lower(), self.names)
         if not self.words:
             return tuple(whole[:_SUGGESTIONS])
-        words = nearest_words(unknown.word, self.words)
-        made = [unknown.name.replace(unknown.word, word) for word in words]
-        return tuple(dict.fromkeys([*whole[:1], *made, *whole]))[:_SUGGESTIONS]
+        text = readable(unknown.name)
+        made = [
+            text.replace(unknown.word, word) for word in nearest_words(unknown.word, self.words)
+        ]
+        known = [name for name in made if not self.unknown([name])]
+        return tuple(dict.fromkeys([*whole[:1], *known, *whole]))[:_SUGGESTIONS]
 
 
 def replace_class(classes: Sequence[str], name: str, other: str | None) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from biam_tf.embeddings.names import look_up, normalize
 from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
@@ -48,8 +49,8 @@ class ExportedModel:
 
     def groups(self, names: Sequence[str]) -> list[str]:
         """Returns "seen" or "unseen" for each name; classes without training photos are unseen."""
-        own = dict(zip(self.vocabulary.names, self.vocabulary.groups, strict=True))
-        return [own.get(name) or own.get(name.lower(), "unseen") for name in names]
+        rows = [look_up(name, None, self.vocabulary.index).row for name in names]
+        return ["unseen" if row is None else self.vocabulary.groups[row] for row in rows]
 
 
 def read_newest(model_dir: str | os.PathLike) -> ExportedModel:
@@ -87,7 +88,7 @@ def _words(path: pathlib.Path) -> frozenset[str]:
     file = path / "assets" / "words.txt"
     if not file.is_file():
         return frozenset()
-    return frozenset(file.read_bytes().decode().split("\n")) - {""}
+    return frozenset(map(normalize, file.read_bytes().decode().split("\n"))) - {""}
 
 
 def _signatures(path: pathlib.Path) -> frozenset[str]:

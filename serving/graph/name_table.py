@@ -1,22 +1,20 @@
-"""Class names to embeddings, in the graph, by the rules of `biam_tf.vocabulary.Vocabulary`."""
+"""Class names to embeddings in the graph, by the rule of `biam_tf.embeddings.names`."""
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from biam_tf.embeddings.files import read_all_word_vectors
 from biam_tf.errors import UserError
-from biam_tf.vocabulary import Vocabulary
+from biam_tf.vocabulary import Vocabulary, read_table
+from serving.graph import name_rule as rule
 
 _NAMES_IN_AN_ERROR = 20
 _UNKNOWN = -1
-# What str.split takes for space; without it a name would be divided at other places here.
-_SPACES = (
-    r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}"
-    r"\x{3000}]+"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +47,13 @@ class Embeddings:
         if path is None:
             return cls(vocabulary)
         path = pathlib.Path(path)
-        tables = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
-        read_table = tables.get(path.suffix.lower())
-        if read_table is None:
+        table = read_table(path)
+        if table is None:
             words, vectors = read_all_word_vectors(path)
             _require_length(vectors.shape[1], vocabulary.embedding_size, path)
             return cls(vocabulary, words, vectors)
-        table = read_table(path)
         _require_length(table.embedding_size, vocabulary.embedding_size, path)
-        own = set(vocabulary.names)
-        added = table.subset(name for name in table.names if name not in own)
-        return cls(
-            Vocabulary(
-                vocabulary.names + added.names,
-                np.concatenate([vocabulary.embeddings, added.embeddings]),
-                vocabulary.groups + added.groups,
-            )
-        )
+        return cls(vocabulary.extended(table))
 
 
 def _require_length(found: int, length: int, path: pathlib.Path) -> None:
@@ -87,26 +75,29 @@ class NameTable(tf.Module):
     def __init__(self, embeddings: Embeddings, folder: pathlib.Path):
         super().__init__()
         vocabulary = embeddings.vocabulary
-        self._size = vocabulary.embedding_size
-        self._names = self._words = None
-        if len(vocabulary):
-            names = tf.constant(vocabulary.names)
-            rows = tf.range(len(vocabulary), dtype=tf.int64)
-            initializer = tf.lookup.KeyValueTensorInitializer(names, rows)
-            self._names = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
-            self._embeddings = tf.Variable(vocabulary.embeddings, trainable=False)
+        index = vocabulary.index
+        self._decompose = rule.Decomposition()
+        self._names = _table(index.rows)
+        self._texts = _table(index.rows_by_text)
+        # Rows of the vocabulary, then those of the words.
+        self._words, self._first_word = None, len(vocabulary)
+        vectors = vocabulary.embeddings
         if embeddings.words:
             path = folder / "words.txt"
-            path.write_bytes("".join(f"{word}\n" for word in embeddings.words).encode())
+            words = "".join(f"{rule.decomposed(word)}\n" for word in embeddings.words)
+            path.write_bytes(words.encode())
             initializer = tf.lookup.TextFileInitializer(
                 str(path),
                 tf.string,
                 tf.lookup.TextFileIndex.WHOLE_LINE,
                 tf.int64,
                 tf.lookup.TextFileIndex.LINE_NUMBER,
+                vocab_size=len(embeddings.words),
             )
-            self._words = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
-            self._word_vectors = tf.Variable(embeddings.word_vectors, trainable=False)
+            with tf.init_scope():
+                self._words = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
+            vectors = np.concatenate([vectors, embeddings.word_vectors])
+        self._vectors = tf.Variable(vectors, trainable=False)
 
     def __call__(self, class_names: tf.Tensor) -> tf.Tensor:
         """Returns the embeddings (C, d_a), float32 and of length 1, of `class_names` (C,).
@@ -116,68 +107,131 @@ class NameTable(tf.Module):
                 message lists them.
         """
         class_names = _require_utf8(class_names)
-        name_rows, word_rows = self._rows(class_names)
-        whole = (name_rows >= 0) | (word_rows >= 0)
-        embeddings = tf.where(
-            (name_rows >= 0)[:, None],
-            self._gather("_names", "_embeddings", name_rows),
-            self._gather("_words", "_word_vectors", word_rows),
-        )
+        labels = _labels(class_names)
+        names = self._decompose(class_names)
+        bare = rule.without_id(names)
+        texts = rule.readable(bare)
+        rows = self._rows_of_names(names, bare, texts)
+        whole = rows >= 0
         if self._words is None:
-            problems = tf.boolean_mask(_places(class_names), ~whole)
+            problems = tf.boolean_mask(labels, ~whole)
             checked = _require_none(problems, "no such class; this model knows only its own names")
             with tf.control_dependencies([checked]):
-                return _unit_rows(embeddings, class_names)
-        means, problems = self._means_of_words(class_names, ~whole)
+                return _unit_rows(tf.gather(self._vectors, rows), class_names)
+        parts = self._find_words(tf.where(whole, "", bare), tf.where(whole, "", texts))
+        lacking = tf.strings.join(
+            [tf.gather(labels, parts.owners), " (the word ", parts.words, ")"]
+        )
+        empty = ~whole & ~parts.any(tf.ones_like(parts.rows, tf.bool))
+        problems = tf.concat(
+            [tf.boolean_mask(lacking, parts.rows < 0), tf.boolean_mask(labels, empty)], axis=0
+        )
         with tf.control_dependencies([_require_none(problems, "no word vector")]):
-            return _unit_rows(tf.where(whole[:, None], embeddings, means), class_names)
+            rows = tf.concat([tf.boolean_mask(rows, whole), parts.rows], axis=0)
+            owners = tf.concat([tf.where(whole)[:, 0], parts.owners], axis=0)
+        means = tf.math.unsorted_segment_mean(
+            tf.gather(self._vectors, tf.maximum(rows, 0)), owners, tf.size(class_names)
+        )
+        return _unit_rows(means, class_names)
 
-    def _rows(self, names: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows among the names and among the words: as it is, else in lower case, else -1."""
-        lower = tf.strings.lower(names, encoding="utf-8")
-        found = [self._lookup("_names", names), self._lookup("_words", names)]
-        unknown = (found[0] < 0) & (found[1] < 0)
-        in_lower_case = [self._lookup("_names", lower), self._lookup("_words", lower)]
-        return tuple(tf.where(unknown, *pair) for pair in zip(in_lower_case, found, strict=True))
+    def _rows_of_names(self, names: tf.Tensor, bare: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
+        """Steps 1 and 2 of the rule: the rows of whole names, -1 for others."""
+        rows = [
+            lookup(spelling)
+            for name in (names, bare)
+            for spelling in rule.cases(name)
+            for lookup in (self._names.lookup, self._lookup_words)
+        ]
+        rows += [self._names.lookup(spelling) for spelling in rule.cases(texts)]
+        return _first_known([*rows, self._texts.lookup(rule.lower(texts))])
 
-    def _word_row(self, words: tf.Tensor) -> tf.Tensor:
-        row = self._lookup("_words", words)
-        lower = self._lookup("_words", tf.strings.lower(words, encoding="utf-8"))
-        return tf.where(row < 0, lower, row)
+    def _lookup_words(self, words: tf.Tensor) -> tf.Tensor:
+        if self._words is None:
+            return tf.fill(tf.shape(words), tf.constant(_UNKNOWN, tf.int64))
+        rows = self._words.lookup(words)
+        return tf.where(rows < 0, rows, rows + self._first_word)
 
-    def _lookup(self, table: str, names: tf.Tensor) -> tf.Tensor:
-        table = getattr(self, table)
-        if table is None:
-            return tf.fill(tf.shape(names), tf.constant(_UNKNOWN, tf.int64))
-        return table.lookup(names)
+    def _find_words(self, bare: tf.Tensor, texts: tf.Tensor) -> "_Parts":
+        """Steps 3 to 5 of the rule, for names that are not ""; missing parts have row -1."""
+        as_written = self._find_parts(bare, rule.cases, rule.parts_as_written)
+        written = as_written.any(as_written.rows >= 0) & ~as_written.any(as_written.rows < 0)
+        phrases = tf.where(written, "", rule.phrases(texts))
+        rows = _first_known([self._lookup_words(spelling) for spelling in rule.cases(phrases)])
+        is_phrase = rows >= 0
+        numbers = tf.range(tf.size(bare, tf.int64))
+        phrase = _Parts(numbers, phrases, rows, tf.size(bare))
+        of_text = self._find_parts(
+            tf.where(written | is_phrase, "", texts), rule.forms, rule.inner_parts
+        )
+        left_out = (of_text.rows < 0) & rule.is_grammar(of_text.words)
+        others = of_text.any(~left_out)
+        return _concatenated(
+            as_written.chosen(tf.gather(written, as_written.owners)),
+            phrase.chosen(is_phrase),
+            of_text.chosen(~(left_out & tf.gather(others, of_text.owners))),
+        )
 
-    def _gather(self, table: str, matrix: str, rows: tf.Tensor) -> tf.Tensor:
-        if getattr(self, table) is None:
-            return tf.zeros((tf.size(rows), self._size))
-        return tf.gather(getattr(self, matrix), tf.maximum(rows, 0))
+    def _find_parts(
+        self,
+        names: tf.Tensor,
+        spell: Callable[[tf.Tensor], list[tf.Tensor]],
+        divide: Callable[[tf.Tensor], tf.Tensor],
+    ) -> "_Parts":
+        """Finds the words of names; one that is not known is divided, unless nothing is left."""
 
-    def _means_of_words(self, class_names, needed):
-        """The mean (C, d_a) of the word vectors of `needed` names, and what is wrong with them."""
-        texts = tf.where(needed, class_names, "")
-        words = tf.strings.split(tf.strings.strip(tf.strings.regex_replace(texts, _SPACES, " ")))
-        # A word the table lacks is divided at hyphens and underscores, unless it is all of those.
-        pieces = tf.strings.strip(tf.strings.regex_replace(words.values, "[-_]+", " "))
-        kept = (self._word_row(words.values) >= 0) | tf.equal(pieces, "")
-        parts = tf.strings.split(tf.where(kept, words.values, pieces))
-        owner = tf.gather(words.value_rowids(), parts.value_rowids())  # row of the part's name
-        rows = self._word_row(parts.values)
-        count = tf.shape(class_names, tf.int64)[0]
-        vectors = tf.gather(self._word_vectors, tf.maximum(rows, 0))
-        means = tf.math.unsorted_segment_mean(vectors, owner, count)
+        def find(words: tf.Tensor) -> tf.Tensor:
+            return _first_known([self._lookup_words(spelling) for spelling in spell(words)])
 
-        places = _places(class_names)
-        lacking = tf.strings.join([tf.gather(places, owner), " (the word ", parts.values, ")"])
-        empty = needed & tf.equal(words.row_lengths(), 0)
-        problems = [tf.boolean_mask(lacking, rows < 0), tf.boolean_mask(places, empty)]
-        return means, tf.concat(problems, axis=0)
+        words = rule.words_of(names)
+        divided = divide(words.values)
+        kept = (find(words.values) >= 0) | (divided == "")
+        parts = tf.strings.split(tf.where(kept, words.values, divided))
+        owners = tf.gather(words.value_rowids(), parts.value_rowids())
+        return _Parts(owners, parts.values, find(parts.values), tf.size(names))
 
 
-def _places(class_names: tf.Tensor) -> tf.Tensor:
+class _Parts(NamedTuple):
+    """Words of C names: the name of each, its text, its row (-1: not known), and C."""
+
+    owners: tf.Tensor
+    words: tf.Tensor
+    rows: tf.Tensor
+    count: tf.Tensor
+
+    def any(self, flags: tf.Tensor) -> tf.Tensor:
+        """Tells of each name whether one of its words has the flag."""
+        return tf.math.unsorted_segment_max(tf.cast(flags, tf.int32), self.owners, self.count) > 0
+
+    def chosen(self, flags: tf.Tensor) -> "_Parts":
+        """Returns the words that have the flag."""
+        owners, words, rows = (tf.boolean_mask(part, flags) for part in self[:3])
+        return _Parts(owners, words, rows, self.count)
+
+
+def _concatenated(*parts: _Parts) -> _Parts:
+    owners, words, rows = (tf.concat([p[i] for p in parts], axis=0) for i in range(3))
+    return _Parts(owners, words, rows, parts[0].count)
+
+
+def _first_known(rows: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the first of several tensors of rows that is not -1, for each element."""
+    found = rows[-1]
+    for other in reversed(rows[:-1]):
+        found = tf.where(other >= 0, other, found)
+    return found
+
+
+def _table(rows: Mapping[str, int]) -> tf.lookup.StaticHashTable:
+    found = {rule.decomposed(name): row for name, row in rows.items()}
+    found[""] = _UNKNOWN  # a table must not be empty
+    with tf.init_scope():
+        initializer = tf.lookup.KeyValueTensorInitializer(
+            list(found), list(found.values()), tf.string, tf.int64
+        )
+        return tf.lookup.StaticHashTable(initializer, _UNKNOWN)
+
+
+def _labels(class_names: tf.Tensor) -> tf.Tensor:
     """`class_names[i] name` for each."""
     indices = tf.strings.as_string(tf.range(tf.size(class_names)))
     return tf.strings.join(["class_names[", indices, "] ", class_names])
@@ -185,14 +239,14 @@ def _places(class_names: tf.Tensor) -> tf.Tensor:
 
 def _require_utf8(class_names: tf.Tensor) -> tf.Tensor:
     valid = tf.strings.unicode_transcode(class_names, "UTF-8", "UTF-8", errors="replace")
-    broken = tf.boolean_mask(_places(valid), valid != class_names)
+    broken = tf.boolean_mask(_labels(valid), valid != class_names)
     with tf.control_dependencies([_require_none(broken, "not UTF-8")]):
         return tf.identity(class_names)
 
 
 def _unit_rows(embeddings: tf.Tensor, class_names: tf.Tensor) -> tf.Tensor:
     norms = tf.norm(tf.cast(embeddings, tf.float64), axis=1, keepdims=True)
-    zero = tf.boolean_mask(_places(class_names), norms[:, 0] <= 0)
+    zero = tf.boolean_mask(_labels(class_names), norms[:, 0] <= 0)
     with tf.control_dependencies([_require_none(zero, "the word vectors add up to zero")]):
         unit = tf.cast(tf.cast(embeddings, tf.float64) / norms, tf.float32)
     return tf.where(tf.abs(norms - 1) < 1e-6, embeddings, unit)  # as `Vocabulary` keeps them

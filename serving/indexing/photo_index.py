@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from biam_tf.embeddings.files import look_up_in_file
+from biam_tf.embeddings.names import look_up, normalize, refuse_missing
 from biam_tf.errors import UserError
 from biam_tf.files import sha256_of, write_text
-from biam_tf.vocabulary import Vocabulary, require_embedding_size
+from biam_tf.vocabulary import Vocabulary, read_table, require_embedding_size
 
 FORMAT = 1
 MANIFEST, VOCABULARY = "index.json", "vocabulary.npz"
@@ -145,27 +147,42 @@ class PhotoIndex:
     def embed(
         self, names: Sequence[str], word_vectors: str | os.PathLike | None = None
     ) -> np.ndarray:
-        """Returns the embeddings (C, d_a) of class names.
+        """Returns the embeddings (C, d_a) of class names, as the signature `embed` of a model does.
 
         Args:
-            names: C class names.
+            names: C class names, looked up by the rule of `biam_tf.embeddings.names`.
             word_vectors: file with embeddings of names that are not in the vocabulary: GloVe
                 text, .npz or an attribute table .csv; None to use the vocabulary alone.
 
         Raises:
             UserError: lists the names without an embedding, each with the nearest known one.
         """
-        own = set(self.vocabulary.names)
-        others = [name for name in names if name not in own]
-        known = self.vocabulary.subset([name for name in names if name in own])
-        rows = dict(zip(known.names, known.embeddings, strict=True))
-        if others:
-            if word_vectors is None:
-                self._refuse(others)
-            read = Vocabulary.from_file(word_vectors, others)
-            require_embedding_size(read, self.manifest.embedding_size, str(word_vectors))
-            rows |= dict(zip(read.names, read.embeddings, strict=True))
-        return np.stack([rows[name] for name in names])
+        known = self.vocabulary
+        way_out = "correct these, or give word vectors for classes that are new to the model"
+        if word_vectors is not None and not all(normalize(n) in known.index.rows for n in names):
+            table = read_table(word_vectors)
+            if table is None:
+                return self._embed_by_words(names, pathlib.Path(word_vectors))
+            require_embedding_size(table, self.manifest.embedding_size, str(word_vectors))
+            known, way_out = known.extended(table), "correct these or leave them out"
+        found = [look_up(name, None, known.index) for name in names]
+        refuse_missing(names, found, known.names, "no embedding", way_out)
+        return known.embeddings[[words.row for words in found]]
+
+    def _embed_by_words(self, names: Sequence[str], path: pathlib.Path) -> np.ndarray:
+        looked_up = look_up_in_file(path, names, self.vocabulary.index)
+        refuse_missing(names, looked_up.found, looked_up.known, f"{path}: no word vector")
+        new = [i for i, words in enumerate(looked_up.found) if words.row is None]
+        read = Vocabulary(
+            tuple(names[i] for i in new), looked_up.means[new], ("unseen",) * len(new)
+        )
+        require_embedding_size(read, self.manifest.embedding_size, str(path))
+        embeddings = np.empty((len(names), read.embedding_size), np.float32)
+        embeddings[new] = read.embeddings
+        for i, words in enumerate(looked_up.found):
+            if words.row is not None:
+                embeddings[i] = self.vocabulary.embeddings[words.row]
+        return embeddings
 
     def scores(self, class_embeddings: np.ndarray) -> np.ndarray:
         """Returns the scores of all photos: the model's, up to rounding to 16 bits.
@@ -213,14 +230,6 @@ class PhotoIndex:
             row -= len(shard)
             shard = next(shards)
         return shard, row
-
-    def _refuse(self, names: list[str]) -> None:
-        try:
-            self.vocabulary.subset(names)
-        except UserError as error:
-            raise UserError(
-                f"{error} Give word vectors for classes that the model was not trained with."
-            ) from None
 
     def _checked(self, class_embeddings: np.ndarray) -> np.ndarray:
         classes = np.asarray(class_embeddings, np.float32)

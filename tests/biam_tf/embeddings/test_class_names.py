@@ -5,7 +5,7 @@ from biam_tf.embeddings.names import look_up, readable, spellings
 pytestmark = pytest.mark.unit
 
 KNOWN = frozenset(
-    "polar bear bears red t-shirt new york New_York ford falcon australian version cherry cherries "
+    "polar bear bears red t-shirt new New_York ford falcon australian version cherry cherries "
     "fox creme brulee light emitting diode ducks geese swans glass Paris sprenger tulip "
     "1500 roadster magpies black 3.5 iPhone".split()
 )

@@ -266,7 +266,7 @@ def test_new_classes_take_word_vectors(index, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--classes", "red plain stra"], "did you mean 'red plain star'"),
+        (["--classes", "red plain stra"], "(nearest: 'red plain star'"),
         (["--top", "0"], "--top 0: use at least 1"),
         (["--output", "tags.xls"], "end the name with .csv or .json"),
         (["--output", "no/such/tags.csv"], "tags.csv: cannot be written (No such file"),
