@@ -82,7 +82,9 @@ setup(
             "demo_page/templates/*.html",
         ],
         "training": [
+            "description/page.html",
             "report/page.html",
+            "tables/table.html",
             "data/from_tfds/class_groups/*.csv",
             "data/nus_wide/checksums.tsv",
             "data/open_images/checksums.tsv",

@@ -1,4 +1,4 @@
-"""What every command line here shares: one clear message for the user's mistakes."""
+"""Runs a command line; a user's mistake becomes one clear message."""
 
 import argparse
 import sys
@@ -18,11 +18,15 @@ def run_command(
 ) -> int:
     """Parses `argv`, runs `command` and returns the exit status of the process.
 
-    A `UserError` becomes its message on standard error and status 2, a `TemporaryFailure` its
-    message and its own status, Ctrl-C becomes status 130. With `--debug` (added here) they show
-    the traceback. Everything else is a bug or a
-    broken machine and keeps its traceback. Options are not abbreviated: what stands for one of
-    them today might stand for another when the command has more.
+    A `UserError` is printed to standard error and gives status 2, a `TemporaryFailure` is printed
+    and gives its own status, Ctrl-C gives status 130. The option `--debug`, added here, shows the
+    traceback. All other exceptions are bugs or broken machines and keep their traceback. Options
+    cannot be abbreviated: an abbreviation could become ambiguous when options are added.
+
+    Args:
+        parser: of the command's own options.
+        command: called with the parsed arguments; returns the exit status, None for 0.
+        argv: arguments; None: those of the process.
     """
     parser.allow_abbrev = False
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

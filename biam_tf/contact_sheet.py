@@ -1,21 +1,26 @@
-"""A picture for people: photos with their best tags and where in the photo each tag was found."""
+"""A picture of photos with their best tags and the regions where each tag was found."""
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
+
+from biam_tf.files import replacing
 
 PAPER, CARD, EDGE = "#ffffff", "#f7f8fa", "#dfe3e8"
 INK, QUIET, TRACK = "#1d2733", "#66727f", "#e6e9ee"
 RIGHT, WRONG, UNKNOWN, UNSEEN = "#2a9d5c", "#d95d4a", "#8b96a5", "#3867d6"
-# Dark to light in even steps of lightness, so that it reads in gray, too.
+# Dark to light in even steps of lightness, so that it also reads in grayscale.
 HEAT = np.array([(13, 8, 70), (120, 20, 120), (215, 60, 80), (252, 150, 35), (252, 245, 150)])
 
 MARGIN, GAP, PADDING = 28, 20, 18
 PHOTO, TAGS_WIDTH, ROW, CAPTION = 232, 350, 32, 24
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 # Three response maps are as wide as a photo and its tags.
 MAP = (PHOTO + TAGS_WIDTH - PADDING) // 3
 
@@ -31,12 +36,19 @@ class _Tag:
     label: int | None
 
 
-def draw_contact_sheet(path, photos, names, groups, scores, **options) -> None:
-    """Draws `make_contact_sheet` of the same arguments into a PNG file, all or nothing.
+def draw_contact_sheet(
+    path: str | os.PathLike,
+    photos: Sequence[np.ndarray],
+    names: Sequence[str],
+    groups: Sequence[str],
+    scores: ArrayLike,
+    **options: Any,
+) -> None:
+    """Writes the picture of `make_contact_sheet` to a PNG file.
 
     Args:
         path: PNG file to write; an existing one is replaced.
-        photos: as all that follow, see `make_contact_sheet`.
+        photos: this and the following arguments: see `make_contact_sheet`.
         names: C class names.
         groups: their groups.
         scores: (N, C) floating scores.
@@ -44,48 +56,54 @@ def draw_contact_sheet(path, photos, names, groups, scores, **options) -> None:
 
     Raises:
         ValueError: as `make_contact_sheet` does.
+        UserError: the file cannot be written.
     """
-    _save(make_contact_sheet(photos, names, groups, scores, **options), pathlib.Path(path))
+    sheet = make_contact_sheet(photos, names, groups, scores, **options)
+    with replacing(path) as partial:
+        sheet.save(partial, format="PNG", optimize=True)
 
 
 def make_contact_sheet(
     photos: Sequence[np.ndarray],
     names: Sequence[str],
     groups: Sequence[str],
-    scores,
-    labels=None,
-    response_maps=None,
+    scores: ArrayLike,
+    labels: ArrayLike | None = None,
+    response_maps: ArrayLike | None = None,
     captions: Sequence[str] | None = None,
     columns: int = 2,
     tags: int = 5,
     maps: int = 3,
     title: str = "Photos and their best tags",
 ) -> Image.Image:
-    """Draws photos with their best tags and response maps into one picture.
+    """Returns a picture of photos with their best tags and response maps.
 
-    Each photo stands beside its best tags, a bar each: from the photo's median score (no bar)
-    to its best score (full). With labels, right tags are green with a tick, wrong ones red
+    Beside each photo are its best tags, each with a bar: from the photo's median score (empty)
+    to its best score (full). With labels, correct tags are green with a tick, wrong ones red
     with a cross, and the present classes that are not among the tags are listed as missed.
-    Unseen classes carry a badge. Below, the response maps of the first tags lie over the
-    photo as heat, each scaled from its own median (no heat) to its own highest response: a
-    score is the mean of a few regions, and where nothing is found responses vary, too.
+    Unseen classes have a badge. Below, the response maps of the first tags are shown as heat over
+    the photo, each scaled from its median (no heat) to its highest response: a score is the mean of
+    a few regions, and responses vary even where nothing is found.
 
     Args:
         photos: N uint8 arrays (H, W, 3), each of any size.
         names: C class names.
         groups: `"seen"` or `"unseen"` for each class.
         scores: (N, C) floating scores.
-        labels: (N, C) of +1, -1, 0 (unknown: gray), or None: every tag is gray.
-        response_maps: (N, h, w, C), or None: no maps.
-        captions: a line under each photo, such as its file's name, or None.
-        columns: cards side by side.
-        tags: tags a photo.
-        maps: response maps a photo, 3 at most.
+        labels: (N, C) of +1, -1, 0 (unknown: gray); None: every tag is gray.
+        response_maps: (N, h, w, C); None: no maps.
+        captions: a line below each photo, such as its file name; None: no captions.
+        columns: photos side by side.
+        tags: number of tags per photo.
+        maps: number of response maps per photo, at most 3.
         title: heading of the sheet.
 
+    Returns:
+        An RGB picture.
+
     Raises:
-        ValueError: for shapes that don't fit each other, photos that aren't uint8 RGB, no
-            photo, or scores that are NaN.
+        ValueError: for shapes that do not match, photos that are not uint8 RGB, no photos, or
+            scores that are NaN.
     """
     scores = np.asarray(scores, np.float64)
     labels = None if labels is None else np.asarray(labels)
@@ -95,16 +113,16 @@ def make_contact_sheet(
     tags, columns = min(tags, len(names)), max(1, min(columns, len(photos)))
     maps = 0 if response_maps is None else min(maps, tags, 3)
 
-    photos = [Image.fromarray(photo) for photo in photos]
-    # Landscape photos need less height than the square every photo fits into.
-    photo_height = max(_fitted(photo, PHOTO).height for photo in photos)
+    pictures = [Image.fromarray(photo) for photo in photos]
+    # Landscape photos need less height than the square into which every photo fits.
+    photo_height = max(fitted(picture, PHOTO).height for picture in pictures)
     photo_height += CAPTION if captions is not None else 0
     text_height = tags * ROW + (CAPTION if labels is not None else 0)
-    map_height = max(_fitted(photo, MAP).height for photo in photos) if maps else 0
+    map_height = max(fitted(picture, MAP).height for picture in pictures) if maps else 0
     width = 2 * PADDING + PHOTO + PADDING + TAGS_WIDTH
     height = 2 * PADDING + max(photo_height, text_height)
     height += CAPTION + PADDING + map_height if maps else 0
-    rows = -(-len(photos) // columns)
+    rows = -(-len(pictures) // columns)
     top = MARGIN + 78
     sheet = Image.new(
         "RGB",
@@ -117,23 +135,34 @@ def make_contact_sheet(
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, _font(26), anchor="la")
     _draw_legend(sheet, draw, MARGIN + 44, labels is not None, any(unseen), maps > 0)
-    for i, photo in enumerate(photos):
+    for i, picture in enumerate(pictures):
         card = Image.new("RGB", (width, height), PAPER)
         best = np.argsort(-scores[i], kind="stable")[:tags]
         own_labels = None if labels is None else labels[i]
         entries = [_tag(c, names, unseen, scores[i], own_labels) for c in best]
         missed = None
         if own_labels is not None:
-            missed = [names[c] for c in np.flatnonzero(own_labels > 0) if c not in best]
-        heats = [response_maps[i, :, :, c].astype(np.float64) for c in best[:maps]]
+            present = np.flatnonzero(own_labels > 0).tolist()
+            missed = [names[c] for c in present if c not in best]
+        heats = []
+        if response_maps is not None:
+            heats = [response_maps[i, :, :, c].astype(np.float64) for c in best[:maps]]
         caption = None if captions is None else captions[i]
-        _draw_card(card, photo, caption, entries, missed, heats, map_height)
+        _draw_card(card, picture, caption, entries, missed, heats, map_height)
         x = MARGIN + (i % columns) * (width + GAP)
         sheet.paste(card, (x, top + (i // columns) * (height + GAP)))
     return sheet
 
 
-def _check(photos, names, groups, scores, labels, response_maps, captions) -> None:
+def _check(
+    photos: Sequence[np.ndarray],
+    names: Sequence[str],
+    groups: Sequence[str],
+    scores: np.ndarray,
+    labels: np.ndarray | None,
+    response_maps: np.ndarray | None,
+    captions: Sequence[str] | None,
+) -> None:
     if not len(photos):
         raise ValueError("contact sheet: no photos to draw")
     for i, photo in enumerate(photos):
@@ -142,7 +171,7 @@ def _check(photos, names, groups, scores, labels, response_maps, captions) -> No
                 f"contact sheet: photo {i} must be uint8 (H, W, 3), not {photo.dtype} {photo.shape}"
             )
     expected = len(photos), len(names)
-    fits = {
+    matching = {
         "groups": (len(photos), len(groups)) == expected,
         "scores": scores.shape == expected,
         "labels": labels is None or labels.shape == expected,
@@ -150,16 +179,22 @@ def _check(photos, names, groups, scores, labels, response_maps, captions) -> No
         or (response_maps.ndim == 4 and response_maps.shape[::3] == expected),
         "captions": captions is None or len(captions) == len(photos),
     }
-    for what, fit in fits.items():
-        if not fit:
+    for what, matches in matching.items():
+        if not matches:
             raise ValueError(
-                f"contact sheet: {what} don't fit {expected[0]} photos and {expected[1]} names"
+                f"contact sheet: {what} do not match {expected[0]} photos and {expected[1]} names"
             )
     if np.isnan(scores).any():
         raise ValueError(f"contact sheet: {int(np.isnan(scores).sum())} scores are NaN")
 
 
-def _tag(c: int, names, unseen, scores: np.ndarray, labels) -> _Tag:
+def _tag(
+    c: int,
+    names: Sequence[str],
+    unseen: Sequence[bool],
+    scores: np.ndarray,
+    labels: np.ndarray | None,
+) -> _Tag:
     median, best = np.median(scores), scores.max()
     length = (scores[c] - median) / (best - median) if best > median else 1.0
     label = None if labels is None else int(labels[c])
@@ -167,12 +202,18 @@ def _tag(c: int, names, unseen, scores: np.ndarray, labels) -> _Tag:
 
 
 def _draw_card(
-    card: Image.Image, photo: Image.Image, caption, tags, missed, heats, map_height
+    card: Image.Image,
+    photo: Image.Image,
+    caption: str | None,
+    tags: Sequence[_Tag],
+    missed: Sequence[str] | None,
+    heats: Sequence[np.ndarray],
+    map_height: int,
 ) -> None:
     draw = ImageDraw.Draw(card)
     right, bottom = card.width - 1, card.height - 1
     draw.rounded_rectangle((0, 0, right, bottom), 12, fill=CARD, outline=EDGE)
-    shown = _fitted(photo, PHOTO)
+    shown = fitted(photo, PHOTO)
     card.paste(shown, (PADDING + (PHOTO - shown.width) // 2, PADDING))
     if caption is not None:
         text = _shortened(draw, caption, PHOTO, _font(14))
@@ -190,7 +231,7 @@ def _draw_card(
         x = PADDING + column * (MAP + PADDING)
         caption = _shortened(draw, tag.name, MAP, _font(15))
         draw.text((x, y - 8), caption, _color(tag.label), _font(15), anchor="ls")
-        card.paste(overlay_heat(_fitted(photo, MAP), heat), (x, y))
+        card.paste(overlay_heat(fitted(photo, MAP), heat), (x, y))
 
 
 def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, x: int, y: int) -> None:
@@ -215,7 +256,7 @@ def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, x: int, y: int) -> None:
 
 
 def _draw_mark(draw: ImageDraw.ImageDraw, x: int, y: int, right: bool, color: str) -> None:
-    """A tick or a cross of 14 pixels: the color alone would not do for everybody."""
+    """A tick or a cross of 14 pixels, for those who cannot tell the colors apart."""
     if right:
         draw.line([(x + 1, y + 7), (x + 5, y + 12), (x + 13, y + 2)], color, 3, joint="curve")
     else:
@@ -223,10 +264,17 @@ def _draw_mark(draw: ImageDraw.ImageDraw, x: int, y: int, right: bool, color: st
         draw.line([(x + 2, y + 12), (x + 12, y + 2)], color, 3)
 
 
-def _draw_legend(sheet, draw, y: int, labeled: bool, unseen: bool, heat: bool) -> None:
+def _draw_legend(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    y: int,
+    labeled: bool,
+    unseen: bool,
+    heat: bool,
+) -> None:
     x, font = MARGIN, _font(15)
 
-    def say(text: str) -> None:
+    def write(text: str) -> None:
         nonlocal x
         draw.text((x, y + 13), text, QUIET, font, anchor="ls")
         x += round(draw.textlength(text, font)) + 24
@@ -238,13 +286,13 @@ def _draw_legend(sheet, draw, y: int, labeled: bool, unseen: bool, heat: bool) -
             else:
                 draw.rounded_rectangle((x, y + 5, x + 14, y + 10), 2, fill=UNKNOWN)
             x += 20
-            say(text)
+            write(text)
     if unseen:
         draw.rounded_rectangle((x, y - 1, x + 54, y + 15), 8, fill=UNSEEN)
         draw.text((x + 27, y + 11), "unseen", PAPER, _font(12), anchor="ms")
         x += 62
-        say("no training label")
-    say("bar: from the photo's median score to its best")
+        write("no training label")
+    write("bar: from the photo's median score to its best")
     if heat:
         strip = _heat_colors(np.linspace(0, 1, 90)[None].repeat(12, axis=0))
         low = "heat: from the map's median response"
@@ -252,7 +300,7 @@ def _draw_legend(sheet, draw, y: int, labeled: bool, unseen: bool, heat: bool) -
         x += round(draw.textlength(low, font)) + 8
         sheet.paste(Image.fromarray(strip.astype(np.uint8)), (x, y + 1))
         x += 98
-        say("to its highest")
+        write("to its highest")
 
 
 def _color(label: int | None) -> str:
@@ -260,14 +308,14 @@ def _color(label: int | None) -> str:
 
 
 def overlay_heat(photo: Image.Image, heat: np.ndarray, color: float = 0.0) -> Image.Image:
-    """Returns the photo, grayed, under its response map as heat.
+    """Returns the photo in gray with its response map over it as heat.
 
-    The heat is what of the map lies above its median, scaled to the map's highest response.
+    The heat goes from the map's median (none) to its highest response (full).
 
     Args:
         photo: RGB, any size.
         heat: (h, w) floating responses.
-        color: how much of the photo's color is kept, 0 to 1; much of it drowns the heat.
+        color: share of the photo's color that is kept, 0 to 1; too much hides the heat.
     """
     heat = np.nan_to_num(heat)
     low, high = np.median(heat), heat.max()
@@ -287,13 +335,14 @@ def _heat_colors(values: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(values, steps, HEAT[:, c]) for c in range(3)], axis=-1)
 
 
-def _fitted(photo: Image.Image, side: int) -> Image.Image:
+def fitted(photo: Image.Image, side: int) -> Image.Image:
+    """Returns a photo scaled so that its longer side has `side` pixels."""
     scale = side / max(photo.size)
-    size = tuple(max(1, round(length * scale)) for length in photo.size)
-    return photo.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(length * scale)) for length in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _shortened(draw: ImageDraw.ImageDraw, text: str, width: float, font) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, text: str, width: float, font: Font) -> str:
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "...", font) > width:
@@ -301,8 +350,10 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, width: float, font) -> str:
     return text.rstrip() + "..."
 
 
-def _shortened_list(draw, heading: str, names: Sequence[str], width: float, font) -> str:
-    """As many names as fit, and how many more there are."""
+def _shortened_list(
+    draw: ImageDraw.ImageDraw, heading: str, names: Sequence[str], width: float, font: Font
+) -> str:
+    """As many names as fit, and the number of the others."""
     for shown in range(len(names), 0, -1):
         more = f" and {len(names) - shown} more" if shown < len(names) else ""
         text = heading + ", ".join(names[:shown]) + more
@@ -311,14 +362,5 @@ def _shortened_list(draw, heading: str, names: Sequence[str], width: float, font
     return _shortened(draw, heading + (", ".join(names) or "none"), width, font)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> Font:
     return ImageFont.load_default(size=size)
-
-
-def _save(sheet: Image.Image, path: pathlib.Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        sheet.save(partial, format="PNG", optimize=True)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A line that says how far long work has come, in a terminal and in a log file alike."""
+"""Progress lines that read well both in a terminal and in a log file."""
 
 import contextlib
 import sys
@@ -19,24 +19,29 @@ def progress(
     stream: TextIO | None = None,
     interval: float = LOG_INTERVAL_SECONDS,
 ) -> tqdm:
-    """Returns a `tqdm` bar that rewrites one line in a terminal and writes few lines elsewhere.
+    """Returns a `tqdm` bar that rewrites one line in a terminal and adds few lines to a log file.
 
     Use it as a context manager; `update(n)` counts, `set_postfix_str("loss 0.31")` adds a text.
 
     Args:
-        total: how many units there are in all.
-        label: what is being done, at the start of the line.
-        unit: what is counted, such as "photo"; the rate is given in it.
-        initial: units that were done before, by a run that is being resumed.
-        stream: where to write; None is standard error.
-        interval: seconds between two lines where `stream` is not a terminal.
+        total: number of units.
+        label: start of the line.
+        unit: name of a unit, such as "photo".
+        initial: units that were done before, when a run is resumed.
+        stream: to write to; None: standard error.
+        interval: seconds between two lines if `stream` is not a terminal.
     """
     stream = stream or sys.stderr
-    settings = {"total": total, "desc": label, "unit": f" {unit}", "initial": initial}
+    unit = f" {unit}"
     if stream.isatty():
-        return tqdm(**settings, file=stream, dynamic_ncols=True)
+        return tqdm(
+            total=total, desc=label, unit=unit, initial=initial, file=stream, dynamic_ncols=True
+        )
     return tqdm(
-        **settings,
+        total=total,
+        desc=label,
+        unit=unit,
+        initial=initial,
         file=_Lines(stream),
         bar_format=LOG_FORMAT,
         mininterval=interval,
@@ -46,9 +51,9 @@ def progress(
 
 @contextlib.contextmanager
 def progress_of_total(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function of (units done, units in all), whose first call begins the line.
+    """Yields a function of (units done, units in all), whose first call shows the line.
 
-    For work that may turn out to be done already: no line is shown where nothing is called.
+    It is for work that may turn out to be done already: without a call, no line is shown.
     """
     bars: list[tqdm] = []
 
@@ -63,12 +68,12 @@ def progress_of_total(label: str, unit: str) -> Iterator[Callable[[int, int], No
 
 
 class _Lines:
-    """Turns the rewriting of one line, which tqdm does with carriage returns, into lines.
+    """Writes every state of tqdm's line, which it rewrites with carriage returns, as a line.
 
-    A log file would otherwise hold one endless line, and `tail -f` would show none of it.
+    A log file would otherwise have one endless line, and `tail -f` would show nothing.
     """
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:

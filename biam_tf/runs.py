@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and a trained run read back from it."""
+"""The paths in a run's folder, and `load_run`, which reads a trained run."""
 
 import dataclasses
 import json
@@ -11,17 +11,17 @@ import keras
 import yaml
 
 from biam_tf.errors import UserError
-from biam_tf.models.systems import find_system  # and with it all layers that a saved model names
+from biam_tf.models.systems import find_system  # also registers the layers of saved models
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
 class RunPaths:
-    """Paths of one run.
+    """The paths in a run's folder.
 
     Attributes:
-        path: the folder itself.
+        path: the folder.
     """
 
     path: pathlib.Path
@@ -38,32 +38,32 @@ class RunPaths:
 
     @property
     def log(self) -> pathlib.Path:
-        """One JSON object a line, an epoch each."""
+        """One JSON object per line and epoch."""
         return self.path / "log.jsonl"
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """TensorFlow checkpoints: model, optimizer and position."""
+        """TensorFlow checkpoints of model, optimizer and training position."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> pathlib.Path:
-        """The head of the best epoch so far, Keras format."""
+        """The head of the best epoch so far, in Keras format."""
         return self.path / "model.keras"
 
     @property
     def backbone(self) -> pathlib.Path:
-        """The backbone of the best epoch, Keras format; only where it was trained."""
+        """The backbone of the best epoch, in Keras format; only if it was trained."""
         return self.path / "backbone.keras"
 
     @property
     def backbone_identity(self) -> pathlib.Path:
-        """Name, image size and, where frozen, weights fingerprint of the backbone, JSON."""
+        """Name, image size and (if frozen) weights fingerprint of the backbone, JSON."""
         return self.path / "backbone.json"
 
     @property
     def metrics(self) -> pathlib.Path:
-        """Figures on the test split, JSON; written last, so its presence means a whole run."""
+        """Figures on the test split, JSON; written last: a run that has it is complete."""
         return self.path / "metrics.json"
 
     @property
@@ -73,17 +73,17 @@ class RunPaths:
 
     @property
     def data_manifest(self) -> pathlib.Path:
-        """Which photos, labels and classes it used, as checksums, JSON."""
+        """Checksums of the photos, labels and classes it used, JSON."""
         return self.path / "data_manifest.json"
 
     @property
     def tensorboard(self) -> pathlib.Path:
-        """What TensorBoard shows."""
+        """Files for TensorBoard."""
         return self.path / "tensorboard"
 
     @property
     def report(self) -> pathlib.Path:
-        """Pictures a person would look at."""
+        """Folder of the report and the contact sheet."""
         return self.path / "report"
 
     @property
@@ -97,29 +97,33 @@ class RunPaths:
         return self.report / "contact_sheet.png"
 
     def require_whole(self) -> None:
-        """Raises a UserError that says what to do unless training has ended here."""
+        """Checks that the folder has a trained model.
+
+        Raises:
+            UserError: it has none; the message says what to do.
+        """
         if not self.config.exists():
             raise UserError(f"{self.path} is not the folder of a run: it has no {self.config.name}")
         if not self.model.exists() or not self.vocabulary.exists():
             raise UserError(
-                f"{self.path} holds no trained model yet; run `python -m training.run --config "
-                f"{self.config}` to train it to the end"
+                f"{self.path} has no trained model yet; run `python -m training.run --config "
+                f"{self.config}` to finish its training"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run read back: its settings, classes and models.
+    """A trained run: its settings, classes and models.
 
     Attributes:
-        folder: where it lies.
+        folder: its paths.
         settings: its resolved configuration, as plain values by section and key.
-        vocabulary: the classes it was trained and scored with.
-        head: `region_features`, `scene_feature`, `class_embeddings` to scores.
+        vocabulary: the classes it was trained and evaluated with.
+        head: `region_features`, `scene_feature` and `class_embeddings` to scores.
         backbone: `images` to `region_features` and `scene_feature`, with the weights that the
             head was trained on.
-        thresholds: where to cut its scores; `None`: it had no validation split, or is an older
-            run.
+        thresholds: of its scores; None: it had no validation split, or was made by a version
+            without thresholds.
     """
 
     folder: RunPaths
@@ -131,31 +135,31 @@ class TrainedRun:
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the photos that the backbone takes."""
+        """Side of the backbone's input photos in pixels."""
         return self.backbone.input_shape[1]
 
     @property
     def system(self) -> str:
-        """What its head is: a key of `biam_tf.models.systems.SYSTEMS`."""
+        """The system of its head: a key of `biam_tf.models.systems.SYSTEMS`."""
         return self.settings.get("head", {}).get("system", "biam")
 
     @property
     def open_vocabulary(self) -> bool:
-        """Whether it scores classes that it was not trained on.
+        """Whether it can score classes that it was not trained on.
 
         Raises:
-            UserError: its head is of a system that this version does not know.
+            UserError: this version does not have the system.
         """
         return find_system(self.system).open_vocabulary
 
     @property
     def all_seen(self) -> bool:
-        """Whether it was a run of the standard task, in which unseen classes count as seen."""
+        """Whether it was trained for the standard task, in which all classes are seen."""
         return self.settings.get("data", {}).get("all_seen", False)
 
     @property
     def word_vectors(self) -> str | None:
-        """The file its class embeddings came from; `None`: the data set's own attributes."""
+        """The file of its class embeddings; None: the data set's own attributes."""
         return self.settings["vocabulary"]["word_vectors"]
 
 
@@ -163,8 +167,8 @@ def load_run(path: str | os.PathLike) -> TrainedRun:
     """Reads a trained run.
 
     Raises:
-        UserError: the folder is no trained run, or its frozen backbone can no longer be had
-            with the same weights.
+        UserError: the folder is not a trained run, or its frozen backbone is not available with
+            the same weights.
     """
     folder = RunPaths(pathlib.Path(path))
     folder.require_whole()
@@ -186,14 +190,14 @@ def _read_settings(folder: RunPaths) -> Mapping[str, Any]:
             settings[section].items()
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder.config}: not the resolved configuration of a run ({error!r}); a run's "
-            "folder must stay as training left it"
+            f"{folder.config}: not the resolved configuration of a run ({error!r}); files in a "
+            "run's folder must not be edited"
         ) from error
     return settings
 
 
 def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model:
-    """The trained backbone, or the frozen one, built again and checked to be the same."""
+    """The trained backbone, or the frozen one, built again and checked to have the same weights."""
     from biam_tf.backbones import build_backbone, load_backbone, weights_fingerprint
 
     if folder.backbone.exists():
@@ -205,6 +209,6 @@ def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model
     if found != identity["weights_fingerprint"]:
         raise UserError(
             f"{folder.path} was trained on {identity['name']} with weights "
-            f"{identity['weights_fingerprint']}; those of this machine are {found}"
+            f"{identity['weights_fingerprint']}; on this machine they are {found}"
         )
     return backbone

@@ -1,31 +1,31 @@
-"""Where to cut: calibrated scores, and a threshold for each class, from validation photos.
+"""Calibrated probabilities and a threshold for each class, fitted on validation photos.
 
-A ranking model's scores only rank. Two things are fitted to the scores of validation photos:
+The scores of a ranking model only rank. Two things are fitted to the scores of validation photos:
 
 *Calibration.* The probability that seen class c is in a photo with score s is
 sigmoid(a s + b + d_c), the most probable fit to the labels of all seen classes together, with a
-normal prior of mean 0 and standard deviation 1 on the d: many labels move a class far, few hardly
-at all. An unseen class has no labels to fit to, and its scores may lie lower or higher than others:
+normal prior of mean 0 and standard deviation 1 on the d: many labels shift a class far, few hardly
+at all. An unseen class has no labels to fit to, and its scores may be lower or higher than others:
 they are standardized by their own mean and standard deviation over the validation photos, and the
 probability is sigmoid(a z + b), fitted to the seen classes' standardized scores (Platt scaling).
-A class that is named later has not even such scores: sigmoid(a s + b), fitted to the seen classes'
-scores as they are. Labels enter as Platt's smoothed targets.
+A class that is added later has no scores yet: sigmoid(a s + b), fitted to the seen classes' raw
+scores. Labels enter as Platt's smoothed targets.
 
-*Thresholds.* A class is given as a tag where its score reaches its threshold. Photos are dealt
-into folds; in turn, each fold is left out and cuts are chosen on the others. "global": the
+*Thresholds.* A class is a tag if its score reaches its threshold. Photos are split into folds; each
+fold in turn is left out and thresholds ("cuts") are chosen on the others. "global": the
 probability with the best F1 over all labels of seen classes together. "own": for each seen class
-with at least `OWN_POSITIVES` photos, the score with the best F1 of this class. Both are tried on
-the fold left out. A class keeps its own cut, the mean over the folds, only where that found the
-better F1 on photos it was not chosen on; all other seen classes take the global one, the mean over
-the folds, through their own calibration. "standardized": unseen classes take the standardized score
-with the best F1 over the seen classes' standardized scores, the mean over the folds.
+with at least `OWN_POSITIVES` photos, the score with the best F1 of this class. Both are evaluated
+on the fold left out. A class keeps its own cut, the mean over the folds, only if it has the better
+F1 on the photos left out; all other seen classes take the global one, the mean over the folds,
+through their own calibration. "standardized": unseen classes take the standardized score with the
+best F1 over the seen classes' standardized scores, the mean over the folds.
 
-**No label of an unseen class is looked at**, though validation photos may have them; of unseen
-classes only scores are used, which need no labels.
+**No label of an unseen class is used**, though validation photos may have them; of unseen classes
+only the scores are used.
 
-One number beside them does come from labels of unseen classes, where validation photos have any:
-the constant of calibrated stacking (`biam_tf.metrics.stacking`). It tells how far apart the two
-groups' scores lie; nothing else depends on it.
+One further number does come from labels of unseen classes, if validation photos have any: the
+constant of calibrated stacking (`biam_tf.metrics.stacking`), which tells how far apart the scores
+of the two groups are. Nothing else depends on it.
 """
 
 import dataclasses
@@ -35,15 +35,16 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
-from biam_tf.metrics.slices import NUMBERS, column_blocks, in_threads, row_blocks
+from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores, as_scores
 
 FOLDS = 5
-# Of the best cut for a handful of photos, little but luck remains on others.
+# A cut chosen on fewer photos is mostly chance.
 OWN_POSITIVES = 8
 FORMAT = 1
 OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
@@ -51,15 +52,15 @@ OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Thresholds:
-    """Calibration and cuts of a vocabulary.
+    """Calibration and thresholds of a vocabulary.
 
     Attributes:
         names: C class names.
-        cuts: (C,) a class is a tag where its score is at least this.
-        slopes: (C,) of each class's calibration, positive.
-        offsets: (C,) of each class's calibration.
-        sources: (C,) "own", "global" or "standardized": where the cut comes from.
-        global_slope: of classes that are not among the names.
+        cuts: (C,) float64; a class is a tag if its score is at least this.
+        slopes: (C,) float64, of each class's calibration, positive.
+        offsets: (C,) float64, of each class's calibration.
+        sources: (C,) "own", "global" or "standardized": how the cut was chosen.
+        global_slope: calibration of classes that are not among the names.
         global_offset: likewise.
         global_logit: the global cut, as the logit of a probability.
         fitted_on: facts about the fit, ready for JSON.
@@ -89,29 +90,29 @@ class Thresholds:
         return float(sigmoid(self.global_logit))
 
     def for_names(self, names: Sequence[str]) -> "Thresholds":
-        """Returns the thresholds of other classes; those not known here take the global ones."""
+        """Returns the thresholds of other classes; new ones take the global ones."""
         known = {name: i for i, name in enumerate(self.names)}
-        # Behind the known classes stands one for all the others.
-        places = [known.get(name, len(known)) for name in names]
+        # All new classes take the entry that is appended to those of the known ones.
+        indices = [known.get(name, len(known)) for name in names]
         return dataclasses.replace(
             self,
             names=tuple(names),
-            cuts=np.append(self.cuts, self.global_cut)[places],
-            slopes=np.append(self.slopes, self.global_slope)[places],
-            offsets=np.append(self.offsets, self.global_offset)[places],
-            sources=tuple((*self.sources, GLOBAL)[i] for i in places),
+            cuts=np.append(self.cuts, self.global_cut)[indices],
+            slopes=np.append(self.slopes, self.global_slope)[indices],
+            offsets=np.append(self.offsets, self.global_offset)[indices],
+            sources=tuple((*self.sources, GLOBAL)[i] for i in indices),
         )
 
-    def decide(self, scores) -> np.ndarray:
-        """Returns which tags are given, bool, for scores (..., C) in the order of the names."""
+    def decide(self, scores: ArrayLike) -> np.ndarray:
+        """Returns which classes are tags, (..., C) bool, for scores (..., C)."""
         return np.asarray(scores) >= self.cuts
 
-    def probabilities(self, scores) -> np.ndarray:
-        """Returns calibrated scores (..., C), float64: how probable each class is."""
+    def probabilities(self, scores: ArrayLike) -> np.ndarray:
+        """Returns the probability of each class, (..., C) float64, for scores (..., C)."""
         return sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
 
     def to_json(self) -> str:
-        """Returns the text of `thresholds.json`, which `load` reads."""
+        """Returns the text of a `thresholds.json`, which `load` reads."""
         classes = [
             {
                 "name": name,
@@ -141,10 +142,10 @@ class Thresholds:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Thresholds":
-        """Reads `thresholds.json`.
+        """Reads a `thresholds.json`.
 
         Raises:
-            UserError: the file is not one.
+            UserError: the file has another format.
         """
         try:
             value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -167,20 +168,20 @@ class Thresholds:
             raise UserError(f"{path}: not a file of thresholds ({error})") from error
 
 
-def why_not(labels, groups: Sequence[str]) -> str | None:
-    """Returns why no thresholds can be fitted to these labels (N, C); None where they can."""
+def reason_not_to_fit(labels: ArrayLike, groups: Sequence[str]) -> str | None:
+    """Returns why thresholds cannot be fitted to labels (N, C); None if they can."""
     own_labels = np.asarray(labels)[:, np.asarray(groups, dtype=object) == "seen"]
     labeled = int((own_labels != 0).any(axis=1).sum())
     if labeled < 2:
-        return f"{labeled} validation photos are labeled for seen classes; at least 2 are needed"
+        return f"{labeled} validation photos have labels of seen classes; at least 2 are needed"
     if not (own_labels > 0).any() or not (own_labels < 0).any():
-        return "no validation photo shows a seen class, or all show all of them"
+        return "no validation photo shows a seen class, or every one shows all of them"
     return None
 
 
 def fit_thresholds(
-    scores,
-    labels,
+    scores: Scores | ArrayLike,
+    labels: ArrayLike,
     names: Sequence[str],
     groups: Sequence[str],
     folds: int = FOLDS,
@@ -192,29 +193,26 @@ def fit_thresholds(
 
     Args:
         scores: (N, C) floating scores.
-        labels: (N, C) of +1, -1, 0; only those of seen classes are looked at.
+        labels: (N, C) of +1, -1, 0; only those of seen classes are used.
         names: C class names.
         groups: "seen" or "unseen" for each class.
-        folds: how many parts the photos are dealt into; with fewer photos, one each.
-        seed: of the dealing.
-        k: how many classes a photo is given where the constant of stacking is found.
-        own_positives: how many photos must show a class for a cut of its own.
+        folds: number of parts that the photos are split into; at most one per photo.
+        seed: of the split.
+        k: number of classes a photo is given to find the constant of stacking.
+        own_positives: number of photos that must show a class for a cut of its own.
 
     Raises:
-        UserError: `why_not`.
+        UserError: for a `reason_not_to_fit`.
     """
     scores, labels = as_scores(scores), np.asarray(labels)
     seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
-    problem = why_not(labels, groups)
-    if problem:
-        raise UserError(f"thresholds: {problem}")
+    reason = reason_not_to_fit(labels, groups)
+    if reason:
+        raise UserError(f"thresholds: {reason}")
     scale = _standard_scale(scores)
     labeled = (labels[:, seen] != 0).any(axis=1)
     own_scores = np.concatenate(
-        [
-            scores[rows][labeled[rows]][:, seen].astype(np.float64)
-            for rows in row_blocks(scores, NUMBERS)
-        ]
+        [scores[rows][labeled[rows]][:, seen].astype(np.float64) for rows in row_blocks(scores)]
     )
     own_labels = labels[labeled][:, seen]
     standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
@@ -222,7 +220,7 @@ def fit_thresholds(
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(own_scores)) % folds)
     chosen = _choose_cuts(own_scores, standardized, own_labels, fold_of, own_positives)
 
-    # Unseen classes first, then what is known of seen ones.
+    # The values of unseen classes; those of seen ones are then replaced.
     slope, offset = fit_global(standardized, own_labels)
     slopes = slope / scale.deviation
     offsets = offset - slopes * scale.mean
@@ -258,7 +256,9 @@ def fit_thresholds(
     )
 
 
-def _best_stacking(scores, labels, groups: Sequence[str], k: int) -> dict | None:
+def _best_stacking(
+    scores: Scores, labels: np.ndarray, groups: Sequence[str], k: int
+) -> dict | None:
     unseen = (labels[:, np.asarray(groups, dtype=object) == "unseen"] > 0).sum()
     if not unseen or k > len(groups):
         return None
@@ -266,11 +266,11 @@ def _best_stacking(scores, labels, groups: Sequence[str], k: int) -> dict | None
     return {"constant": constant, "k": k, "labels_of_unseen_classes": int(unseen)}
 
 
-def best_cut(scores, labels) -> float:
+def best_cut(scores: ArrayLike, labels: ArrayLike) -> float:
     """Returns the cut with the best F1: tags are the entries whose score is at least the cut.
 
-    Halfway between two neighbouring scores (or the lowest score, where all are tags); of equally
-    good cuts the highest. NaN without a positive.
+    It lies halfway between two neighboring scores (or is the lowest score, if all are tags); of
+    equally good cuts it is the highest. NaN without a positive.
 
     Args:
         scores: floating scores of any shape.
@@ -282,7 +282,7 @@ def best_cut(scores, labels) -> float:
     ranked, hits = scores[order], np.cumsum(labels[order] > 0)
     if not len(hits) or not hits[-1]:
         return np.nan
-    ends = np.append(ranked[:-1] != ranked[1:], True)  # equal scores can't be told apart
+    ends = np.append(ranked[:-1] != ranked[1:], True)  # no cut separates equal scores
     f1 = np.where(ends, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
     last = int(np.argmax(f1))
     following = ranked[min(last + 1, len(ranked) - 1)]
@@ -291,15 +291,21 @@ def best_cut(scores, labels) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Cuts:
-    """Means over the folds; `own` is (S,), NaN where the global cut does as well or better."""
+    """Means over the folds; `own` is (S,), NaN if the global cut is as good or better."""
 
     own: np.ndarray
     logit: float
     standardized: float
 
 
-def _choose_cuts(scores, standardized, labels, fold_of, own_positives: int) -> _Cuts:
-    """Chooses cuts on all folds but one, and tries them on that one, in turn."""
+def _choose_cuts(
+    scores: np.ndarray,
+    standardized: np.ndarray,
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    own_positives: int,
+) -> _Cuts:
+    """Chooses cuts on all folds but one and evaluates them on that one, for each fold."""
     folds = fold_of.max() + 1
     own = np.full((folds, scores.shape[1]), np.nan)
     logits, standard = np.full(folds, np.nan), np.full(folds, np.nan)
@@ -311,7 +317,7 @@ def _choose_cuts(scores, standardized, labels, fold_of, own_positives: int) -> _
         standard[fold] = best_cut(standardized[rest], labels[rest])
         for c in np.flatnonzero((labels > 0).sum(axis=0) >= own_positives):
             own[fold, c] = best_cut(scores[rest, c], labels[rest, c])
-        # Without a cut (NaN), never.
+        # Without a cut (NaN), no tags.
         global_tags[out] = fitted.logits(scores[out]) >= logits[fold]
         own_tags[out] = scores[out] >= own[fold]
     better = _f1(own_tags, labels) > _f1(global_tags, labels)
@@ -333,7 +339,7 @@ def _standard_scale(scores: Scores) -> _Scale:
         own = np.ascontiguousarray(scores[:, columns])
         return own.mean(axis=0, dtype=np.float64), own.std(axis=0, dtype=np.float64)
 
-    blocks = in_threads(of_classes, column_blocks(scores.shape, NUMBERS))
+    blocks = in_threads(of_classes, column_blocks(scores.shape))
     mean, deviation = (np.concatenate(own) for own in zip(*blocks, strict=True))
     return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
 

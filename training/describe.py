@@ -1,31 +1,35 @@
-"""Says what a careful person wants to know of a data set: `python -m training.describe DATA`."""
+"""Describes a data set before training: `python -m training.describe DATA`."""
 
 import argparse
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import add_config_arguments, run_command
 
+if TYPE_CHECKING:
+    from training.data.dataset import TaggingDataset
+
 DESCRIPTION = """\
 Describes a data set before anything is trained with it.
 
-From its lists: photos, labels and unknown cells of each split; how many labels photos have; how
-often each class occurs; unseen classes that training photos are labeled with; classes that no photo
+From its lists: photos, labels and unknown cells of each split; the number of labels per photo; the
+frequency of each class; unseen classes that training photos are labeled with; classes that no photo
 of a split shows; with --word-vectors, classes without an embedding.
 
-From its photos, each opened once: those that cannot be read; and pairs that are the same photo or
-nearly so, within a split and across splits. A test photo whose near-duplicate was trained on makes
-a figure look better than it is. Whether two photos look alike is judged by a 64-bit perceptual
-hash and, of pairs that it finds, the photos in 8 x 8 shades of gray. --radius says in how many
-bits the hash may differ: 4 finds copies in another size, compression or brightness; 10 (the
-default) also photos of one scene, one taken after the other. Beyond 100,000 photos a small radius
-saves time.
+From its photos, each opened once: those that cannot be read; and near-duplicates, within a split
+and across splits. A test photo with a near-duplicate among the training photos makes a figure look
+better than it is. Near-duplicates are found by a 64-bit perceptual hash, and confirmed by comparing
+the photos in 8 x 8 shades of gray. --radius is the number of bits in which the hashes may differ: 4
+finds copies in another size, compression or brightness; 10 (the default) also finds photos of one
+scene taken one after the other. With more than 100,000 photos, a small radius saves time.
 
---output writes it all into a folder: description.md, .json and .html, class_frequency.csv and .png
-(the extra [report]), duplicates.csv, and duplicates.png, where a person can look at the pairs.
+--output writes everything to a folder: description.md, .json and .html, class_frequency.csv and
+.png (the extra [report]), duplicates.csv, and duplicates.png, which shows the pairs.
 """
 
 EXAMPLES = """\
@@ -38,8 +42,7 @@ examples:
 RADIUS, LARGEST_RADIUS = 10, 16
 
 
-def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.describe",
         description=DESCRIPTION,
@@ -55,10 +58,12 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--word-vectors",
         metavar="FILE",
-        help="where classes would be looked up: word vectors, .npz or .csv "
+        help="look the classes up in this file: word vectors, .npz or .csv "
         "(default: vocabulary.word_vectors of --config)",
     )
-    parser.add_argument("--output", type=pathlib.Path, metavar="FOLDER", help="also write it there")
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="FOLDER", help="also write it to this folder"
+    )
     parser.add_argument(
         "--radius",
         type=int,
@@ -75,32 +80,14 @@ def main(argv=None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from biam_tf.errors import UserError
-    from biam_tf.progress import progress
-    from biam_tf.vocabulary import names_without_embedding
-    from training.description.duplicates import find_pairs
-    from training.description.files import write_description
-    from training.description.labels import describe_labels
-    from training.description.photo_scan import scan_photos
-    from training.description.sections import to_markdown
-    from training.description.text import Findings, sections_of
+    from training.description.outputs import write_description
+    from training.description.sections import describe, sections_of, to_markdown
 
     if not 0 <= arguments.radius <= LARGEST_RADIUS:
         raise UserError(f"--radius {arguments.radius}: expected 0 to {LARGEST_RADIUS}")
     dataset, word_vectors = _dataset(arguments)
-    photos, pairs = None, []
-    if not arguments.lists_only:
-        with progress(len(dataset.images), "Opening photos", "photo") as bar:
-            photos = scan_photos(dataset.directory, dataset.images, bar.update)
-        pairs = find_pairs(dataset, dataset.images, photos, arguments.radius)
-    findings = Findings(
-        dataset=dataset,
-        labels=describe_labels(dataset),
-        photos=photos,
-        pairs=pairs,
-        radius=arguments.radius,
-        word_vectors=word_vectors,
-        without_vector=names_without_embedding(word_vectors, dataset.names) if word_vectors else (),
-    )
+    radius = None if arguments.lists_only else arguments.radius
+    findings = describe(dataset, word_vectors, radius)
     title = str(dataset.directory)
     print(to_markdown(title, sections_of(findings, None, None)))
     if arguments.output is not None:
@@ -108,7 +95,7 @@ def _command(arguments: argparse.Namespace) -> None:
         print("\n".join(["Written:", *(f"  {path}" for path in written)]))
 
 
-def _dataset(arguments: argparse.Namespace):
+def _dataset(arguments: argparse.Namespace) -> "tuple[TaggingDataset, str | None]":
     """Returns the data set, and the file of its word vectors or None."""
     from biam_tf.errors import UserError
     from training.data.folder.reader import read_folder

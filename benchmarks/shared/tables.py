@@ -1,37 +1,15 @@
-"""Tables of measurements, and the command line of every benchmark that makes some."""
+"""The command line of every benchmark that makes tables, and the JSON file of its tables."""
 
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from biam_tf.command_line import run_command
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of measured figures.
-
-    Attributes:
-        title: what was measured.
-        columns: headings.
-        rows: cells, as many in each as there are headings.
-        note: sentences below it.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-    def markdown(self) -> str:
-        """Returns it in Markdown, the title in bold above it."""
-        lines = [f"**{self.title}**", "", _row(self.columns), "|" + "---|" * len(self.columns)]
-        lines += [_row(cells) for cells in self.rows]
-        return "\n".join([*lines, *(["", self.note] if self.note else []), ""])
+from biam_tf.files import write_json
+from training.tables.table import Table
 
 
 def benchmark_command(
@@ -74,15 +52,9 @@ def benchmark_command(
 
 def write_tables(path: pathlib.Path, tables: Sequence[Table]) -> None:
     """Writes tables as JSON for `read_tables`."""
-    aside = path.with_name(f".partial-{path.name}")
-    aside.write_text(json.dumps([dataclasses.asdict(table) for table in tables], indent=1))
-    os.replace(aside, path)
+    write_json(path, [dataclasses.asdict(table) for table in tables])
 
 
 def read_tables(path: pathlib.Path) -> list[Table]:
     """Reads the tables of `write_tables`."""
-    return [Table(**table) for table in json.loads(path.read_text())]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return [Table(**table) for table in json.loads(path.read_text(encoding="utf-8"))]

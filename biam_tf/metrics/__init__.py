@@ -1,4 +1,4 @@
-"""Metrics of multi-label zero-shot tagging: average precision, F1, intervals, decisions."""
+"""Metrics of multi-label zero-shot tagging."""
 
 from biam_tf.metrics.precision_and_f1 import (
     CLASS_CONVENTIONS,

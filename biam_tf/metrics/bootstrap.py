@@ -1,23 +1,24 @@
-"""Bootstrap intervals of mAP and F1@K: how far the figures would move with other photos.
+"""Bootstrap intervals of mAP and F1@K, over the choice of the test photos.
 
-Photos are drawn with replacement, as many as there are. A draw is a count for each photo, so
-that a class is sorted once for all draws: a photo drawn w times stands w times in a row.
+A draw takes N of the N photos, with replacement. It is stored as a count for each photo, so that
+each class is sorted once for all draws: a photo drawn w times is w neighbors in the ranking.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from biam_tf.metrics.ranked_scores import RightAmongBest, right_among_best
-from biam_tf.metrics.slices import NUMBERS, column_blocks, in_threads
+from biam_tf.metrics.ranking import RightAmongBest, columns_of_parts, right_among_best
+from biam_tf.metrics.slices import column_blocks, in_threads
 from biam_tf.metrics.stored_scores import Scores, as_scores, by_class
 
 RESAMPLES = 1000
-FEWEST_RESAMPLES = 100
-# Labels times draws that are worked through: with more labels there are fewer draws. Corel5k's
-# 265,000 labels take a thousand draws in two seconds.
-_WORK = 2_000_000_000
+MIN_RESAMPLES = 100
+# Limit of labels times draws: with more labels there are fewer draws. A thousand draws of Corel5k's
+# 265,000 labels take two seconds.
+_MAX_WORK = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,34 +29,36 @@ class Interval:
     high: float
 
 
-def number_of_resamples(labels) -> int:
-    """Returns how many draws a test set gets: `RESAMPLES`, fewer where it is very large."""
-    labeled = int(np.count_nonzero(labels))
-    return int(np.clip(_WORK // max(1, labeled), FEWEST_RESAMPLES, RESAMPLES))
+def number_of_resamples(labels: ArrayLike) -> int:
+    """Returns the number of draws for a test set: `RESAMPLES`, or fewer if it is very large."""
+    labeled = int(np.count_nonzero(np.asarray(labels)))
+    return int(np.clip(_MAX_WORK // max(1, labeled), MIN_RESAMPLES, RESAMPLES))
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
-    """Returns how often each draw takes each photo, (images, resamples) int32."""
+    """Returns the number of times each draw takes each photo, (images, resamples) int32."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=resamples)
     return np.ascontiguousarray(drawn.T, dtype=np.int32)
 
 
-def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
-    """Average precision of each class in each draw, exactly.
+def average_precision_of_draws(
+    scores: Scores | ArrayLike, labels: ArrayLike, counts: np.ndarray
+) -> np.ndarray:
+    """Returns the average precision of each class in each draw, exactly.
 
-    The same as `biam_tf.metrics.average_precision` of the drawn photos in their order. Of a
-    positive that is drawn w times, with L labeled photos ranked before it and W of them
-    negative, the precisions are (L - W + j) / (L + j) for j = 1..w; they sum to
-    w - W (H(L + w) - H(L)), H(n) being the n-th harmonic number.
+    It is that of `biam_tf.metrics.average_precision` for the drawn photos in their order. For a
+    positive drawn w times, with L labeled photos ranked before it and W of them negative, the
+    precisions are (L - W + j) / (L + j) for j = 1..w; they sum to w - W (H(L + w) - H(L)), where
+    H(n) is the n-th harmonic number.
 
     Args:
         scores: (N, C) floating scores.
         labels: (N, C) of +1, -1, 0.
-        counts: (N, B), of `draw_counts`.
+        counts: (N, B), from `draw_counts`.
 
     Returns:
-        (B, C) float64, NaN where a draw holds no positive of a class.
+        (B, C) float64, NaN if a draw has no positive of a class.
     """
     return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
 
@@ -63,7 +66,7 @@ def average_precision_of_draws(scores, labels, counts) -> np.ndarray:
 def _average_precisions(
     scores: Scores, labels: np.ndarray, draws: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
-    """`average_precision_of_draws` of several `counts`; each class is sorted once for all."""
+    """`average_precision_of_draws` for several `counts`; each class is sorted once for all."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
     results = [np.full((counts.shape[1], labels.shape[1]), np.nan) for counts in draws]
 
@@ -72,7 +75,7 @@ def _average_precisions(
         ranked = labeled[np.argsort(-own_scores[labeled].astype(np.float64), kind="stable")]
         hits = np.flatnonzero(own_labels[ranked] > 0)
         for counts, result in zip(draws, results, strict=True):
-            for some in column_blocks(counts.shape, NUMBERS):
+            for some in column_blocks(counts.shape):
                 drawn = counts[ranked, some]
                 own = drawn[hits]  # (positives, draws)
                 before = _drawn_before(drawn, hits)
@@ -86,26 +89,26 @@ def _average_precisions(
         for i in np.flatnonzero((own_labels > 0).any(axis=1)):
             of_class(columns.start + i, own_scores[i], own_labels[i])
 
-    in_threads(of_classes, column_blocks(labels.shape, NUMBERS))
+    in_threads(of_classes, column_blocks(labels.shape))
     return results
 
 
 def bootstrap_intervals(
-    scores,
-    labels,
+    scores: Scores | ArrayLike,
+    labels: ArrayLike,
     groups: Sequence[str],
     k: int = 3,
     seed: int = 0,
     resamples: int | None = None,
     level: float = 0.95,
 ) -> dict[str, dict[str, Interval]]:
-    """Intervals of the figures of `evaluate_scores` with its own conventions.
+    """Returns intervals of the figures of `evaluate_scores`, with its default conventions.
 
-    A draw's mAP is the mean over the classes it holds a positive of, times the share of classes
-    that have one in the whole test set: a class that counts as 0 there counts as 0 here, and
-    one whose few positives happen not to be drawn is no failure of the model. Photos that
-    repeat stand side by side in a ranking, which moves average precision a little; the interval
-    is therefore that of the draws, moved to have its mean at the estimate.
+    A draw's mAP is the mean over the classes it has a positive of, times the share of classes
+    that have one in the whole test set: a class that counts as 0 there counts as 0 here, and a
+    class whose few positives happen not to be drawn is left out. Repeated photos are neighbors in
+    a ranking, which shifts average precision a little; the interval of the draws is therefore
+    shifted so that its mean is the estimate.
 
     Args:
         scores: (N, C) floating scores.
@@ -113,13 +116,14 @@ def bootstrap_intervals(
         groups: "seen" or "unseen" for each class.
         k: of F1@K.
         seed: of the draws.
-        resamples: number of draws; None is `number_of_resamples`.
+        resamples: number of draws; None: `number_of_resamples`.
         level: share of the draws within the interval.
 
     Returns:
         `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; parts without
-        a class that has a positive are absent, as is F1@K where there are fewer than K classes.
+        a class that has a positive are absent, as is F1@K with fewer than K classes.
     """
+    labels = np.asarray(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
     return {
         part: {
@@ -132,7 +136,7 @@ def bootstrap_intervals(
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How much better a second model is than a first one, fractions -1 to 1, with an interval."""
+    """A second model's figure minus a first one's, fractions -1 to 1, with an interval."""
 
     estimate: float
     low: float
@@ -140,33 +144,34 @@ class Difference:
 
 
 def bootstrap_differences(
-    scores: Sequence,
-    labels,
+    scores: Sequence[Scores | ArrayLike],
+    labels: ArrayLike,
     groups: Sequence[str],
     k: int = 3,
     seed: int = 0,
     resamples: int | None = None,
     level: float = 0.95,
 ) -> list[dict[str, dict[str, Difference]]]:
-    """Intervals of the differences between models on the same photos.
+    """Returns intervals of the differences between models on the same photos.
 
     The models are compared draw by draw: photos that are hard for all of them do not widen the
-    interval. A difference whose interval holds 0 may be due to the choice of the test photos.
+    interval. A difference whose interval includes 0 may be due to the choice of the test photos.
 
     Args:
-        scores: M arrays, one a model: (N, C), or (S, N, C) of S trainings of it, whose figures
+        scores: one array per model: (N, C), or (S, N, C) for S trainings of it, whose figures
             are averaged draw by draw.
-        labels: as for `bootstrap_intervals`, and so are the others.
+        labels: (N, C) of +1, -1, 0.
         groups: "seen" or "unseen" for each class.
         k: of F1@K.
         seed: of the draws, which are the same for all models.
-        resamples: number of draws; None is `number_of_resamples`.
+        resamples: number of draws; None: `number_of_resamples`.
         level: share of the draws within an interval.
 
     Returns:
-        For each model but the first, how it differs from the first one, by part and figure as in
+        For each model but the first, its differences from the first one, by part and figure as in
         `bootstrap_intervals`.
     """
+    labels = np.asarray(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
     first, *others = (_figures_of_draws(own, labels, groups, k, counts) for own in scores)
     result = []
@@ -183,23 +188,27 @@ def bootstrap_differences(
     return result
 
 
+_FiguresOfDraws = dict[str, dict[str, tuple[np.ndarray, float]]]
+
+
 def _figures_of_draws(
-    scores, labels, groups: Sequence[str], k: int, counts: np.ndarray
-) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
+    scores: Scores | ArrayLike,
+    labels: np.ndarray,
+    groups: Sequence[str],
+    k: int,
+    counts: np.ndarray,
+) -> _FiguresOfDraws:
     """By part and figure, its value in each draw (B,) and in the whole test set."""
-    scores, labels = as_scores(scores), np.asarray(labels)
-    if scores.ndim == 3:
+    scores = as_scores(scores)
+    if isinstance(scores, np.ndarray) and scores.ndim == 3:
         return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
-    groups = np.asarray(groups, dtype=object)
     once = np.ones((len(labels), 1), np.int32)
     aps, whole = _average_precisions(scores, labels, [counts, once])
-    members = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
-    members["seen"] = groups == "seen"
-    parts = {part: np.flatnonzero(own) for part, own in members.items()}
+    parts = columns_of_parts(groups)
     ranked = [part for part, columns in parts.items() if k <= len(columns)]
-    best = right_among_best(scores, labels, k, [parts[part] for part in ranked])
-    best = dict(zip(ranked, best, strict=True))
-    result = {}
+    best_of_parts = right_among_best(scores, labels, k, [parts[part] for part in ranked])
+    best = dict(zip(ranked, best_of_parts, strict=True))
+    result: _FiguresOfDraws = {}
     for part, columns in parts.items():
         present = columns[~np.isnan(whole[0, columns])]
         if not len(present):
@@ -214,9 +223,9 @@ def _figures_of_draws(
     return result
 
 
-def _mean_figures(trainings: Sequence[dict]) -> dict[str, dict[str, tuple[np.ndarray, float]]]:
-    """The means of what `_figures_of_draws` gives for several trainings."""
-    result: dict[str, dict] = {}
+def _mean_figures(trainings: Sequence[_FiguresOfDraws]) -> _FiguresOfDraws:
+    """The means of the figures of several trainings."""
+    result: _FiguresOfDraws = {}
     for part, figures in trainings[0].items():
         result[part] = {}
         for figure in figures:
@@ -227,7 +236,8 @@ def _mean_figures(trainings: Sequence[dict]) -> dict[str, dict[str, tuple[np.nda
 
 def _drawn_before(drawn: np.ndarray, hits: np.ndarray) -> np.ndarray:
     """Sums of the rows of `drawn` (n, B) before each of the ascending rows `hits`, (h, B)."""
-    # Only sums between two hits, then over those: several times faster than all partial sums.
+    # Sums between neighboring hits, then partial sums of these: several times faster than partial
+    # sums of all rows.
     starts = np.union1d(0, hits)
     through = np.cumsum(np.add.reduceat(drawn, starts, axis=0), axis=0)
     before = np.concatenate([np.zeros_like(through[:1]), through[:-1]])
@@ -244,7 +254,7 @@ def _mean_of_drawn(aps: np.ndarray) -> np.ndarray:
 def _f1_of_draws(best: RightAmongBest, k: int, counts: np.ndarray) -> np.ndarray:
     positives, right = best.positives, np.count_nonzero(best.right, axis=1)
     tagged = np.where(positives > 0, k, 0)  # photos that show none of the classes are left out
-    # 2 TP / (tags given + positives) is the harmonic mean of precision and recall.
+    # The harmonic mean of precision and recall is 2 TP / (tags + positives).
     given = ((tagged + positives) @ counts).astype(np.float64)
     return np.divide(2.0 * (right @ counts), given, out=np.zeros(len(given)), where=given > 0)
 
@@ -255,7 +265,7 @@ def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
 
 
 def _quantiles(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
-    """The middle `level` of the draws, moved to have its mean at the estimate."""
+    """The central `level` of the draws, shifted so that their mean is the estimate."""
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail]) - draws.mean() + estimate
     return float(low), float(high)

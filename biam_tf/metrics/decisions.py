@@ -1,15 +1,17 @@
-"""F1 of tags that were given or not: micro, macro and sample F1 of decisions at a threshold.
+"""Micro, macro and sample F1 of decisions at a threshold.
 
-Labels are +1 present, -1 absent, 0 unknown; what is unknown counts neither for nor against.
-Conventions are those of `biam_tf.metrics.evaluate_scores`: a class without a positive counts as
-0 in the mean over classes, an image without a positive is left out of the mean over images.
+Labels are +1 present, -1 absent, 0 unknown; unknown ones are ignored. Conventions are those of
+`biam_tf.metrics.evaluate_scores`: a class without a positive counts as 0 in the mean over classes,
+an image without a positive is left out of the mean over images.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from biam_tf.metrics.slices import NUMBERS, in_threads, row_blocks
+from biam_tf.metrics.ranking import columns_of_parts
+from biam_tf.metrics.slices import in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, as_scores
 
 DEFINITIONS = {
@@ -22,19 +24,19 @@ DEFINITIONS = {
 
 
 class Decisions:
-    """Which tags are given, (N, C) bool; rows are decided when they are read.
+    """Which classes are tags of each image, (N, C) bool; rows are computed when they are read.
 
     Attributes:
-        scores: (N, C) floating.
-        cuts: (C,) a class is a tag where its score is at least this.
+        scores: (N, C) floating scores.
+        cuts: (C,) a class is a tag if its score is at least this.
     """
 
-    def __init__(self, scores, cuts):
+    def __init__(self, scores: Scores | ArrayLike, cuts: ArrayLike) -> None:
         self.scores: Scores = as_scores(scores)
         self.cuts = np.asarray(cuts)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(N, C)."""
         return self.scores.shape
 
@@ -42,20 +44,18 @@ class Decisions:
         return self.scores[rows] >= self.cuts
 
     def tags_per_image(self) -> float:
-        """Returns the mean number of tags of an image."""
-        given = in_threads(
-            lambda rows: int(np.count_nonzero(self[rows])), row_blocks(self.scores, NUMBERS)
-        )
+        """Returns the mean number of tags per image."""
+        given = in_threads(lambda rows: int(np.count_nonzero(self[rows])), row_blocks(self.scores))
         return sum(given) / len(self.scores)
 
 
-def decision_f1(decisions, labels) -> dict[str, dict[str, float]]:
-    """Micro, macro and sample F1.
+def decision_f1(decisions: Decisions | ArrayLike, labels: ArrayLike) -> dict[str, dict[str, float]]:
+    """Returns micro, macro and sample F1.
 
-    A precision without a tag given, a recall without a positive and an F1 without either are 0.
+    A precision without tags, a recall without positives and an F1 without either are 0.
 
     Args:
-        decisions: (N, C) bool or `Decisions`, the tags that are given.
+        decisions: (N, C) bool or `Decisions`, the tags.
         labels: (N, C) of +1, -1, 0.
 
     Returns:
@@ -63,32 +63,34 @@ def decision_f1(decisions, labels) -> dict[str, dict[str, float]]:
         0-1. Macro and sample F1 are means of F1, not the F1 of mean precision and recall.
 
     Raises:
-        ValueError: for shapes that don't fit.
+        ValueError: for shapes that do not match.
     """
     labels = np.asarray(labels)
     return _f1_of_parts(decisions, labels, [np.arange(*labels.shape[1:])])[0]
 
 
-def f1_at_threshold(decisions, labels, groups: Sequence[str]) -> dict:
-    """`decision_f1` of the unseen classes ("zsl"), all ("gzsl") and the seen ones ("seen").
+def f1_at_threshold(
+    decisions: Decisions | ArrayLike, labels: ArrayLike, groups: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]] | None]:
+    """Returns `decision_f1` of the unseen classes ("zsl"), all ("gzsl") and the seen ones ("seen").
 
-    A part without classes is null; the decision on a class does not depend on the others, so
-    the parts are slices of the same decisions.
+    A part without classes is None. The decision on a class does not depend on the other classes,
+    so the parts are slices of the same decisions.
     """
-    groups = np.asarray(groups, dtype=object)
-    parts = {"zsl": groups == "unseen", "gzsl": np.ones(len(groups), bool)}
-    parts["seen"] = groups == "seen"
-    columns = {part: np.flatnonzero(own) for part, own in parts.items() if own.any()}
+    parts = columns_of_parts(groups)
+    columns = {part: own for part, own in parts.items() if len(own)}
     found = _f1_of_parts(decisions, np.asarray(labels), list(columns.values()))
     return dict.fromkeys(parts) | dict(zip(columns, found, strict=True))
 
 
-def _f1_of_parts(decisions, labels: np.ndarray, parts: Sequence[np.ndarray]) -> list[dict]:
-    """`decision_f1` of some choices of columns, in one pass over the decisions."""
+def _f1_of_parts(
+    decisions: Decisions | ArrayLike, labels: np.ndarray, parts: Sequence[np.ndarray]
+) -> list[dict[str, dict[str, float]]]:
+    """`decision_f1` of several sets of columns, in one pass over the decisions."""
     decisions = decisions if isinstance(decisions, Decisions) else np.asarray(decisions, bool)
     if len(decisions.shape) != 2 or decisions.shape != labels.shape:
         raise ValueError(
-            f"decisions {decisions.shape} and labels {labels.shape} don't fit: both must be "
+            f"decisions {decisions.shape} and labels {labels.shape} do not match: both must be "
             "(images, classes)"
         )
 
@@ -101,8 +103,9 @@ def _f1_of_parts(decisions, labels: np.ndarray, parts: Sequence[np.ndarray]) -> 
         )
 
     read = decisions.scores if isinstance(decisions, Decisions) else decisions
-    blocks = in_threads(count, row_blocks(read, NUMBERS)) or [count(slice(0, 0))]
-    by_class = sum(of_classes for of_classes, _ in blocks)  # right, given and present: (3, C)
+    blocks = in_threads(count, row_blocks(read)) or [count(slice(0, 0))]
+    # Right, given and present: (3, C).
+    by_class = np.sum([of_classes for of_classes, _ in blocks], axis=0)
     result = []
     for part, columns in enumerate(parts):
         own = by_class[:, columns]
@@ -117,7 +120,7 @@ def _f1_of_parts(decisions, labels: np.ndarray, parts: Sequence[np.ndarray]) -> 
     return result
 
 
-def _means(counts) -> dict[str, float]:
+def _means(counts: np.ndarray) -> dict[str, float]:
     right, given, present = (x.astype(np.float64) for x in counts)
 
     def mean_ratio(numerator: np.ndarray, denominator: np.ndarray) -> float:

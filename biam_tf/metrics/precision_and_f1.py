@@ -1,34 +1,36 @@
-"""Average precision and F1@K as the paper and the released code count them, in NumPy.
+"""Average precision and F1@K as the paper and the released code compute them, in NumPy.
 
 Labels are +1 present, -1 absent, 0 unknown; scores and labels are (images, classes).
 Everything is deterministic, ties included, and nothing loops over images or classes.
 
-Two things are conventions, and both sides of each are here:
+There are two conventions, each with two choices:
 
 - a *class* without a positive has no average precision: it counts as 0 in the mean ("zero",
   as in the released code) or not at all ("left_out");
 - an *image* without a positive among the scored classes can only be wrong in its top K:
   it is "counted" (as in the released code) or "left_out".
 
-Scores may lie in a file (`biam_tf.metrics.stored_scores`). Wherever they lie, they are read in
-blocks: beyond scores and labels, about `biam_tf.metrics.slices.WORKING_MEMORY` is taken on all CPUs
-together.
+Scores may be in a file (`biam_tf.metrics.stored_scores`). In either case they are read in blocks,
+which take about `biam_tf.metrics.slices.WORKING_MEMORY` beyond scores and labels.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from biam_tf.metrics.ranked_scores import RightAmongBest, rank_classes, right_among_best
-from biam_tf.metrics.slices import NUMBERS, column_blocks, in_threads, row_blocks
+from biam_tf.metrics.ranking import (
+    RightAmongBest,
+    columns_of_parts,
+    rank_classes,
+    right_among_best,
+)
+from biam_tf.metrics.slices import BLOCK_SIZE, column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, StoredScores, as_scores
 
 CLASS_CONVENTIONS = ("zero", "left_out")
 IMAGE_CONVENTIONS = ("counted", "left_out")
-
-# Numbers worked on at a time.
-_BLOCK = NUMBERS
 
 
 class F1AtK(NamedTuple):
@@ -39,84 +41,92 @@ class F1AtK(NamedTuple):
     recall: float
 
 
-def average_precision(scores, labels, without_positives: float = 0.0) -> np.ndarray:
-    """Average precision of each class over the images where it is labeled +1 or -1.
+def average_precision(
+    scores: Scores | ArrayLike, labels: ArrayLike, without_positives: float = 0.0
+) -> np.ndarray:
+    """Returns the average precision of each class over the images where it is labeled +1 or -1.
 
-    The mean, over a class's positives, of the precision among the images ranked down to that
+    It is the mean, over a class's positives, of the precision among the images ranked down to that
     positive. Images are ranked by descending score; equal scores keep the images' order.
 
     Args:
         scores: (N, C) floating scores.
         labels: (N, C) of +1, -1, 0; entries labeled 0 are left out of the ranking.
-        without_positives: value for classes that have no positive; the released code says 0.
+        without_positives: value for classes that have no positive; 0 in the released code.
 
     Returns:
         (C,) float64.
 
     Raises:
-        ValueError: for shapes that don't fit, other labels, or scores that are NaN.
+        ValueError: for shapes that do not match, other labels, or scores that are NaN.
     """
-    scores, labels = _checked(scores, labels)
-    return rank_classes(scores, labels, _BLOCK).average_precisions(float(without_positives))
+    checked = _checked(scores, labels)
+    return rank_classes(*checked, BLOCK_SIZE).average_precisions(float(without_positives))
 
 
 def mean_average_precision(
-    average_precisions, labels, weighted: bool = False, without_positives: str = "zero"
+    average_precisions: ArrayLike,
+    labels: ArrayLike,
+    weighted: bool = False,
+    without_positives: str = "zero",
 ) -> float:
-    """Mean of `average_precisions` over classes, plain or weighted by frequency.
+    """Returns the mean of `average_precisions` over classes, plain or weighted by frequency.
 
     Args:
-        average_precisions: (C,), as `average_precision` gives them.
+        average_precisions: (C,), as returned by `average_precision`.
         labels: (N, C), the labels they were computed from.
-        weighted: True weighs each class by its number of positives, as the paper's Open
-            Images figures do; classes without a positive then weigh nothing.
+        weighted: weights each class by its number of positives, as the paper's Open Images
+            figures do; classes without a positive then have weight 0.
         without_positives: "zero" counts classes without a positive as 0 (the released code),
             "left_out" takes the plain mean over the others.
 
     Returns:
-        A fraction 0-1; NaN where there is no class to average.
+        A fraction 0-1; NaN if there is no class to average.
 
     Raises:
-        ValueError: for another convention, or shapes that don't fit.
+        ValueError: for another convention, or shapes that do not match.
     """
     _check_choice("without_positives", without_positives, CLASS_CONVENTIONS)
-    average_precisions, labels = np.asarray(average_precisions, np.float64), np.asarray(labels)
-    if labels.ndim != 2 or average_precisions.shape != labels.shape[1:]:
+    values, labels = np.asarray(average_precisions, np.float64), np.asarray(labels)
+    if labels.ndim != 2 or values.shape != labels.shape[1:]:
         raise ValueError(
-            f"average precisions {average_precisions.shape} and labels {labels.shape} don't fit: "
-            "expected (classes,) and (images, classes)"
+            f"average precisions {values.shape} and labels {labels.shape} do not match: expected "
+            "(classes,) and (images, classes)"
         )
-    return _mean_over_classes(
-        average_precisions, labels_of_classes(labels)[1], weighted, without_positives
-    )
+    return _mean_over_classes(values, labels_of_classes(labels)[1], weighted, without_positives)
 
 
-def f1_at_k(scores, labels, k: int, images_without_positives: str = "counted") -> F1AtK:
-    """Overall F1 of every image's `k` best classes, as the released code computes it.
+def f1_at_k(
+    scores: Scores | ArrayLike,
+    labels: ArrayLike,
+    k: int,
+    images_without_positives: str = "counted",
+) -> F1AtK:
+    """Returns the overall F1 of every image's `k` best classes, as the released code computes it.
 
     Precision = TP / (N·k), recall = TP / number of positives, over all images together. All
-    classes of a row are ranked, those labeled 0 too, and only +1 is right. Among classes of
-    equal score the first ones are taken. What is undefined (no image, no positive) is 0.
+    classes of a row are ranked, including those labeled 0, and only +1 is right. Of classes with
+    equal scores the first ones are taken. What is undefined (no image, no positive) is 0.
 
     Args:
         scores: (N, C) floating scores.
         labels: (N, C) of +1, -1, 0.
-        k: how many classes an image is given, 1 to C.
+        k: number of classes an image is given, 1 to C.
         images_without_positives: "counted", or "left_out" of N and of TP.
 
     Returns:
         `F1AtK(f1, precision, recall)`.
 
     Raises:
-        ValueError: for another k or convention, shapes that don't fit, other labels, or scores
+        ValueError: for another k or convention, shapes that do not match, other labels, or scores
             that are NaN.
     """
     _check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
-    scores, labels = _checked(scores, labels)
-    classes = scores.shape[1]
+    checked_scores, checked_labels = _checked(scores, labels)
+    classes = checked_labels.shape[1]
     if not 1 <= k <= classes:
-        raise ValueError(f"F1@{k} needs 1 to C classes an image; there are C = {classes} classes")
-    (best,) = right_among_best(scores, labels, k, [np.arange(classes)], _BLOCK)
+        raise ValueError(f"F1@{k}: expected K from 1 to the number of classes, which is {classes}")
+    (best,) = right_among_best(checked_scores, checked_labels, k, [np.arange(classes)], BLOCK_SIZE)
     return _f1(best, k, images_without_positives)
 
 
@@ -131,12 +141,18 @@ def _f1(best: RightAmongBest, k: int, images_without_positives: str) -> F1AtK:
     return F1AtK(f1, precision, recall)
 
 
-def chance_average_precision(labels) -> np.ndarray:
-    """Expected average precision of each class under a random order of the images, (C,) float64.
+def chance_average_precision(labels: ArrayLike) -> np.ndarray:
+    """Returns each class's expected average precision under a random order of the images.
 
-    Exact: with n labeled images, p of them positive, and H_n the n-th harmonic number, it is
-    (H_n + (n - H_n)(p - 1)/(n - 1)) / n, a little above the class's prevalence p/n. 0 for
-    classes without a positive.
+    With n labeled images, p of them positive, and H_n the n-th harmonic number, it is exactly
+    (H_n + (n - H_n)(p - 1)/(n - 1)) / n, a little above the class's prevalence p/n; 0 for classes
+    without a positive.
+
+    Args:
+        labels: (N, C) of +1, -1, 0.
+
+    Returns:
+        (C,) float64.
     """
     labels = np.asarray(labels)
     return _chance(*labels_of_classes(labels), len(labels))
@@ -149,32 +165,32 @@ def _chance(n: np.ndarray, p: np.ndarray, images: int) -> np.ndarray:
     return np.where(p > 0, expected, 0.0)
 
 
-def labels_of_classes(labels) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how many labels of each class are not 0 and how many are +1, (C,) int64 each."""
+def labels_of_classes(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each class's number of labels that are not 0, and that are +1, (C,) int64 each."""
     labels = np.asarray(labels)
     counts = in_threads(
         lambda block: [
             np.count_nonzero(own, axis=0) for own in (labels[:, block], labels[:, block] > 0)
         ],
-        column_blocks(labels.shape, _BLOCK),
+        column_blocks(labels.shape, BLOCK_SIZE),
     )
     labeled, positives = np.concatenate([np.zeros((2, 0), np.int64), *counts], axis=1)
     return labeled, positives
 
 
 def evaluate_scores(
-    scores,
-    labels,
+    scores: Scores | ArrayLike,
+    labels: ArrayLike,
     names: Sequence[str],
     groups: Sequence[str],
     ks: Sequence[int] = (3, 5),
     images_without_positives: str = "left_out",
     classes_without_positives: str = "zero",
 ) -> dict:
-    """All figures of a test set, in the form of a run's metrics.json.
+    """Returns all figures of a test set, in the form of a run's metrics.json.
 
-    Three parts: "zsl" scores and ranks the unseen classes alone, "seen" the seen classes
-    alone, "gzsl" all of them together. Each part is null where it has no classes, else::
+    Three parts: "zsl" ranks the unseen classes alone, "seen" the seen classes alone, "gzsl" all of
+    them together. A part without classes is null; the others are::
 
         {"mAP", "weighted_mAP", "chance_mAP",
          "F1@3": {"f1", "precision", "recall"}, "F1@5": {...},
@@ -182,9 +198,9 @@ def evaluate_scores(
          "per_class": {name: AP, null without a positive},
          "other_convention": {"mAP", "F1@3", "F1@5"}}
 
-    F1@K is null where a part has fewer than K classes. "chance_mAP" is the mAP expected of a
-    random order of the images. "other_convention" holds the same figures with both
-    conventions (see the module) the other way round; weighted mAP is the same in both.
+    F1@K is null if a part has fewer than K classes. "chance_mAP" is the expected mAP of a random
+    order of the images. "other_convention" has the same figures with the other choice of both
+    conventions (see the module); weighted mAP is the same in both.
 
     Args:
         scores: (N, C) floating scores.
@@ -192,37 +208,35 @@ def evaluate_scores(
         names: the C class names, all different.
         groups: "seen" or "unseen" for each class.
         ks: the Ks of F1@K.
-        images_without_positives: "left_out" of F1 or "counted". Left out by default: most
-            photos show no class of a small unseen set, and only those that do can be tagged
-            right.
+        images_without_positives: "left_out" of F1 (the default: most photos show no class of a
+            small unseen set, and only those that do can be tagged correctly) or "counted".
         classes_without_positives: "zero" or "left_out" of the plain mAP.
 
     Returns:
         `{"zsl", "gzsl", "seen", "images": N, "convention"}`, fractions 0-1, ready for JSON.
 
     Raises:
-        ValueError: for names or groups that don't fit, and as `average_precision` does.
+        ValueError: for names or groups that do not match, and as `average_precision` does.
     """
     _check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
     _check_choice("classes_without_positives", classes_without_positives, CLASS_CONVENTIONS)
     scores, labels = _checked(scores, labels)
-    groups = np.asarray(groups, dtype=object)
-    if not len(names) == len(set(names)) == len(groups) == scores.shape[1]:
+    if not len(names) == len(set(names)) == len(groups) == labels.shape[1]:
         raise ValueError(
             f"{len(names)} names ({len(set(names))} different) and {len(groups)} groups for "
-            f"{scores.shape[1]} columns of scores; each class needs its own name and one group"
+            f"{labels.shape[1]} columns of scores; each class needs its own name and one group"
         )
     for group in groups:
         _check_choice("group of a class", group, ("seen", "unseen"))
 
-    ranked = rank_classes(scores, labels, _BLOCK)
+    ranked = rank_classes(scores, labels, BLOCK_SIZE)
     aps, positives = ranked.average_precisions(without_positives=0.0), ranked.positives
-    chance = _chance(ranked.labeled, positives, len(scores))
-    everything = np.ones(len(names), bool)
-    members = {"zsl": groups == "unseen", "gzsl": everything, "seen": groups == "seen"}
-    parts = {part: np.flatnonzero(own) for part, own in members.items() if own.any()}
-    best = right_among_best(scores, labels, max(ks, default=1), list(parts.values()), _BLOCK)
-    best = dict(zip(parts, best, strict=True))
+    chance = _chance(ranked.labeled, positives, len(labels))
+    parts = {part: own for part, own in columns_of_parts(groups).items() if len(own)}
+    best_of_parts = right_among_best(
+        scores, labels, max(ks, default=1), list(parts.values()), BLOCK_SIZE
+    )
+    best = dict(zip(parts, best_of_parts, strict=True))
     other_images = _other(images_without_positives, IMAGE_CONVENTIONS)
     other_classes = _other(classes_without_positives, CLASS_CONVENTIONS)
 
@@ -231,7 +245,9 @@ def evaluate_scores(
             return None
         columns = parts[part]
 
-        def mean(values, weighted=False, convention=classes_without_positives) -> float | None:
+        def mean(
+            values: np.ndarray, weighted: bool = False, convention: str = classes_without_positives
+        ) -> float | None:
             result = _mean_over_classes(values[columns], positives[columns], weighted, convention)
             return None if np.isnan(result) else result
 
@@ -249,7 +265,9 @@ def evaluate_scores(
             "classes": len(columns),
             "classes_without_positives": int((positives[columns] == 0).sum()),
             "images_without_positives": int((best[part].positives == 0).sum()),
-            "per_class": {names[c]: float(aps[c]) if positives[c] else None for c in columns},
+            "per_class": {
+                names[c]: float(aps[c]) if positives[c] else None for c in columns.tolist()
+            },
             "other_convention": {"mAP": mean(aps, convention=other_classes), **f1s(other_images)},
         }
 
@@ -257,7 +275,7 @@ def evaluate_scores(
         "zsl": figures("zsl"),
         "gzsl": figures("gzsl"),
         "seen": figures("seen"),
-        "images": len(scores),
+        "images": len(labels),
         "convention": {
             "images_without_positives": images_without_positives,
             "classes_without_positives": classes_without_positives,
@@ -266,9 +284,9 @@ def evaluate_scores(
 
 
 def format_table(metrics: dict) -> str:
-    """Returns `evaluate_scores`' figures as a plain-text table in per cent, one row a part.
+    """Returns the figures of `evaluate_scores` as plain text in per cent, one row per part.
 
-    A key "headline", if there is one, names the mean of average precisions that comes first.
+    The key "headline", if present, names the mean of average precisions that comes first.
     """
     parts = {"ZSL": metrics["zsl"], "GZSL": metrics["gzsl"], "seen": metrics["seen"]}
     f1s = [key for part in parts.values() if part for key in part if key.startswith("F1@")]
@@ -289,7 +307,9 @@ def format_table(metrics: dict) -> str:
     )
 
 
-def _mean_over_classes(values, positives, weighted: bool, without_positives: str) -> float:
+def _mean_over_classes(
+    values: np.ndarray, positives: np.ndarray, weighted: bool, without_positives: str
+) -> float:
     has_positive = positives > 0
     if weighted:
         weights = positives.astype(np.float64)
@@ -298,28 +318,28 @@ def _mean_over_classes(values, positives, weighted: bool, without_positives: str
     else:
         weights = np.ones(len(values))
     total = weights.sum()
-    # Whatever stands for a class without a positive, NaN included, is none of the mean's.
+    # The value of a class without a positive, which may be NaN, does not enter the mean.
     return float((weights * np.where(has_positive, values, 0.0)).sum() / total) if total else np.nan
 
 
-def _checked(scores, labels) -> tuple[Scores, np.ndarray]:
+def _checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.ndarray]:
     scores, labels = as_scores(scores), np.asarray(labels)
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
-            f"scores {scores.shape} and labels {labels.shape} don't fit: both must be "
+            f"scores {scores.shape} and labels {labels.shape} do not match: both must be "
             "(images, classes)"
         )
     nans = _nans(scores)
     if nans:
         raise ValueError(
-            f"{nans:,} of {scores.size:,} scores are NaN; a ranking needs numbers. Look for "
-            "NaNs in the features or a diverged training."
+            f"{nans:,} of {scores.size:,} scores are NaN and cannot be ranked. Look for NaNs in "
+            "the features or a diverged training."
         )
-    strange = in_threads(lambda rows: _strange(labels[rows]), row_blocks(labels, _BLOCK))
-    strange = np.unique(np.concatenate([np.zeros(0, labels.dtype), *strange]))[:5]
-    if len(strange):
+    found = in_threads(lambda rows: _invalid(labels[rows]), row_blocks(labels, BLOCK_SIZE))
+    invalid = np.unique(np.concatenate([np.zeros(0, labels.dtype), *found]))[:5]
+    if len(invalid):
         raise ValueError(
-            f"labels must be +1 (present), -1 (absent) or 0 (unknown), not {strange.tolist()}"
+            f"labels must be +1 (present), -1 (absent) or 0 (unknown), not {invalid.tolist()}"
         )
     return scores, labels
 
@@ -329,18 +349,19 @@ def _nans(scores: Scores) -> int:
         return scores.nans
     return sum(
         in_threads(
-            lambda rows: int(np.count_nonzero(np.isnan(scores[rows]))), row_blocks(scores, _BLOCK)
+            lambda rows: int(np.count_nonzero(np.isnan(scores[rows]))),
+            row_blocks(scores, BLOCK_SIZE),
         )
     )
 
 
-def _strange(labels: np.ndarray) -> np.ndarray:
+def _invalid(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels[(labels != 1) & (labels != -1) & (labels != 0)])
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{what}: {value!r} is not known; use {' or '.join(map(repr, choices))}")
+        raise ValueError(f"{what}: {value!r} is not {' or '.join(map(repr, choices))}")
 
 
 def _other(value: str, choices: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""Scores of a split too large for memory: a matrix that lies in a temporary file.
+"""A matrix of scores that is kept in a temporary file if it is too large for memory.
 
-Open Images' test set has 125,456 photos and 7,586 classes: 3.8 GB of scores. They come photo by
-photo, average precision reads them class by class and F1@K photo by photo again. The file
-therefore holds tiles of some photos and all classes, in each the classes one after the other: a
-few classes are one piece of every tile, some photos are a tile. Nothing is mapped into memory; what
-is read is what is asked for.
+Open Images' test set has 125,456 photos and 7,586 classes: 3.8 GB of scores. They are computed
+photo by photo; average precision reads them class by class, F1@K photo by photo. The file therefore
+consists of tiles of some photos and all classes, each stored class by class: a few classes are one
+piece of every tile, and some photos are one tile. Nothing is mapped into memory; only what is asked
+for is read.
 """
 
 import contextlib
@@ -16,39 +16,40 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from biam_tf.errors import UserError
 
-# Larger matrices are kept in a file.
+# Bytes; larger matrices are kept in a file.
 IN_MEMORY = 2**30
-# Numbers of a tile: 8 MB of float32.
+# Numbers per tile: 8 MB of float32.
 _TILE = 2_000_000
-# Photos transposed at a time: their part of a block of classes stays in the cache.
+# Photos transposed at a time, so that their part of a block of classes stays in the cache.
 _STRIP = 256
 
 
 class StoredScores:
-    """Scores (N, C), float32, in a file that goes when this object does.
+    """Scores (N, C), float32, in a file that is deleted with this object.
 
-    Rows are appended until there are N of them. Then `scores[i:j]` gives rows, `scores[:, c]`
-    and `scores[:, i:j]` columns, all as arrays.
+    Rows are appended until there are N of them. Then `scores[i:j]` reads rows, `scores[:, c]`
+    and `scores[:, i:j]` columns, as arrays.
 
     Attributes:
         shape: (N, C).
-        tile: how many rows are read and written together.
-        nans: how many scores are NaN.
+        tile: number of rows that are read and written together.
+        nans: number of scores that are NaN.
     """
 
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, images: int, classes: int):
+    def __init__(self, images: int, classes: int) -> None:
         """Opens an empty file in the folder for temporary files (`TMPDIR`).
 
         Raises:
-            UserError: the folder has no room for the scores, or cannot be written to.
+            UserError: the folder has too little space for the scores, or cannot be written to.
         """
-        self.shape = (images, classes)
+        self.shape: tuple[int, ...] = (images, classes)
         self.tile = max(1, min(images, _TILE // max(1, classes)))
         self.nans = 0
         self._stored = self._waiting = 0
@@ -61,7 +62,7 @@ class StoredScores:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all scores."""
+        """Size of all scores in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -72,24 +73,22 @@ class StoredScores:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def append(self, scores) -> None:
+    def append(self, scores: ArrayLike) -> None:
         """Appends rows (n, C), float16 or float32.
 
         Raises:
-            ValueError: they are of another number of classes, more than N in all, or numbers that
-                float32 does not hold.
-            UserError: the file cannot be written, for want of room.
+            ValueError: for another number of classes, more than N rows in all, or a type that
+                float32 cannot represent.
+            UserError: the file cannot be written.
         """
         scores = np.asarray(scores)
         if scores.ndim != 2 or scores.shape[1] != self.shape[1]:
-            raise ValueError(f"scores {scores.shape} don't fit: expected (n, {self.shape[1]})")
+            raise ValueError(f"scores {scores.shape}: expected (n, {self.shape[1]})")
         if not np.can_cast(scores.dtype, self.dtype):
-            raise ValueError(f"scores are kept as float32, which does not hold {scores.dtype}")
+            raise ValueError(f"scores are stored as float32, which cannot represent {scores.dtype}")
         there = self._stored + self._waiting
         if there + len(scores) > len(self):
-            raise ValueError(
-                f"{there + len(scores)} rows of scores, but {len(self)} were announced"
-            )
+            raise ValueError(f"{there + len(scores)} rows of scores, expected {len(self)}")
         self.nans += int(np.isnan(scores).sum())
         while len(scores):
             expected = min(self.tile, len(self) - self._stored)
@@ -100,10 +99,10 @@ class StoredScores:
             if self._waiting == expected:
                 self._write_tile()
 
-    def __getitem__(self, key) -> np.ndarray:
+    def __getitem__(self, key: slice | tuple[slice, slice | int]) -> np.ndarray:
         if self._stored < len(self):
             there = self._stored + self._waiting
-            raise ValueError(f"only {there} of {len(self)} rows of scores are there yet")
+            raise ValueError(f"only {there} of {len(self)} rows of scores have been appended")
         if isinstance(key, slice):
             return self._rows(*_bounds(key, len(self)))
         if isinstance(key, tuple) and len(key) == 2 and key[0] == slice(None):
@@ -120,21 +119,21 @@ class StoredScores:
             f"not by {key!r}"
         )
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
-            f"{self.nbytes / 1e9:.1f} GB of scores are in a file because they are not to be in "
-            "memory at once; read rows or columns of them"
+            f"{self.nbytes / 1e9:.1f} GB of scores in a file are not read into memory at once; "
+            "read rows or columns of them"
         )
 
     def _write_tile(self) -> None:
         tile = by_class(self._buffer[: self._waiting])
         with _naming_the_folder(self.nbytes):
-            self._file.write(memoryview(tile).cast("B"))
+            self._file.write(tile.data.cast("B"))
             self._file.flush()
         self._stored += self._waiting
         self._waiting = 0
         if self._stored == len(self):
-            self._buffer = None
+            self._buffer = self._buffer[:0].copy()
 
     def _rows(self, start: int, stop: int) -> np.ndarray:
         result = np.empty((stop - start, self.shape[1]), self.dtype)
@@ -162,21 +161,21 @@ class StoredScores:
     def _read(self, into: np.ndarray, first: int, rows: int, column: int) -> None:
         if not into.size:
             return
-        place = (first * self.shape[1] + column * rows) * self.dtype.itemsize
-        view = memoryview(into).cast("B")
+        offset = (first * self.shape[1] + column * rows) * self.dtype.itemsize
+        view = into.data.cast("B")
         while view:
-            # By place, not by the file's position: several threads read.
-            count = os.preadv(self._file.fileno(), [view], place)
+            # By offset, not from the file's position: several threads read.
+            count = os.preadv(self._file.fileno(), [view], offset)
             if not count:
                 raise OSError("the temporary file of scores ended early")
-            view, place = view[count:], place + count
+            view, offset = view[count:], offset + count
 
 
 Scores = np.ndarray | StoredScores
 
 
 def collect_scores(batches: Iterable[np.ndarray], images: int, classes: int) -> Scores:
-    """Returns the rows of all batches as one matrix, float32, in memory or (if large) in a file.
+    """Returns the rows of all batches as one float32 matrix, in memory or (if large) in a file.
 
     Args:
         batches: (n, C) each, N rows in all.
@@ -184,8 +183,8 @@ def collect_scores(batches: Iterable[np.ndarray], images: int, classes: int) -> 
         classes: C.
 
     Raises:
-        ValueError: they have other shapes.
-        UserError: there is no room for the file.
+        ValueError: for other shapes.
+        UserError: there is too little disk space for the file.
     """
     if 4 * images * classes > IN_MEMORY:
         stored = StoredScores(images, classes)
@@ -195,21 +194,21 @@ def collect_scores(batches: Iterable[np.ndarray], images: int, classes: int) -> 
     scores, there = np.empty((images, classes), np.float32), 0
     for batch in batches:
         if there + len(batch) > images:
-            raise ValueError(f"{there + len(batch)} rows of scores, but {images} were announced")
+            raise ValueError(f"{there + len(batch)} rows of scores, expected {images}")
         scores[there : there + len(batch)] = batch
         there += len(batch)
     if there < images:
-        raise ValueError(f"{there} rows of scores, but {images} were announced")
+        raise ValueError(f"{there} rows of scores, expected {images}")
     return scores
 
 
-def as_scores(scores) -> Scores:
-    """Returns scores as they are if they lie in a file, else as an array."""
+def as_scores(scores: Scores | ArrayLike) -> Scores:
+    """Returns scores in a file unchanged, all others as an array."""
     return scores if isinstance(scores, StoredScores) else np.asarray(scores)
 
 
 def by_class(matrix: np.ndarray) -> np.ndarray:
-    """Returns the transpose (C, N) of (N, C) with each class in contiguous memory."""
+    """Returns the transpose (C, N) of (N, C), with each class in contiguous memory."""
     if matrix.T.flags.c_contiguous:
         return matrix.T
     result = np.empty(matrix.shape[::-1], matrix.dtype)
@@ -227,11 +226,11 @@ def _bounds(key: slice, length: int) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _naming_the_folder(needed: int) -> Iterator[None]:
-    """Turns failures of writing into an error that says where room is needed, and how much."""
+    """Turns failures to write into an error that names the folder and the space needed."""
     try:
         yield
     except OSError as error:
         raise UserError(
             f"{needed / 1e9:.1f} GB of scores do not fit into {tempfile.gettempdir()} ({error}); "
-            "name a folder with room in the environment variable TMPDIR"
+            "set the environment variable TMPDIR to a folder with more space"
         ) from error

@@ -5,7 +5,7 @@ import pytest
 
 from biam_tf.errors import UserError
 from biam_tf.metrics.stacking import seen_unseen_curve
-from biam_tf.thresholds import Thresholds, best_cut, fit_thresholds, why_not
+from biam_tf.thresholds import Thresholds, best_cut, fit_thresholds, reason_not_to_fit
 
 pytestmark = pytest.mark.unit
 
@@ -247,13 +247,13 @@ def test_few_labeled_photos_among_many_are_enough(rng):
     [
         (
             np.eye(3, CLASSES, dtype=int) * [[1], [0], [0]],
-            "1 validation photos are labeled for seen classes; at least 2",
+            "1 validation photos have labels of seen classes; at least 2",
         ),
         (-np.ones((9, CLASSES)), "no validation photo shows a seen class"),
-        (np.ones((9, CLASSES)), "or all show all of them"),
+        (np.ones((9, CLASSES)), "or every one shows all of them"),
     ],
 )
 def test_labels_that_allow_no_thresholds_are_named(labels, message):
-    assert message in why_not(labels, GROUPS)
+    assert message in reason_not_to_fit(labels, GROUPS)
     with pytest.raises(UserError, match=message):
         fit_thresholds(np.zeros(labels.shape), labels, NAMES, GROUPS)

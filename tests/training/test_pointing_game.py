@@ -3,7 +3,7 @@ import pytest
 
 from biam_tf.errors import UserError
 from training import pointing_game
-from training.pointing_game import Localization, measure_run, play, read_boxes
+from training.scoring.localization import Localization, measure_run, play, read_boxes
 
 
 def test_the_strongest_region_hits_where_its_center_lies_in_a_box():

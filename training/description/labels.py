@@ -1,4 +1,4 @@
-"""What the lists of a data set say: photos, labels and classes, without opening a photo."""
+"""Counts of a data set's photos, labels and classes, from its lists alone."""
 
 import dataclasses
 
@@ -15,11 +15,11 @@ class SplitFacts:
 
     Attributes:
         name: "train", "val" or "test".
-        photos: how many.
-        labels: how many times a class is present.
-        without_label: photos that show none of the classes.
-        unknown_share: share of all (photo, class) cells of which nothing is known.
-        histogram: photos with 0, 1, 2, … labels.
+        photos: number of photos.
+        labels: number of (photo, class) cells labeled +1.
+        without_label: number of photos that show none of the classes.
+        unknown_share: share of the (photo, class) cells labeled 0.
+        histogram: number of photos with 0, 1, 2, … labels.
     """
 
     name: str
@@ -30,13 +30,13 @@ class SplitFacts:
     histogram: tuple[int, ...]
 
     def quantile(self, share: float) -> int:
-        """Returns the number of labels that at least `share` of the photos do not exceed."""
+        """Returns the smallest number of labels that `share` of the photos do not exceed."""
         reached = np.cumsum(self.histogram)
         return int(np.searchsorted(reached, share * reached[-1]))
 
     @property
     def mean(self) -> float:
-        """Labels a photo."""
+        """Mean number of labels per photo."""
         return self.labels / self.photos
 
 
@@ -45,9 +45,9 @@ class ClassFacts:
     """One class.
 
     Attributes:
-        name: of the class.
+        name: its name.
         group: "seen" or "unseen".
-        positives: photos that show it, by split.
+        positives: number of photos that show it, by split.
     """
 
     name: str
@@ -56,25 +56,30 @@ class ClassFacts:
 
     @property
     def total(self) -> int:
-        """Photos of all splits that show it."""
+        """Number of photos of all splits that show it."""
         return sum(self.positives.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelFacts:
-    """What the lists say.
+    """A data set.
 
     Attributes:
         splits: those that the data set has.
-        classes: all classes that are not ignored, in their order.
+        classes: all classes that are not ignored, in the data set's order.
     """
 
     splits: tuple[SplitFacts, ...]
     classes: tuple[ClassFacts, ...]
 
     @property
+    def by_frequency(self) -> list[ClassFacts]:
+        """The classes, most frequent first."""
+        return sorted(self.classes, key=lambda c: -c.total)
+
+    @property
     def leaks(self) -> tuple[ClassFacts, ...]:
-        """Unseen classes that training photos are labeled with, the most frequent first."""
+        """Unseen classes that training photos are labeled with, most frequent first."""
         leaking = [c for c in self.classes if c.group == "unseen" and c.positives.get(TRAIN, 0)]
         return tuple(sorted(leaking, key=lambda c: -c.positives[TRAIN]))
 

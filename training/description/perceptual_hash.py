@@ -2,9 +2,9 @@
 
 The bits tell which of the 8 x 8 lowest frequencies (a discrete cosine transform of the photo as 32
 x 32 shades of gray) lie above their median: the coarse layout of light and dark. Photos whose
-hashes differ in few bits nearly always are versions of one photo, or photos of one scene taken one
+hashes differ in few bits are nearly always versions of one photo, or photos of one scene taken one
 after the other; but a bear in the middle of snow and a plane in the middle of the sky may differ as
-little. A second look, at the photos as 8 x 8 shades of gray, tells these apart.
+little. Comparing the photos as 8 x 8 shades of gray tells these apart.
 """
 
 import itertools
@@ -35,10 +35,10 @@ def coarse_picture(gray: np.ndarray) -> np.ndarray:
     return parts.mean(axis=(1, 3)).round().astype(np.uint8).ravel()
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the correlation of (N, 64) coarse pictures with others, -1 to 1, place by place.
+def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the correlations, (N,) of -1 to 1, of pairs of coarse pictures (N, 64).
 
-    Of a picture without any light and dark it is 1 with another such one, 0 with all others.
+    The correlation of two uniform pictures is 1, that of a uniform one with any other 0.
     """
     one, other = (own - own.mean(axis=1, keepdims=True, dtype=np.float64) for own in (one, other))
     lengths = np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1)
@@ -50,17 +50,17 @@ def likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def near_pairs(hashes: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds all pairs of hashes that differ in at most `radius` bits.
 
-    Of `radius` + 1 parts that 64 bits are cut into, two such hashes share at least one; only
-    those that do are compared. That takes time in proportion to the square of the number of
-    hashes divided by 2 to the power of a part's length: seconds for 100,000 at radius 10, and for
-    a million at radius 4.
+    If 64 bits are cut into `radius` + 1 parts, two such hashes have at least one part in common;
+    only those that do are compared. The time grows with the square of the number of hashes divided
+    by 2 to the power of a part's length: seconds for 100,000 at radius 10, or a million at
+    radius 4.
 
     Args:
         hashes: (N,) uint64.
         radius: bits, 0 to 32.
 
     Returns:
-        (P, 2) pairs of positions, ascending, the smaller one first, and (P,) their distances.
+        (P, 2) pairs of indices, ascending, the smaller one first, and (P,) their distances.
     """
     if not 0 <= radius <= BITS // 2:
         raise ValueError(f"radius: expected 0 to {BITS // 2}, got {radius}")
@@ -73,7 +73,7 @@ def near_pairs(hashes: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]
         part = part[order]
         first, step = np.arange(len(part)), 1
         while True:
-            # Those that still have an equal one so many places further on.
+            # Those whose `step`-th successor is still equal.
             first = first[first + step < len(part)]
             first = first[part[first] == part[first + step]]
             if not len(first):
@@ -89,7 +89,7 @@ def near_pairs(hashes: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns in how many bits (N,) uint64 hashes differ from others, place by place."""
+    """Returns the number of bits in which pairs of (N,) uint64 hashes differ, (N,) int64."""
     different = np.ascontiguousarray(one ^ other).view(np.uint8).reshape(-1, BITS // 8)
     return np.unpackbits(different, axis=1).sum(axis=1, dtype=np.int64)
 

@@ -1,19 +1,54 @@
-"""A description as sections of text and tables, and how they are shown: Markdown or one page."""
+"""The description of a data set as sections of sentences and tables."""
 
-import base64
+import collections
 import dataclasses
-import html
-import pathlib
 from collections.abc import Sequence
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
-       color: #222; background: #fff; }
-table { border-collapse: collapse; margin: .8rem 0; }
-th, td { border-bottom: 1px solid #ddd; padding: .2rem .7rem; text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; }
-"""
+from biam_tf.progress import progress
+from biam_tf.vocabulary import names_without_embedding
+from training.data.dataset import TaggingDataset
+from training.description.duplicates import (
+    MIN_SIMILARITY,
+    Pair,
+    count_by_splits,
+    find_pairs,
+    photos_shared_with,
+)
+from training.description.labels import ClassFacts, LabelFacts, SplitFacts, describe_labels
+from training.description.photo_scan import Photo, scan_photos
+from training.tables.table import Cell, Table
+
+_LISTED = 30
+_MOST_LABELS_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What was found in a data set.
+
+    Attributes:
+        dataset: the photos, classes and labels.
+        labels: counts of the labels.
+        photos: what was found in each photo of `dataset.images`; None: they were not opened.
+        pairs: those of the photos that look the same.
+        radius: largest number of bits in which the hashes of a pair differ; None: as `photos`.
+        word_vectors: the file in which classes were looked up; None: none was given.
+        without_vector: the classes that are not in it.
+    """
+
+    dataset: TaggingDataset
+    labels: LabelFacts
+    photos: Sequence[Photo] | None
+    pairs: Sequence[Pair]
+    radius: int | None
+    word_vectors: str | None
+    without_vector: tuple[str, ...]
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Photos that cannot be read, each with the reason."""
+        photos = zip(self.dataset.images, self.photos or (), strict=False)
+        return [(image, photo.problem) for image, photo in photos if photo.problem is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,97 +57,220 @@ class Section:
 
     Attributes:
         title: its heading.
-        lines: sentences before the table, a paragraph each.
-        header: of the table's columns; empty: no table.
-        rows: of the table; numbers as numbers.
-        picture: the file name of a picture beside the page; None: none.
+        lines: sentences, a paragraph each.
+        table: below the sentences; None: no table.
+        picture: the file name of a picture beside the page; None: no picture.
     """
 
     title: str
-    lines: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str | int, ...], ...] = ()
+    lines: Sequence[str] = ()
+    table: Table | None = None
     picture: str | None = None
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Returns a description as Markdown, aligned to be read as plain text too."""
+    """Returns a description as Markdown, which is also printed in a terminal."""
     parts = [f"# {title}"]
     for section in sections:
         parts.append(f"## {section.title}")
         parts += section.lines
-        if section.header:
-            parts.append(_markdown_table(section))
+        if section.table:
+            parts.append(section.table.markdown(padded=True).rstrip())
         if section.picture:
             parts.append(f"![{section.title}]({section.picture})")
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(section: Section) -> str:
-    cells = [section.header, *(tuple(map(_cell, row)) for row in section.rows)]
-    cells = [[text.replace("|", "\\|") for text in row] for row in cells]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(section.header))]
-    numeric = _numeric_columns(section)
-
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            text.rjust(width) if number else text.ljust(width)
-            for text, width, number in zip(row, widths, numeric, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    rule = (
-        "-" * (width - 1) + (":" if n else "-") for width, n in zip(widths, numeric, strict=True)
-    )
-    return "\n".join([line(cells[0]), f"| {' | '.join(rule)} |", *map(line, cells[1:])])
-
-
-def to_html(title: str, sections: Sequence[Section], folder: pathlib.Path) -> str:
-    """Returns a description as one HTML page that needs no other file.
+def describe(dataset: TaggingDataset, word_vectors: str | None, radius: int | None) -> Findings:
+    """Examines a data set.
 
     Args:
-        title: of the page.
-        sections: its parts.
-        folder: where the sections' pictures lie.
+        dataset: photos, classes and labels.
+        word_vectors: a file in which the classes are looked up; None: they are not.
+        radius: largest number of bits in which the hashes of near-duplicates differ; None leaves
+            the photos unopened.
+
+    Raises:
+        UserError: the word vectors cannot be read.
     """
-    parts = []
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        parts += [f"<p>{html.escape(line)}</p>" for line in section.lines]
-        if section.header:
-            parts.append(_html_table(section))
-        if section.picture:
-            picture = base64.b64encode((folder / section.picture).read_bytes()).decode()
-            parts.append(
-                f'<img alt="{html.escape(section.title)}" src="data:image/png;base64,{picture}">'
-            )
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title>"
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</html>\n"
+    photos, pairs = None, []
+    if radius is not None:
+        with progress(len(dataset.images), "Opening photos", "photo") as bar:
+            photos = scan_photos(dataset.directory, dataset.images, bar.update)
+        pairs = find_pairs(dataset, dataset.images, photos, radius)
+    return Findings(
+        dataset=dataset,
+        labels=describe_labels(dataset),
+        photos=photos,
+        pairs=pairs,
+        radius=radius,
+        word_vectors=word_vectors,
+        without_vector=names_without_embedding(word_vectors, dataset.names) if word_vectors else (),
     )
 
 
-def _html_table(section: Section) -> str:
-    numeric = _numeric_columns(section)
+def sections_of(findings: Findings, plot: str | None, sheet: str | None) -> list[Section]:
+    """Returns a description.
 
-    def row(tag: str, cells: Sequence[str]) -> str:
-        marks = (' class="number"' if number else "" for number in numeric)
-        return "".join(
-            f"<{tag}{mark}>{html.escape(cell)}</{tag}>"
-            for mark, cell in zip(marks, cells, strict=True)
-        )
-
-    body = "\n".join(f"<tr>{row('td', tuple(map(_cell, cells)))}</tr>" for cells in section.rows)
-    return f"<table><tr>{row('th', section.header)}</tr>\n{body}</table>"
-
-
-def _numeric_columns(section: Section) -> list[bool]:
+    Args:
+        findings: what is described.
+        plot: file name of the plot of class frequencies; None: there is none.
+        sheet: file name of the picture of near-duplicates; None: there is none.
+    """
     return [
-        all(not isinstance(row[column], str) for row in section.rows)
-        for column in range(len(section.header))
+        _splits(findings),
+        _labels_per_photo(findings.labels.splits),
+        _classes(findings.labels, plot),
+        _leaks(findings),
+        _without_positives(findings.labels),
+        *([_vectors(findings)] if findings.word_vectors else []),
+        *_photo_sections(findings, sheet),
     ]
 
 
-def _cell(value: str | int) -> str:
-    return value if isinstance(value, str) else f"{value:,}"
+def _splits(findings: Findings) -> Section:
+    dataset = findings.dataset
+    lines = [
+        f"{len(dataset.images)} photos; {len(dataset.seen)} seen and {len(dataset.unseen)} unseen "
+        "classes."
+    ]
+    repeated = sum(len(split) for split in dataset.splits.values()) - len(dataset.images)
+    if repeated:
+        lines.append(f"{repeated} photos are listed in more than one split, or twice in one.")
+    rows = [
+        (s.name, s.photos, s.labels, s.without_label, f"{100 * s.unknown_share:.1f} %")
+        for s in findings.labels.splits
+    ]
+    header = ("split", "photos", "labels", "photos without a label", "unknown")
+    return Section("Splits", lines, Table("", header, rows))
+
+
+def _labels_per_photo(splits: Sequence[SplitFacts]) -> Section:
+    most = max(len(s.histogram) for s in splits) - 1
+    shown = min(most, _MOST_LABELS_SHOWN)
+    header = ["split", "mean", "median", "90 %", "most", *map(str, range(shown + 1))]
+    header += [f"more than {shown}"] * (most > shown)
+    rows = []
+    for s in splits:
+        counts = [*s.histogram, *[0] * (shown + 1 - len(s.histogram))]
+        row: list[Cell] = [s.name, f"{s.mean:.2f}", s.quantile(0.5), s.quantile(0.9)]
+        row += [len(s.histogram) - 1, *counts[: shown + 1]]
+        rows.append(row + [sum(counts[shown + 1 :])] * (most > shown))
+    line = "How many photos have 0, 1, 2, … of the classes that are not ignored."
+    return Section("Labels per photo", [line], Table("", header, rows))
+
+
+def _classes(labels: LabelFacts, plot: str | None) -> Section:
+    ranked = shown = labels.by_frequency
+    rare = [c for c in ranked if c.group == "seen" and 0 < c.positives.get("train", 0) < 10]
+    lines = [f"{len(rare)} seen classes have from 1 to 9 training photos."]
+    if len(ranked) > 2 * _LISTED:
+        shown = ranked[:_LISTED] + ranked[-_LISTED:]
+        lines.append(
+            f"The {_LISTED} most and the {_LISTED} least frequent of {len(ranked)} classes; "
+            "class_frequency.csv in the folder of --output has all of them."
+        )
+    return Section("Classes by frequency", lines, class_table(labels, shown), plot)
+
+
+def class_table(labels: LabelFacts, classes: Sequence[ClassFacts]) -> Table:
+    """Returns some classes with their group and number of photos, by split and in all."""
+    splits = [s.name for s in labels.splits]
+    rows: list[list[Cell]] = [
+        [c.name, c.group, *(c.positives[split] for split in splits), c.total] for c in classes
+    ]
+    return Table("", ("class", "group", *splits, "all"), rows)
+
+
+def _leaks(findings: Findings) -> Section:
+    title = "Unseen classes among training labels"
+    leaks = findings.labels.leaks
+    if not leaks:
+        return Section(title, ["None: no training photo is labeled with an unseen class."])
+    unseen, train = findings.dataset.unseen, findings.dataset.split("train")
+    photos = int((train.labels[:, unseen] > 0).any(axis=1).sum())
+    lines = [
+        f"{len(leaks)} of {len(unseen)} unseen classes are labels of {photos} training photos "
+        f"({100 * photos / len(train):.1f} %). Training here never uses them, neither as positives "
+        "nor as negatives; another program may."
+    ]
+    if len(leaks) > _LISTED:
+        lines.append(f"The {_LISTED} most frequent are listed.")
+    rows = [(c.name, c.positives["train"]) for c in leaks[:_LISTED]]
+    return Section(title, lines, Table("", ("class", "training photos"), rows))
+
+
+def _without_positives(labels: LabelFacts) -> Section:
+    splits = [s.name for s in labels.splits]
+    lines = []
+    for split, group in (("train", "seen"), ("val", "seen"), ("test", "seen"), ("test", "unseen")):
+        if split in splits:
+            names = labels.without_positives(split, group)
+            lines.append(f"{group} classes without a {split} photo: {_listed(names)}")
+    return Section("Classes without positives", lines)
+
+
+def _vectors(findings: Findings) -> Section:
+    names = findings.without_vector
+    lines = [f"Classes without an embedding in {findings.word_vectors}: {_listed(names)}"]
+    if names:
+        lines.append(
+            "python -m training.embed_classes shows how each name is looked up and what is nearest."
+        )
+    return Section("Word vectors", lines)
+
+
+def _photo_sections(findings: Findings, sheet: str | None) -> list[Section]:
+    if findings.photos is None:
+        return []
+    return [_photos(findings.photos, findings.unreadable), _duplicates(findings, sheet)]
+
+
+def _photos(photos: Sequence[Photo], unreadable: Sequence[tuple[str, str]]) -> Section:
+    readable = [photo for photo in photos if photo.problem is None]
+    lines = []
+    if readable:
+        forms = collections.Counter(photo.form for photo in readable).most_common()
+        sides = sorted(min(photo.size) for photo in readable)
+        lines = [
+            ", ".join(f"{count} {form}" for form, count in forms)
+            + f"; shorter side from {sides[0]} to {sides[-1]} pixels, median "
+            f"{sides[(len(sides) - 1) // 2]}."
+        ]
+    if not unreadable:
+        return Section("Photos", [*lines, "All of them can be read."])
+    lines.append(f"{len(unreadable)} of {len(photos)} photos cannot be read.")
+    if len(unreadable) > _LISTED:
+        lines.append(f"The first {_LISTED} are listed; description.json has all of them.")
+    return Section("Photos", lines, Table("", ("photo", "problem"), unreadable[:_LISTED]))
+
+
+def _duplicates(findings: Findings, sheet: str | None) -> Section:
+    title, pairs = "Near-duplicate photos", findings.pairs
+    how = (
+        f"Pairs whose 64-bit perceptual hashes differ in at most {findings.radius} bits and whose "
+        f"coarse pictures have a correlation of {MIN_SIMILARITY} or more"
+    )
+    if not pairs:
+        return Section(title, [f"{how}: none."])
+    lines = [f"{how}: {len(pairs)}. Look at them before you remove any."]
+    for split in ("val", "test"):
+        if split in findings.dataset.splits and "train" in findings.dataset.splits:
+            count = photos_shared_with(pairs, split, "train")
+            share = 100 * count / len(findings.dataset.split(split))
+            lines.append(
+                f"{count} {split} photos ({share:.1f} %) have a near-duplicate in training."
+            )
+    rows = [
+        (splits, count["pairs"], count["same file"], count["other labels"])
+        for splits, count in count_by_splits(pairs).items()
+    ]
+    header = ("splits", "pairs", "same file", "different labels")
+    return Section(title, lines, Table("", header, rows), sheet)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "none."
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{len(names)}: " + ", ".join(names[:_LISTED]) + more

@@ -1,1 +1,1 @@
-"""Many trainings side by side: grids, trials, learning-rate ranges."""
+"""Several trainings compared: grids of settings, learning-rate range tests."""

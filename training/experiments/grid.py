@@ -1,4 +1,4 @@
-"""A grid of settings, as it is written on a command line: `key=value,value`, several times."""
+"""A grid of settings, given on a command line as several `key=value,value`."""
 
 import dataclasses
 import itertools
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from biam_tf.errors import UserError
 from training.experiments.trials import Trial
 
-# What a sweep decides itself, and with which option.
-DECIDED_ELSEWHERE = {"output": "--output", "training.seed": "--seeds"}
+# Settings with an option of their own.
+OTHER_OPTIONS = {"output": "--output", "training.seed": "--seeds"}
 OPENING, CLOSING, QUOTES = "[{(", "]})", "'\""
 
 
@@ -19,9 +19,9 @@ class GridKey:
     """One axis of a grid.
 
     Attributes:
-        key: the setting's path, as in `head.top_k`.
-        label: a shorter name for tables and plots, unique within the grid.
-        values: the texts of its values, as they were given.
+        key: path of the setting, such as `head.top_k`.
+        label: shorter name for tables and plots, unique within the grid.
+        values: its values, as they were given.
     """
 
     key: str
@@ -36,8 +36,8 @@ def parse_grid(options: Sequence[str]) -> tuple[GridKey, ...]:
         options: `key=value,value,…` each; commas inside brackets or quotes belong to a value.
 
     Raises:
-        UserError: an option is not of that form, a key or a value comes twice, or the key is
-            one that a sweep decides itself.
+        UserError: an option has another form, a key or a value is repeated, or the setting has an
+            option of its own.
     """
     axes: dict[str, tuple[str, ...]] = {}
     for option in options:
@@ -45,10 +45,10 @@ def parse_grid(options: Sequence[str]) -> tuple[GridKey, ...]:
         key = key.strip()
         if not equals or not key:
             raise UserError(f"--grid {option}: expected a key and values, as in head.top_k=5,10")
-        if key in DECIDED_ELSEWHERE:
-            raise UserError(f"--grid {option}: {key} is decided by {DECIDED_ELSEWHERE[key]}")
+        if key in OTHER_OPTIONS:
+            raise UserError(f"--grid {option}: {key} is set by {OTHER_OPTIONS[key]}")
         if key in axes:
-            raise UserError(f"--grid {option}: {key} is given twice; name all its values in one")
+            raise UserError(f"--grid {option}: {key} is given twice; give all its values at once")
         axes[key] = _distinct(split_values(text, option), option)
     last = [key.rpartition(".")[2] for key in axes]
     labels = [name if last.count(name) == 1 else key for key, name in zip(axes, last, strict=True)]
@@ -59,7 +59,7 @@ def parse_grid(options: Sequence[str]) -> tuple[GridKey, ...]:
 
 
 def split_values(text: str, option: str) -> list[str]:
-    """Splits at the commas that stand in no bracket and no quotes.
+    """Splits at the commas outside brackets and quotes.
 
     Raises:
         UserError: a value is empty, or a bracket or quote is not closed.
@@ -74,7 +74,7 @@ def split_values(text: str, option: str) -> list[str]:
             open_brackets.append(CLOSING[OPENING.index(character)])
         elif character in CLOSING:
             if not open_brackets or open_brackets.pop() != character:
-                raise UserError(f"--grid {option}: {character!r} closes nothing")
+                raise UserError(f"--grid {option}: {character!r} has no opening bracket")
         elif character == "," and not open_brackets:
             values.append("")
             continue
@@ -92,7 +92,7 @@ def expand(axes: Sequence[GridKey]) -> list[Trial]:
     """Returns a trial for every combination; the last key varies fastest.
 
     Folders are named by the settings alone, with the keys in alphabetical order, so that a
-    larger grid, or one written in another order, finds what an earlier one has trained.
+    larger grid, or one in another order, finds the runs of an earlier one.
     """
     trials = []
     for values in itertools.product(*(axis.values for axis in axes)):
@@ -120,7 +120,7 @@ def _distinct(values: Sequence[str], option: str) -> tuple[str, ...]:
 
 
 def _canonical(value: str) -> str:
-    """One text for a number however it is written: 1e-3 is 0.001."""
+    """One text for all spellings of a number: 0.001 for 1e-3."""
     for kind in (int, float):
         try:
             return repr(kind(value))
@@ -134,5 +134,5 @@ def _slug(value: str) -> str:
     slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", value).strip("-.")
     if slug == value:
         return slug
-    # What was replaced would make equal names of different values.
+    # Replaced characters could give different values the same name.
     return f"{slug}-{zlib.crc32(value.encode()):08x}".lstrip("-")

@@ -1,28 +1,40 @@
-"""The learning-rate range test: rates that rise, a loss that is watched, and a suggestion.
+"""The learning-rate range test, which suggests a learning rate.
 
 Smith, Cyclical Learning Rates for Training Neural Networks, 2017 (section 3.3): a model is
 trained for a few hundred steps while the learning rate rises from far too small to far too
-large; where the loss falls, the rate is usable.
+large; rates at which the loss falls are usable.
 """
 
 import dataclasses
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
+from biam_tf.errors import UserError
 from biam_tf.progress import progress
 from training.config import RunConfig
-from training.experiments.trials import write_csv
+from training.data.input.sampling import make_sampler
+from training.data.input.sources import FeatureSource, PhotoSource
+from training.loop.closed_form import require_epochs
+from training.loop.devices import computing_in, make_strategy
+from training.loop.objective import prepare_head
+from training.loop.stopping import terminating_cleanly
 from training.loop.train_step import TrainStep
 from training.loop.trainer import TrainTarget
-from training.tables.plots import COLORS, new_figure, save_figure
+from training.pipeline.examples import open_dataset, open_examples, trainable_photos
+from training.pipeline.models import build_models, class_vocabulary
+from training.pipeline.run_folder import RunFolder
+from training.tables.csv_files import write_rows
+from training.tables.plots import COLORS, can_plot, new_figure, save_figure
 
-SMOOTHING = 0.9  # share of the old average at a step
-DIVERGED = 4.0  # times the lowest smoothed loss
+SMOOTHING = 0.9  # weight of the old average at each step
+DIVERGED = 4.0  # multiple of the lowest smoothed loss
 RULE = "the rate at which the smoothed loss is lowest"
 
 
@@ -36,7 +48,7 @@ class ExponentialRise(keras.optimizers.schedules.LearningRateSchedule):
         steps: int, at least 2.
     """
 
-    def __init__(self, first, last, steps):
+    def __init__(self, first: float, last: float, steps: int) -> None:
         self.first = first
         self.last = last
         self.steps = steps
@@ -46,19 +58,18 @@ class ExponentialRise(keras.optimizers.schedules.LearningRateSchedule):
         share = ops.cast(step, "float32") / (self.steps - 1)
         return self.first * (self.last / self.first) ** share
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict[str, Any]:
         return {"first": self.first, "last": self.last, "steps": self.steps}
 
 
 @dataclasses.dataclass(frozen=True)
 class RangeTest:
-    """What a test saw, step by step.
+    """The values of a test at each step.
 
     Attributes:
         rates: learning rates.
         losses: of the batches.
-        diverged: whether it ended because the loss had grown too large.
+        diverged: whether it ended because the loss was too large.
     """
 
     rates: tuple[float, ...]
@@ -71,7 +82,7 @@ class RangeTest:
 
 
 def smooth(losses: Sequence[float]) -> np.ndarray:
-    """Returns exponential running averages, free of the pull of their start at zero.
+    """Returns exponential running averages, without bias towards their start at zero.
 
     a_t = Σ_i s^(t-i) · loss_i / Σ_i s^(t-i), with s = `SMOOTHING`.
     """
@@ -84,26 +95,86 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 def suggested_rate(test: RangeTest) -> float | None:
-    """Returns the suggestion of `RULE`; None where the lowest loss is at the first step."""
+    """Returns the suggestion by `RULE`; None if the lowest loss is at the first step."""
     lowest = int(np.argmin(test.smoothed()))
     return test.rates[lowest] if lowest > 0 else None
 
 
+def suggest_rate(config: RunConfig, schedule: ExponentialRise, output: pathlib.Path) -> None:
+    """Runs a test of a configuration, writes its CSV file and plot, and prints a suggestion.
+
+    Args:
+        config: of a run.
+        schedule: the rates.
+        output: folder.
+
+    Raises:
+        UserError: the data or a setting cannot be used, or nothing can be suggested.
+    """
+    table, plot = output / "lr_range.csv", output / "lr_range.png"
+    plotting = can_plot(plot)
+    with terminating_cleanly():
+        test = _build_and_test(config, schedule)
+    if len(test.rates) < 2:
+        raise UserError(
+            f"the loss diverged immediately at a rate of {schedule.first:g}; lower --from"
+        )
+    suggestion = suggested_rate(test)
+    write_range_csv(table, test)
+    print(f"every step: {table}")
+    if plotting:
+        draw_range_plot(plot, test, suggestion)
+        print(f"Look at {plot}")
+    if test.diverged:
+        print(f"the loss diverged at a rate of {test.rates[-1]:.1e}")
+    else:
+        print(f"the loss did not diverge up to {test.rates[-1]:.1e}; consider a higher --to")
+    if suggestion is None:
+        raise UserError(
+            f"no suggestion: the loss never fell below its first value; try a lower --from than "
+            f"{schedule.first:g}, or more --steps"
+        )
+    print(
+        f"suggestion: {suggestion:.1e}, {RULE}\n"
+        f"    --set training.optimizer.learning_rate={suggestion:.1e}\n"
+        "or try some with python -m training.sweep\n"
+        "    --grid training.optimizer.learning_rate="
+        + ",".join(f"{factor * suggestion:.1e}" for factor in (1, 3, 10))
+    )
+
+
+def _build_and_test(config: RunConfig, schedule: ExponentialRise) -> RangeTest:
+    require_epochs(config, "a learning-rate finder")
+    strategy = make_strategy(config)
+    dataset = open_dataset(config)
+    vocabulary = class_vocabulary(config, dataset)
+    with computing_in(config.training.precision):
+        models = build_models(config, strategy, vocabulary)
+        folder = RunFolder(pathlib.Path(config.output))
+        examples = open_examples(config, folder.path, dataset, models.backbone)
+        split = trainable_photos(examples.dataset, config.data.max_labels)
+        labels = split.labels[:, dataset.seen]
+        sampler = make_sampler(config.data, labels, config.training.seed, epochs=1)
+        source = examples.source(split.images, sampler)
+        prepare_head(models.head, config.head, labels)
+        return run_range_test(config, strategy, models.target(folder), source, labels, schedule)
+
+
 def run_range_test(
     config: RunConfig,
-    strategy,
+    strategy: tf.distribute.Strategy,
     target: TrainTarget,
-    source,
+    source: FeatureSource | PhotoSource,
     labels: np.ndarray,
     schedule: ExponentialRise,
 ) -> RangeTest:
     """Trains with rising rates, until the last one or until the loss diverges.
 
     Args:
-        config: optimizer, loss, batch size and seed, as of a run.
+        config: optimizer, loss, batch size and seed, as for a run.
         strategy: devices; `target` was built in its scope.
         target: what is trained.
-        source: a `FeatureSource` or `PhotoSource` of the training examples.
+        source: the training examples.
         labels: (N, S) int8 for the seen classes.
         schedule: the rates.
 
@@ -123,7 +194,9 @@ def run_range_test(
     )
     train_step.optimizer.schedule = schedule
     parts = _endless(lambda epoch: _parts(config, strategy, source, labels, epoch))
-    rates, losses, diverged = [], [], False
+    rates: list[float] = []
+    losses: list[float] = []
+    diverged = False
     with progress(schedule.steps, "learning rates", "step") as bar:
         while len(rates) < schedule.steps and not diverged:
             result = train_step(parts, stop=False)
@@ -141,8 +214,14 @@ def run_range_test(
     return RangeTest(tuple(rates), tuple(losses), bool(diverged))
 
 
-def _parts(config, strategy, source, labels, epoch: int):
-    """An epoch's examples in the parts that a step takes `accumulation_steps` of."""
+def _parts(
+    config: RunConfig,
+    strategy: tf.distribute.Strategy,
+    source: FeatureSource | PhotoSource,
+    labels: np.ndarray,
+    epoch: int,
+) -> Iterable:
+    """An epoch's examples in parts, of which a step takes `accumulation_steps`."""
     size = config.training.batch_size // config.training.accumulation_steps
     return strategy.experimental_distribute_dataset(
         source.training_batches(labels, size, config.training.seed, epoch)
@@ -155,17 +234,17 @@ def _endless(epoch_of: Callable[[int], Iterable]) -> Iterator:
 
 
 def write_range_csv(path: pathlib.Path, test: RangeTest) -> None:
-    """Writes step (from 1), learning rate, loss and smoothed loss, a row a step."""
+    """Writes step (from 1), learning rate, loss and smoothed loss, one row per step."""
     columns = (test.rates, test.losses, test.smoothed())
     rows = [
         [step, *(f"{value:.6g}" for value in values)]
         for step, values in enumerate(zip(*columns, strict=True), start=1)
     ]
-    write_csv(path, ["step", "learning_rate", "loss", "smoothed_loss"], rows)
+    write_rows(path, ["step", "learning_rate", "loss", "smoothed_loss"], rows)
 
 
 def draw_range_plot(path: pathlib.Path, test: RangeTest, suggestion: float | None) -> None:
-    """Draws loss against learning rate, and where the suggestion lies."""
+    """Draws the loss over the learning rate, and the suggestion."""
     figure, axes = new_figure()
     axes.plot(test.rates, test.losses, color=COLORS[0], alpha=0.25, lw=1, label="loss of a batch")
     averages = test.smoothed()
@@ -173,7 +252,7 @@ def draw_range_plot(path: pathlib.Path, test: RangeTest, suggestion: float | Non
     if suggestion is not None:
         axes.axvline(suggestion, color=COLORS[2], ls="--", label=f"lowest at {suggestion:.1e}")
     axes.set_xscale("log")
-    # One wild batch at the end must not flatten the rest.
+    # One extreme batch at the end must not flatten the rest.
     axes.set_ylim(
         0.9 * min(*test.losses, *averages), 1.1 * max(np.percentile(test.losses, 95), 1e-9)
     )

@@ -1,8 +1,9 @@
-"""What a sweep found: ranking by validation, table, CSV and plot."""
+"""The results of a sweep, ranked by validation, as table, CSV and plot."""
 
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +14,19 @@ from training.experiments.trials import (
     Outcome,
     Trial,
     as_options,
-    markdown_table,
-    mean_and_spread,
-    write_csv,
 )
-from training.tables.plots import COLORS, new_figure, save_figure
+from training.tables.csv_files import write_rows
+from training.tables.plots import (
+    COLORS,
+    draw_line_with_spread,
+    means_and_deviations,
+    new_figure,
+    save_figure,
+)
+from training.tables.table import Table, mean_and_spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PARTS = {"seen": "seen mAP", "gzsl": "GZSL mAP", "zsl": "ZSL mAP"}
 BARS_SHOWN = 30
@@ -25,25 +34,25 @@ BARS_SHOWN = 30
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One trial and what its seeds came to; failed ones are in `errors`."""
+    """One trial with the outcomes of its seeds, and the errors of those that failed."""
 
     trial: Trial
     outcomes: tuple[Outcome, ...]
     errors: tuple[str, ...]
 
     def validation(self, part: str) -> list[float]:
-        """Returns the validation mAP of the seeds, per cent."""
+        """Returns the validation mAP of each seed, per cent."""
         return [o.validation[part] for o in self.outcomes if part in o.validation]
 
     def test(self, figure: str) -> list[float]:
-        """Returns a test figure of the seeds, per cent."""
+        """Returns a test figure of each seed, per cent."""
         return [outcome.test[figure] for outcome in self.outcomes]
 
 
 def ranked(outcomes: Sequence[Outcome], part: str) -> list[Setting]:
-    """Returns the settings with the best mean validation mAP of `part` first.
+    """Returns the settings sorted by mean validation mAP of `part`, best first.
 
-    Test figures have no say. Settings without that figure come last, in the grid's order.
+    Test figures are not considered. Settings without that figure come last, in the grid's order.
     """
     settings = []
     for trial in dict.fromkeys(outcome.trial for outcome in outcomes):
@@ -54,13 +63,13 @@ def ranked(outcomes: Sequence[Outcome], part: str) -> list[Setting]:
 
     def key(setting: Setting) -> tuple[bool, float]:
         values = setting.validation(part)
-        return (not values, -np.mean(values) if values else 0.0)
+        return (not values, -float(np.mean(values)) if values else 0.0)
 
     return sorted(settings, key=key)
 
 
 def table(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -> str:
-    """Returns the Markdown table, what it is sorted by, and what failed why."""
+    """Returns the Markdown table, with notes on its order and on failed runs."""
     parts = [p for p in PARTS if any(setting.validation(p) for setting in settings)]
     header = [axis.label for axis in axes]
     header += ["seeds", *(f"validation {PARTS[p]}" for p in parts)]
@@ -74,16 +83,16 @@ def table(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -> st
             cells += [mean_and_spread(setting.validation(p)) for p in parts]
             cells += [mean_and_spread(setting.test(figure)) for figure in FIGURES]
         rows.append(cells)
-    lines = [markdown_table(header, rows), ""]
+    lines = [Table("", header, rows).markdown()]
     if parts:
         lines.append(
-            f"Per cent, mean ± standard deviation over the seeds. Sorted by the validation "
-            f"{PARTS[part]}, which alone chooses; test figures stand beside it and choose nothing."
+            "Per cent, mean ± standard deviation over the seeds. Sorted by validation "
+            f"{PARTS[part]} alone; test figures are shown but must not be used to choose."
         )
     else:
         lines.append(
             "Per cent, mean ± standard deviation over the seeds, in the grid's order: without "
-            "photos of split val nothing can be chosen, and test figures must not choose."
+            "photos of split val nothing can be chosen; test figures must not be used to choose."
         )
     lines += [
         f"Failed: {setting.trial.name}: {error}" for setting in settings for error in setting.errors
@@ -104,7 +113,7 @@ def write_files(
     axes: Sequence[GridKey],
     part: str,
 ) -> str:
-    """Writes sweep.md and sweep.csv (every seed); returns the former's text."""
+    """Writes sweep.md and sweep.csv (every seed); returns the text of sweep.md."""
     output.mkdir(parents=True, exist_ok=True)
     text = table(settings, axes, part)
     write_text(output / "sweep.md", text)
@@ -119,7 +128,7 @@ def write_files(
     header = [axis.key for axis in axes] + ["seed"]
     header += [f"validation {name}" for name in PARTS.values()]
     header += [f"test {figure}" for figure in FIGURES] + ["error"]
-    write_csv(output / "sweep.csv", header, rows)
+    write_rows(output / "sweep.csv", header, rows)
     return text
 
 
@@ -134,8 +143,9 @@ def draw_plot(
     shown = [setting for setting in settings if setting.validation(part)]
     if not shown:
         return False
-    if len(axes) == 1 and _numbers(axes[0]) is not None:
-        figure = _line(shown, axes[0], part)
+    numbers = _numbers(axes[0]) if len(axes) == 1 else None
+    if numbers is not None:
+        figure = _line(shown, axes[0], numbers, part)
     elif len(axes) == 2:
         figure = _heat_map(shown, axes, part)
     else:
@@ -144,21 +154,20 @@ def draw_plot(
     return True
 
 
-def _line(settings, axis: GridKey, part: str):
+def _line(
+    settings: Sequence[Setting], axis: GridKey, numbers: Sequence[float], part: str
+) -> "Figure":
     figure, plot = new_figure()
-    numbers = dict(zip(axis.values, _numbers(axis), strict=True))
-    points = sorted(settings, key=lambda setting: numbers[_values(setting.trial)[0]])
-    x = [numbers[_values(setting.trial)[0]] for setting in points]
+    number_of = dict(zip(axis.values, numbers, strict=True))
+    points = sorted(settings, key=lambda setting: number_of[_values(setting.trial)[0]])
+    x = [number_of[_values(setting.trial)[0]] for setting in points]
     test = {"seen": "GZSL mAP"}.get(part, PARTS[part])
     curves = {
-        f"validation {PARTS[part]} (chooses)": [setting.validation(part) for setting in points],
+        f"validation {PARTS[part]}": [setting.validation(part) for setting in points],
         f"test {test}": [setting.test(test) for setting in points],
     }
     for (label, values), color in zip(curves.items(), COLORS, strict=False):
-        means = np.array([np.mean(v) for v in values])
-        spread = np.array([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values])
-        plot.plot(x, means, "o-", color=color, label=label)
-        plot.fill_between(x, means - spread, means + spread, color=color, alpha=0.15, lw=0)
+        draw_line_with_spread(plot, x, values, label, color)
     if min(x) > 0 and max(x) / min(x) > 8:
         plot.set_xscale("log", base=10 if isinstance(x[0], float) else 2)
     plot.set_xticks(x, [_values(setting.trial)[0] for setting in points])
@@ -169,17 +178,17 @@ def _line(settings, axis: GridKey, part: str):
     return figure
 
 
-def _heat_map(settings, axes: Sequence[GridKey], part: str):
+def _heat_map(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -> "Figure":
     down, across = axes
     figure, plot = new_figure(2.5 + 1.0 * len(across.values), 1.8 + 0.6 * max(2, len(down.values)))
     plot.grid(False)
     means = np.full((len(down.values), len(across.values)), np.nan)
     for setting in settings:
         row, column = _values(setting.trial)
-        place = down.values.index(row), across.values.index(column)
-        means[place] = np.mean(setting.validation(part))
+        y, x = down.values.index(row), across.values.index(column)
+        means[y, x] = np.mean(setting.validation(part))
         text = mean_and_spread(setting.validation(part)).replace(" ± ", "\n± ")
-        plot.text(place[1], place[0], text, ha="center", va="center", fontsize=9)
+        plot.text(x, y, text, ha="center", va="center", fontsize=9)
     image = plot.imshow(means, cmap="Blues", aspect="auto", alpha=0.6)
     plot.set_xticks(range(len(across.values)), across.values)
     plot.set_yticks(range(len(down.values)), down.values)
@@ -189,17 +198,11 @@ def _heat_map(settings, axes: Sequence[GridKey], part: str):
     return figure
 
 
-def _ranking(settings, part: str):
+def _ranking(settings: Sequence[Setting], part: str) -> "Figure":
     shown = settings[:BARS_SHOWN]
     figure, plot = new_figure(8.0, 1.2 + 0.28 * len(shown))
-    values = [setting.validation(part) for setting in shown]
-    plot.errorbar(
-        [np.mean(v) for v in values],
-        range(len(shown)),
-        xerr=[np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values],
-        fmt="o",
-        color=COLORS[0],
-    )
+    means, deviations = means_and_deviations([setting.validation(part) for setting in shown])
+    plot.errorbar(means, range(len(shown)), xerr=deviations, fmt="o", color=COLORS[0])
     plot.set_yticks(range(len(shown)), [setting.trial.name for setting in shown])
     plot.invert_yaxis()
     plot.set_xlabel(f"validation {PARTS[part]}, per cent")

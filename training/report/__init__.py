@@ -1,1 +1,1 @@
-"""A run as one HTML page: how it was trained, how well it does, and what it sees in photos."""
+"""The report of a run, one HTML page: training curves, figures, classes and photos."""

@@ -4,22 +4,22 @@ import argparse
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import run_command
 
 DESCRIPTION = """\
-Evaluates a trained run once more and writes its report, one HTML file.
+Evaluates a trained run again and writes its report, one HTML file.
 
-The data set is read from where the run's config.yaml says, stored features are taken where there
-are some. Without --output the page and the sheet of pictures in the run's folder are replaced. A
-run without thresholds, made by an older version, gets them. Nothing else changes.
+The data set and stored features are those of the run's config.yaml. Without --output, the page and
+the contact sheet in the run's folder are replaced. A run without thresholds, made by an older
+version, gets them. Nothing else changes.
 """
 
 
-def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.report",
         description=DESCRIPTION,
@@ -27,7 +27,7 @@ def main(argv=None) -> int:
     )
     parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
     parser.add_argument(
-        "--output", type=pathlib.Path, metavar="HTML", help="where the page goes instead"
+        "--output", type=pathlib.Path, metavar="HTML", help="write the page to this file instead"
     )
     return run_command(parser, _command, argv)
 

@@ -1,20 +1,21 @@
-"""The charts of a report, each from the numbers it shows."""
+"""The charts of a report and the numbers they show."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from biam_tf.metrics import labels_of_classes
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.metrics.stacking import SeenUnseenCurve
-from biam_tf.metrics.stored_scores import as_scores
+from biam_tf.metrics.stored_scores import Scores, as_scores
 from biam_tf.thresholds import Thresholds
-from training.report.charts import Chart, padded
+from training.tables.svg_charts import Chart, padded
 
-PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # of validation: CSS class of its line
-CURVES_OF_A_GROUP = 3
+PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # CSS classes by part of the validation
+CURVES_PER_GROUP = 3
 BINS = 10
 # Scores calibrated at a time.
 BLOCK = 4_000_000
@@ -22,12 +23,12 @@ BLOCK = 4_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A chart and what stands above and below it.
+    """A chart with a title above and a note below it.
 
     Attributes:
-        title: above.
-        chart: the chart.
-        note: below.
+        title: above the chart.
+        chart: inline SVG.
+        note: below the chart; may be empty.
     """
 
     title: str
@@ -40,24 +41,24 @@ def learning_curves(
     losses: tuple[np.ndarray, np.ndarray],
     rates: tuple[np.ndarray, np.ndarray],
 ) -> list[Figure]:
-    """Loss, learning rate and validation mAP over the epochs.
+    """Returns charts of loss, learning rate and validation mAP over the epochs.
 
     Args:
         records: lines of the run's log.
-        losses: steps and losses of single steps; empty: only the means of epochs are drawn.
+        losses: steps and losses of single steps; if empty, only the means of epochs are drawn.
         rates: steps and learning rates, likewise.
     """
     epochs = np.array([record["epoch"] for record in records], float)
     steps_per_epoch = records[0]["step"] / records[0]["epoch"]
     span = (0.0, float(epochs[-1]))
     means = np.array([record["loss"] for record in records])
-    # A few first losses, many times larger than the rest, would press it flat.
+    # The first few losses may be so large that they would flatten the rest.
     top = np.quantile(losses[1], 0.99) if len(losses[1]) else np.inf
     singles = np.minimum(losses[1], top)
     limits = padded([singles, means])
     chart = Chart("Training loss by epoch", "epoch", "", span, limits, whole_x=True)
     chart.line(losses[0] / steps_per_epoch, singles, "quiet")
-    # The mean of an epoch belongs to its middle.
+    # The mean of an epoch is drawn at its middle.
     chart.line(epochs - 0.5, means, "all")
     for epoch, mean in zip(epochs, means, strict=True):
         chart.dot(epoch - 0.5, mean, "all", f"epoch {epoch:g}: {mean:.4g}", 3)
@@ -88,18 +89,18 @@ def learning_curves(
             "y",
             whole_x=True,
         )
-        for part, its in values.items():
-            chart.line(epochs, its, PARTS[part])
-            for epoch, value in zip(epochs, its, strict=True):
+        for part, own in values.items():
+            chart.line(epochs, own, PARTS[part])
+            for epoch, value in zip(epochs, own, strict=True):
                 tip = f"epoch {epoch:g}, {PARTS[part]} classes: {100 * value:.1f}"
                 chart.dot(epoch, value, PARTS[part], tip, 3)
         best = records[-1]["best_epoch"]
-        figures.append(Figure("Validation mAP", chart.markup(), f"Kept: epoch {best}."))
+        figures.append(Figure("Validation mAP", chart.markup(), f"Best: epoch {best}."))
     return figures
 
 
-def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Returns recall and precision down to each positive of a class, best scores first.
+def precision_recall(scores: ArrayLike, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns recall and precision of a class down to each of its positives, best scores first.
 
     Args:
         scores: (N,) of the class.
@@ -113,42 +114,49 @@ def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_falls(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve with what lies between two positives: precision falls, recall stays."""
+    """The curve with the points between positives: there precision falls at constant recall."""
     ranks = np.round(np.arange(1, len(recall) + 1) / precision)  # of the positives, from 1
-    lowest = np.arange(1, len(recall)) / (ranks[1:] - 1)  # just before the next one
+    lowest = np.arange(1, len(recall)) / (ranks[1:] - 1)  # just before the next positive
     xs, ys = np.repeat(recall, 2)[:-1], np.repeat(precision, 2)[:-1]
     ys[1::2] = lowest
     return np.r_[0, xs], np.r_[precision[:1], ys]
 
 
-def chosen_classes(average_precisions, positives, groups) -> list[int]:
-    """Returns the best, the middle and the worst class of each group, of its commoner half.
+def chosen_classes(
+    average_precisions: np.ndarray, positives: np.ndarray, groups: Sequence[str]
+) -> list[int]:
+    """Returns the best, the middle and the worst class of each group's more frequent half.
 
-    Curves of classes with a handful of photos are all steps, so the rarer half is left out.
+    The rarer half is left out because the curve of a class with few photos has large steps.
 
     Args:
         average_precisions: (C,).
         positives: (C,) number of photos that show each class.
         groups: (C,) "seen" or "unseen".
     """
-    chosen = []
+    chosen: list[int] = []
     for group in ("unseen", "seen"):
-        own = [c for c in np.flatnonzero(positives) if groups[c] == group]
+        own = [c for c in np.flatnonzero(positives).tolist() if groups[c] == group]
         if not own:
             continue
         usual = np.median(positives[own])
         common = sorted(
             (c for c in own if positives[c] >= usual), key=lambda c: -average_precisions[c]
         )
-        places = np.linspace(0, len(common) - 1, min(CURVES_OF_A_GROUP, len(common)))
-        chosen.extend(int(common[round(place)]) for place in places)
+        ranks = np.linspace(0, len(common) - 1, min(CURVES_PER_GROUP, len(common)))
+        chosen.extend(int(common[round(rank)]) for rank in ranks)
     return chosen
 
 
 def precision_recall_figures(
-    scores, labels, names, groups, average_precisions, thresholds: Thresholds | None
+    scores: Scores,
+    labels: np.ndarray,
+    names: Sequence[str],
+    groups: Sequence[str],
+    average_precisions: np.ndarray,
+    thresholds: Thresholds | None,
 ) -> list[Figure]:
-    """A precision-recall curve of each of the `chosen_classes`, with its threshold's point."""
+    """Returns the curve of each of the `chosen_classes`, with a ring at its threshold."""
     _, positives = labels_of_classes(labels)
     figures = []
     for c in chosen_classes(average_precisions, positives, groups):
@@ -165,7 +173,7 @@ def precision_recall_figures(
                 tip = f"at its threshold: recall {100 * at[0]:.0f}, precision {100 * at[1]:.0f}"
                 chart.dot(*at, "cut", tip, 5)
             else:
-                note += "; its threshold gives it to no photo"
+                note += "; no score reaches its threshold"
         figures.append(Figure(names[c], chart.markup(), note))
     return figures
 
@@ -175,15 +183,15 @@ def _photos(count: int) -> str:
 
 
 def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figure:
-    """Seen over unseen recall as a constant is taken from the seen classes' scores."""
-    limits = [(0, max(0.05, padded([recall])[1])) for recall in (curve.unseen, curve.seen)]
+    """Returns seen over unseen recall, as a constant is subtracted from the seen scores."""
+    across, up = ((0.0, max(0.05, padded([r])[1])) for r in (curve.unseen, curve.seen))
     label = "Recall of seen labels over recall of unseen labels"
-    names = f"unseen recall@{curve.k}, per cent", f"seen recall@{curve.k}, per cent"
-    chart = Chart(label, *names, *limits, "xy")
+    unseen_recall, seen_recall = (f"{g} recall@{curve.k}, per cent" for g in ("unseen", "seen"))
+    chart = Chart(label, unseen_recall, seen_recall, across, up, "xy")
     chart.line(curve.unseen, curve.seen, "all", area=True)
     points = [("as scored", 0.0, "quiet")]
     if best_constant is not None:
-        points.append((f"{best_constant:.2g} taken off", best_constant, "cut"))
+        points.append((f"{best_constant:.2g} subtracted", best_constant, "cut"))
     for name, constant, css in points:
         seen, unseen = curve.at(constant)
         chart.dot(unseen, seen, css, f"{name}: seen {100 * seen:.1f}, unseen {100 * unseen:.1f}", 5)
@@ -191,18 +199,18 @@ def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figu
 
 
 def reliability(
-    thresholds: Thresholds, scores, labels, columns: np.ndarray
+    thresholds: Thresholds, scores: Scores | ArrayLike, labels: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean probability, share of positives and number of labels of each bin that has any.
+    """Returns mean probability, share of positives and number of labels of each non-empty bin.
 
-    Bins are of equal width on the scale of logits from 0.5 to 99.5 per cent, where nearly all
-    probabilities of a photo's many absent classes are small.
+    Bins have equal widths in logits from 0.5 to 99.5 per cent, because nearly all probabilities of
+    a photo's many absent classes are small.
 
     Args:
-        thresholds: calibrate the scores.
+        thresholds: to calibrate the scores.
         scores: (N, C).
         labels: (N, C) of +1, -1, 0 (left out).
-        columns: the classes that count.
+        columns: indices of the classes that count.
     """
     logit = np.log(0.995 / 0.005)
     edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
@@ -212,16 +220,18 @@ def reliability(
         truth = labels[rows][:, columns]
         probabilities = thresholds.probabilities(scores[rows])[:, columns][truth != 0]
         present = truth[truth != 0] > 0
-        places = np.searchsorted(edges, probabilities)
+        bins = np.searchsorted(edges, probabilities)
         for i, values in enumerate((probabilities, present, np.ones(len(present)))):
-            sums[i] += np.bincount(places, values, BINS)
+            sums[i] += np.bincount(bins, values, BINS)
     kept = sums[2] > 0
     counts = sums[2, kept]
     return sums[0, kept] / counts, sums[1, kept] / counts, counts.astype(int)
 
 
-def reliability_figure(thresholds: Thresholds, scores, labels, groups) -> Figure:
-    """How often a class is there, over how probable it was called; for seen and unseen ones."""
+def reliability_figure(
+    thresholds: Thresholds, scores: Scores, labels: np.ndarray, groups: Sequence[str]
+) -> Figure:
+    """Returns the share of present labels over their probability, for seen and unseen classes."""
     label = "Share of labels present over calibrated probability"
     chart = Chart(label, "probability, per cent", "present, per cent", (0, 1), (0, 1), "xy")
     chart.line([0, 1], [0, 1], "guide")
@@ -234,7 +244,8 @@ def reliability_figure(thresholds: Thresholds, scores, labels, groups) -> Figure
         chart.line(means, shares, group)
         for mean, share, count in zip(means, shares, counts, strict=True):
             tip = (
-                f"{group}: {100 * share:.1f} % of {count} labels called {100 * mean:.1f} % probable"
+                f"{group}: {count} labels with probability {100 * mean:.1f} %, of which "
+                f"{100 * share:.1f} % are present"
             )
             chart.dot(mean, share, group, tip, 3.5)
         error = np.sum(counts * np.abs(means - shares)) / counts.sum()

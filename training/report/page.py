@@ -1,44 +1,53 @@
-"""The report: its parts are put together here and set into `page.html`."""
+"""Collects the content of a report and fills `page.html` with it."""
 
 import dataclasses
+import datetime
+import importlib.metadata
 import json
+import os
 import pathlib
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
+import tensorflow as tf
 import yaml
 
+import biam_tf
 from biam_tf.files import write_text
 from biam_tf.metrics import average_precision, labels_of_classes
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import TrainedRun
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
+from training.data.input.sources import FeatureSource, PhotoSource
 from training.loop.tensorboard import LEARNING_RATE, LOSS, read_scalar
-from training.report import facts, figures, region_features
-from training.report.charts import scatter
+from training.report import figures, region_features
 from training.report.photo_cards import photo_cards
 from training.scoring.evaluation import stacking_curve
 from training.scoring.explained_photos import ExplainedPhotos
+from training.tables.svg_charts import scatter
+from training.tables.templates import render
 
 LISTED_CLASSES = 8
-# Classes with fewer photos are among the best and the worst only where there are too few others.
+# Classes with fewer photos are listed as best or worst only if there are too few others.
 ENOUGH_PHOTOS = 5
-# The page lists every class up to here; metrics.json always does.
-MOST_CLASSES_LISTED = 500
+# Up to this number the page lists every class; metrics.json always does.
+MAX_CLASSES_LISTED = 500
 PARTS = {
     "zsl": "ZSL: unseen classes alone",
     "gzsl": "GZSL: all classes",
     "seen": "Seen classes alone",
 }
+PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 EXTRA = 'pip install "biam-tf[report]"'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportData:
-    """What a report is about.
+    """The data of a report.
 
     Attributes:
         run: the trained run.
@@ -46,10 +55,10 @@ class ReportData:
         split: the split that was evaluated.
         vocabulary: its classes, in the order of the labels.
         scores: (N, C) of its photos.
-        metrics: of `evaluate_split`, with "split", its name.
+        metrics: from `evaluate_split`, and "split", the split's name.
         explained: photos to show.
-        make_source: photo names to examples.
-        of_training: the split is the run's own, and its learning curves belong here.
+        make_source: makes the examples of some photos.
+        of_training: whether the split is the run's own, so that its learning curves are shown.
     """
 
     run: TrainedRun
@@ -59,20 +68,13 @@ class ReportData:
     scores: Scores
     metrics: dict
     explained: ExplainedPhotos
-    make_source: Callable[[Sequence[str]], Any]
+    make_source: Callable[[Sequence[str]], FeatureSource | PhotoSource]
     of_training: bool = False
 
 
 def write_report(path: pathlib.Path, data: ReportData) -> None:
-    """Writes a report, one HTML file without any other, whole or not at all."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("training.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html").render(_content(data))
+    """Writes a report as one HTML file that needs no other."""
+    page = render("training.report", "page.html", _content(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
 
@@ -104,7 +106,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "cards": photo_cards(data.explained, data.dataset, data.split, data.vocabulary, thresholds),
         "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
         "fewest_photos": fewest,
-        "classes": classes if len(classes) <= MOST_CLASSES_LISTED else [],
+        "classes": classes if len(classes) <= MAX_CLASSES_LISTED else [],
         "classes_without_positives": int((positives == 0).sum()),
         "precision_recall": figures.precision_recall_figures(
             scores, labels, names, groups, aps, thresholds
@@ -116,15 +118,15 @@ def _content(data: ReportData) -> dict[str, Any]:
         "install": EXTRA,
         "config": yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True),
         "settings": run.settings,
-        "versions": facts.versions(),
-        "machine": facts.machine(),
-        "now": facts.now(),
+        "versions": _versions(),
+        "machine": _machine(),
+        "now": _now(),
         "seconds": sum(record["seconds"] for record in records),
     }
 
 
 def _records(data: ReportData) -> list[dict]:
-    """What the log says of each epoch; a closed form has none."""
+    """The log's records of the epochs; a closed form has none."""
     if not data.of_training or not data.run.folder.log.exists():
         return []
     records = [json.loads(line) for line in data.run.folder.log.read_text().splitlines()]
@@ -139,7 +141,7 @@ def _curves(data: ReportData, records: list[dict]) -> list[figures.Figure]:
 
 
 def _parts(metrics: dict) -> list[dict]:
-    """A row of the table of figures for each part that has classes."""
+    """Rows of the table of figures: the parts that have classes."""
     rows = []
     for part, title in PARTS.items():
         if metrics[part] is None:
@@ -170,22 +172,26 @@ def _class_lists(classes: list[dict]) -> list[dict]:
     return lists
 
 
-def _threshold_figures(data: ReportData, thresholds) -> list[figures.Figure]:
+def _threshold_figures(data: ReportData, thresholds: Thresholds | None) -> list[figures.Figure]:
     shown = []
     if thresholds is not None:
-        own = data.scores, data.split.labels, data.vocabulary.groups
-        shown.append(figures.reliability_figure(thresholds, *own))
+        shown.append(
+            figures.reliability_figure(
+                thresholds, data.scores, data.split.labels, data.vocabulary.groups
+            )
+        )
     curve = stacking_curve(data.scores, data.split.labels, data.vocabulary.groups)
     if curve is not None:
-        stacking = thresholds and thresholds.stacking
-        shown.append(figures.stacking_figure(curve, stacking and stacking["constant"]))
+        stacking = None if thresholds is None else thresholds.stacking
+        constant = None if stacking is None else stacking["constant"]
+        shown.append(figures.stacking_figure(curve, constant))
     return shown
 
 
 def _regions(data: ReportData) -> dict[str, Any]:
-    """The two planes of region features, or why they are missing."""
+    """The two planes of region features, or the reason why they are missing."""
     if data.explained.response_maps is None:
-        return {"missing": "This head classifies no single regions: it has no region features."}
+        return {"missing": "This head does not classify regions."}
     gathered = region_features.gather(data.run, data.split, data.vocabulary, data.make_source)
     if gathered is None:
         return {"missing": "Too few photos show exactly one of several classes."}
@@ -198,10 +204,10 @@ def _regions(data: ReportData) -> dict[str, Any]:
         try:
             plane = region_features.to_plane(features, data.run.settings["training"]["seed"])
         except ImportError:
-            return {"missing": "It needs scikit-learn, which is not installed.", "install": EXTRA}
-        alike = region_features.neighbours_alike(features, gathered.members)
+            return {"missing": "This needs scikit-learn, which is not installed.", "install": EXTRA}
+        share = region_features.share_of_like_neighbors(features, gathered.members)
         label = f"{title}: t-SNE of {len(features)} photos of {len(names)} classes"
-        note = f"Nearest neighbour of the same class: {100 * alike:.0f} % of the photos."
+        note = f"The nearest neighbor has the same class for {100 * share:.0f} % of the photos."
         planes.append(figures.Figure(title, scatter(plane, gathered.members, names, label), note))
     groups = {data.vocabulary.groups[c] for c in gathered.classes}
     return {
@@ -210,3 +216,43 @@ def _regions(data: ReportData) -> dict[str, Any]:
         "group": groups.pop() if len(groups) == 1 else "",
         "photos": len(gathered.members),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python, of this package and of the packages it uses, by name."""
+    found = {"biam-tf": biam_tf.__version__, "Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _machine() -> dict[str, str]:
+    """The machine that writes the report."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "system": platform.platform(terse=True),
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "memory": f"{memory / 2**30:.0f} GiB",
+        "GPU": ", ".join(gpus) or "none",
+    }
+
+
+def _now() -> str:
+    """The time to the minute, with its zone."""
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _processor() -> str:
+    information = pathlib.Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Photos of a report: each with its best tags, what they miss, and where they were found."""
+"""The photos of a report, with their best tags, missed classes and response maps."""
 
 import base64
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from biam_tf.contact_sheet import overlay_heat
+from biam_tf.contact_sheet import fitted, overlay_heat
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
@@ -25,9 +25,9 @@ class Tag:
 
     Attributes:
         name: of the class.
-        unseen: whether it was never trained.
+        unseen: whether the class is unseen.
         verdict: "right", "wrong" or "unknown".
-        value: what stands beside it, a probability or a score.
+        value: probability or score, as text.
         length: of its bar, 0-100.
         given: whether its score reaches the class's threshold.
     """
@@ -42,10 +42,10 @@ class Tag:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A photo and what the model says of it.
+    """A photo with its tags.
 
     Attributes:
-        source: the photo, a data URI.
+        source: the photo, as a data URI.
         width: of the photo in pixels.
         height: of the photo in pixels.
         name: of the file.
@@ -74,26 +74,26 @@ def photo_cards(
 
     Args:
         explained: the photos, their scores and response maps.
-        dataset: where the photos lie.
+        dataset: the data set of the photos.
         split: the photos' names and labels.
         vocabulary: the classes.
-        thresholds: for the same classes in the same order, or None.
+        thresholds: for the same classes in the same order; None: scores are shown.
     """
     cards = []
     for i, row in enumerate(explained.rows):
         image = split.images[row]
-        # The file itself, in its own proportions: the model's square pixels are no pretty sight.
+        # From the file, in its own proportions: the model's input is square.
         with Image.open(dataset.photo_path(image)) as file:
             photo = file.convert("RGB")
         labels, scores = split.labels[row], explained.scores[i].astype(np.float64)
         best = np.argsort(-scores, kind="stable")[: min(TAGS, len(scores))]
         maps = []
         if explained.response_maps is not None:
-            small = _fitted(photo, MAP)
+            small = fitted(photo, MAP)
             for c in best[:MAPS]:
                 heat = overlay_heat(small, explained.response_maps[i, :, :, c].astype(np.float64))
                 maps.append((vocabulary.names[c], VERDICTS[int(labels[c])], data_uri(heat)))
-        shown = _fitted(photo, PHOTO)
+        shown = fitted(photo, PHOTO)
         cards.append(
             Card(
                 source=data_uri(shown),
@@ -109,13 +109,19 @@ def photo_cards(
 
 
 def data_uri(picture: Image.Image) -> str:
-    """Returns a picture as a JPEG within a URI."""
+    """Returns a picture as a JPEG in a data URI."""
     encoded = io.BytesIO()
     picture.save(encoded, format="JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
 
 
-def _tags(best, scores, labels, vocabulary, thresholds) -> list[Tag]:
+def _tags(
+    best: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    vocabulary: Vocabulary,
+    thresholds: Thresholds | None,
+) -> list[Tag]:
     given = np.zeros(len(scores), bool)
     low = float(np.median(scores))
     span = scores[best[0]] - low or 1.0
@@ -134,9 +140,3 @@ def _tags(best, scores, labels, vocabulary, thresholds) -> list[Tag]:
         )
         for c in best
     ]
-
-
-def _fitted(photo: Image.Image, side: int) -> Image.Image:
-    scale = side / max(photo.size)
-    size = tuple(max(1, round(length * scale)) for length in photo.size)
-    return photo.resize(size, Image.Resampling.LANCZOS)

@@ -1,6 +1,7 @@
-"""Region features of some classes in a plane, as the paper's figure 6 shows them (t-SNE)."""
+"""A plane of some classes' region features, as in the paper's figure 6 (t-SNE)."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -10,22 +11,22 @@ from biam_tf.models.head import region_classifier, response_map_layer
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split
-from training.data.input.sources import PhotoSource
+from training.data.input.sources import FeatureSource, PhotoSource
 from training.scoring.scorer import make_scorer
 
-CLASSES, PHOTOS_A_CLASS = 10, 30
+CLASSES, PHOTOS_PER_CLASS = 10, 30
 ITERATIONS = 600
 BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RegionFeatures:
-    """What the region classifier gets of photos that show a class; the backbone's without one.
+    """Inputs of the region classifier (without one, of the head) for photos of some classes.
 
     Attributes:
-        classes: (K,) which classes of the vocabulary.
-        members: (P,) for each point, a position in `classes`.
-        strongest: (P, d) features of the region that responds most to the class.
+        classes: (K,) indices of classes in the vocabulary.
+        members: (P,) the class of each photo, an index into `classes`.
+        strongest: (P, d) features of the region with the highest response to the class.
         averages: (P, d) features of the same photo, averaged over all its regions.
     """
 
@@ -35,18 +36,19 @@ class RegionFeatures:
     averages: np.ndarray
 
 
-def choose_classes(split: Split, groups) -> np.ndarray:
-    """Returns up to ten classes with the most photos of their own, unseen ones if there are two.
+def choose_classes(split: Split, groups: Sequence[str]) -> np.ndarray:
+    """Returns up to ten classes with the most photos of their own; unseen ones, if at least two.
 
-    A photo that shows several of the classes would be several points at one place; so classes
-    are taken one by one, by the photos in which they are the only one chosen so far.
+    A photo that shows several of the classes would be several points in one place; so classes are
+    chosen one by one, by the number of photos that show none of those chosen before.
     """
     present = split.labels > 0
     unseen = np.flatnonzero(np.asarray(groups, dtype=object) == "unseen")
-    pool = [c for c in unseen if present[:, c].sum() > 1]
+    pool = [c for c in unseen.tolist() if present[:, c].sum() > 1]
     if len(pool) < 2:
         pool = [c for c in range(present.shape[1]) if present[:, c].sum() > 1]
-    chosen, free = [], np.ones(len(present), bool)
+    chosen: list[int] = []
+    free = np.ones(len(present), bool)
     while pool and len(chosen) < CLASSES:
         best = max(pool, key=lambda c: (present[free, c].sum(), -c))
         if present[free, best].sum() < 2:
@@ -58,7 +60,10 @@ def choose_classes(split: Split, groups) -> np.ndarray:
 
 
 def gather(
-    run: TrainedRun, split: Split, vocabulary: Vocabulary, make_source
+    run: TrainedRun,
+    split: Split,
+    vocabulary: Vocabulary,
+    make_source: Callable[[Sequence[str]], FeatureSource | PhotoSource],
 ) -> RegionFeatures | None:
     """Collects the features of photos that show exactly one of the chosen classes.
 
@@ -66,20 +71,21 @@ def gather(
         run: the trained run; its head has response maps.
         split: the photos.
         vocabulary: the classes of the split's labels.
-        make_source: photo names to examples.
+        make_source: makes the examples of some photos.
 
     Returns:
-        The features, or None where fewer than two classes have photos enough.
+        The features; None if fewer than two classes have enough photos.
     """
     classes = choose_classes(split, vocabulary.groups)
     present = split.labels[:, classes] > 0
-    rows, members = [], []
+    found: list[int] = []
+    class_of: list[int] = []
     for k in range(len(classes)):
-        own = np.flatnonzero(present[:, k] & (present.sum(axis=1) == 1))[:PHOTOS_A_CLASS]
-        rows.extend(own)
-        members.extend([k] * len(own))
-    order = np.argsort(rows, kind="stable")  # stored features are read in their order
-    rows, members = np.array(rows, int)[order], np.array(members, int)[order]
+        own = np.flatnonzero(present[:, k] & (present.sum(axis=1) == 1))[:PHOTOS_PER_CLASS]
+        found.extend(own.tolist())
+        class_of.extend([k] * len(own))
+    order = np.argsort(found, kind="stable")  # stored features are read in their order
+    rows, members = np.array(found, np.int64)[order], np.array(class_of, np.int64)[order]
     if len(np.unique(members)) < 2 or len(rows) < 6:
         return None
     source = make_source(tuple(split.images[row] for row in rows))
@@ -94,15 +100,15 @@ def gather(
         count = len(features)
         features = features.reshape(count, -1, features.shape[-1])
         maps = maps.reshape(count, -1, len(classes))
-        own = maps[np.arange(count), :, members[done : done + count]]
-        strongest.append(features[np.arange(count), own.argmax(axis=1)])
+        own_maps = maps[np.arange(count), :, members[done : done + count]]
+        strongest.append(features[np.arange(count), own_maps.argmax(axis=1)])
         averages.append(features.mean(axis=1))
         done += count
     return RegionFeatures(classes, members, np.concatenate(strongest), np.concatenate(averages))
 
 
 def to_plane(features: np.ndarray, seed: int) -> np.ndarray:
-    """Returns (P, 2) points whose neighbourhoods are those of the features (P, d): t-SNE.
+    """Returns the t-SNE of features (P, d): (P, 2) points with similar neighborhoods.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -116,24 +122,25 @@ def to_plane(features: np.ndarray, seed: int) -> np.ndarray:
         max_iter=ITERATIONS,
         random_state=seed,
     )
-    # Some hundred points are faster with one thread than with several that wait for each other.
+    # For some hundred points, one thread is faster than several that wait for each other.
     with threadpool_limits(1):
         return tsne.fit_transform(features)
 
 
-def neighbours_alike(features: np.ndarray, members: np.ndarray) -> float:
-    """Returns the share of points whose nearest other point, by angle, is of their own class."""
+def share_of_like_neighbors(features: np.ndarray, members: np.ndarray) -> float:
+    """Returns the share of points whose nearest other point, by angle, has the same class."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    likeness = unit @ unit.T
-    np.fill_diagonal(likeness, -np.inf)
-    return float((members[likeness.argmax(axis=1)] == members).mean())
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return float((members[similarity.argmax(axis=1)] == members).mean())
 
 
 def _feature_model(run: TrainedRun, from_photos: bool) -> keras.Model:
     classifier = region_classifier(run.head)
     if classifier is None:
-        outputs = {"response_maps": response_map_layer(run.head).output}
-        outputs["features"] = run.head.input[0]
+        layer = response_map_layer(run.head)
+        assert layer is not None, "gather requires response maps"
+        outputs = {"response_maps": layer.output, "features": run.head.input[0]}
     else:  # pooled features are those of one region
         outputs = {"response_maps": classifier.output, "features": classifier.input[0]}
     head = keras.Model(run.head.inputs, outputs, name="region_features_of_head")

@@ -1,1 +1,1 @@
-"""The paper's tables and figures on a data set of one's own: behind `training.reproduce`."""
+"""The paper's tables and figures on another data set, for `training.reproduce`."""

@@ -1,8 +1,8 @@
-"""Standard classification as papers on image annotation count it: five words a photo.
+"""Standard classification with the figures of image annotation papers: five words per photo.
 
-Precision and recall of every class, each photo given its five best classes, averaged over the
-classes, and N+, the classes with a recall above 0: since Duygulu et al. (ECCV 2002), whose Corel5k
-it is, the figures of that literature.
+Every photo is annotated with its five best classes. The figures are precision and recall of each
+class, averaged over the classes, and N+, the number of classes with a recall above 0, as defined by
+Duygulu et al. (ECCV 2002), the authors of Corel5k.
 """
 
 import statistics
@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from biam_tf.metrics.rank_positions import best_columns
-from training.experiments.trials import markdown_table, mean_and_spread
-from training.reproduction.experiments import TrainedEntry, open_run, scores_of_run
+from biam_tf.metrics.ranking import best_columns
+from training.reproduction.entries import TrainedEntry, open_run, scores_of_run
+from training.tables.table import Table, mean_and_spread
 
 WORDS = 5
 HEADER = ("Method", f"precision@{WORDS}", f"recall@{WORDS}", "F1", "N+", "of")
@@ -21,16 +21,16 @@ HEADER = ("Method", f"precision@{WORDS}", f"recall@{WORDS}", "F1", "N+", "of")
 def annotation_figures(scores: np.ndarray, labels: np.ndarray, words: int = WORDS) -> dict:
     """Returns mean precision and recall over classes, their F1, and N+.
 
-    Classes that no photo shows are left out; a class that is given to no photo has a precision of
-    0, as in that literature.
+    Classes that no photo shows are left out; a class that no photo is annotated with has a
+    precision of 0, as in that literature.
 
     Args:
         scores: (N, C).
         labels: (N, C), +1 present, else absent.
-        words: classes that a photo is given, at most C.
+        words: number of classes per photo, at most C.
 
     Returns:
-        `precision`, `recall`, `f1`, fractions 0-1, `n_plus` and `classes`, counts.
+        `precision`, `recall` and `f1`, fractions 0-1; `n_plus` and `classes`, counts.
     """
     given = np.zeros(labels.shape, bool)
     np.put_along_axis(given, best_columns(np.asarray(scores), words), True, axis=1)
@@ -50,7 +50,7 @@ def annotation_figures(scores: np.ndarray, labels: np.ndarray, words: int = WORD
 
 
 def format_annotation(trained: Mapping[str, TrainedEntry]) -> str:
-    """Returns these figures of a table's runs as Markdown, mean ± spread over the seeds."""
+    """Returns these figures for a table's runs as Markdown, mean ± spread over the seeds."""
     labels = None
     rows = []
     for row in trained.values():
@@ -65,4 +65,5 @@ def format_annotation(trained: Mapping[str, TrainedEntry]) -> str:
         ]
         n_plus = statistics.mean(own["n_plus"] for own in figures)
         rows.append([row.entry.title, *cells, f"{n_plus:.0f}", str(figures[0]["classes"])])
-    return f"Five words a photo, averaged over classes:\n\n{markdown_table(list(HEADER), rows)}\n"
+    text = Table("", HEADER, rows).markdown()
+    return f"Five words per photo, averaged over classes:\n\n{text}\n"

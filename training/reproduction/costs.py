@@ -1,17 +1,16 @@
-"""What systems cost (table 5): operations counted from the graph, time and memory measured here.
+"""Costs of systems (table 5): operations counted in the graph, time and memory measured.
 
-`python -m training.reproduction.costs RUN` prints the peak memory of a process that scores with a
-run, for `measure_costs`.
+`python -m training.reproduction.costs RUN` prints the peak memory of a process that computes scores
+with a run, for `measure_costs`.
 """
 
 import dataclasses
 import json
-import math
 import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -19,27 +18,28 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from biam_tf.runs import load_run
-from training.experiments.trials import markdown_table, mean_and_spread, write_csv
 from training.machine import peak_memory
 from training.pipeline.run_folder import RunFolder
 from training.reproduction import published
-from training.reproduction.experiments import TrainedEntry
-from training.reproduction.output import figure_of
+from training.reproduction.entries import TrainedEntry
+from training.reproduction.results import figure_of
 from training.scoring.scorer import make_scorer
+from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, new_panels, save_figure
+from training.tables.table import Table, mean_and_spread
 
 BATCH, REPETITIONS = 32, 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one run.
+    """Costs of one run.
 
     Attributes:
-        train_seconds: of all its epochs, validation included.
-        inference_ms: of the head, a photo, in batches of 32.
-        gflop: of the head, a photo, 10^9 operations; see `count_operations`.
-        memory_bytes: peak of a process that does nothing but load the run and score.
+        train_seconds: of all epochs, including validation.
+        inference_ms: of the head per photo, in batches of 32.
+        gflop: 10^9 operations of the head per photo; see `count_operations`.
+        memory_bytes: peak of a process that only loads the run and computes scores.
     """
 
     train_seconds: float
@@ -49,15 +49,15 @@ class Costs:
 
 
 def count_operations(head: keras.Model, class_embeddings: np.ndarray) -> int:
-    """Counts what a head computes for one photo: its matrix products and convolutions.
+    """Counts the operations of a head for one photo: matrix products and convolutions.
 
-    A multiplication with the addition that follows it counts as two operations. What is done
-    element by element (activations, softmax, normalization, the search for the strongest regions)
-    is not counted; it is a small share in all systems here. What depends on the classes alone,
-    such as the mapping of their embeddings, is done once for all photos and not counted either.
+    A multiplication and the addition after it count as two operations. Elementwise operations
+    (activations, softmax, normalization, the search for the strongest regions) are not counted;
+    they are a small share in all systems here. What depends on the classes alone, such as the
+    mapping of their embeddings, is computed once for all photos and not counted either.
 
     Raises:
-        ValueError: the head has a product whose size the graph does not tell.
+        ValueError: the graph does not have the size of a product.
     """
     shapes = {tensor.name: (1, *tensor.shape[1:]) for tensor in head.inputs}
     features = [name for name in shapes if name != "class_embeddings"]
@@ -74,7 +74,7 @@ def count_operations(head: keras.Model, class_embeddings: np.ndarray) -> int:
 
 
 def measure_costs(folder: pathlib.Path) -> Costs:
-    """Measures a run on this machine."""
+    """Measures the costs of a run on this machine."""
     run = load_run(folder)
     embeddings = run.vocabulary.embeddings
     scorer = make_scorer(run.head)
@@ -97,7 +97,7 @@ def measure_costs(folder: pathlib.Path) -> Costs:
 
 
 def format_costs(trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]) -> str:
-    """Returns table 5 as Markdown, with the paper's figures (Tesla V100, NUS-WIDE) beside."""
+    """Returns table 5 as Markdown, with the paper's figures (Tesla V100, NUS-WIDE)."""
     header = ["Method", "ZSL mAP", "Train", "Inference", "FLOPs", "Memory"]
     header += ["paper: Train", "Inference", "FLOPs", "Memory"]
     rows = []
@@ -124,7 +124,7 @@ def format_costs(trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
                 f"{paper['memory_gb']} GB",
             ]
         rows.append(cells)
-    return markdown_table(header, rows)
+    return Table("", header, rows).markdown()
 
 
 def write_costs(
@@ -136,41 +136,41 @@ def write_costs(
         [trained[key].entry.title, str(trained[key].folders[0]), *dataclasses.astuple(own)]
         for key, own in costs.items()
     ]
-    write_csv(path, ["method", "run", *names], rows)
+    write_rows(path, ["method", "run", *names], rows)
 
 
 def draw_costs(
     path: pathlib.Path, trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
 ) -> None:
-    """Draws each cost as a bar a system, beside its ZSL mAP."""
+    """Draws each cost, and the ZSL mAP, with one bar per system."""
     values = {
         "ZSL mAP, per cent": [
             np.mean([figure_of(metrics, "zsl", "mAP") for metrics in trained[key].metrics])
             for key in costs
         ],
         "training, s": [own.train_seconds for own in costs.values()],
-        "inference, ms a photo": [own.inference_ms for own in costs.values()],
-        "operations, 10^9 a photo": [own.gflop for own in costs.values()],
+        "inference, ms per photo": [own.inference_ms for own in costs.values()],
+        "operations, 10^9 per photo": [own.gflop for own in costs.values()],
         "memory, GB": [own.memory_bytes / 1e9 for own in costs.values()],
     }
     figure, planes = new_panels(len(values), 13.0, 1.2 + 0.4 * len(costs), sharey=True)
-    places = np.arange(len(costs))
+    positions = np.arange(len(costs))
     for number, (plane, (label, own)) in enumerate(zip(planes, values.items(), strict=True)):
-        bars = plane.barh(places, own, 0.6, color=COLORS[number > 0], alpha=0.85)
+        bars = plane.barh(positions, own, 0.6, color=COLORS[number > 0], alpha=0.85)
         plane.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
         plane.set_xlabel(label, fontsize=9)
         plane.margins(x=0.2)
         plane.spines[["top", "right"]].set_visible(False)
-    planes[0].set_yticks(places, [trained[key].entry.title for key in costs])
+    planes[0].set_yticks(positions, [trained[key].entry.title for key in costs])
     planes[0].invert_yaxis()
     save_figure(figure, path)
 
 
 NOTES = f"""\
-Train: all epochs of one run with validation, features stored. Inference: of the head, a photo in
-batches of {BATCH}, median of {REPETITIONS}. FLOPs: matrix products and convolutions of the head for
-a photo, a multiply-add as two. Memory: peak of a process that loads the run and scores batches.
-The paper's are of NUS-WIDE on one Tesla V100.
+Train: all epochs of one run with validation, from stored features. Inference: of the head per photo
+in batches of {BATCH}, median of {REPETITIONS}. FLOPs: matrix products and convolutions of the head
+per photo, two for a multiply-add. Memory: peak of a process that loads the run and scores batches.
+The paper's figures: NUS-WIDE, one Tesla V100.
 """
 
 
@@ -184,15 +184,15 @@ def random_features(head: keras.Model) -> dict[str, tf.Tensor]:
     }
 
 
-def _depending_on_inputs(graph) -> set[str]:
+def _depending_on_inputs(graph: tf.Graph) -> set[str]:
     varying: set[str] = set()
-    for op in graph.get_operations():  # in the order of their making: inputs come first
+    for op in graph.get_operations():  # in the order of creation: inputs come first
         if op.type == "Placeholder" or any(tensor.op.name in varying for tensor in op.inputs):
             varying.add(op.name)
     return varying
 
 
-def _operations_of(op) -> int:
+def _operations_of(op: tf.Operation) -> int:
     if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
         transposed = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
         inner = op.inputs[0].shape[-2 if transposed else -1]
@@ -203,28 +203,30 @@ def _operations_of(op) -> int:
         return 2 * _einsum_products(op)
     else:
         return 0
-    size = math.prod([*op.outputs[0].shape, inner]) if op.outputs[0].shape.rank else None
-    return 2 * _known(size, op)
+    return 2 * _product([*op.outputs[0].shape, inner] if op.outputs[0].shape.rank else [None], op)
 
 
-def _einsum_products(op) -> int:
+def _einsum_products(op: tf.Operation) -> int:
     terms = op.get_attr("equation").decode().partition("->")[0].split(",")
     sizes: dict[str, int | None] = {}
     for term, tensor in zip(terms, op.inputs, strict=True):
         if "..." in term:
             raise ValueError(f"{op.name}: an ellipsis in an einsum cannot be counted")
         sizes |= dict(zip(term, tensor.shape, strict=True))
-    return _known(None if None in sizes.values() else math.prod(sizes.values()), op)
+    return _product(sizes.values(), op)
 
 
-def _known(size: int | None, op) -> int:
-    if size is None:
-        raise ValueError(f"{op.name} ({op.type}): its size is not known from the graph")
-    return size
+def _product(sizes: Iterable[int | None], op: tf.Operation) -> int:
+    result = 1
+    for size in sizes:
+        if size is None:
+            raise ValueError(f"{op.name} ({op.type}): the graph does not have its size")
+        result *= size
+    return result
 
 
-def main(argv=None) -> int:
-    """Scores some batches with a run and prints the peak memory of this process in bytes."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Computes some batches of scores and prints the peak memory of this process in bytes."""
     (folder,) = sys.argv[1:] if argv is None else argv
     run = load_run(folder)
     scorer = make_scorer(run.head)

@@ -1,10 +1,14 @@
 """Figures that the paper reports: Narayan et al., ICCV 2021 (arXiv:2108.09301), per cent.
 
-Keys are those of the tables' rows; a row of a zero-shot table has (mAP, F1 at the first K, F1 at
-the second K) for ZSL and for GZSL, one of a standard table the three for all classes.
+Keys are those of the tables' rows. A row of a zero-shot table has (mAP, F1 at the first K, F1 at
+the second K) for ZSL and for GZSL; a row of a standard table has these three for all classes.
 """
 
-ZERO_SHOT = {
+from typing import Any
+
+Figures = tuple[float | None, ...]
+
+ZERO_SHOT: dict[int, dict[str, tuple[Figures | None, Figures | None]]] = {
     1: {
         "conse": ((9.4, 21.6, 20.2), (2.1, 7.0, 8.1)),
         "label_em": ((7.1, 19.2, 19.5), (2.2, 9.5, 11.3)),
@@ -44,7 +48,7 @@ ZERO_SHOT = {
     },
 }
 
-STANDARD = {
+STANDARD: dict[int, dict[str, Figures]] = {
     6: {
         "warp": (3.1, 54.4, 49.4),
         "wsabie": (3.1, 53.8, 49.2),
@@ -69,12 +73,12 @@ STANDARD = {
 }
 
 # Table 5, both on one Tesla V100: training hours on NUS-WIDE and Open Images, milliseconds of
-# inference a photo, 10^9 floating-point operations, GB of memory.
-COMPUTE = {
+# inference per photo, 10^9 floating-point operations, GB of memory.
+COMPUTE: dict[str, dict[str, Any]] = {
     "lesa": {"train_hours": (9.1, 35), "inference_ms": 1.4, "gflop": 0.46, "memory_gb": 2.6},
     "biam": {"train_hours": (7.5, 26), "inference_ms": 2.3, "gflop": 0.59, "memory_gb": 2.8},
 }
 
 DATA_SETS = {1: "nus_wide", 2: "open_images", 3: "nus_wide", 4: "nus_wide", 6: "nus_wide"}
 DATA_SETS |= {7: "open_images", 8: "nus_wide"}
-CALLED = {"nus_wide": "NUS-WIDE", "open_images": "Open Images"}
+TITLES = {"nus_wide": "NUS-WIDE", "open_images": "Open Images"}

@@ -20,6 +20,7 @@ from training.scoring.evaluation import (
     evaluate_split,
     evaluation_vocabulary,
 )
+from training.tables.table import Table
 
 _SEED = 0
 _PARTS = (("zsl", "ZSL"), ("gzsl", "GZSL"), ("seen", "seen"))
@@ -130,32 +131,34 @@ def compare_runs(
 
 
 def format_comparison(compared: Mapping[str, Any]) -> str:
-    """Returns the comparison as plain text, per cent: the runs, then their differences."""
+    """Returns the comparison as two tables in per cent: the runs and their differences."""
     figures = [
         (part, title, figure)
         for part, title in _PARTS
         for figure in ("mAP", f"F1@{TAGS_PER_PHOTO}")
         if figure in compared["runs"][0]["bootstrap"].get(part, {})
     ]
-    width = max(len(run["run"]) for run in compared["runs"])
     titles = [f"{title} {figure}" for _, title, figure in figures]
-    lines = ["per cent".ljust(width) + "".join(f"{title:>12}" for title in titles)]
-    for run in compared["runs"]:
-        values = [_figure(run, part, figure) for part, _, figure in figures]
-        cells = "".join(f"{100 * value:12.1f}" for value in values)
-        lines.append(run["run"].ljust(width) + cells)
-    level = f"{100 * compared['level']:.0f} %"
-    lines += ["", f"differences from {compared['compared_with']}, {level} intervals of a paired "]
-    lines[-1] += f"bootstrap ({compared['resamples']} draws); * leaves out 0"
+    rows = [
+        [run["run"], *(f"{100 * _figure(run, part, figure):.1f}" for part, _, figure in figures)]
+        for run in compared["runs"]
+    ]
+    runs = Table("", ["per cent", *titles], rows)
+    rows = []
     for other, (part, title, figure) in itertools.product(compared["differences"], figures):
         own = other[part][figure]
         estimate, low, high = (100 * own[key] for key in ("estimate", "low", "high"))
         sure = " *" if low > 0 or high < 0 else ""
-        name = f"{title} {figure}"
-        lines.append(
-            f"{other['run']:{width}}{name:>12}{estimate:+8.1f} ({low:+.1f} to {high:+.1f}){sure}"
-        )
-    return "\n".join(lines)
+        interval = f"{low:+.1f} to {high:+.1f}{sure}"
+        rows.append([other["run"], f"{title} {figure}", f"{estimate:+.1f}", interval])
+    level = f"{100 * compared['level']:.0f} %"
+    differences = Table(
+        "",
+        [f"differences from {compared['compared_with']}", "figure", "difference", level],
+        rows,
+        f"{level} intervals of a paired bootstrap ({compared['resamples']} draws); * excludes 0.",
+    )
+    return f"{runs.markdown(padded=True)}\n{differences.markdown(padded=True).rstrip()}"
 
 
 def _figure(metrics: Mapping[str, Any], part: str, figure: str) -> float:

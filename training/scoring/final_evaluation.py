@@ -7,7 +7,7 @@ from typing import Any
 
 from biam_tf.files import write_json, write_text
 from biam_tf.runs import TrainedRun, load_run
-from biam_tf.thresholds import fit_thresholds, why_not
+from biam_tf.thresholds import fit_thresholds, reason_not_to_fit
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
 from training.data.data_manifest import DataManifest
@@ -128,7 +128,7 @@ def with_thresholds(
         print("no photo of split val: no thresholds, and scores stay uncalibrated", flush=True)
         return trained
     split = dataset.split("val")
-    reason = why_not(split.labels, vocabulary.groups)
+    reason = reason_not_to_fit(split.labels, vocabulary.groups)
     if reason:
         print(f"no thresholds, and scores stay uncalibrated: {reason}", flush=True)
         return trained

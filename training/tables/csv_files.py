@@ -1,11 +1,13 @@
-"""Tables as CSV: files that are read row by row, or written whole or not at all, and texts."""
+"""CSV files, read and written row by row."""
 
 import csv
 import io
-import os
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+from biam_tf.files import replacing
 from training.data.problems import Problems
 
 
@@ -14,13 +16,13 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (row number, cells by column) of the rows with as many cells as the header.
 
-    Rows are numbered as a spreadsheet does it, the header being row 1; empty ones are left out,
-    and so are spaces around cells.
+    Rows are numbered as in a spreadsheet, the header being row 1. Empty rows are skipped; spaces
+    around cells are removed.
 
     Args:
         path: a CSV file in UTF-8.
-        header_is_good: is given the columns; where it answers False no row is read.
-        problems: takes what is wrong with rows or with the file.
+        header_is_good: called with the columns; if it returns False, no row is read.
+        problems: collects the defects of the file and its rows.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -43,19 +45,31 @@ def read_rows(
 
 
 def write_rows(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes a CSV file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    os.replace(aside, path)
+    """Writes a CSV file, cells as in `csv_text`; raises as `biam_tf.files.replacing` does.
+
+    The rows are written one by one: there may be more than fit into memory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        _write(csv.writer(file), header, rows)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """Returns a table as the text of a CSV file."""
+    """Returns a table as the text of a CSV file.
+
+    A float is written with three decimals, NaN as an empty cell.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    _write(csv.writer(text, lineterminator="\n"), header, rows)
     return text.getvalue()
+
+
+def _write(writer: Any, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.3f}"

@@ -1,43 +1,72 @@
 """Plots as PNG files, where matplotlib (the extra `report`) is installed."""
 
+from __future__ import annotations
+
 import importlib.util
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from biam_tf.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INSTALL = 'pip install "biam-tf[report]", or pip install matplotlib'
 COLORS = ("#3867d6", "#d95d4a", "#2a9d5c")
 
 
 def can_plot(plot: pathlib.Path) -> bool:
-    """Tells whether `plot` can be drawn; if not, says at once how it could be."""
+    """Tells whether `plot` can be drawn; if not, prints how to make it possible."""
     if importlib.util.find_spec("matplotlib") is not None:
         return True
     print(
-        f"{plot} will not be drawn: matplotlib is not installed ({INSTALL}); tables are "
-        "written all the same",
+        f"{plot} will not be drawn: matplotlib is not installed ({INSTALL}); the tables are "
+        "written without it",
         flush=True,
     )
     return False
 
 
-def new_figure(width: float = 7.0, height: float = 4.5):
-    """Returns a matplotlib figure of so many inches and its axes; no window system is used."""
+def new_figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
+    """Returns a matplotlib figure, sized in inches, and its axes; needs no window system."""
     figure, (axes,) = new_panels(1, width, height)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure, axes
 
 
-def new_panels(count: int, width: float, height: float, sharey: bool = False):
-    """Returns a matplotlib figure of so many inches and the axes of its panels, side by side."""
+def new_panels(
+    count: int, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """Returns a matplotlib figure, sized in inches, and the axes of its panels, side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
 
 
-def save_figure(figure, path: pathlib.Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+def means_and_deviations(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean and standard deviation (n - 1; 0 of a single value) of each sequence."""
+    means = np.array([np.mean(own) for own in values])
+    return means, np.array([np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in values])
+
+
+def draw_line_with_spread(
+    axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str, color: str
+) -> None:
+    """Draws a line through the means of `values`, and a band one standard deviation wide."""
+    means, deviations = means_and_deviations(values)
+    axes.plot(x, means, "o-", color=color, label=label)
+    low, high = means - deviations, means + deviations
+    axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+
+
+def save_figure(figure: Figure, path: pathlib.Path) -> None:
+    """Writes a figure as PNG; raises as `biam_tf.files.replacing` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    figure.savefig(aside, dpi=144)
-    aside.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=144)

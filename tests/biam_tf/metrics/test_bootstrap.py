@@ -3,7 +3,7 @@ import pytest
 
 from biam_tf.metrics import average_precision, evaluate_scores, f1_at_k
 from biam_tf.metrics.bootstrap import (
-    FEWEST_RESAMPLES,
+    MIN_RESAMPLES,
     RESAMPLES,
     average_precision_of_draws,
     bootstrap_differences,
@@ -132,4 +132,4 @@ def test_parts_without_a_positive_and_f1_of_too_few_classes_are_absent(test_set)
 def test_large_test_sets_get_fewer_draws():
     assert number_of_resamples(np.ones((100, 10), np.int8)) == RESAMPLES
     assert number_of_resamples(np.ones((5000, 1000), np.int8)) == 400
-    assert number_of_resamples(np.ones((50000, 1000), np.int8)) == FEWEST_RESAMPLES
+    assert number_of_resamples(np.ones((50000, 1000), np.int8)) == MIN_RESAMPLES

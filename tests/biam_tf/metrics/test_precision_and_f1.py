@@ -76,7 +76,7 @@ def test_f1_is_its_definition(test_set, k, convention):
 
 def test_working_in_blocks_changes_nothing(test_set, monkeypatch):
     whole = average_precision(*test_set), f1_at_k(*test_set, 3), f1_at_k(*test_set, 3, "left_out")
-    monkeypatch.setattr("biam_tf.metrics.precision_and_f1._BLOCK", 100)
+    monkeypatch.setattr("biam_tf.metrics.precision_and_f1.BLOCK_SIZE", 100)
     np.testing.assert_array_equal(average_precision(*test_set), whole[0])
     assert f1_at_k(*test_set, 3) == whole[1]
     assert f1_at_k(*test_set, 3, "left_out") == whole[2]
@@ -206,8 +206,8 @@ def test_scores_that_are_not_numbers_are_counted_in_the_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: f1_at_k(np.zeros((2, 4)), np.zeros((2, 4)), 5), "F1@5 needs .* C = 4 classes"),
-        (lambda: f1_at_k(np.zeros((2, 4)), np.zeros((2, 4)), 0), "F1@0 needs"),
+        (lambda: f1_at_k(np.zeros((2, 4)), np.zeros((2, 4)), 5), "F1@5: expected K from 1 .* 4"),
+        (lambda: f1_at_k(np.zeros((2, 4)), np.zeros((2, 4)), 0), "F1@0: expected K from 1"),
         (lambda: f1_at_k(np.zeros((2, 4)), np.zeros((2, 4)), 1, "dropped"), "'dropped'.*left_out"),
         (lambda: average_precision(np.zeros((2, 4)), np.zeros((2, 3))), r"\(2, 4\).*\(2, 3\)"),
         (lambda: average_precision(np.zeros((1, 2)), [[1, 2]]), r"not \[2\]"),

@@ -68,7 +68,7 @@ def test_equal_groups_need_no_constant():
         ([[1, -1]], 1, "class of group 'unseen'"),
         ([[-1, 1]], 1, "class of group 'seen'"),
         ([[1, 1]], 3, "K = 3 of 2 classes"),
-        ([[1, 1, 1]], 1, "don't fit"),
+        ([[1, 1, 1]], 1, "do not match"),
     ],
 )
 def test_what_can_not_be_is_named(labels, k, message):

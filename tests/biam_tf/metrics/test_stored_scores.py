@@ -66,7 +66,7 @@ def test_small_scores_stay_in_memory(test_set):
 
 
 @pytest.mark.parametrize("in_memory", [0, 2**30])
-@pytest.mark.parametrize(("rows", "message"), [(4, "4 .*5"), (6, "6 rows.* 5 were announced")])
+@pytest.mark.parametrize(("rows", "message"), [(4, "4 .*5"), (6, "6 rows.*expected 5")])
 def test_another_number_of_rows_than_announced_is_named(in_memory, rows, message, monkeypatch):
     monkeypatch.setattr(stored_scores, "IN_MEMORY", in_memory)
     with pytest.raises(ValueError, match=message):
@@ -89,7 +89,7 @@ def test_nan_in_a_file_is_counted_in_the_error(rng):
         (lambda s: s[::2], TypeError, "steps of 1"),
         (lambda s: s[[0]], TypeError, r"not by \[0\]"),
         (lambda s: s[:, 2], IndexError, "column 2 of 2"),
-        (lambda s: np.asarray(s), TypeError, "not to be in memory at once"),
+        (lambda s: np.asarray(s), TypeError, "not read into memory at once"),
     ],
 )
 def test_what_a_file_does_not_do_is_named(call, error, message):
@@ -120,13 +120,14 @@ def test_figures_take_no_more_memory_than_announced(kept):
     program = f"""
 import numpy as np
 from biam_tf import metrics
-from biam_tf.metrics import stored_scores
+from biam_tf.metrics import precision_and_f1, stored_scores
 def peak():
     status = open("/proc/self/status").read()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 images, classes = 20_000, 1_500
 stored_scores.IN_MEMORY = {2**30 if kept == "in memory" else 0}
-metrics._BLOCK, stored_scores._TILE = 500_000, 250_000  # 24 MB, and half as much a tile
+precision_and_f1.BLOCK_SIZE = 500_000  # 24 MB
+stored_scores._TILE = 250_000  # half as much
 rng = np.random.default_rng(0)
 labels = np.full((images, classes), -1, np.int8)
 labels[np.arange(images), rng.integers(classes, size=images)] = 1

@@ -116,7 +116,7 @@ def test_the_lists_alone_open_no_photo(folder, capsys):
 
 
 def test_without_matplotlib_only_the_plot_is_missing(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("training.description.files.can_plot", lambda path: False)
+    monkeypatch.setattr("training.description.outputs.can_plot", lambda path: False)
     assert main([str(folder), "--lists-only", "--output", str(tmp_path / "o")]) == 0
     names = sorted(path.name for path in (tmp_path / "o").iterdir())
     assert names == [

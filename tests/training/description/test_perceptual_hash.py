@@ -9,9 +9,9 @@ from training.description.perceptual_hash import (
     coarse_picture,
     distances,
     gray_picture,
-    likeness,
     near_pairs,
     perceptual_hash,
+    similarity,
 )
 
 pytestmark = pytest.mark.unit
@@ -74,13 +74,13 @@ def test_fewer_than_two_photos_have_no_pairs(count):
     assert pairs.shape == (0, 2) and len(apart) == 0
 
 
-def test_likeness_is_the_correlation_of_the_means_of_eight_by_eight_parts(rng):
+def test_similarity_is_the_correlation_of_the_means_of_eight_by_eight_parts(rng):
     grays = rng.integers(0, 256, (2, 32, 32), dtype=np.uint8)
     grays[:, :16] //= 4
     means = grays.reshape(2, 8, 4, 8, 4).mean(axis=(2, 4)).round().reshape(2, 64)
     coarse = np.stack([coarse_picture(gray) for gray in grays])
     np.testing.assert_array_equal(coarse, means)
     expected = np.corrcoef(means)[0, 1]
-    np.testing.assert_allclose(likeness(coarse[:1], coarse[1:]), [expected], rtol=1e-12)
+    np.testing.assert_allclose(similarity(coarse[:1], coarse[1:]), [expected], rtol=1e-12)
     flat = np.full((1, 64), 7, np.uint8)
-    assert likeness(flat, flat)[0] == 1 and likeness(flat, coarse[:1])[0] == 0
+    assert similarity(flat, flat)[0] == 1 and similarity(flat, coarse[:1])[0] == 0

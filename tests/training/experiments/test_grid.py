@@ -32,12 +32,12 @@ def test_values_are_split_at_commas_outside_brackets_and_quotes(text, values):
         (["head.top_k="], "value 1 is empty"),
         (["head.top_k=5,,6"], "value 2 is empty"),
         (["a=[1,2"], "']' is missing"),
-        (["a=1]"], "closes nothing"),
+        (["a=1]"], "has no opening bracket"),
         (["a='x"], '"\'" is missing'),
         (["a=1", "a=2"], "a is given twice"),
         (["a=1e-3,0.001"], "1e-3 and 0.001 are the same value"),
-        (["training.seed=1,2"], "decided by --seeds"),
-        (["output=a,b"], "decided by --output"),
+        (["training.seed=1,2"], "set by --seeds"),
+        (["output=a,b"], "set by --output"),
     ],
 )
 def test_a_grid_that_cannot_be_read_is_named(options, message):

@@ -88,7 +88,7 @@ def test_the_command_writes_every_step_and_prints_a_setting(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "1", "--to", "0.1"], "the first below the last"),
+        (["--from", "1", "--to", "0.1"], "the first smaller than the last"),
         (["--from", "0"], "above 0"),
         (["--steps", "3"], "at least 20"),
         (["--set", "strategy=multi_worker"], "in one process"),

@@ -106,7 +106,7 @@ def test_validation_alone_chooses(command, trained, tmp_path, capsys):
     # Seeds 0 and 1 give 50 and 51 at k = 2: mean 50.5, standard deviation sqrt(1/2).
     assert rows[1][2].strip() == "2" and rows[1][3].strip() == "50.5 ± 0.7"
     assert rows[1][6].strip() == "20.0 ± 0.0"
-    assert "test figures stand beside it and choose nothing" in text
+    assert "test figures are shown but must not be used to choose" in text
 
 
 def test_another_validation_figure_may_choose(command, trained, tmp_path, capsys):

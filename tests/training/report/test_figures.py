@@ -8,8 +8,8 @@ from biam_tf.metrics import average_precision
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.thresholds import fit_thresholds
 from training.report import figures
-from training.report.charts import MOST_POINTS, Chart, scatter
-from training.report.region_features import choose_classes, neighbours_alike
+from training.report.region_features import choose_classes, share_of_like_neighbors
+from training.tables.svg_charts import MAX_POINTS, Chart, scatter
 
 pytestmark = pytest.mark.unit
 
@@ -47,7 +47,7 @@ def test_long_lines_keep_their_course_with_fewer_points():
     chart.line(np.arange(10000), np.full(10000, 0.5), "quiet")
     (line,) = elements(chart.markup(), "polyline")
     points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
-    assert len(points) == MOST_POINTS and {y for _, y in points} == {105.0}
+    assert len(points) == MAX_POINTS and {y for _, y in points} == {105.0}
 
 
 def test_a_chart_of_one_value_has_room_around_it():
@@ -97,7 +97,7 @@ def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
     curve = seen_unseen_curve(scores, labels, groups, 3)
     figure = figures.stacking_figure(curve, 0.5)
     tips = [title.text for title in elements(figure.chart, "title")]
-    assert len(tips) == 2 and tips[1].startswith("0.5 taken off: ")
+    assert len(tips) == 2 and tips[1].startswith("0.5 subtracted: ")
     seen, unseen = curve.at(0.5)
     assert re.findall(r"[\d.]+", tips[1])[1:] == [f"{100 * seen:.1f}", f"{100 * unseen:.1f}"]
     assert f"{curve.area:.3f}" in figure.note
@@ -120,8 +120,8 @@ def test_region_features_are_of_classes_with_photos_of_their_own():
 
 def test_neighbours_are_compared_by_angle():
     features = np.array([[1, 0], [9, 0.1], [0, 1], [0.1, 9]])
-    assert neighbours_alike(features, np.array([0, 0, 1, 1])) == 1
-    assert neighbours_alike(features, np.array([0, 1, 0, 1])) == 0
+    assert share_of_like_neighbors(features, np.array([0, 0, 1, 1])) == 1
+    assert share_of_like_neighbors(features, np.array([0, 1, 0, 1])) == 0
 
 
 @pytest.mark.parametrize(

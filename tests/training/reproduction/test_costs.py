@@ -14,7 +14,7 @@ from training.reproduction.costs import (
     format_costs,
     write_costs,
 )
-from training.reproduction.experiments import Entry, TrainedEntry
+from training.reproduction.entries import Entry, TrainedEntry
 
 pytestmark = pytest.mark.unit
 

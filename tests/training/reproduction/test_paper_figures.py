@@ -6,10 +6,9 @@ from plots import assert_drawn, assert_picture
 
 from biam_tf.errors import UserError
 from training.config import load_config
-from training.experiments.trials import markdown_table
 from training.report import region_features
-from training.reproduction.experiments import Entry, TrainedEntry
-from training.reproduction.figures import FIGURES, figure_entries, make_figure
+from training.reproduction.entries import Entry, TrainedEntry
+from training.reproduction.paper_figures import FIGURES, figure_entries, make_figure
 
 pytest.importorskip("matplotlib")
 
@@ -47,7 +46,7 @@ def test_a_figure_is_drawn_with_its_numbers_beside(
     if number in (5, 7):
         assert_drawn(saved_figures[0], mean)
     zsl = f"{mean:.1f}"
-    text = markdown_table(figure.header, figure.rows)
+    text = figure.table.markdown()
     expected = {5: f"| k of 3 | {zsl} |", 6: "| k of 3 | 12 |", 7: f"| 3 | {zsl} |", 8: "of 24 |"}
     assert expected[number] in text and "gone" not in text
 

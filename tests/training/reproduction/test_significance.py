@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from biam_tf.metrics.bootstrap import bootstrap_differences
-from training.reproduction.experiments import Entry, TrainedEntry, open_run, scores_of_run
-from training.reproduction.significance import compare
+from training.reproduction.entries import Entry, TrainedEntry, open_run, scores_of_run
+from training.reproduction.results import compare
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from plots import assert_drawn, assert_picture
 
 from biam_tf.metrics.bootstrap import Difference
 from training.experiments.trials import load_config
-from training.reproduction import output
-from training.reproduction.experiments import Entry, TrainedEntry
-from training.reproduction.significance import Comparison
-from training.reproduction.tables import TABLES, make_table
+from training.reproduction import results
+from training.reproduction.entries import Entry, TrainedEntry
+from training.reproduction.paper_tables import TABLES, make_table
+from training.reproduction.results import Comparison
 
 pytestmark = pytest.mark.unit
 
@@ -36,25 +36,25 @@ def comparison():
 
 
 def test_a_row_has_mean_and_spread_the_papers_figure_and_the_difference(trained):
-    text = output.format_rows(make_table(1), trained, comparison(), "folder", (3, 5))
+    text = results.format_rows(make_table(1), trained, comparison(), "folder", (3, 5))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert lines[0][:3] == ["Method", "Task", "mAP"] and "another data set" in lines[0][5]
     assert lines[2] == ["LESA", "ZSL", "25.0 ± 7.1", "12.5 ± 3.5", "nan ± nan", "19.4", "31.6",
                         "28.7", "-2.0 (-3.0 to -1.0) *"]  # fmt: skip
     assert lines[3][:3] == ["", "GZSL", "2.5 ± 0.7"]
     assert lines[4][:5] == ["CONSE", "ZSL", "failed", "", ""] and lines[4][5] == "9.4"
-    same = output.format_rows(make_table(1), trained, comparison(), "nus_wide", (3, 5))
+    same = results.format_rows(make_table(1), trained, comparison(), "nus_wide", (3, 5))
     assert "another data set" not in same and "NUS-WIDE" in same
 
 
 def test_notes_say_what_was_tried_and_what_failed(trained):
-    text = output.notes(trained, budget=2, seeds=2, resamples=1000)
+    text = results.notes(trained, budget=2, seeds=2, resamples=1000)
     assert "- LESA: --set training.seed=1 (validation 20.0, 10.0)" in text
     assert "- CONSE: it is gone" in text and "1000 draws" in text
 
 
 def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
-    output.write_seeds(tmp_path / "t.csv", trained, (3, 5))
+    results.write_seeds(tmp_path / "t.csv", trained, (3, 5))
     with (tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8 and rows[1]["task"] == "GZSL" and rows[1]["F1@5"] == ""
@@ -62,7 +62,7 @@ def test_every_seed_and_task_has_a_row_of_its_own(trained, tmp_path):
 
 
 def test_the_picture_shows_every_mean(trained, tmp_path, saved_figures):
-    output.draw_rows(tmp_path / "t.png", make_table(1), trained)
+    results.draw_rows(tmp_path / "t.png", make_table(1), trained)
     assert_picture(tmp_path / "t.png")
     assert_drawn(saved_figures[0], 25.0, 2.5)  # ZSL, GZSL
 

@@ -1,4 +1,4 @@
-"""The trainings behind a table: tuned on validation by one budget, cached by their settings."""
+"""The rows of a table: tuned on validation photos with equal budgets, trained, and cached."""
 
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from biam_tf.errors import UserError
-from biam_tf.files import write_json
-from biam_tf.metrics.slices import NUMBERS, row_blocks
+from biam_tf.files import replacing, write_json
+from biam_tf.metrics.slices import row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, load_config
@@ -28,12 +28,13 @@ from training.scoring.final_evaluation import MakeSource
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A row of a table, as what is trained for it.
+    """A row of a table: what is trained for it.
 
     Attributes:
-        title: what the table calls it.
-        settings: the `key=value` overrides that make it.
-        candidates: overrides of which the best on validation photos are taken; none: as it is.
+        title: in the table.
+        settings: its `key=value` overrides.
+        candidates: further overrides, of which the best on validation photos are chosen; empty:
+            there is nothing to choose.
     """
 
     title: str
@@ -43,14 +44,14 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What all rows share.
+    """What all rows have in common.
 
     Attributes:
-        config: YAML file, or `None`.
+        config: YAML file; None: the quickstart's settings.
         settings: `key=value` overrides.
-        output: runs go below it.
-        seeds: trainings of each row.
-        budget: candidates tried for each row, with one seed.
+        output: folder of the runs and of all other files.
+        seeds: number of trainings per row.
+        budget: number of candidates tried per row, with one seed.
     """
 
     config: str | None
@@ -61,11 +62,11 @@ class Study:
 
     @functools.cached_property
     def first_seed(self) -> int:
-        """The configured seed; the others follow it."""
+        """The configured seed; the other seeds are the next ones."""
         return load_config(self.config, self.settings).training.seed
 
     def config_of(self, settings: Sequence[str], seed: int) -> RunConfig:
-        """Returns the configuration of a run; its folder is named by what it depends on.
+        """Returns the configuration of a run, whose folder is named by its settings.
 
         Raises:
             UserError: a setting cannot be used.
@@ -78,15 +79,15 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedEntry:
-    """What a row came to.
+    """A row with its runs.
 
     Attributes:
         entry: the row.
-        chosen: the candidate's overrides that were taken.
+        chosen: overrides of the candidate that was chosen.
         tried: validation figures (per cent) of the candidates, by their overrides.
-        folders: of the runs, one for each seed.
-        metrics: of the runs, as `metrics.json` has them.
-        error: why there are no runs.
+        folders: of the runs, one per seed.
+        metrics: of the runs, the contents of `metrics.json`.
+        error: why there are no runs; None: there are.
     """
 
     entry: Entry
@@ -98,7 +99,7 @@ class TrainedEntry:
 
 
 def train_entries(entries: Mapping[str, Entry], study: Study) -> dict[str, TrainedEntry]:
-    """Trains what is missing of the rows; a row that cannot be made says why.
+    """Trains what is missing of the rows; a row that cannot be made has an error.
 
     Raises:
         UserError: no row can be made.
@@ -122,9 +123,9 @@ def _train_entry(entry: Entry, study: Study) -> TrainedEntry:
     if len(candidates) > 1:
         for candidate in candidates:
             config = study.config_of([*entry.settings, *candidate], study.first_seed)
-            _train(config, f"trying {' '.join(candidate) or 'what is configured'}")
+            _train(config, f"trying {' '.join(candidate) or 'the configured settings'}")
             tried[candidate] = _validation_figure(config)
-    chosen = max(tried, key=tried.get) if tried else candidates[0]
+    chosen = max(tried, key=lambda candidate: tried[candidate]) if tried else candidates[0]
     folders, metrics = [], []
     for seed in range(study.first_seed, study.first_seed + study.seeds):
         config = study.config_of([*entry.settings, *chosen], seed)
@@ -133,44 +134,46 @@ def _train_entry(entry: Entry, study: Study) -> TrainedEntry:
     return TrainedEntry(entry, chosen, tried, tuple(folders), tuple(metrics))
 
 
-def _train(config: RunConfig, what: str) -> Mapping:
+def _train(config: RunConfig, label: str) -> Mapping:
     folder = RunFolder(pathlib.Path(config.output))
     if folder.metrics.exists():
-        print(f"--- {what}: done in {folder.path}", flush=True)
+        print(f"--- {label}: done in {folder.path}", flush=True)
         return json.loads(folder.metrics.read_text())
-    print(f"--- {what}: {folder.path}", flush=True)
+    print(f"--- {label}: {folder.path}", flush=True)
     try:
-        return run(config)
+        metrics = run(config)
     finally:
         keras.backend.clear_session()
+    assert metrics is not None, "only further workers get no metrics"
+    return metrics
 
 
 def _validation_figure(config: RunConfig) -> float:
-    """Mean of ZSL and GZSL mAP on validation photos, per cent; without unseen classes the mAP.
+    """Mean of ZSL and GZSL mAP on validation photos, per cent; the mAP if all classes are seen.
 
     Raises:
-        UserError: there are no validation photos to choose by.
+        UserError: there are no validation photos.
     """
     found = best_validation(RunFolder(pathlib.Path(config.output)))
     if not found:
         raise UserError(
-            "settings are chosen on validation photos, and the data set has no split val; give "
-            "--budget 1 to train every system as configured"
+            "settings are chosen on validation photos, but the data set has no split val; with "
+            "--budget 1 every system is trained as configured"
         )
-    parts = [part for part in ("zsl", "gzsl") if part in found] or ["seen"]
+    parts: list[str] = [part for part in ("zsl", "gzsl") if part in found] or ["seen"]
     return float(np.mean([found[part] for part in parts]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A trained run with the photos that its figures are of.
+    """A trained run with the photos it was evaluated on.
 
     Attributes:
         run: the run.
         dataset: its data set, without photos that cannot be read.
-        split: the final one.
+        split: the one it was evaluated on.
         vocabulary: the data set's classes.
-        source: photos of the data set to their examples.
+        source: makes the examples of some photos.
     """
 
     run: TrainedRun
@@ -181,7 +184,7 @@ class OpenedRun:
 
 
 def open_run(folder: pathlib.Path) -> OpenedRun:
-    """Reads a run of a table back, and opens its data set."""
+    """Reads a run of a table and opens its data set."""
     config, run = load_config(RunFolder(folder).config), load_run(folder)
     examples = open_examples(config, folder, load_dataset(config.data), run.backbone)
     dataset = examples.dataset
@@ -196,12 +199,11 @@ def scores_of_run(folder: pathlib.Path) -> np.ndarray:
         opened = open_run(folder)
         source = opened.source(opened.split.images)
         scores = score_split(opened.run, source, opened.vocabulary)
-        aside = kept.with_name(".partial-scores.npy")
-        array = np.lib.format.open_memmap(aside, "w+", scores.dtype, shape=scores.shape)
-        for rows in row_blocks(scores, NUMBERS):
-            array[rows] = scores[rows]
-        array.flush()
-        aside.replace(kept)
+        with replacing(kept) as partial:
+            array = np.lib.format.open_memmap(partial, "w+", scores.dtype, shape=scores.shape)
+            for rows in row_blocks(scores):
+                array[rows] = scores[rows]
+            array.flush()
         keras.backend.clear_session()
     return np.load(kept)
 
@@ -221,7 +223,7 @@ def _fingerprint(config: RunConfig) -> str:
 
 
 def write_record(path: pathlib.Path, trained: Mapping[str, TrainedEntry]) -> None:
-    """Writes which runs a table is made of, what was tried and what was chosen, as JSON."""
+    """Writes a table's runs and the settings that were tried and chosen, as JSON."""
     rows = {
         key: {
             "title": row.entry.title,

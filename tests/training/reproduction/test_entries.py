@@ -10,8 +10,8 @@ from biam_tf.errors import UserError
 from biam_tf.models import BIAM
 from biam_tf.models.presets import PRESETS
 from biam_tf.models.systems import SYSTEMS
-from training.reproduction import experiments
-from training.reproduction.experiments import Entry, Study, train_entries
+from training.reproduction import entries
+from training.reproduction.entries import Entry, Study, train_entries
 
 RATE = "training.optimizer.learning_rate={}"
 
@@ -32,7 +32,7 @@ def trained(monkeypatch):
         (folder / "metrics.json").write_text(json.dumps(metrics))
         return metrics
 
-    monkeypatch.setattr(experiments, "run", run)
+    monkeypatch.setattr(entries, "run", run)
     return configs
 
 

@@ -1,4 +1,4 @@
-"""Which systems stand in which of the paper's tables, and what is tried for each of them."""
+"""The systems in each of the paper's tables, and the settings tried for each system."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS
 from biam_tf.models.systems import SYSTEMS
 from training.reproduction import published
-from training.reproduction.experiments import Entry
+from training.reproduction.entries import Entry
 
-# Learning rates tried for every system that is trained by steps, the first one first; whatever
-# the budget leaves out is at the end.
+# Learning rates tried for every system that is trained by gradient descent, in this order, as far
+# as the budget allows.
 LEARNING_RATES = ("1e-3", "3e-4", "3e-3", "1e-4")
-RIVALS_OPTIMIZER = "training.optimizer={{name: adam, learning_rate: {}, beta_1: 0.9}}"
+OTHERS_OPTIMIZER = "training.optimizer={{name: adam, learning_rate: {}, beta_1: 0.9}}"
 OWN_RATE = "training.optimizer.learning_rate={}"
-# What is tried of the closed forms instead.
+# Settings tried for the closed forms.
 CLOSED_FORMS = {
     "eszsl": ("gamma: 10, lam: 1", "gamma: 1, lam: 1", "gamma: 100, lam: 1", "gamma: 10, lam: 10"),
 }
@@ -31,16 +31,15 @@ TITLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One of the paper's tables.
 
     Attributes:
-        number: the paper's.
-        caption: what it shows.
-        entries: its rows by key, the system that the others are compared with last.
-        standard: all classes are seen, and there is one task; else ZSL and GZSL.
-        settings: overrides that all its rows share.
-        published: the paper's figures by key, as `published` has them.
+        number: in the paper.
+        caption: in our words.
+        entries: its rows by key; the last is the one that the others are compared with.
+        standard: whether all classes are seen, which makes one task; otherwise ZSL and GZSL.
+        settings: overrides for all rows.
     """
 
     number: int
@@ -57,12 +56,13 @@ class Table:
     @property
     def published(self) -> Mapping[str, tuple]:
         """The paper's figures by row; those of table 5 are `published.COMPUTE`."""
-        source = published.STANDARD if self.standard else published.ZERO_SHOT
-        return source.get(self.number, {})
+        if self.standard:
+            return published.STANDARD.get(self.number, {})
+        return published.ZERO_SHOT.get(self.number, {})
 
     @property
     def published_on(self) -> str:
-        """The data set that the paper's figures are of, as `data.name` calls it."""
+        """`data.name` of the data set that the paper's figures are of."""
         return published.DATA_SETS[self.number]
 
 
@@ -74,52 +74,52 @@ RECOMMENDED = (
 TABLES = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
-def make_table(number: int) -> Table:
-    """Returns one of `TABLES`; what table 5 adds to its runs is in `costs`.
+def make_table(number: int) -> PaperTable:
+    """Returns one of `TABLES`; the measurements of table 5 are in `costs`.
 
-    Beside the paper's rows, tables 1, 2, 6 and 7 have ESZSL, which it leaves out, and the preset
-    `recommended`; tables 1 and 2 the closed form of Fast0Tag; table 3 pooled classification.
+    In addition to the paper's rows, tables 1, 2, 6 and 7 have ESZSL and the preset `recommended`;
+    tables 1 and 2 the closed form of Fast0Tag; table 3 pooled classification.
     """
     if number in (1, 2):
-        rivals = [name for name in published.ZERO_SHOT[number] if name != "biam"]
-        entries = {name: system_entry(name) for name in ("eszsl", "fast0tag_linear", *rivals)}
+        others = [name for name in published.ZERO_SHOT[number] if name != "biam"]
+        entries = {name: system_entry(name) for name in ("eszsl", "fast0tag_linear", *others)}
         caption = "state of the art, multi-label zero-shot classification"
-        return Table(number, caption, entries | _ours())
+        return PaperTable(number, caption, entries | _ours())
     if number in (6, 7):
-        rivals = [name for name in published.STANDARD[number] if name != "biam"]
-        entries = {name: system_entry(name) for name in ("eszsl", *rivals)}
+        others = [name for name in published.STANDARD[number] if name != "biam"]
+        entries = {name: system_entry(name) for name in ("eszsl", *others)}
         caption = "standard multi-label classification, all classes seen"
-        return Table(number, caption, entries | _ours(), True, ("data.all_seen=true",))
+        return PaperTable(number, caption, entries | _ours(), True, ("data.all_seen=true",))
     if number == 3:
         entries = _changed_heads(ABLATIONS) | {"biam": configured_entry()}
-        return Table(3, "what each block adds", entries)
+        return PaperTable(3, "contribution of each block", entries)
     if number == 4:
         entries = _changed_heads(ATTENTION_VARIANTS) | {"biam": configured_entry()}
-        return Table(4, "attention variants", entries)
+        return PaperTable(4, "attention variants", entries)
     if number == 5:
         entries = {name: system_entry(name) for name in ("eszsl", "lesa")}
-        return Table(5, "costs of training and inference", entries | _ours())
+        return PaperTable(5, "costs of training and inference", entries | _ours())
     if number == 8:
         entries = {"lesa": system_entry("lesa"), "biam": configured_entry()}
         settings = ("backbone.name=resnet50", "backbone.trainable=false")
-        return Table(8, "ResNet-50 of DINO as backbone", entries, settings=settings)
+        return PaperTable(8, "ResNet-50 of DINO as backbone", entries, settings=settings)
     raise ValueError(f"no table {number}")
 
 
 def system_entry(name: str) -> Entry:
-    """Returns the row of a rival, with what is tried for it on validation photos."""
+    """Returns the row of another system than BiAM, with its candidate settings."""
     system = SYSTEMS[name]
     if system.fit is not None:
         forms = CLOSED_FORMS.get(name, ())
         candidates = tuple((f"head={{system: {name}, {form}}}",) for form in forms)
         return Entry(system.title, (f"head={{system: {name}}}",), candidates)
-    candidates = tuple((RIVALS_OPTIMIZER.format(rate),) for rate in LEARNING_RATES)
+    candidates = tuple((OTHERS_OPTIMIZER.format(rate),) for rate in LEARNING_RATES)
     shared = (f"head={{system: {name}}}", "training.loss={}", "training.ema_momentum=null")
     return Entry(system.title, shared, candidates)
 
 
 def _changed_heads(changes: Mapping[str, Mapping]) -> dict[str, Entry]:
-    """Rows of the configured BiAM with some of its head's settings replaced."""
+    """Rows of the configured BiAM with some settings of its head replaced."""
     return {
         name: Entry(
             TITLES[name],
@@ -131,7 +131,7 @@ def _changed_heads(changes: Mapping[str, Mapping]) -> dict[str, Entry]:
 
 
 def configured_entry() -> Entry:
-    """Returns the row of BiAM as the configuration has it."""
+    """Returns the row of BiAM as configured."""
     return Entry("BiAM, as configured", (), _own_rates())
 
 
@@ -141,5 +141,5 @@ def _ours() -> dict[str, Entry]:
 
 
 def _own_rates() -> tuple[tuple[str, ...], ...]:
-    """The configured learning rate first, then those that are tried for the rivals."""
+    """The configured learning rate first, then those tried for the other systems."""
     return ((), *((OWN_RATE.format(rate),) for rate in LEARNING_RATES))

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from biam_tf.metrics import average_precision, f1_at_k
-from biam_tf.metrics import rank_positions as ranking
-from biam_tf.metrics.rank_positions import best_columns, places
+from biam_tf.metrics import average_precision, f1_at_k, ranking
+from biam_tf.metrics.ranking import best_columns, ranks
 
 pytestmark = pytest.mark.unit
 
@@ -73,9 +72,9 @@ def test_tied_entries_in_a_row_of_many_are_compared_or_ranked(rng, monkeypatch):
     np.put_along_axis(expected, order, np.arange(400)[None], axis=1)
     for limit in (0, 3, 1000):
         monkeypatch.setattr(ranking, "_most_compared", lambda images, limit=limit: limit)
-        np.testing.assert_array_equal(places(values, entries), expected.ravel()[entries])
+        np.testing.assert_array_equal(ranks(values, entries), expected.ravel()[entries])
         own = entries[entries // 400 == 1] - 400
-        np.testing.assert_array_equal(places(values[1:2], own), expected[1])
+        np.testing.assert_array_equal(ranks(values[1:2], own), expected[1])
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 128])

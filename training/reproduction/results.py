@@ -1,33 +1,78 @@
-"""A table in the paper's layout: Markdown, CSV with every seed, and a picture."""
+"""The results of a table in the paper's layout: Markdown, CSV and plot, and their significance."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from training.experiments.trials import as_options, markdown_table, mean_and_spread, write_csv
+from biam_tf.metrics.bootstrap import Difference, bootstrap_differences, number_of_resamples
+from training.experiments.trials import as_options
 from training.reproduction import published
-from training.reproduction.experiments import TrainedEntry
-from training.reproduction.significance import Comparison
-from training.reproduction.tables import Table
-from training.tables.plots import COLORS, new_figure, save_figure
+from training.reproduction.entries import TrainedEntry, open_run, scores_of_run
+from training.reproduction.paper_tables import PaperTable
+from training.tables.csv_files import write_rows
+from training.tables.plots import COLORS, means_and_deviations, new_figure, save_figure
+from training.tables.table import Table, mean_and_spread
 
 TASKS = {"ZSL": "zsl", "GZSL": "gzsl"}
 ALL_SEEN = {"all classes": "seen"}
 
 
-def tasks_of(table: Table) -> Mapping[str, str]:
-    """Returns the tasks of a table: the parts of the metrics by what they are called."""
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Differences of the other rows from one of them.
+
+    Attributes:
+        reference: key of that row.
+        resamples: draws of the bootstrap.
+        differences: by row, part ("zsl", "gzsl", "seen") and figure ("mAP", "F1@K"), fractions.
+    """
+
+    reference: str
+    resamples: int
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]]
+
+
+def compare(trained: Mapping[str, TrainedEntry], reference: str, k: int, seed: int) -> Comparison:
+    """Compares every row with the reference, by a paired bootstrap over the test photos.
+
+    In every draw, the figures of a row are the means over its seeds. The intervals are due to the
+    choice of the photos, not of the seeds, whose spread is in the table.
+
+    Args:
+        trained: the rows; failed ones are left out.
+        reference: key of a row that did not fail.
+        k: of F1@K.
+        seed: of the draws.
+    """
+    whole = {key: row for key, row in trained.items() if not row.error}
+    others = [key for key in whole if key != reference]
+    opened = open_run(whole[reference].folders[0])
+    labels, groups = opened.split.labels, opened.dataset.groups
+    resamples = number_of_resamples(labels)
+    if not others:
+        return Comparison(reference, resamples, {})
+    scores = [
+        np.stack([scores_of_run(folder) for folder in whole[key].folders])
+        for key in (reference, *others)
+    ]
+    differences = bootstrap_differences(scores, labels, groups, k=k, seed=seed, resamples=resamples)
+    return Comparison(reference, resamples, dict(zip(others, differences, strict=True)))
+
+
+def tasks_of(table: PaperTable) -> Mapping[str, str]:
+    """Returns the tasks of a table: parts of the metrics by their title."""
     return ALL_SEEN if table.standard else TASKS
 
 
 def figure_of(metrics: Mapping, part: str, figure: str) -> float:
-    """Returns a figure of `metrics.json` in per cent, NaN where it is not defined.
+    """Returns a figure of `metrics.json` in per cent, NaN if it is undefined.
 
     Args:
         metrics: of a run.
         part: "zsl", "gzsl" or "seen".
-        figure: "mAP" (the one that papers on the data set report) or "F1@K".
+        figure: "mAP" (the kind that papers on the data set report) or "F1@K".
     """
     own = metrics[part]
     if own is None or own.get(figure) is None:
@@ -36,24 +81,24 @@ def figure_of(metrics: Mapping, part: str, figure: str) -> float:
 
 
 def format_rows(
-    table: Table,
+    table: PaperTable,
     trained: Mapping[str, TrainedEntry],
     comparison: Comparison,
     data_name: str,
     ks: Sequence[int],
 ) -> str:
-    """Returns the table as Markdown: a row a system and task, the paper's figures beside.
+    """Returns the table as Markdown: one row per system and task, with the paper's figures.
 
     Args:
         table: the paper's.
         trained: its rows.
-        comparison: their differences to the last of them.
+        comparison: their differences from one of them.
         data_name: `data.name` of the runs.
         ks: the two Ks of F1@K.
     """
     tasks = tasks_of(table)
     figures = ["mAP", *(f"F1@{k}" for k in ks)]
-    beside = published.CALLED[table.published_on]
+    beside = published.TITLES[table.published_on]
     if data_name != table.published_on:
         beside += ", another data set"
     header = ["Method", "Task", *figures]
@@ -75,23 +120,23 @@ def format_rows(
             cells += ["-" if value is None else f"{value:.1f}" for value in own or [None] * 3]
             cells.append(_difference(comparison, key, part))
             rows.append(cells)
-    return markdown_table(header, rows)
+    return Table("", header, rows).markdown()
 
 
 def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resamples: int) -> str:
-    """Returns what a reader of the table must know: the spread, what was tried and chosen."""
+    """Returns notes on the table: the spread, and the settings that were tried and chosen."""
     tried = max(len(row.tried) for row in trained.values())
     lines = [
         f"Per cent, test photos; mean ± standard deviation over {seeds} "
         f"{'seeds' if seeds > 1 else 'seed'}. Differences: paired bootstrap over the test photos, "
-        f"{resamples} draws, of the means over the seeds; * leaves out 0."
+        f"{resamples} draws, of the means over the seeds; * excludes 0."
     ]
     if tried:
         lines += [
             "",
-            f"Budget: at most {budget} settings a system, each trained with one seed; taken are "
-            "those with the best mean of ZSL and GZSL mAP on validation photos (with the best mAP, "
-            "where all classes are seen):",
+            f"Budget: at most {budget} settings per system, each trained with one seed; the one "
+            "with the best mean of ZSL and GZSL mAP on validation photos (the best mAP, if all "
+            "classes are seen) was chosen:",
             "",
         ]
         for row in trained.values():
@@ -117,9 +162,9 @@ def write_seeds(
 
     Args:
         path: of the file.
-        trained: rows of a table or figure; those that failed have none here.
+        trained: rows of a table or figure; failed ones are left out.
         ks: the Ks of F1@K.
-        tasks: parts of the metrics by what they are called.
+        tasks: parts of the metrics by their title.
     """
     figures = ["mAP", *(f"F1@{k}" for k in ks)]
     rows = [
@@ -128,26 +173,30 @@ def write_seeds(
         for folder, metrics in zip(row.folders, row.metrics, strict=True)
         for task, part in tasks.items()
     ]
-    write_csv(path, ["method", "task", "run", *figures], rows)
+    write_rows(path, ["method", "task", "run", *figures], rows)
 
 
-def draw_rows(path: pathlib.Path, table: Table, trained: Mapping[str, TrainedEntry]) -> None:
-    """Draws the mAP of every system: a point for its mean, a line for its seeds' spread."""
+def draw_rows(path: pathlib.Path, table: PaperTable, trained: Mapping[str, TrainedEntry]) -> None:
+    """Draws the mAP of every system: its mean as a point, its spread over the seeds as a line."""
     tasks = tasks_of(table)
     shown = [row for row in trained.values() if not row.error]
     figure, axes = new_figure(8.0, 1.6 + 0.42 * len(shown))
-    places = np.arange(len(shown))
+    positions = np.arange(len(shown))
     for number, (task, part) in enumerate(tasks.items()):
         values = [[figure_of(m, part, "mAP") for m in row.metrics] for row in shown]
-        means = np.array([np.mean(own) for own in values])
-        spread = [np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in values]
-        y = places + 0.16 * (number - (len(tasks) - 1) / 2)
-        axes.errorbar(means, y, xerr=spread, fmt="o", color=COLORS[number], label=task, ms=5)
-        for x, place in zip(means, y, strict=True):
+        means, deviations = means_and_deviations(values)
+        y = positions + 0.16 * (number - (len(tasks) - 1) / 2)
+        axes.errorbar(means, y, xerr=deviations, fmt="o", color=COLORS[number], label=task, ms=5)
+        for x, position in zip(means, y, strict=True):
             axes.annotate(
-                f"{x:.1f}", (x, place), (0, 3), textcoords="offset points", ha="center", fontsize=8
+                f"{x:.1f}",
+                (x, position),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
             )
-    axes.set_yticks(places, [row.entry.title for row in shown])
+    axes.set_yticks(positions, [row.entry.title for row in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.margins(x=0.1)

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: they follow the page's colors, light or dark, and need no library.
+"""Charts as inline SVG, for pages.
 
 Colors are CSS classes (`seen`, `unseen`, `all`, `quiet`, `c0`...), which the page's style sheet
-defines. Elements are built with ElementTree, so that no text can ever become markup.
+defines. Elements are built with ElementTree, so that text never becomes markup.
 """
 
 import math
@@ -11,26 +11,27 @@ from xml.etree import ElementTree
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
-# Of a label's text, about.
+# Approximate size of a letter of a label.
 LETTER, LINE = 6.8, 13
-# Points of a line: more could not be told apart.
-MOST_POINTS = 400
+# Of a line: more could not be told apart.
+MAX_POINTS = 400
 
 
 class Chart:
     """A pair of axes to draw on.
 
     Args:
-        label: says what the chart shows, for those who don't see it.
+        label: description of the chart for screen readers.
         x_label: of the horizontal axis.
         y_label: of the vertical axis.
         x: (lowest, highest) value on the horizontal axis.
         y: likewise on the vertical axis.
         per_cent: axes, "x", "y" or "xy", whose values are fractions shown in per cent.
-        whole_x: the horizontal axis counts something: only whole numbers are written.
+        whole_x: labels the horizontal axis with whole numbers only.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Chart:
         y: tuple[float, float],
         per_cent: Literal["", "x", "y", "xy"] = "",
         whole_x: bool = False,
-    ):
+    ) -> None:
         self._x, self._y = _widened(x), _widened(y)
         self._root = ElementTree.Element(
             "svg",
@@ -51,8 +52,8 @@ class Chart:
         self._root.set("aria-label", label)
         self._axes(x_label, y_label, per_cent, whole_x)
 
-    def line(self, xs, ys, css: str, area: bool = False) -> None:
-        """Draws a line through points; with `area` what lies below it is tinted."""
+    def line(self, xs: ArrayLike, ys: ArrayLike, css: str, area: bool = False) -> None:
+        """Draws a line through points; `area` tints the area below it."""
         xs, ys = _thinned(np.asarray(xs, float), np.asarray(ys, float))
         points = [self._place(x, y) for x, y in zip(xs, ys, strict=True)]
         if area and points:
@@ -62,7 +63,7 @@ class Chart:
         self._add("polyline", {"points": _text_of(points), "class": f"line {css}"})
 
     def dot(self, x: float, y: float, css: str, tip: str, radius: float = 4) -> None:
-        """Draws a dot; `tip` shows when the pointer rests on it."""
+        """Draws a dot; `tip` is shown when the pointer rests on it."""
         cx, cy = self._place(x, y)
         attributes = {"cx": _number(cx), "cy": _number(cy), "r": _number(radius), "class": css}
         dot = self._add("circle", attributes)
@@ -115,40 +116,40 @@ class Chart:
         return ElementTree.SubElement(self._root, tag, attributes)
 
 
-def scatter(points: np.ndarray, members: Sequence[int], names: Sequence[str], label: str) -> Markup:
-    """Returns points of a plane, one color and number a class, each class named at its middle.
+def scatter(points: np.ndarray, members: ArrayLike, names: Sequence[str], label: str) -> Markup:
+    """Returns a scatter plot with one color per class, each class named at its median.
 
     Args:
         points: (P, 2).
-        members: (P,) which class each belongs to.
+        members: (P,) the class of each point, an index into `names`.
         names: of the classes.
-        label: says what is shown, for those who don't see it.
+        label: description of the plot for screen readers.
     """
     width, height, margin = 360, 320, 14
     low, high = points.min(axis=0), points.max(axis=0)
     scale = np.array([width, height]) - 2 * margin
-    places = margin + (points - low) / np.where(high > low, high - low, 1) * scale
+    pixels = margin + (points - low) / np.where(high > low, high - low, 1) * scale
     root = ElementTree.Element(
         "svg", {"viewBox": f"0 0 {width} {height}", "role": "img", "class": "chart scatter"}
     )
     root.set("aria-label", label)
-    members = np.asarray(members)
-    for (x, y), c in zip(places, members, strict=True):
+    classes = np.asarray(members)
+    for (x, y), c in zip(pixels, classes, strict=True):
         css = {"cx": _number(x), "cy": _number(y), "r": "3.2", "class": f"c{c}"}
         dot = ElementTree.SubElement(root, "circle", css)
         ElementTree.SubElement(dot, "title").text = names[c]
-    for c, (x, y) in _label_places(places, members, names, width - margin).items():
+    for c, (x, y) in _label_positions(pixels, classes, names, width - margin).items():
         attributes = {"x": _number(x), "y": _number(y), "text-anchor": "middle"}
         text = ElementTree.SubElement(root, "text", {**attributes, "class": f"place c{c}"})
         text.text = names[c]
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _label_places(
-    places: np.ndarray, members: np.ndarray, names: Sequence[str], right: float
+def _label_positions(
+    points: np.ndarray, members: np.ndarray, names: Sequence[str], right: float
 ) -> dict[int, tuple[float, float]]:
-    """The middle of each class's points, moved down where another label is in the way."""
-    middles = {c: np.median(places[members == c], axis=0) for c in np.unique(members).tolist()}
+    """The median of each class's points, moved down where it would overlap another label."""
+    middles = {c: np.median(points[members == c], axis=0) for c in np.unique(members).tolist()}
     found: dict[int, tuple[float, float]] = {}
     for c, (x, y) in sorted(middles.items(), key=lambda item: item[1][1]):
         half = LETTER * len(names[c]) / 2
@@ -162,10 +163,15 @@ def _label_places(
     return found
 
 
-def padded(values, share: float = 0.05) -> tuple[float, float]:
-    """Returns the range of some numbers, from 0 where they are all positive and near it."""
-    values = np.concatenate([np.ravel(v) for v in values]) if len(values) else np.zeros(1)
-    low, high = float(values.min()), float(values.max())
+def padded(values: Sequence[ArrayLike], share: float = 0.05) -> tuple[float, float]:
+    """Returns the range of all values with a margin; it starts at 0 if that is near.
+
+    Args:
+        values: arrays of any shapes.
+        share: size of the margin, as a fraction of the range.
+    """
+    every = np.concatenate([np.ravel(v) for v in values]) if len(values) else np.zeros(1)
+    low, high = float(every.min()), float(every.max())
     if 0 <= low < 0.6 * high:
         low = 0.0
     room = share * (high - low)
@@ -198,11 +204,12 @@ def _label_of(value: float, per_cent: bool) -> str:
 
 
 def _thinned(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over stretches, where there are more points than could be told apart."""
-    if len(xs) <= MOST_POINTS:
+    """The points, or the means of `MAX_POINTS` stretches of them."""
+    if len(xs) <= MAX_POINTS:
         return xs, ys
-    parts = np.array_split(np.arange(len(xs)), MOST_POINTS)
-    return tuple(np.array([v[part].mean() for part in parts]) for v in (xs, ys))
+    parts = np.array_split(np.arange(len(xs)), MAX_POINTS)
+    means = [np.array([v[part].mean() for part in parts]) for v in (xs, ys)]
+    return means[0], means[1]
 
 
 def _text_of(points: Sequence[tuple[float, float]]) -> str:

@@ -1,0 +1,139 @@
+"""The folder that a description is written to: texts, tables, a plot and a sheet of photos."""
+
+import base64
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from PIL import Image, ImageDraw
+
+from biam_tf.files import replacing, write_json, write_text
+from training.description.duplicates import Pair, count_by_splits, pair_table
+from training.description.labels import LabelFacts
+from training.description.sections import (
+    Findings,
+    Section,
+    class_table,
+    sections_of,
+    to_markdown,
+)
+from training.tables.plots import COLORS, can_plot, new_figure, save_figure
+from training.tables.templates import render
+
+PLOT, SHEET = "class_frequency.png", "duplicates.png"
+PAIRS_ON_SHEET = 40
+_SIDE, _MARGIN, _TEXT, _COLUMNS = 150, 10, 32, 4
+
+
+def write_description(findings: Findings, title: str, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Writes a description as Markdown, JSON and HTML, with its tables and pictures.
+
+    Args:
+        findings: what was found.
+        title: of the description.
+        folder: created if missing; files of an earlier description are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = ["description.md", "description.json", "description.html", "class_frequency.csv"]
+    plot = sheet = None
+    if can_plot(folder / PLOT):
+        plot_class_frequency(findings.labels, folder / PLOT)
+        written.append(plot := PLOT)
+    if findings.photos is not None:
+        write_text(folder / "duplicates.csv", pair_table(findings.pairs).csv())
+        written.append("duplicates.csv")
+    if findings.pairs:
+        draw_pairs(findings.dataset.directory, findings.pairs, folder / SHEET)
+        written.append(sheet := SHEET)
+    frequencies = class_table(findings.labels, findings.labels.by_frequency)
+    write_text(folder / "class_frequency.csv", frequencies.csv())
+    sections = sections_of(findings, plot, sheet)
+    write_text(folder / "description.md", to_markdown(title, sections))
+    write_text(folder / "description.html", to_html(title, sections, folder))
+    write_json(folder / "description.json", as_json(findings))
+    return [folder / name for name in written]
+
+
+def as_json(findings: Findings) -> dict:
+    """Returns what was found as plain values."""
+    labels = findings.labels
+    values: dict[str, object] = {
+        "directory": str(findings.dataset.directory),
+        "fingerprint": findings.dataset.fingerprint,
+        "splits": [dataclasses.asdict(split) | {"mean": split.mean} for split in labels.splits],
+        "classes": [dataclasses.asdict(c) for c in labels.classes],
+        "unseen_classes_in_training_labels": [c.name for c in labels.leaks],
+    }
+    if findings.word_vectors is not None:
+        values["word_vectors"] = findings.word_vectors
+        values["classes_without_vector"] = list(findings.without_vector)
+    if findings.photos is not None:
+        values["unreadable_photos"] = [
+            {"image": image, "problem": problem} for image, problem in findings.unreadable
+        ]
+        counts = {where: dict(count) for where, count in count_by_splits(findings.pairs).items()}
+        values["near_duplicates"] = {"radius": findings.radius, "by_splits": counts}
+    return values
+
+
+def to_html(title: str, sections: Sequence[Section], folder: pathlib.Path) -> Markup:
+    """Returns a description as one HTML page that needs no other file.
+
+    Args:
+        title: of the page.
+        sections: its parts.
+        folder: where the sections' pictures are.
+    """
+    pictures = {
+        section.picture: base64.b64encode((folder / section.picture).read_bytes()).decode()
+        for section in sections
+        if section.picture
+    }
+    values = {"title": title, "sections": sections, "pictures": pictures}
+    return render("training.description", "page.html", values)
+
+
+def plot_class_frequency(labels: LabelFacts, path: pathlib.Path) -> None:
+    """Draws how many photos show each class, most frequent first, on a logarithmic scale."""
+    figure, axes = new_figure(9.0, 4.5)
+    ranked = labels.by_frequency
+    for group, color in zip(("seen", "unseen"), COLORS, strict=False):
+        ranks = [rank for rank, c in enumerate(ranked) if c.group == group]
+        counts = [ranked[rank].total for rank in ranks]
+        axes.bar(ranks, counts, width=1.0, color=color, label=f"{group} ({len(ranks)})")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xlabel("classes, most frequent first")
+    axes.set_ylabel("photos, all splits")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def draw_pairs(directory: pathlib.Path, pairs: Sequence[Pair], path: pathlib.Path) -> None:
+    """Draws the first pairs side by side, with their splits, names and distance, as PNG."""
+    pairs = pairs[:PAIRS_ON_SHEET]
+    columns = min(_COLUMNS, len(pairs))
+    width, height = 2 * _SIDE + 3 * _MARGIN, _SIDE + _TEXT + 2 * _MARGIN
+    rows = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, pair in enumerate(pairs):
+        left, top = index % columns * width + _MARGIN, index // columns * height + _MARGIN
+        for side, image in enumerate(pair.images):
+            with Image.open(directory / image) as photo:
+                small = photo.convert("RGB")
+            small.thumbnail((_SIDE, _SIDE))
+            corner = left + side * (_SIDE + _MARGIN)
+            sheet.paste(small, (corner, top))
+            text = f"{pair.splits[side]}: {pathlib.PurePosixPath(image).name}"
+            draw.text((corner, top + _SIDE + 2), text[:26], fill="black")
+        apart = "same file" if pair.same_file else f"{pair.distance} bits apart"
+        draw.text((left, top + _SIDE + 16), apart, fill="#b03020" if pair.crosses else "#555555")
+    with replacing(path) as partial:
+        sheet.save(partial, "PNG")
