@@ -21,6 +21,7 @@ import time
 from benchmarks.shared.tables import read_tables
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
+from biam_tf.files import write_text
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PLOT = DOCS / "images" / "growth.png"
@@ -76,9 +77,7 @@ def _put(path: pathlib.Path, name: str, tables: str) -> None:
     pattern = re.compile(f"{re.escape(first)}.*?{re.escape(last)}", re.DOTALL)
     if not pattern.search(document):
         raise UserError(f"{path}: the lines {first} and {last} around the tables are missing")
-    aside = path.with_name(f".partial-{path.name}")
-    aside.write_text(pattern.sub(lambda _: f"{first}\n\n{tables}\n{last}", document))
-    aside.replace(path)
+    write_text(path, pattern.sub(lambda _: f"{first}\n\n{tables}\n{last}", document))
 
 
 if __name__ == "__main__":

@@ -156,11 +156,7 @@ def _describe_files(output: pathlib.Path) -> str:
     """Describes the files that a killed process left."""
     log = output / "log.jsonl"
     epochs = len(log.read_text().splitlines()) if log.exists() else 0
-    half = [
-        name
-        for name in (".partial-model.keras", ".partial-backbone.keras", "checkpoints/.partial")
-        if (output / name).exists()
-    ]
+    half = [str(path.relative_to(output)) for path in sorted(output.rglob(".*partial*"))]
     written = f"checkpoint {_newest_checkpoint(output)}, {epochs} epochs in the log"
     return written + (f"; partially written: {', '.join(half)}" if half else "")
 

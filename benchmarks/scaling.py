@@ -22,6 +22,8 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from benchmarks.shared.tables import Table
+
 BATCH, STEPS = 36, 20
 BACKBONE = ["data.name=folder", "head.channels=8", "training.epochs=2", "training.batch_size=12"]
 SETTINGS = [
@@ -61,13 +63,22 @@ def main() -> None:
             f"head.channels={arguments.channels}",
         ]
         one = _train(folder / "one", shared, processes=1)
-        print("| | largest relative difference of 20 losses | images/s |\n|---|---|---|")
-        _print_row("1 device", one, one)
-        mirrored = ["strategy=mirrored", "logical_cpu_devices=2"]
-        _print_row("2 devices", _train(folder / "mirrored", [*shared, *mirrored], 1), one)
+        mirrored = [*shared, "strategy=mirrored", "logical_cpu_devices=2"]
+        rows = [
+            _row("1 device", one, one),
+            _row("2 devices", _train(folder / "mirrored", mirrored, processes=1), one),
+        ]
         for count in range(1, arguments.processes + 1):
             own = [*shared, "strategy=multi_worker"]
-            _print_row(f"{count} processes", _train(folder / f"{count}", own, count), one)
+            rows.append(
+                _row(
+                    f"{count} process{'es' * (count > 1)}",
+                    _train(folder / f"{count}", own, count),
+                    one,
+                )
+            )
+    columns = ("", f"largest relative difference of {STEPS} losses", "images/s")
+    print(Table("Losses and speed", columns, rows).markdown())
 
 
 def _train(output: pathlib.Path, settings: list[str], processes: int) -> list[dict]:
@@ -102,12 +113,12 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _print_row(name: str, records: list[dict], one: list[dict]) -> None:
+def _row(name: str, records: list[dict], one: list[dict]) -> tuple[str, str, str]:
     pairs = zip(records, one, strict=True)
     difference = max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in pairs)
     # The first step includes tracing the graph.
     speed = statistics.median(record["images_per_second"] for record in records[1:])
-    print(f"| {name} | {difference:.1e} | {speed:.0f} |", flush=True)
+    return name, f"{difference:.1e}", f"{speed:.0f}"
 
 
 if __name__ == "__main__":
