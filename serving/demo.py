@@ -193,7 +193,7 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
                 serve_model(arguments.compare, arguments.compare_server, **options)
             )
         # Importing Gradio takes seconds, in which the servers load their models.
-        from serving.demo_page.page import Models, open_page
+        from serving.demo_page.web_page import Models, open_page
 
         for served in (first, second):
             if served is not None:
