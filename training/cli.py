@@ -1,9 +1,10 @@
-"""What the command lines of training share."""
+"""Options and checks that the commands of training share."""
 
 import argparse
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
+from training.config import RunConfig
 
 __all__ = ["add_config_arguments", "require_one_process", "run_command"]
 
@@ -13,12 +14,12 @@ def add_config_arguments(
     config: str = "YAML settings of the run (default: the quickstart's)",
     override: str = "replace one setting, e.g. training.epochs=5; may be given many times",
 ) -> None:
-    """Adds `--config FILE` and `--set KEY=VALUE`, the way every command takes its settings.
+    """Adds the options `--config FILE` and `--set KEY=VALUE`.
 
     Args:
-        parser: takes the options.
-        config: help of the first.
-        override: help of the second.
+        parser: of the command.
+        config: help text of `--config`.
+        override: help text of `--set`.
     """
     parser.add_argument("--config", metavar="FILE", help=config)
     parser.add_argument(
@@ -30,8 +31,8 @@ def add_config_arguments(
     )
 
 
-def require_one_process(config, command: str) -> None:
-    """Raises a UserError where a command that works in one process is given `multi_worker`."""
+def require_one_process(config: RunConfig, command: str) -> None:
+    """Raises a UserError if a command that works in one process is given `multi_worker`."""
     if config.strategy == "multi_worker":
         raise UserError(
             f"strategy: multi_worker: {command} works in one process; give it "

@@ -1,4 +1,4 @@
-"""Memory and disk of this machine: what a process has used, and what is there."""
+"""Memory and disk of this machine: what this process has used, and what is available."""
 
 import os
 import pathlib
@@ -12,8 +12,8 @@ MEMORY_INFO, STATUS = pathlib.Path("/proc/meminfo"), pathlib.Path("/proc/self/st
 
 
 def peak_memory() -> int:
-    """Returns the largest resident memory in bytes that this process has had so far."""
-    if STATUS.is_file():  # getrusage counts what the parent had when it started this process, too
+    """Returns the peak resident memory of this process in bytes."""
+    if STATUS.is_file():  # getrusage includes the parent's memory at the start of this process
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
@@ -22,12 +22,12 @@ def peak_memory() -> int:
 
 
 def total_memory() -> int:
-    """Returns this machine's memory in bytes, or the container's where it has less."""
+    """Returns the memory of this machine in bytes, or of the container if that is less."""
     return 2 * default_memory_limit()
 
 
 def available_memory() -> int:
-    """Returns the bytes that a new process could use now; where that is unknown, all there are."""
+    """Returns the bytes that a new process could use now, or all if that is unknown."""
     if MEMORY_INFO.is_file():
         for line in MEMORY_INFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -36,7 +36,7 @@ def available_memory() -> int:
 
 
 def peak_gpu_memory() -> dict[str, int]:
-    """Returns the largest number of bytes in use on each GPU so far, by the device's name."""
+    """Returns the peak memory of each GPU in bytes, by the name of the device."""
     import tensorflow as tf
 
     names = [
@@ -46,12 +46,12 @@ def peak_gpu_memory() -> dict[str, int]:
 
 
 def free_disk(path: str | os.PathLike) -> int:
-    """Returns the free bytes of the disk that holds `path`, which need not exist yet."""
+    """Returns the free bytes of the disk of `path`, which need not exist yet."""
     return shutil.disk_usage(existing_parent(path)).free
 
 
 def same_disk(a: str | os.PathLike, b: str | os.PathLike) -> bool:
-    """Tells whether two paths, which need not exist yet, lie on one disk."""
+    """Returns whether two paths, which need not exist yet, are on the same disk."""
     return existing_parent(a).stat().st_dev == existing_parent(b).stat().st_dev
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
@@ -10,21 +11,21 @@ from biam_tf.errors import UserError
 from training.cli import add_config_arguments, require_one_process, run_command
 
 DESCRIPTION = """\
-Trains a zero-shot tagger and evaluates it on classes it never saw.
+Trains a zero-shot tagger and evaluates it on classes that it was not trained on.
 
-Without arguments: the quickstart. It draws pictures of colored shapes, trains on some
-combinations of color, texture and shape, and is then asked for the others. The same command
-resumes a run that was stopped; a run that is complete prints its figures again.
+Without arguments: the quickstart. It draws pictures of colored shapes, trains on some combinations
+of color, texture and shape, and is evaluated on the others. The same command resumes a run that
+was stopped; for a complete run, it prints the metrics again.
 """
 
 EXAMPLES = """\
 exit status:
   0    the run is complete; with --dry-run: memory and disk suffice
   1    only with --dry-run: they do not
-  2    a setting, the data or the disk is not as it must be: see the message
+  2    a setting, the data or the disk cannot be used: see the message
   69   another worker of the run is gone     } the same command
-  75   stopped by SIGTERM, work saved        } goes on where it
-  130  stopped by Ctrl-C, work saved         } was stopped
+  75   stopped by SIGTERM, work saved        } continues where
+  130  stopped by Ctrl-C, work saved         } it was stopped
 
 examples:
   python -m training.run
@@ -37,8 +38,7 @@ examples:
 """
 
 
-def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.run",
         description=DESCRIPTION,
@@ -48,16 +48,16 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="build everything, train a few steps and evaluate on a few photos in a temporary "
-        "folder, and print time, memory and disk of the whole run; exit status 1 where they do "
-        "not suffice",
+        help="trial run on a sample: build everything, train a few steps and evaluate a few "
+        "photos in a temporary folder, and print time, memory and disk that the whole run takes; "
+        "exit status 1 if memory or disk do not suffice",
     )
     parser.add_argument(
         "--profile",
         type=int,
         metavar="N",
-        help="profile N training steps after the first few, and print and keep which operations "
-        "took the time",
+        help="profile N training steps after the first few; print and store the time of each "
+        "operation",
     )
     add_config_arguments(parser)
     return run_command(parser, _command, argv)
@@ -67,9 +67,11 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.profile is not None and arguments.profile < 1:
         raise UserError(f"--profile {arguments.profile}: use at least 1 step")
     if arguments.profile is not None and arguments.dry_run:
-        raise UserError("--profile needs a run: leave out --dry-run, which measures by itself")
+        raise UserError(
+            "--profile needs a run: leave out --dry-run, which takes its own measurements"
+        )
 
-    # Imported here, so that --help and a wrong setting answer at once, without TensorFlow.
+    # Imported here, so that --help answers at once, without TensorFlow.
     from training.config import load_config
 
     config = load_config(arguments.config, arguments.set)

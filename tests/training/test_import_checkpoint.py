@@ -122,7 +122,7 @@ def test_a_backbone_of_other_features_is_refused(convert, tmp_path, capsys):
     build_backbone("efficientnet_lite0", 32, "none").save_weights(weights)
     options = ("--set", "backbone.name=efficientnet_lite0", "--set", f"backbone.weights={weights}")
     assert convert(*options) == 2
-    message = "was trained on region_features of 128 numbers; the backbone efficientnet_lite0 gives"
+    message = "was trained on region_features of 128 numbers; the backbone efficientnet_lite0 has"
     assert message in capsys.readouterr().err
 
 

@@ -22,6 +22,9 @@ from training.loop.optimizer import (
     make_optimizer,
 )
 
+# Of a batch: by name, or a single tensor.
+Inputs = Mapping[str, tf.Tensor] | tf.Tensor
+
 
 @dataclasses.dataclass(frozen=True)
 class StepResult:
@@ -117,8 +120,8 @@ class TrainStep:
         return StepResult(loss + float(last_loss), float(rate), float(stops) > 0)
 
     @tf.function
-    def _accumulate(self, inputs, labels):
-        def replica_step(inputs, labels):
+    def _accumulate(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
+        def replica_step(inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
             loss, gradients = self._gradients(inputs, labels)
             for total, gradient in zip(self._sums, gradients, strict=True):
                 total.assign_add(gradient)
@@ -127,10 +130,14 @@ class TrainStep:
         return self._sum(self._strategy.run(replica_step, (inputs, labels)))
 
     @tf.function
-    def _finish(self, inputs, labels, stop):
+    def _finish(
+        self, inputs: Inputs, labels: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rate = self.optimizer.learning_rate
 
-        def replica_step(inputs, labels):
+        def replica_step(
+            inputs: Inputs, labels: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             loss, gradients = self._gradients(inputs, labels)
             for i, total in enumerate(self._sums):
                 gradients[i] += total
@@ -156,7 +163,7 @@ class TrainStep:
             self._loss_scale.update(applied)
         return self._sum(loss), rate, self._sum(stops)
 
-    def _gradients(self, inputs, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _gradients(self, inputs: Inputs, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Returns loss and gradients of this device's examples; they add up to the batch's."""
         with tf.GradientTape() as tape:
             outputs = self._model(inputs, training=True)

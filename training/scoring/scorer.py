@@ -14,19 +14,21 @@ Scorer = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Mapping[str, tf.Tensor]]
 
 
 def make_scorer(model: keras.Model) -> Scorer:
-    """Returns a compiled function of (inputs by name, class_embeddings) to the model's outputs.
+    """Returns a compiled function of inputs and class embeddings to the model's outputs.
 
     It is traced once for all numbers of classes and batch sizes.
 
     Args:
-        model: a head or tagger with an input `class_embeddings`; its other inputs come by name.
+        model: a head or tagger with an input `class_embeddings`.
     """
     specs = {t.name: tf.TensorSpec(t.shape, t.dtype) for t in model.inputs}
     embeddings_spec = specs.pop("class_embeddings")
     order = [tensor.name for tensor in model.inputs]
 
     @tf.function(input_signature=[specs, embeddings_spec])
-    def score(inputs, class_embeddings):
+    def score(
+        inputs: Mapping[str, tf.Tensor], class_embeddings: tf.Tensor
+    ) -> Mapping[str, tf.Tensor]:
         tensors = {**inputs, "class_embeddings": class_embeddings}
         outputs = model([tensors[name] for name in order], training=False)
         return outputs if isinstance(outputs, dict) else {"scores": outputs}
