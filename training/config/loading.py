@@ -1,4 +1,4 @@
-"""Reads a run's settings from a YAML file and `--set`, and checks how they go together."""
+"""Reads a run's settings from a YAML file and `--set`, and checks their combinations."""
 
 import copy
 import dataclasses
@@ -14,7 +14,7 @@ from training.config.schema import DataConfig, HeadConfig, LossConfig, RunConfig
 from training.config.typed_yaml import Settings
 from training.data.source import DataSource
 
-# What the quickstart changes: configs/quickstart.yaml, for packages installed without that file.
+# The contents of configs/quickstart.yaml, for packages installed without that file.
 QUICKSTART = {
     "head": {"channels": 64, "num_heads": 4},
     "training": {"epochs": 5, "optimizer": {"learning_rate": 2e-3}},
@@ -26,11 +26,11 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
 
     Args:
         path: a YAML file; None is the quickstart.
-        overrides: `a.b.c=value` each, applied in their order; values are read as YAML.
+        overrides: `a.b.c=value` each, applied in this order; values are read as YAML.
 
     Raises:
-        UserError: anything wrong in the file or an override; the message names the file or the
-            `--set`, the key path and the value, and says what would be right.
+        UserError: the file or an override is wrong; the message names the file or the `--set`
+            option, the key path and the value, and how to correct it.
     """
     if path is None:
         settings = Settings(copy.deepcopy(QUICKSTART), "the quickstart")
@@ -105,8 +105,8 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
     if given.keys() == hints.keys() and settings.is_override("head.preset"):
         settings.fail(
             "head.preset",
-            f"has no effect on {settings.source}, which holds every setting of the head; set them "
-            "one by one, or start from a file that names a preset",
+            f"has no effect on {settings.source}, which contains every setting of the head; set "
+            "them one by one, or start from a file that names a preset",
         )
     given = {key: settings.convert(v, hints[key], f"head.{key}") for key, v in given.items()}
     try:
@@ -156,7 +156,7 @@ def _build_data_config(settings: Settings, values: Any) -> DataConfig:
 def _is_other_default(
     settings: Settings, name: str, key: str, value: Any, others: Iterable[DataSource]
 ) -> bool:
-    """Tells whether a key is the setting of another data set at its default, which is ignored.
+    """Returns whether a key is the setting of another data set at its default: it is ignored.
 
     Configurations of earlier runs list the settings of all data sets.
 
@@ -196,7 +196,7 @@ def _check_backbone(settings: Settings, config: RunConfig) -> None:
     if backbone.trainable and config.data.feature_store is not None:
         settings.fail_combination(
             ["data.feature_store", "backbone.trainable"],
-            "stored features cannot follow a backbone that is trained; set "
+            "stored features are those of a frozen backbone; set "
             "backbone.trainable: false, or data.feature_store: null",
         )
     if backbone.learning_rate_scale != 1 and not backbone.trainable:
@@ -216,7 +216,7 @@ def _check_sampling(settings: Settings, data: DataConfig) -> None:
     keys = ["data.sampling", "data.max_images_per_class"]
     if data.sampling == "capped" and data.max_images_per_class is None:
         settings.fail_combination(
-            keys, "capped needs to know how many; set data.max_images_per_class: 1000, say"
+            keys, "capped needs a number; set for example data.max_images_per_class: 1000"
         )
     if data.sampling != "capped" and data.max_images_per_class is not None:
         settings.fail_combination(
@@ -231,7 +231,7 @@ def _check_augmentation(settings: Settings, config: RunConfig) -> None:
         if not 0 < least <= most <= 1:
             settings.fail(
                 "data.augmentation.crop_scale",
-                "expected [least, most] shares of a photo's area with 0 < least <= most <= 1, "
+                "expected [smallest, largest] shares of a photo's area, above 0 and at most 1, "
                 f"got {list(augmentation.crop_scale)}",
             )
     if augmentation.any and not config.backbone.trainable:
@@ -242,8 +242,8 @@ def _check_augmentation(settings: Settings, config: RunConfig) -> None:
                 "data.augmentation.crop_scale",
                 "backbone.trainable",
             ],
-            "stored features cannot follow photos that are varied; set backbone.trainable: true, "
-            "or data.augmentation: {flip: false, crop_scale: null}",
+            "stored features are those of unchanged photos; set backbone.trainable: true, or "
+            "data.augmentation: {flip: false, crop_scale: null}",
         )
 
 
@@ -253,7 +253,7 @@ def _check_loss(settings: Settings, config: RunConfig) -> None:
     system, keys = SYSTEMS[config.head.system], ["training.loss", "head.system"]
     if system.make_losses is not None and config.training.loss != LossConfig():
         settings.fail_combination(
-            keys, f"has no effect: {config.head.system} is trained with a loss of its own"
+            keys, f"has no effect: {config.head.system} has a loss of its own"
         )
     if system.fit is not None and config.backbone.trainable:
         settings.fail_combination(

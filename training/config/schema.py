@@ -1,7 +1,7 @@
 """The settings of a run: nested frozen dataclasses, which a YAML file fills.
 
-Every field has a default, so that a file says only what it changes. The types below are the
-whole schema: what a key may hold is said once, here.
+Every field has a default, so that a file contains only what it changes. The types below are the
+whole schema: they alone define which values a key accepts.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ Momentum = Annotated[float, Range(above=0, below=1)]
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """How training photos are varied from epoch to epoch, where the backbone is trained with them.
+    """Augmentation of training photos, for a trained backbone.
 
     Attributes:
-        flip: mirror half of the photos, left to right.
-        crop_scale: [least, most] share of the photo's area that a random crop keeps; null: none.
+        flip: mirror half of the photos horizontally.
+        crop_scale: [smallest, largest] share of the photo's area in a random crop; null: no crops.
     """
 
     flip: bool = False
@@ -32,26 +32,26 @@ class AugmentationConfig:
 
     @property
     def any(self) -> bool:
-        """Whether photos are varied at all."""
+        """Whether photos are augmented at all."""
         return self.flip or self.crop_scale is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which photos, and how their features are kept.
+    """The data set, and how its features are stored.
 
     Attributes:
         name: a key of `training.data.registry.DATA_SOURCES`.
         directory: the data set's folder; scenes are drawn into it, and photos of TensorFlow
             Datasets are written there (null: a folder below `data/`).
-        feature_store: where stored features go (null: beside the run).
+        feature_store: location of the stored features (null: beside the run).
         cache: keep features in memory, stream them from the disk, or decide by their size.
-        max_broken_share: up to this share of the photos may be unreadable and is left out.
-        hash_photos: notes checksums of the photos' contents in the run's manifest, not only their
-            names and sizes; all of them are read once more for that.
-        max_labels: training photos with more seen labels are left out; null: none is.
-        sampling: how often a training photo comes in an epoch, see docs/features.md.
-        max_images_per_class: of one epoch (sampling: capped).
+        max_broken_share: the largest share of photos that may be unreadable and are left out.
+        hash_photos: whether the run's manifest has checksums of the photos' contents, not only
+            names and sizes; all photos are read once more for that.
+        max_labels: training photos with more seen labels are left out; null: no limit.
+        sampling: how often a training photo is used in an epoch, see docs/features.md.
+        max_images_per_class: in one epoch (sampling: capped).
         all_seen: the standard multi-label task: unseen classes count as seen.
         augmentation: of training photos (backbone.trainable: true).
         settings: the data set's own settings, an instance of its `settings_type`; None: their
@@ -74,17 +74,18 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """What turns a photo into region features and a scene feature.
+    """The model that turns a photo into region features and a scene feature.
 
     Attributes:
         name: a key of `biam_tf.backbones.BACKBONES`, or `keras_hub:PRESET`, see docs/backbones.md.
         image_size: side of the square photo in pixels; null: the backbone's own.
-        weights: "default" (or null: pretrained where there are such weights, else random),
+        weights: "default" (or null: pretrained if there are such weights, else random),
             "imagenet", "none" (random), or the path of a file.
-        trainable: trained together with the head, or frozen and its features stored.
-        batch_size: photos at a time while features are extracted; null: 32, or what fits into a
-            quarter of the free memory.
-        learning_rate_scale: the learning rate of a trained backbone, as a share of the head's.
+        trainable: whether it is trained together with the head; else it is frozen and its
+            features are stored.
+        batch_size: photos per batch of feature extraction; null: 32, or fewer if they do not fit
+            into a quarter of the free memory.
+        learning_rate_scale: learning rate of a trained backbone, as a multiple of the head's.
     """
 
     name: str = "small"
@@ -119,7 +120,7 @@ class HeadConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """Where class embeddings come from.
+    """The source of the class embeddings.
 
     Attributes:
         word_vectors: GloVe text (.txt, .gz), .npz or an attribute table (.csv); null: the data
@@ -151,12 +152,12 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What training makes small; systems that bring a loss of their own take none of it.
+    """The loss; not for systems that have a loss of their own.
 
     Attributes:
         name: `ranking`, the paper's hinge over pairs of classes, or `softmax` over all classes of
             a photo; null: softmax for `head.classifier: cosine`, else ranking.
-        margin: by how much a present class must outrank an absent one (ranking).
+        margin: by how much the score of a present class must exceed an absent one's (ranking).
         reduction: `sum` is the paper's, `mean_of_violations` the released code's (ranking).
         over_images: weight of a softmax over the photos of a batch, class by class (softmax).
     """
@@ -169,24 +170,24 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained, and by which validation figure the best epoch is chosen.
+    """How the model is trained, and by which validation metric the best epoch is chosen.
 
     Attributes:
-        epochs: passes over the training photos, at most.
-        batch_size: photos of one step of the optimizer, over all devices.
-        accumulation_steps: parts that a batch goes through the model in, one after the other,
-            where it does not fit into the memory.
-        seed: of the first weights, the order of the photos, and dropout.
-        precision: of the computation; weights and loss are float32 in any case.
-        clip_norm: the largest global norm of a step's gradient; null: as it comes.
-        ema_momentum: validates and keeps an exponential moving average of the weights; null: the
-            weights themselves.
-        select_on: the validation figure of the best epoch, which is kept.
-        patience: ends training after so many epochs without a better one; null: never.
-        checkpoint_minutes: time between two checkpoints within an epoch; null: none but that at
-            its end.
-        tensorboard: writes files for TensorBoard into the run's folder.
-        report: draws the report and the sheet of photos at the end.
+        epochs: the largest number of passes over the training photos.
+        batch_size: photos per step of the optimizer, over all devices.
+        accumulation_steps: number of equal parts that a batch is split into, to save memory;
+            their gradients are summed.
+        seed: of the initial weights, the order of the photos, and dropout.
+        precision: of the computation; weights and loss are always float32.
+        clip_norm: the largest global norm of a gradient, which is scaled down to it; null: no
+            clipping.
+        ema_momentum: momentum of a moving average of the weights, which is validated and saved
+            in their place; null: no average.
+        select_on: the validation metric that selects the epoch whose weights are kept.
+        patience: number of epochs without improvement after which training ends; null: never.
+        checkpoint_minutes: time between checkpoints within an epoch; null: only at its end.
+        tensorboard: whether files for TensorBoard are written into the run's folder.
+        report: whether the report and the sheet of photos are written at the end.
     """
 
     epochs: Count = 10
@@ -219,7 +220,7 @@ class RunConfig:
 
     Attributes:
         strategy: one device, all devices of this machine, or the machines of `TF_CONFIG`.
-        logical_cpu_devices: into how many devices the CPU is split, to try out `mirrored`.
+        logical_cpu_devices: number of devices that the CPU is split into, to try out `mirrored`.
         output: the run's folder.
     """
 

@@ -1,4 +1,4 @@
-"""YAML files into frozen dataclasses, with errors that name file, key path, value and way out."""
+"""YAML files into frozen dataclasses, with errors that name file, key path, value and remedy."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ import yaml
 
 from biam_tf.errors import UserError, did_you_mean
 
-# YAML 1.1 wants a dot and a sign in a float, so that PyYAML reads 1e-4 as text.
+# YAML 1.1 requires a dot and a sign in a float: PyYAML reads 1e-4 as text.
 _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Which numbers a field accepts; written as `Annotated[int, Range(at_least=1)]`."""
+    """The numbers that a field accepts, as in `Annotated[int, Range(at_least=1)]`."""
 
     at_least: float | None = None
     above: float | None = None
@@ -27,7 +27,7 @@ class Range:
     at_most: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Tells whether `value` lies in the range."""
+        """Returns whether `value` is in the range."""
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -48,7 +48,7 @@ class Range:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which on its own would let the last of two equal keys win in silence."""
+    """The safe loader, which by itself would silently use the last of two equal keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
@@ -71,7 +71,7 @@ class Settings:
 
     Args:
         values: the nested mapping, as YAML gives it.
-        source: what errors call the place the values come from, usually the file's path.
+        source: the name of the values' origin in errors, usually the file's path.
     """
 
     def __init__(self, values: Mapping[str, Any], source: str):
@@ -102,7 +102,7 @@ class Settings:
         """Applies one `a.b.c=value`; the value is read as YAML.
 
         Raises:
-            UserError: not of that form, or a key on the way is no section.
+            UserError: not of that form, or a key on the way is not a section.
         """
         option = f"--set {assignment}"
         key_path, equals, text = assignment.partition("=")
@@ -126,19 +126,19 @@ class Settings:
         return key_path in self._overrides
 
     def fail(self, key_path: str, problem: str) -> NoReturn:
-        """Raises the `UserError` for a key, naming the file or the option that set it."""
+        """Raises the `UserError` of a key, naming the file or the option that set it."""
         keys = key_path.split(".")
         prefixes = (".".join(keys[:length]) for length in range(len(keys), 0, -1))
         source = next((self._overrides[p] for p in prefixes if p in self._overrides), self.source)
         raise UserError(f"{source}: {key_path}: {problem}")
 
     def fail_combination(self, key_paths: Sequence[str], problem: str) -> NoReturn:
-        """Raises the `UserError` for keys that do not go together; blames an option first."""
+        """Raises the `UserError` of incompatible keys; names one that an option set, if any."""
         overridden = [path for path in key_paths if path in self._overrides]
         self.fail((overridden or key_paths)[0], problem)
 
     def build(self, cls: type, values: Any, key_path: str = "") -> Any:
-        """Returns a `cls` dataclass made of `values`; missing keys keep their defaults."""
+        """Returns a `cls` dataclass of `values`; missing keys keep their defaults."""
         hints = typing.get_type_hints(cls, include_extras=True)
         values = self.section(values, key_path, hints)
         return cls(
@@ -162,7 +162,7 @@ class Settings:
         return values
 
     def convert(self, value: Any, expected: Any, key_path: str) -> Any:
-        """Returns `value` as the type `expected`; see `_EXPECTED` for what is understood."""
+        """Returns `value` as the type `expected`; see `_EXPECTED` for the simple types."""
         origin, arguments = typing.get_origin(expected), typing.get_args(expected)
         if isinstance(expected, type) and dataclasses.is_dataclass(expected):
             return self.build(expected, value, key_path)
@@ -233,7 +233,7 @@ _EXPECTED = {
 
 
 def _shown(value: Any) -> str:
-    """Returns a value as the user would know it again."""
+    """Returns a value as it is written in YAML or Python."""
     return "null" if value is None else repr(value)
 
 

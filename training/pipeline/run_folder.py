@@ -1,4 +1,4 @@
-"""A run's folder as training writes it: when it may be taken, and files written whole."""
+"""The folder of a run as training writes it: whether it may be used, and its first files."""
 
 import pathlib
 from typing import Any
@@ -17,7 +17,7 @@ from training.config import (
 )
 from training.data.data_manifest import DataManifest
 
-# Settings that say where or how fast, not what: a run may go on with other ones.
+# Settings of where or how fast, not of what: a run may be resumed with other values.
 FREE_TO_CHANGE = (
     "output",
     "data.feature_store",
@@ -30,13 +30,13 @@ FREE_TO_CHANGE = (
 
 
 class RunFolder(RunPaths):
-    """The folder of a run that is being made."""
+    """The folder of a run in progress."""
 
     def check_free_for(self, config: RunConfig) -> None:
-        """Checks that the folder is new, empty, or holds this very run.
+        """Checks that the folder is new, empty, or of a run with the same settings.
 
         Raises:
-            UserError: it holds something else; nothing is ever overwritten.
+            UserError: it contains something else; nothing is ever overwritten.
         """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
@@ -48,12 +48,12 @@ class RunFolder(RunPaths):
         differing = _differences(load_config(self.config), config)
         if differing:
             raise UserError(
-                f"{self.path} holds a run with other settings: {'; '.join(differing)}. Choose "
+                f"{self.path} has a run with other settings: {'; '.join(differing)}. Choose "
                 "another folder with --set output=PATH, or delete this one to start again"
             )
 
     def claim(self, config: RunConfig) -> None:
-        """Makes the folder this run's: writes its configuration, unless it is there already."""
+        """Creates the folder with the run's configuration, unless it exists already."""
         self.check_free_for(config)
         if not self.config.exists():
             with writing_to(self.path):
@@ -61,24 +61,23 @@ class RunFolder(RunPaths):
             write_text(self.config, config_to_yaml(config))
 
     def write_data_manifest(self, manifest: DataManifest) -> None:
-        """Says which data the run uses, or checks that it is still what it began with.
+        """Writes which data the run uses, or checks that a resumed run uses the same.
 
         Raises:
-            UserError: the run that is being resumed began with other data.
+            UserError: the run that is being resumed was started with other data.
         """
         if self.data_manifest.exists():
             differing = DataManifest.read(self.data_manifest).differences(manifest)
             if differing:
                 raise UserError(
-                    f"{self.path} began with other data than there is now: "
-                    f"{'; '.join(differing)}. Put the data back as it was, or start again in "
-                    "another folder with --set output=PATH"
+                    f"{self.path} was started with other data: {'; '.join(differing)}. Restore "
+                    "the data, or start again in another folder with --set output=PATH"
                 )
             return
         write_text(self.data_manifest, manifest.to_json())
 
     def write_backbone_identity(self, config: BackboneConfig, backbone: keras.Model) -> None:
-        """Says which backbone the head belongs to, so that a frozen one is not stored again."""
+        """Writes which backbone the head belongs to; the weights of a frozen one are not saved."""
         from biam_tf.backbones import weights_fingerprint
 
         write_json(

@@ -237,21 +237,24 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
         ("data: {pictures: 0}", "data.pictures: expected a number at least 1, got 0"),
         (
             "data: {feature_store: store}",
-            "data.feature_store: stored features cannot follow a backbone that is trained; set "
+            "data.feature_store: stored features are those of a frozen backbone; set "
             "backbone.trainable: false",
         ),
         ("data: {max_broken_share: 1}", "data.max_broken_share: expected a number at least 0 and"),
         ("data: {max_labels: 0}", "data.max_labels: expected a number at least 1, got 0"),
         ("data: {sampling: balance}", "data.sampling: expected one of natural, balanced, capped"),
-        ("data: {sampling: capped}", "data.sampling: capped needs to know how many; set data.max_"),
+        (
+            "data: {sampling: capped}",
+            "data.sampling: capped needs a number; set for example",
+        ),
         (
             "data: {max_images_per_class: 9}",
             "data.max_images_per_class: has no effect with data.sampling: natural; set it to",
         ),
         (
             "data: {augmentation: {crop_scale: [0.5, 1.5]}}",
-            "data.augmentation.crop_scale: expected [least, most] shares of a photo's area with "
-            "0 < least <= most <= 1, got [0.5, 1.5]",
+            "data.augmentation.crop_scale: expected [smallest, largest] shares of a photo's area, "
+            "above 0 and at most 1, got [0.5, 1.5]",
         ),
         (
             "data: {augmentation: {crop_scale: 0.5}}",
@@ -259,7 +262,7 @@ def test_a_whole_number_is_a_float_where_one_is_expected(write):
         ),
         (
             "data: {augmentation: {flip: true}}\nbackbone: {name: vgg19, trainable: false}",
-            "data.augmentation: stored features cannot follow photos that are varied; set "
+            "data.augmentation: stored features are those of unchanged photos; set "
             "backbone.trainable: true, or data.augmentation: {flip: false, crop_scale: null}",
         ),
         (

@@ -107,4 +107,4 @@ def test_a_run_does_not_go_on_with_other_data(start, other, tmp_path, capsys):
     (stopped / "data_manifest.json").write_text(json.dumps(manifest))
     assert start(stopped) == 2
     message = capsys.readouterr().err
-    assert "began with other data than there is now: split val: photos of the same" in message
+    assert "was started with other data: split val: photos of the same" in message
