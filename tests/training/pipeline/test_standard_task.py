@@ -61,7 +61,7 @@ def test_all_classes_are_seen_and_the_features_stay_the_same(scenes):
 def test_a_system_that_scores_only_its_own_classes_needs_all_of_them(start, tmp_path, capsys):
     assert start(tmp_path / "run", LOGISTIC[0]) == 2
     error = capsys.readouterr().err
-    assert "head.system: logistic scores the classes that it is trained on" in error
+    assert "head.system: logistic scores only the classes that it is trained on" in error
     assert "24 classes of" in error and "set data.all_seen: true" in error
     assert not (tmp_path / "run").exists()
 
