@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.shared.tables import read_tables
+from benchmarks.shared.benchmark_command import read_tables
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from biam_tf.files import write_text

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import (
     in_own_process,
     in_turns,
@@ -29,6 +29,7 @@ from benchmarks.shared.timing import (
     seconds_and_range,
 )
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 ROUNDS = 3
 FLOOR = ("numpy", "tensorflow", "keras")

@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.random_index import write_random_index
-from benchmarks.shared.tables import Table, benchmark_command
 from benchmarks.shared.timing import in_turns, milliseconds
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 PHOTOS, ROUNDS, SHOWN = 10_000, 7, 12
 SMOKE_PHOTOS = 300

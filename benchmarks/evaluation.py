@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.evaluation_process import evaluate_in_own_process, random_labels
-from benchmarks.shared.tables import Table, benchmark_command
 from benchmarks.shared.timing import in_turns, ratios
 from biam_tf.errors import UserError
 from biam_tf.metrics import average_precision, evaluate_scores, f1_at_k
 from biam_tf.metrics.slices import threads
+from training.tables.table import Table
 
 SEEN, UNSEEN = 7_186, 400
 IN_MEMORY, OPEN_IMAGES = 20_000, 125_456

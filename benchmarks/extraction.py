@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
-from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import (
     in_own_process,
     in_turns,
@@ -32,6 +32,7 @@ from benchmarks.shared.timing import (
     seconds_and_range,
 )
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 BATCH, BATCHES = 32, (8, 16, 32, 64)
 PHOTOS, ROUNDS = 256, 5

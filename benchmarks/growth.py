@@ -16,8 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 
-from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import in_own_process, milliseconds
+from training.tables.table import Table
 
 BASE = {"classes": 1000, "grid": 14, "batch": 16}
 AXES = {

@@ -17,9 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 
 import numpy as np
 
-from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 ADDRESS_SPACE = 24 << 30
 POSITIVES = 4

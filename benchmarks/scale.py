@@ -18,8 +18,9 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
-from benchmarks.shared.tables import Table, benchmark_command
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import in_turns
+from training.tables.table import Table
 
 GPUS = (1, 8, 64)
 GPUS_PER_MACHINE = 8

@@ -22,7 +22,7 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks.shared.tables import Table
+from training.tables.table import Table
 
 BATCH, STEPS = 36, 20
 BACKBONE = ["data.name=folder", "head.channels=8", "training.epochs=2", "training.batch_size=12"]

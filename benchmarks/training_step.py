@@ -27,10 +27,11 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 
+from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.compared_heads import Ours, Product, Rival, make_arrays
-from benchmarks.shared.tables import Table, benchmark_command
 from benchmarks.shared.timing import RemoteObject, in_own_process, in_turns, milliseconds, ratios
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 SMOKE = {"channels": 32, "fused_channels": 64}
 SIDES = ("ours", "released method")

@@ -9,9 +9,10 @@ from plots import assert_picture
 
 from benchmarks import all as all_benchmarks
 from benchmarks import cold_start, growth, loss, scale, training_step
-from benchmarks.shared.tables import Table, read_tables, write_tables
+from benchmarks.shared.benchmark_command import read_tables, write_tables
 from benchmarks.shared.timing import in_own_process, in_turns, ratios
 from biam_tf.errors import UserError
+from training.tables.table import Table
 
 
 @pytest.mark.slow

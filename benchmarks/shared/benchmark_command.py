@@ -1,4 +1,4 @@
-"""The command line of every benchmark that makes tables, and the JSON file of its tables."""
+"""The command line of benchmarks that make tables, and the JSON file of their tables."""
 
 import argparse
 import dataclasses
@@ -22,12 +22,13 @@ def benchmark_command(
     """Runs the command line of a benchmark and returns the exit status.
 
     Args:
-        name: the module, `python -m benchmarks.NAME`.
-        description: text of `--help`.
-        measure: makes the tables; with True it takes the smallest sizes and one repetition, to
-            check that what is compared gives the same results. Takes what `options` add by name.
-        argv: the command line's arguments.
-        options: further options of the command, with the arguments of `add_argument` for each.
+        name: Module of the benchmark, `python -m benchmarks.NAME`.
+        description: Text of `--help`.
+        measure: Function that returns the tables. Its first argument is True to use the smallest
+            sizes and one repetition, which checks that the compared results agree. Further
+            arguments are the `options`, by name.
+        argv: Arguments of the command line; None for those of the process.
+        options: Further options of the command, with the arguments of `add_argument` for each.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
@@ -35,9 +36,9 @@ def benchmark_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--smoke", action="store_true", help="smallest sizes, once: results are compared, not times"
+        "--smoke", action="store_true", help="use the smallest sizes, once, to compare the results"
     )
-    parser.add_argument("--output", type=pathlib.Path, help="write the tables there as JSON, too")
+    parser.add_argument("--output", type=pathlib.Path, help="also write the tables as JSON")
 
     added = [parser.add_argument(name, **details).dest for name, details in options.items()]
 
