@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from biam_tf.metrics.ranking import RightAmongBest, columns_of_parts, right_among_best
+from biam_tf.metrics.figures_by_part import columns_of_parts
+from biam_tf.metrics.ranking import RightAmongBest, right_among_best
 from biam_tf.metrics.slices import column_blocks, in_threads
 from biam_tf.metrics.stored_scores import Scores, as_scores, by_class
 

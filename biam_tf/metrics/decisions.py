@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from biam_tf.metrics.ranking import columns_of_parts
+from biam_tf.metrics.figures_by_part import columns_of_parts
 from biam_tf.metrics.slices import in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, as_scores
 

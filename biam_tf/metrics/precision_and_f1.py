@@ -22,11 +22,10 @@ from numpy.typing import ArrayLike
 
 from biam_tf.metrics.ranking import (
     RightAmongBest,
-    columns_of_parts,
     rank_classes,
     right_among_best,
 )
-from biam_tf.metrics.slices import BLOCK_SIZE, column_blocks, in_threads, row_blocks
+from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, StoredScores, as_scores
 
 CLASS_CONVENTIONS = ("zero", "left_out")
@@ -60,8 +59,7 @@ def average_precision(
     Raises:
         ValueError: for shapes that do not match, other labels, or scores that are NaN.
     """
-    checked = _checked(scores, labels)
-    return rank_classes(*checked, BLOCK_SIZE).average_precisions(float(without_positives))
+    return rank_classes(*checked(scores, labels)).average_precisions(float(without_positives))
 
 
 def mean_average_precision(
@@ -86,14 +84,14 @@ def mean_average_precision(
     Raises:
         ValueError: for another convention, or shapes that do not match.
     """
-    _check_choice("without_positives", without_positives, CLASS_CONVENTIONS)
+    check_choice("without_positives", without_positives, CLASS_CONVENTIONS)
     values, labels = np.asarray(average_precisions, np.float64), np.asarray(labels)
     if labels.ndim != 2 or values.shape != labels.shape[1:]:
         raise ValueError(
             f"average precisions {values.shape} and labels {labels.shape} do not match: expected "
             "(classes,) and (images, classes)"
         )
-    return _mean_over_classes(values, labels_of_classes(labels)[1], weighted, without_positives)
+    return mean_over_classes(values, labels_of_classes(labels)[1], weighted, without_positives)
 
 
 def f1_at_k(
@@ -121,16 +119,17 @@ def f1_at_k(
         ValueError: for another k or convention, shapes that do not match, other labels, or scores
             that are NaN.
     """
-    _check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
-    checked_scores, checked_labels = _checked(scores, labels)
+    check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
+    checked_scores, checked_labels = checked(scores, labels)
     classes = checked_labels.shape[1]
     if not 1 <= k <= classes:
         raise ValueError(f"F1@{k}: expected K from 1 to the number of classes, which is {classes}")
-    (best,) = right_among_best(checked_scores, checked_labels, k, [np.arange(classes)], BLOCK_SIZE)
-    return _f1(best, k, images_without_positives)
+    (best,) = right_among_best(checked_scores, checked_labels, k, [np.arange(classes)])
+    return f1_of_best(best, k, images_without_positives)
 
 
-def _f1(best: RightAmongBest, k: int, images_without_positives: str) -> F1AtK:
+def f1_of_best(best: RightAmongBest, k: int, images_without_positives: str) -> F1AtK:
+    """Returns `f1_at_k` of classes that have been ranked, with at least `k` best ones."""
     left_out = images_without_positives == "left_out"
     images = np.count_nonzero(best.positives) if left_out else len(best.positives)
     true_positives = int(np.count_nonzero(best.right[:, :k]))
@@ -155,10 +154,11 @@ def chance_average_precision(labels: ArrayLike) -> np.ndarray:
         (C,) float64.
     """
     labels = np.asarray(labels)
-    return _chance(*labels_of_classes(labels), len(labels))
+    return expected_average_precision(*labels_of_classes(labels), len(labels))
 
 
-def _chance(n: np.ndarray, p: np.ndarray, images: int) -> np.ndarray:
+def expected_average_precision(n: np.ndarray, p: np.ndarray, images: int) -> np.ndarray:
+    """Returns `chance_average_precision` of classes with n labels, p of them +1, on some images."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, images + 1))])[n]
     others = np.divide(p - 1, n - 1, out=np.zeros(n.shape), where=n > 1)
     expected = np.divide(harmonic + (n - harmonic) * others, n, out=np.zeros(n.shape), where=n > 0)
@@ -172,144 +172,16 @@ def labels_of_classes(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         lambda block: [
             np.count_nonzero(own, axis=0) for own in (labels[:, block], labels[:, block] > 0)
         ],
-        column_blocks(labels.shape, BLOCK_SIZE),
+        column_blocks(labels.shape),
     )
     labeled, positives = np.concatenate([np.zeros((2, 0), np.int64), *counts], axis=1)
     return labeled, positives
 
 
-def evaluate_scores(
-    scores: Scores | ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    groups: Sequence[str],
-    ks: Sequence[int] = (3, 5),
-    images_without_positives: str = "left_out",
-    classes_without_positives: str = "zero",
-) -> dict:
-    """Returns all figures of a test set, in the form of a run's metrics.json.
-
-    Three parts: "zsl" ranks the unseen classes alone, "seen" the seen classes alone, "gzsl" all of
-    them together. A part without classes is null; the others are::
-
-        {"mAP", "weighted_mAP", "chance_mAP",
-         "F1@3": {"f1", "precision", "recall"}, "F1@5": {...},
-         "classes", "classes_without_positives", "images_without_positives",
-         "per_class": {name: AP, null without a positive},
-         "other_convention": {"mAP", "F1@3", "F1@5"}}
-
-    F1@K is null if a part has fewer than K classes. "chance_mAP" is the expected mAP of a random
-    order of the images. "other_convention" has the same figures with the other choice of both
-    conventions (see the module); weighted mAP is the same in both.
-
-    Args:
-        scores: (N, C) floating scores.
-        labels: (N, C) of +1, -1, 0.
-        names: the C class names, all different.
-        groups: "seen" or "unseen" for each class.
-        ks: the Ks of F1@K.
-        images_without_positives: "left_out" of F1 (the default: most photos show no class of a
-            small unseen set, and only those that do can be tagged correctly) or "counted".
-        classes_without_positives: "zero" or "left_out" of the plain mAP.
-
-    Returns:
-        `{"zsl", "gzsl", "seen", "images": N, "convention"}`, fractions 0-1, ready for JSON.
-
-    Raises:
-        ValueError: for names or groups that do not match, and as `average_precision` does.
-    """
-    _check_choice("images_without_positives", images_without_positives, IMAGE_CONVENTIONS)
-    _check_choice("classes_without_positives", classes_without_positives, CLASS_CONVENTIONS)
-    scores, labels = _checked(scores, labels)
-    if not len(names) == len(set(names)) == len(groups) == labels.shape[1]:
-        raise ValueError(
-            f"{len(names)} names ({len(set(names))} different) and {len(groups)} groups for "
-            f"{labels.shape[1]} columns of scores; each class needs its own name and one group"
-        )
-    for group in groups:
-        _check_choice("group of a class", group, ("seen", "unseen"))
-
-    ranked = rank_classes(scores, labels, BLOCK_SIZE)
-    aps, positives = ranked.average_precisions(without_positives=0.0), ranked.positives
-    chance = _chance(ranked.labeled, positives, len(labels))
-    parts = {part: own for part, own in columns_of_parts(groups).items() if len(own)}
-    best_of_parts = right_among_best(
-        scores, labels, max(ks, default=1), list(parts.values()), BLOCK_SIZE
-    )
-    best = dict(zip(parts, best_of_parts, strict=True))
-    other_images = _other(images_without_positives, IMAGE_CONVENTIONS)
-    other_classes = _other(classes_without_positives, CLASS_CONVENTIONS)
-
-    def figures(part: str) -> dict | None:
-        if part not in parts:
-            return None
-        columns = parts[part]
-
-        def mean(
-            values: np.ndarray, weighted: bool = False, convention: str = classes_without_positives
-        ) -> float | None:
-            result = _mean_over_classes(values[columns], positives[columns], weighted, convention)
-            return None if np.isnan(result) else result
-
-        def f1s(convention: str) -> dict:
-            return {
-                f"F1@{k}": _f1(best[part], k, convention)._asdict() if k <= len(columns) else None
-                for k in ks
-            }
-
-        return {
-            "mAP": mean(aps),
-            "weighted_mAP": mean(aps, weighted=True),
-            "chance_mAP": mean(chance),
-            **f1s(images_without_positives),
-            "classes": len(columns),
-            "classes_without_positives": int((positives[columns] == 0).sum()),
-            "images_without_positives": int((best[part].positives == 0).sum()),
-            "per_class": {
-                names[c]: float(aps[c]) if positives[c] else None for c in columns.tolist()
-            },
-            "other_convention": {"mAP": mean(aps, convention=other_classes), **f1s(other_images)},
-        }
-
-    return {
-        "zsl": figures("zsl"),
-        "gzsl": figures("gzsl"),
-        "seen": figures("seen"),
-        "images": len(labels),
-        "convention": {
-            "images_without_positives": images_without_positives,
-            "classes_without_positives": classes_without_positives,
-        },
-    }
-
-
-def format_table(metrics: dict) -> str:
-    """Returns the figures of `evaluate_scores` as plain text in per cent, one row per part.
-
-    The key "headline", if present, names the mean of average precisions that comes first.
-    """
-    parts = {"ZSL": metrics["zsl"], "GZSL": metrics["gzsl"], "seen": metrics["seen"]}
-    f1s = [key for part in parts.values() if part for key in part if key.startswith("F1@")]
-    means = sorted(["mAP", "weighted_mAP"], key=lambda mean: mean != metrics.get("headline", "mAP"))
-    figures = [*means, *dict.fromkeys(f1s), "chance_mAP"]
-
-    def cell(part: dict, figure: str) -> str:
-        value = part[figure]["f1"] if isinstance(part[figure], dict) else part[figure]
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    rows = [["per cent", "classes", *(figure.replace("_", " ") for figure in figures)]]
-    for name, part in parts.items():
-        cells = [cell(part, figure) for figure in figures] if part else ["-"] * len(figures)
-        rows.append([name, str(part["classes"] if part else 0), *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
-    )
-
-
-def _mean_over_classes(
+def mean_over_classes(
     values: np.ndarray, positives: np.ndarray, weighted: bool, without_positives: str
 ) -> float:
+    """Returns `mean_average_precision` of classes with a number of positives each, (C,)."""
     has_positive = positives > 0
     if weighted:
         weights = positives.astype(np.float64)
@@ -322,7 +194,12 @@ def _mean_over_classes(
     return float((weights * np.where(has_positive, values, 0.0)).sum() / total) if total else np.nan
 
 
-def _checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.ndarray]:
+def checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.ndarray]:
+    """Returns scores and labels as arrays (or scores in a file).
+
+    Raises:
+        ValueError: for shapes that do not match, other labels, or scores that are NaN.
+    """
     scores, labels = as_scores(scores), np.asarray(labels)
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
@@ -335,7 +212,7 @@ def _checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.
             f"{nans:,} of {scores.size:,} scores are NaN and cannot be ranked. Look for NaNs in "
             "the features or a diverged training."
         )
-    found = in_threads(lambda rows: _invalid(labels[rows]), row_blocks(labels, BLOCK_SIZE))
+    found = in_threads(lambda rows: _invalid(labels[rows]), row_blocks(labels))
     invalid = np.unique(np.concatenate([np.zeros(0, labels.dtype), *found]))[:5]
     if len(invalid):
         raise ValueError(
@@ -350,7 +227,7 @@ def _nans(scores: Scores) -> int:
     return sum(
         in_threads(
             lambda rows: int(np.count_nonzero(np.isnan(scores[rows]))),
-            row_blocks(scores, BLOCK_SIZE),
+            row_blocks(scores),
         )
     )
 
@@ -359,10 +236,7 @@ def _invalid(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels[(labels != 1) & (labels != -1) & (labels != 0)])
 
 
-def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    """Raises a ValueError if `value` is not among the choices."""
     if value not in choices:
         raise ValueError(f"{what}: {value!r} is not {' or '.join(map(repr, choices))}")
-
-
-def _other(value: str, choices: Sequence[str]) -> str:
-    return choices[1 - choices.index(value)]

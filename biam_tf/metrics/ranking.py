@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from biam_tf.metrics.slices import BLOCK_SIZE, column_blocks, in_threads, row_blocks
+from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, by_class
 
 # Comparing an entry with its whole row takes 1/70 of the time of sorting a row of 20,000
@@ -20,23 +20,6 @@ from biam_tf.metrics.stored_scores import Scores, by_class
 _COMPARED_PER_NUMBER, _COMPARED_AT_MOST = 1 / 300, 128
 # Columns of which at first only the largest is considered.
 _GROUP = 64
-
-
-def columns_of_parts(groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns the columns of the classes that compete in each part of an evaluation.
-
-    Args:
-        groups: "seen" or "unseen" for each class.
-
-    Returns:
-        "zsl": the unseen classes, "gzsl": all, "seen": the seen ones; any may be empty.
-    """
-    group_of = np.asarray(groups, dtype=object)
-    return {
-        "zsl": np.flatnonzero(group_of == "unseen"),
-        "gzsl": np.arange(len(group_of)),
-        "seen": np.flatnonzero(group_of == "seen"),
-    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,17 +43,16 @@ class RankedClasses:
         return np.divide(self.precisions, self.positives, out=result, where=self.positives > 0)
 
 
-def rank_classes(scores: Scores, labels: np.ndarray, block_size: int = BLOCK_SIZE) -> RankedClasses:
+def rank_classes(scores: Scores, labels: np.ndarray) -> RankedClasses:
     """Ranks the images of each class, all classes in one pass over the scores.
 
     Args:
         scores: (N, C) floating scores without NaN.
         labels: (N, C) of +1, -1, 0; images labeled 0 are left out.
-        block_size: number of scores processed at a time.
     """
     blocks = in_threads(
         lambda columns: _rank_block(scores[:, columns], labels[:, columns]),
-        column_blocks(scores.shape, block_size),
+        column_blocks(scores.shape),
     )
     nothing = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)
     return RankedClasses(*map(np.concatenate, zip(nothing, *blocks, strict=True)))
@@ -123,7 +105,6 @@ def right_among_best(
     labels: np.ndarray,
     k: int,
     parts: Sequence[np.ndarray],
-    block_size: int = BLOCK_SIZE,
 ) -> list[RightAmongBest]:
     """Ranks each image's classes, for several parts in one pass over the scores.
 
@@ -132,7 +113,6 @@ def right_among_best(
         labels: (N, C) of +1, -1, 0.
         k: number of best classes; all of them in a part that has fewer.
         parts: for each part the columns that are ranked together, ascending.
-        block_size: number of scores processed at a time.
     """
 
     def rank(rows: slice) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -145,7 +125,7 @@ def right_among_best(
             found.append((right, np.count_nonzero(own_present, axis=1)))
         return found
 
-    blocks = in_threads(rank, row_blocks(scores, block_size)) or [rank(slice(0, 0))]
+    blocks = in_threads(rank, row_blocks(scores)) or [rank(slice(0, 0))]
     return [
         RightAmongBest(*(np.concatenate(pieces) for pieces in zip(*part, strict=True)))
         for part in zip(*blocks, strict=True)

@@ -28,16 +28,21 @@ def threads() -> int:
     return min(_MAX_THREADS, len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
-def column_blocks(shape: tuple[int, ...], block_size: int = BLOCK_SIZE) -> Iterator[slice]:
-    """Yields slices of the columns; all threads together hold about `block_size` numbers."""
-    return _slices(shape[1], block_size // threads() // max(1, shape[0]))
+def column_blocks(shape: tuple[int, ...], block_size: int | None = None) -> Iterator[slice]:
+    """Yields slices of the columns, so that all threads together have `block_size` scores.
+
+    Args:
+        shape: of the matrix.
+        block_size: about; None: `BLOCK_SIZE`.
+    """
+    return _slices(shape[1], (block_size or BLOCK_SIZE) // threads() // max(1, shape[0]))
 
 
-def row_blocks(scores: Scores, block_size: int = BLOCK_SIZE) -> Iterator[slice]:
+def row_blocks(scores: Scores, block_size: int | None = None) -> Iterator[slice]:
     """Yields slices of the rows likewise; of scores in a file, the rows that are read together."""
     if isinstance(scores, StoredScores):
         return _slices(len(scores), scores.tile)
-    return _slices(len(scores), block_size // threads() // max(1, scores.shape[1]))
+    return _slices(len(scores), (block_size or BLOCK_SIZE) // threads() // max(1, scores.shape[1]))
 
 
 def in_threads(function: Callable[[slice], Result], blocks: Iterable[slice]) -> list[Result]:

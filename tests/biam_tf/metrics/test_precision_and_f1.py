@@ -76,7 +76,7 @@ def test_f1_is_its_definition(test_set, k, convention):
 
 def test_working_in_blocks_changes_nothing(test_set, monkeypatch):
     whole = average_precision(*test_set), f1_at_k(*test_set, 3), f1_at_k(*test_set, 3, "left_out")
-    monkeypatch.setattr("biam_tf.metrics.precision_and_f1.BLOCK_SIZE", 100)
+    monkeypatch.setattr("biam_tf.metrics.slices.BLOCK_SIZE", 100)
     np.testing.assert_array_equal(average_precision(*test_set), whole[0])
     assert f1_at_k(*test_set, 3) == whole[1]
     assert f1_at_k(*test_set, 3, "left_out") == whole[2]

@@ -120,13 +120,13 @@ def test_figures_take_no_more_memory_than_announced(kept):
     program = f"""
 import numpy as np
 from biam_tf import metrics
-from biam_tf.metrics import precision_and_f1, stored_scores
+from biam_tf.metrics import slices, stored_scores
 def peak():
     status = open("/proc/self/status").read()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 images, classes = 20_000, 1_500
 stored_scores.IN_MEMORY = {2**30 if kept == "in memory" else 0}
-precision_and_f1.BLOCK_SIZE = 500_000  # 24 MB
+slices.BLOCK_SIZE = 500_000  # 24 MB
 stored_scores._TILE = 250_000  # half as much
 rng = np.random.default_rng(0)
 labels = np.full((images, classes), -1, np.int8)
