@@ -18,8 +18,8 @@ from training.data.input.sources import PhotoSource
 from training.report import __main__ as report
 from training.report.page import ReportData, write_report
 from training.report.region_features import to_plane
-from training.scoring.evaluation import evaluate_split
-from training.scoring.explained_photos import explain_photos, score_split
+from training.scoring.evaluation import evaluate_split, score_split
+from training.scoring.explained_photos import explain_photos
 from training.scoring.final_evaluation import with_thresholds, write_figures
 
 SECTIONS = ["figures", "training", "photos", "classes", "curves", "thresholds", "regions"]
