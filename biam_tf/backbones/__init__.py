@@ -1,4 +1,4 @@
-"""Backbones: photos in, region features and a scene feature out."""
+"""Backbones: from photos to region features and a scene feature."""
 
 from biam_tf.backbones.folding import fold_batch_norms
 from biam_tf.backbones.registry import (

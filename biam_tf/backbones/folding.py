@@ -1,4 +1,4 @@
-"""Batch normalization folded into the convolutions before it: a frozen backbone's faster twin."""
+"""Batch normalization folded into the preceding convolutions of a frozen backbone, for speed."""
 
 import collections
 
@@ -7,19 +7,23 @@ import numpy as np
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
-    """Returns a model that computes what `model` does in inference, with fewer operations.
+    """Returns a model with the outputs of `model` in inference, with fewer operations.
 
-    In inference a batch normalization multiplies each channel by a number and adds another. A
-    convolution that nothing else looks at can do both itself, by its kernel and its bias, and
-    TensorFlow computes convolution, bias and ReLU at once. Outputs differ by rounding alone.
-    What is not in float32 stays as it is: rounding would be larger there.
+    In inference a batch normalization multiplies each channel by a number and adds another. If
+    its input is the output of a convolution that has no other use, kernel and bias of the
+    convolution can do both, and TensorFlow computes convolution, bias and ReLU in one operation.
+    Outputs differ by rounding. Layers that are not in float32 are not folded, because rounding
+    would be larger.
 
     Args:
-        model: a functional model, in which folding is possible; any other callable.
+        model: a functional model; any other model is returned as it is.
 
     Returns:
-        A model with the inputs and outputs of `model`, whose weights are its own: training `model`
-        later doesn't change them. `model` itself where there is nothing to fold.
+        A model with the inputs and outputs of `model` and weights of its own: training `model`
+        later does not change them. `model` itself if there is nothing to fold.
+
+    Raises:
+        RuntimeError: the installed Keras lacks an attribute that is not part of its public API.
     """
     norms = _foldable_norms(model)
     if not norms:
@@ -47,29 +51,44 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
 
 def _foldable_norms(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
-    """The batch normalization behind each convolution that can take it over, by its name."""
+    """The batch normalizations that can be folded, by the names of their convolutions."""
     operations = getattr(model, "operations", ())  # only functional models have them
     norms = [layer for layer in operations if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return {}
     uses = collections.Counter(id(tensor) for tensor in keras.tree.flatten(model.output))
-    producers = {}
+    producers: dict[int, keras.Operation] = {}
     for operation in operations:
-        for node in operation._inbound_nodes:  # `operation.input` is that of the first one alone
+        for node in _calls(operation):  # `operation.input` is that of the first call only
             uses.update(id(tensor) for tensor in node.input_tensors)
             producers.update((id(tensor), operation) for tensor in node.output_tensors)
     found = {}
     for norm in norms:
         layer = producers[id(norm.input)]
-        called_once = len(norm._inbound_nodes) == len(layer._inbound_nodes) == 1
+        called_once = len(_calls(norm)) == len(_calls(layer)) == 1
         if called_once and uses[id(norm.input)] == 1 and _fits(layer, norm):
             found[layer.name] = norm
     return found
 
 
+def _calls(operation: keras.Operation) -> list:
+    """The calls of an operation; each has `input_tensors` and `output_tensors`.
+
+    Keras has no public access to them.
+    """
+    try:
+        return operation._inbound_nodes
+    except AttributeError:
+        raise RuntimeError(
+            f"Keras {keras.__version__} has no {type(operation).__name__}._inbound_nodes, which "
+            "biam-tf needs to fold batch normalizations; install a Keras version that biam-tf "
+            "was tested with"
+        ) from None
+
+
 def _fits(layer: keras.Layer, norm: keras.layers.BatchNormalization) -> bool:
     return (
-        type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)  # not what extends them
+        type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)  # not subclasses
         and layer.activation is keras.activations.linear
         and layer.data_format == "channels_last"
         and norm.axis in (-1, 3)
@@ -80,8 +99,8 @@ def _fits(layer: keras.Layer, norm: keras.layers.BatchNormalization) -> bool:
 def _folded_weights(
     layer: keras.Layer, norm: keras.layers.BatchNormalization
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel (h, w, c_in, c_out or multiplier) and bias (channels,) that do both."""
-    # In float64, so that the numbers are rounded once.
+    """Kernel (h, w, c_in, c_out or multiplier) and bias (channels,) of both layers in one."""
+    # In float64, so that the results are rounded once.
     mean = np.asarray(norm.moving_mean, np.float64)
     scale = 1 / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
     if norm.scale:
@@ -90,5 +109,5 @@ def _folded_weights(
     bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
     kernel = np.asarray(layer.kernel)
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-    of_kernel = scale.reshape(kernel.shape[2:]) if depthwise else scale
-    return kernel * of_kernel, (bias - mean) * scale + offset
+    kernel_scale = scale.reshape(kernel.shape[2:]) if depthwise else scale
+    return kernel * kernel_scale, (bias - mean) * scale + offset

@@ -1,8 +1,7 @@
-"""Any image backbone of KerasHub, by the preset that holds its settings and weights.
+"""Image backbones of KerasHub, from presets, which hold their settings and weights.
 
-A preset is a folder, the user's own or the one that kagglehub keeps for a name of KerasHub's list.
-Nothing is downloaded here: a preset that is not on this machine is an error that says how to get
-it.
+A preset is a folder: the user's, or that of a listed name in the cache of kagglehub. Nothing is
+downloaded here: the error for a preset that is not on this machine says how to get it.
 """
 
 import inspect
@@ -10,6 +9,8 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ from biam_tf.errors import UserError, did_you_mean
 
 PREFIX = "keras_hub:"
 MODEL, CONVERTER = "config.json", "image_converter.json"
-WEIGHTS = ("model.weights.h5", "model.weights.json")  # the latter where there are several files
+WEIGHTS = ("model.weights.h5", "model.weights.json")  # the latter lists several files
 
 
 def is_preset(name: str) -> bool:
@@ -35,11 +36,11 @@ def is_preset(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def import_keras_hub():
-    """Returns the package, which makes its layers known to Keras by being imported.
+def import_keras_hub() -> ModuleType:
+    """Returns the package, whose import registers its layers with Keras.
 
     Raises:
-        UserError: it is not installed, or not with what it needs.
+        UserError: the package, or one of its dependencies, is not installed.
     """
     try:
         import keras_hub
@@ -52,13 +53,13 @@ def import_keras_hub():
 
 
 def read_spec(name: str) -> BackboneSpec:
-    """Finds the preset of the backbone `keras_hub:PRESET` and reads what it says of itself.
+    """Finds the preset of the backbone `keras_hub:PRESET` and reads its settings.
 
     Args:
         name: PRESET is a folder, as `save_to_preset` writes it, or a name in KerasHub's list.
 
     Raises:
-        UserError: KerasHub is not installed, or the preset is not on this machine or is none of
+        UserError: KerasHub is not installed, or the preset is not on this machine or not that of
             an image backbone.
     """
     preset = _Preset(name)
@@ -76,8 +77,8 @@ def read_spec(name: str) -> BackboneSpec:
 class _Preset:
     """A preset's folder, and the model of KerasHub that is built from it.
 
-    That model is kept, because the file of weights is that of all of it, and the backbone may
-    have a part of it only: the pictures' side of a model of pictures and texts.
+    The whole model is kept to load the weights, of which the backbone may be a part only: the
+    image encoder of a model of images and texts.
     """
 
     def __init__(self, name: str):
@@ -86,14 +87,16 @@ class _Preset:
         model = self._read(MODEL)
         if not isinstance(model, dict) or "registered_name" not in model:
             raise self._error(
-                f"{self.folder / MODEL} is not that of a KerasHub preset; read it with KerasHub "
-                "and write it as one, with save_to_preset"
+                f"{self.folder / MODEL} is not part of a KerasHub preset; load the model with "
+                "KerasHub and write it with save_to_preset"
             )
         self.kind = keras.saving.get_registered_object(model["registered_name"])
         if not inspect.isclass(self.kind):
-            raise self._error(f"this KerasHub has no {model['registered_name']}; a newer one may")
-        fields = model["config"]
-        encoder = (fields.get("vision_encoder") or {}).get("config", fields)
+            raise self._error(
+                f"this KerasHub has no {model['registered_name']}; a newer version may have it"
+            )
+        fields: dict[str, Any] = model["config"]
+        encoder: dict[str, Any] = (fields.get("vision_encoder") or {}).get("config", fields)
         patch_size = encoder.get("patch_size")
         self.patch_size = (patch_size,) * 2 if isinstance(patch_size, int) else patch_size
         self.positions = encoder.get("position_embedding_shape")
@@ -104,8 +107,8 @@ class _Preset:
         """Builds the backbone with random weights.
 
         `region_features` are the network's last feature map, or its tokens on their grid, without
-        those that stand for no region (class, register, distillation). `scene_feature` is what
-        the network pools, else its first token (the class's), else the mean of the regions.
+        class, register and distillation tokens. `scene_feature` is the pooled output of the
+        network, else its class token, else the mean of the regions.
         """
         network = self._build_network(image_size)
         grid, others = self._regions(network, image_size)
@@ -113,43 +116,43 @@ class _Preset:
         images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
         x = self._preprocessed(images)
         outputs = PresetNetwork(network, grid, others, name="network")(x)
-        # The preset's name may have signs that a model's may not.
+        # A preset's name may have characters that are not valid in a model's.
         return keras.Model(images, outputs, name="keras_hub")
 
     def load_weights(self, model: keras.Model) -> None:
-        """Reads the preset's weights into the model that `build` has made last."""
+        """Loads the preset's weights into the last model of `build`."""
         file = next((self.folder / name for name in WEIGHTS if (self.folder / name).exists()), None)
         if file is None:
-            raise self._error(f"no weights in {self.folder}; it should hold {' or '.join(WEIGHTS)}")
+            raise self._error(f"no weights in {self.folder}; expected {' or '.join(WEIGHTS)}")
         try:
             self._model.load_weights(file)
         except (ValueError, OSError, KeyError) as error:
             size, hint = model.input_shape[1], ""
             if size != self.image_size:
-                hint = f"; they may fit {self.image_size}x{self.image_size} pictures only"
+                hint = f"; the weights may fit {self.image_size}x{self.image_size} pictures only"
             raise self._error(
                 f"{file} does not fit {self.kind.__name__} for {size}x{size} pictures{hint} "
                 f"({_first_line(error)})"
             ) from error
 
     def check_trainable(self, image_size: int) -> None:
-        """Refuses what would not be the same when it is read back after training."""
+        """Raises for a size at which a trained model would differ after saving and loading."""
         if self.positions and tuple(self.positions[:2]) != (image_size, image_size):
             raise self._error(
                 f"{self.kind.__name__} cannot be trained on {image_size}x{image_size} pictures: "
-                f"KerasHub keeps its positions for {self.positions[0]}x{self.positions[1]} only "
-                "and would interpolate the trained ones twice; use that image_size, or don't "
-                "train the backbone"
+                f"KerasHub stores its position embeddings for {self.positions[0]}x"
+                f"{self.positions[1]} only and would interpolate the trained ones twice; use that "
+                "image_size, or do not train the backbone"
             )
 
     def _build_network(self, image_size: int) -> keras.Model:
-        """The part of the preset's model that takes pictures."""
-        # The current policy, whatever the weights were stored in.
+        """Returns the part of the preset's model whose input is pictures."""
+        # The current policy, whatever the dtype of the stored weights.
         settings: dict[str, Any] = {"dtype": keras.config.dtype_policy().name}
         if "image_shape" in inspect.signature(self.kind).parameters:
             settings["image_shape"] = (image_size, image_size, 3)
         try:
-            # An absolute path, which is no name in KerasHub's list and so no download.
+            # An absolute path is not a name in KerasHub's list, so that nothing is downloaded.
             self._model = import_keras_hub().models.Backbone.from_preset(
                 str(self.folder.absolute()), load_weights=False, **settings
             )
@@ -162,20 +165,20 @@ class _Preset:
         taken = [tensor.shape[1:] for tensor in network.inputs]
         if taken not in ([(image_size, image_size, 3)], [(None, None, 3)]):
             raise self._error(
-                f"{self.kind.__name__} takes {', '.join(map(str, taken))} instead of pictures "
+                f"{self.kind.__name__} has inputs {', '.join(map(str, taken))} instead of pictures "
                 f"({image_size}, {image_size}, 3)"
             )
         output = last_output(network)
         rank = len(output.shape) if isinstance(output, keras.KerasTensor) else None
         if rank not in (3, 4) and not (rank == 2 and hasattr(network, "head")):
             raise self._error(
-                f"{self.kind.__name__} gives neither a feature map nor tokens, and so no regions"
+                f"{self.kind.__name__} outputs neither a feature map nor tokens, and so no regions"
             )
         return network
 
     def _regions(self, network: keras.Model, image_size: int) -> tuple[tuple[int, int], int]:
-        """The grid of regions, and how many tokens come before it."""
-        # Not the shapes that the network declares: some of its layers declare wrong ones.
+        """Returns the grid of regions, and the number of tokens before it."""
+        # Traced, because some of KerasHub's layers declare wrong shapes.
         picture = tf.TensorSpec((1, image_size, image_size, 3), network.inputs[0].dtype)
         features = feature_function(network)
         traced = tf.function(features, autograph=False).get_concrete_function(picture)
@@ -188,10 +191,10 @@ class _Preset:
             raise self._error(f"{self.kind.__name__}: {error}") from error
         return grid, shape[1] - math.prod(grid)
 
-    def _preprocessed(self, images):
-        """Returns the pictures as the network was trained on them: scaled and shifted.
+    def _preprocessed(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the pictures scaled and shifted as in the network's training.
 
-        Their size is right by now; this project resizes photos in one way for all backbones.
+        They are not resized: photos are resized in one way for all backbones.
         """
         scale, offset = self.converter.scale, self.converter.offset
         if scale is None and offset is None:
@@ -203,7 +206,7 @@ class _Preset:
             name="rescaling",
         )(images)
 
-    def _read_converter(self):
+    def _read_converter(self) -> Any:
         try:
             converter = keras.saving.deserialize_keras_object(self._read(CONVERTER))
         except (ValueError, TypeError, KeyError) as error:
@@ -214,10 +217,10 @@ class _Preset:
             raise self._error(f"{self.folder / CONVERTER} is not an image converter")
         return converter
 
-    def _default_image_size(self, image_shape) -> int | None:
+    def _default_image_size(self, image_shape: Sequence[int | None] | None) -> int | None:
         size = self.converter.image_size or (image_shape or (None,))[:2]
         if len(set(size)) > 1:
-            raise self._error(f"it is made for pictures of {size}, and only square ones are given")
+            raise self._error(f"its pictures are of size {size}; only square ones are supported")
         return size[0]
 
     def _read(self, name: str) -> Any:
@@ -226,8 +229,8 @@ class _Preset:
             return json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise self._error(
-                f"{self.folder} lacks {name}; a preset has {MODEL}, {CONVERTER} and its weights, "
-                "which save_to_preset of KerasHub's model and of its image converter write"
+                f"{self.folder} has no {name}; a preset has {MODEL}, {CONVERTER} and weights, "
+                "written by save_to_preset of a model of KerasHub and of its image converter"
             ) from None
         except (OSError, ValueError) as error:
             raise self._error(f"{file} cannot be read ({error})") from error
@@ -245,19 +248,19 @@ def _find_folder(name: str) -> pathlib.Path:
     if preset not in listed:
         hint = did_you_mean(preset, listed) if preset and len(folder.parts) == 1 else ""
         raise UserError(
-            f"backbone {name}: {preset!r} is neither a folder nor the name of a preset that this "
-            f"KerasHub knows{hint}"
+            f"backbone {name}: {preset!r} is neither a folder nor the name of a preset of the "
+            f"installed KerasHub{hint}"
         )
     handle = listed[preset]["kaggle_handle"].removeprefix("kaggle://")
     cache = pathlib.Path(os.environ.get("KAGGLEHUB_CACHE", "~/.cache/kagglehub")).expanduser()
     folder = cache / "models" / handle
     if not folder.is_dir():
         raise UserError(
-            f"backbone {name}: the preset is not on this machine ({folder}), and nothing is "
-            "downloaded here. Get it where there is internet, with\n"
+            f"backbone {name}: the preset is not on this machine ({folder}), and is not "
+            "downloaded automatically. Download it with\n"
             f"  python -c \"import kagglehub; print(kagglehub.model_download('{handle}'))\"\n"
-            f"and copy the folder that it prints if that was elsewhere; {PREFIX}FOLDER takes it "
-            "from any place"
+            f"on a machine with internet access, copy the folder that it prints, and name it as "
+            f"{PREFIX}FOLDER"
         )
     return folder
 

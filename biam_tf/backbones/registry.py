@@ -1,12 +1,15 @@
-"""The backbones by name, and the one way to build them."""
+"""The backbones by name, and how they are built.
+
+A new backbone is one module with its `BackboneSpec` and one item of `BACKBONES`, or, outside of
+this package, one line: `BACKBONES["my_backbone"] = my_module.SPEC`.
+"""
 
 import hashlib
 import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -16,9 +19,9 @@ from biam_tf.backbones.preset_network import PresetNetwork
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 
-BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
-    {spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)}
-)
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)
+}
 
 
 def build_backbone(
@@ -27,33 +30,34 @@ def build_backbone(
     weights: str | os.PathLike | None = "default",
     trainable: bool = False,
 ) -> keras.Model:
-    """Builds the backbone `name`, which owns its preprocessing.
+    """Builds the backbone `name`, which includes its preprocessing.
 
     Args:
         name: a name in `BACKBONES`, or `keras_hub:PRESET` for an image backbone of KerasHub:
-            PRESET is a preset's folder, or its name where kagglehub has it in its cache.
-        image_size: side S of the square pictures; `None`: the backbone's own.
-        weights: `"default"` (or `None`: the preset's, or pretrained where there are such, else
+            PRESET is the folder of a preset, or its name if it is in the cache of kagglehub.
+        image_size: side S of the square pictures. Defaults to `None`: the backbone's own.
+        weights: `"default"` (or `None`: those of the preset, or pretrained if there are any, else
             random), `"imagenet"`, `"none"` (random), or a file: one written by `save_weights`
-            (`.weights.h5`) or `save` (`.keras`) of the same backbone, or one in the form its
-            pretrained weights are published in (`vgg19`: the `.h5` of keras.applications;
-            `efficientnet_lite0`, `resnet50`: a `.pth`).
+            (`.weights.h5`) or `save` (`.keras`) of the same backbone, or one in the format of its
+            published weights (`vgg19`: the `.h5` of keras.applications; `efficientnet_lite0`,
+            `resnet50`: a `.pth`). Defaults to `"default"`.
         trainable: whether training changes it. If not, its batch normalization stays in
-            inference mode too.
+            inference mode too. Defaults to `False`.
 
     Returns:
         A `keras.Model` from `images` `(batch, S, S, 3)`, raw RGB values 0 to 255, to a
         dictionary of `region_features` `(batch, height, width, channels)` and `scene_feature`
-        `(batch, scene_size)`. It contains no Python code of its own and is saved as `.keras`,
+        `(batch, scene_size)`. It contains no Python code of its own and can be saved as `.keras`,
         which `load_backbone` reads.
 
     Raises:
-        UserError: an unknown name, a picture size it can't take, weights that are not there or
-            do not fit.
+        UserError: the name is unknown, the picture size is not possible, or the weights are
+            missing or do not fit.
     """
     spec = _find_spec(name)
-    image_size = spec.default_image_size if image_size is None else image_size
-    _check_image_size(spec, image_size)
+    image_size = _checked_image_size(
+        spec, spec.default_image_size if image_size is None else image_size
+    )
     if trainable and spec.check_trainable:
         spec.check_trainable(image_size)
     load = _weights_loader(spec, "default" if weights is None else weights)
@@ -67,24 +71,24 @@ def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
     """Reads a backbone that was saved as `.keras`.
 
     Args:
-        name: what it was built with.
+        name: the name it was built with.
         path: the file.
 
     Raises:
-        UserError: its layers are KerasHub's, which is not installed.
+        UserError: its layers are those of KerasHub, which is not installed.
     """
     if keras_hub_presets.is_preset(name):
-        keras_hub_presets.import_keras_hub()  # without it, Keras does not know the layers
+        keras_hub_presets.import_keras_hub()  # registers its layers
     return keras.models.load_model(path)
 
 
 def is_backbone(name: str) -> bool:
-    """Whether there is a backbone of this name; presets of KerasHub are not looked for."""
+    """Whether there is a backbone of this name; presets of KerasHub are not checked to exist."""
     return name in BACKBONES or keras_hub_presets.is_preset(name)
 
 
 def is_pretrained(name: str) -> bool:
-    """Whether the weights `"default"` of the backbone `name` are not random; reads no file."""
+    """Whether the weights `"default"` of the backbone `name` are pretrained; reads no file."""
     return keras_hub_presets.is_preset(name) or BACKBONES[name].load_imagenet is not None
 
 
@@ -96,9 +100,9 @@ def _find_spec(name: str) -> BackboneSpec:
     return BACKBONES[name]
 
 
-def _check_image_size(spec: BackboneSpec, image_size: int | None) -> None:
+def _checked_image_size(spec: BackboneSpec, image_size: int | None) -> int:
     if image_size is None:
-        raise UserError(f"backbone {spec.name}: it names no size of pictures; set image_size")
+        raise UserError(f"backbone {spec.name}: it has no default picture size; set image_size")
     valid = isinstance(image_size, int) and image_size >= spec.image_size_step
     if spec.fixed_image_size:
         if image_size != spec.default_image_size:
@@ -112,10 +116,13 @@ def _check_image_size(spec: BackboneSpec, image_size: int | None) -> None:
             f"backbone {spec.name}: image_size must be a multiple of {spec.image_size_step}; "
             f"got {image_size!r}"
         )
+    return image_size
 
 
-def _weights_loader(spec: BackboneSpec, weights: str | os.PathLike):
-    """Returns the function that puts `weights` into the model; a wrong name fails here."""
+def _weights_loader(
+    spec: BackboneSpec, weights: str | os.PathLike
+) -> Callable[[keras.Model], None]:
+    """Returns the function that loads `weights` into the model; a wrong name raises here."""
     if weights == "default" and spec.load_preset:
         return spec.load_preset
     if weights == "default":
@@ -138,11 +145,12 @@ def _weights_loader(spec: BackboneSpec, weights: str | os.PathLike):
         raise UserError(f"backbone {spec.name}: weights {str(weights)!r}: no such file{hint}")
     if path.name.endswith((".weights.h5", ".keras")):
         return lambda model: _load_keras_weights(model, path)
-    if path.suffix in spec.published_files:
-        return lambda model: spec.load_file(model, path)
+    load_file = spec.load_file
+    if load_file is not None and path.suffix in spec.published_files:
+        return lambda model: load_file(model, path)
     kinds = ", ".join((".weights.h5", ".keras", *spec.published_files))
     raise UserError(
-        f"backbone {spec.name}: weights {str(path)!r}: unknown kind of file; it can read {kinds}"
+        f"backbone {spec.name}: weights {str(path)!r}: unknown format; it can read {kinds}"
     )
 
 
@@ -151,22 +159,20 @@ def _load_keras_weights(model: keras.Model, path: pathlib.Path) -> None:
         model.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{path}: these are not weights of the backbone {model.name!r} ({reason})"
-        ) from error
+        raise UserError(f"{path}: not weights of the backbone {model.name!r} ({reason})") from error
 
 
 def weights_fingerprint(model: keras.Model) -> str:
-    """Returns 16 hexadecimal digits that tell these weights from any others.
+    """Returns 16 hexadecimal digits that identify these weights.
 
-    The names of the weights, their shapes and every bit of their values go into it, so that
-    features stored under one fingerprint are never taken for another backbone's. So do scale and
-    offset of a preset's pixels, which a file says as it says the weights.
+    They are computed from the names, the shapes and every bit of the weights, so that features
+    stored under one fingerprint are never used as those of another backbone, and from scale and
+    offset of the pixels, which a preset's files define like its weights.
     """
     digest = hashlib.sha256()
     for weight in model.weights:
         array = keras.ops.convert_to_numpy(weight)
-        # What nobody named, Keras numbers by what was built before in the same process.
+        # Keras numbers unnamed layers by how many were built before in the same process.
         path = re.sub(r"_\d+(?=/|$)", "", weight.path)
         digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
         digest.update(array.tobytes())

@@ -1,4 +1,4 @@
-"""ResNet-50 in the form whose weights DINO and torchvision publish."""
+"""ResNet-50 in the variant whose weights DINO and torchvision publish."""
 
 import pathlib
 from typing import NamedTuple
@@ -24,8 +24,8 @@ STAGES = (Stage(3, 64, 1), Stage(4, 128, 2), Stage(6, 256, 2), Stage(3, 512, 2))
 STEM_FILTERS = 64
 EXPANSION = 4
 
-# Mean and standard deviation of the ImageNet training pictures, RGB, of values from 0 to 1: what
-# the published weights were trained with.
+# Mean and standard deviation of the ImageNet training pictures, RGB values 0 to 1, with which the
+# published weights were trained.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
@@ -34,13 +34,13 @@ def build(image_size: int) -> keras.Model:
     """Builds the backbone: at 224x224, regions 14x14x1024; at 448x448, 28x28x1024.
 
     `region_features` are the output of the third stage, `scene_feature` is the mean over the
-    picture of the fourth's 2048 channels, both after ReLU. The third stage, because it has the
-    14x14 regions of the paper ("Implementation Details") in the 224x224 pictures that the weights
-    were trained on; the fourth has 7x7, too few for small things. The paper does not say which
-    one its table 8 was made with.
+    picture of the fourth's 2048 channels, both after ReLU. The third stage has the 14x14 regions of
+    the paper ("Implementation Details") for the 224x224 pictures that the weights were trained on;
+    the fourth has 7x7, too few for small objects. The paper does not say which one it used for
+    its table 8.
 
-    The stride is in the 3x3 convolution, and every padding is PyTorch's: the same on all sides,
-    where TensorFlow's "same" puts the odd pixel to the right and below.
+    The stride is in the 3x3 convolution, and padding is PyTorch's: equal on all sides, where
+    TensorFlow's "same" adds an odd pixel at the right and the bottom.
     """
     # === Functional Model ===
     images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
@@ -51,7 +51,7 @@ def build(image_size: int) -> keras.Model:
         name="rescaling",
     )(images)
     x = _conv(x, STEM_FILTERS, 7, "stem", strides=2)
-    # After a ReLU, padding with zeros is padding with what can't be the maximum.
+    # After a ReLU, zeros as padding do not change the maximum.
     x = layers.ZeroPadding2D(1, name="stem_pool_padding")(x)
     x = layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     outputs = []
@@ -68,7 +68,9 @@ def build(image_size: int) -> keras.Model:
     )
 
 
-def _bottleneck(inputs, stage: Stage, strides: int, name: str):
+def _bottleneck(
+    inputs: keras.KerasTensor, stage: Stage, strides: int, name: str
+) -> keras.KerasTensor:
     width = stage.filters * EXPANSION
     x = _conv(inputs, stage.filters, 1, f"{name}_reduce")
     x = _conv(x, stage.filters, 3, f"{name}_spatial", strides=strides)
@@ -79,7 +81,14 @@ def _bottleneck(inputs, stage: Stage, strides: int, name: str):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _conv(x, filters: int, kernel_size: int, name: str, strides: int = 1, activation: bool = True):
+def _conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    name: str,
+    strides: int = 1,
+    activation: bool = True,
+) -> keras.KerasTensor:
     if kernel_size > 1:
         x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_padding")(x)
     x = layers.Conv2D(
@@ -99,11 +108,11 @@ def _conv(x, filters: int, kernel_size: int, name: str, strides: int = 1, activa
 def load_file(model: keras.Model, path: pathlib.Path) -> None:
     """Loads a `.pth` file with torchvision's names, which are also those of DINO's file.
 
-    The classification layer, which DINO's file lacks, is left out. In the checkpoint of a larger
-    model, what stands below `backbone.` is taken.
+    The classification layer, which DINO's file does not have, is ignored. From the checkpoint of a
+    larger model, the weights with the prefix `backbone.` are loaded.
 
     Raises:
-        UserError: it is no such file; the error lists what is missing or does not fit.
+        UserError: it is not such a file; the error lists what is missing or does not fit.
     """
     state = read_torch_state(path)
     nested = {

@@ -1,20 +1,20 @@
-"""A few convolutions, to be trained from scratch together with the head."""
+"""Four convolutions, trained from scratch together with the head."""
 
 import keras
 from keras import layers
 
 from biam_tf.backbones.spec import BackboneSpec
 
-# filters, kernel size, stride, and whether a 2x2 max pooling follows: it keeps thin strokes that a
-# stride would step over
+# Filters, kernel size, stride, and whether a 2x2 max pooling follows, which keeps thin strokes that
+# a stride would skip.
 CONVOLUTIONS = ((32, 5, 2, False), (64, 3, 1, True), (128, 3, 1, True), (128, 3, 1, False))
 
 
 def build(image_size: int) -> keras.Model:
-    """Builds the backbone: at 96x96, regions 12x12x128 and a scene feature of 256 numbers.
+    """Builds the backbone: at 96x96, regions 12x12x128 and a scene feature of length 256.
 
-    The scene feature holds mean and maximum of the last convolution over all regions: the
-    maximum keeps a thing that fills only one of them.
+    The scene feature is the mean and the maximum of the last convolution over all regions; the
+    maximum keeps an object that fills only one of them.
     """
     # === Functional Model ===
     images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
@@ -29,8 +29,8 @@ def build(image_size: int) -> keras.Model:
             kernel_initializer="he_normal",
             name=f"conv{number}",
         )(x)
-        # A momentum of 0.9 forgets the first, useless statistics within a short run;
-        # synchronized, so that several devices train like one.
+        # With a momentum of 0.9 the initial statistics are forgotten within a short run.
+        # Synchronized, so that several devices train like one.
         x = layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"bn{number}")(x)
         x = layers.ReLU(name=f"relu{number}")(x)
         if pooled:

@@ -1,4 +1,4 @@
-"""What the registry knows of a backbone."""
+"""The description of a backbone in the registry."""
 
 import dataclasses
 import pathlib
@@ -12,19 +12,22 @@ class BackboneSpec:
     """A backbone as data.
 
     Attributes:
-        name: what configurations call it.
+        name: its name in configurations.
         description: one line for lists of backbones.
-        build: makes the model with random weights for a picture size.
-        default_image_size: side of the pictures it is made for; `None`: any, and none by itself.
+        build: function of a picture size to the model, with random weights.
+        default_image_size: default side of the square pictures; `None`: there is no default.
         image_size_step: other sizes must be multiples of this one.
-        fixed_image_size: why no other size is possible; empty where others are.
-        load_imagenet: puts the ImageNet weights into a model of `build`; `None`: there are none.
-        load_preset: puts the weights that belong to its name into a model of `build`; `None`: its
-            name stands for no certain weights.
-        check_trainable: raises a UserError for a picture size at which it can't be trained; `None`:
-            it can be at all.
-        load_file: reads `published_files`, beside the formats of Keras that all can read.
-        published_files: endings of the files in which its pretrained weights are published.
+        fixed_image_size: the reason why no other size is possible. Defaults to `""`: others are.
+        load_imagenet: loads the ImageNet weights into a model of `build`. Defaults to `None`:
+            there are none.
+        load_preset: loads the weights that belong to the backbone's name into a model of `build`.
+            Defaults to `None`: the name does not stand for weights.
+        check_trainable: raises a `UserError` for a picture size at which the backbone cannot be
+            trained. Defaults to `None`: there is no such size.
+        load_file: loads one of `published_files`; files of Keras are read without it. Defaults to
+            `None`.
+        published_files: suffixes of the files in which its pretrained weights are published.
+            Defaults to `()`.
     """
 
     name: str

@@ -10,13 +10,13 @@ from keras import layers, ops
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError
 
-# What keras.applications downloads for `VGG19(weights="imagenet")`.
+# The file that keras.applications downloads for `VGG19(weights="imagenet")`.
 WEIGHTS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
 WEIGHTS_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg19/{WEIGHTS_FILE}"
 WEIGHTS_MD5 = "cbe5617147190e668d6c5d5026f83318"
 
-# Mean of the ImageNet training pictures; these weights, unlike torchvision's, were trained on
-# BGR values 0 to 255 with this mean taken away and nothing else.
+# Mean of the ImageNet training pictures. Unlike torchvision's, these weights were trained on BGR
+# values 0 to 255 minus this mean, without other scaling.
 MEAN_RGB = (123.68, 116.779, 103.939)
 
 
@@ -24,12 +24,12 @@ def build(image_size: int) -> keras.Model:
     """Builds VGG19 (Simonyan & Zisserman 2015) up to fc2.
 
     `region_features` are the output of block5_conv4, 14x14x512, `scene_feature` is that of
-    fc2, 4096 numbers, both after ReLU, as in the paper ("Implementation Details").
+    fc2, of length 4096, both after ReLU, as in the paper ("Implementation Details").
     """
     # === Functional Model ===
     images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
     bgr = preprocessed(images)
-    # The classification layer is cut off below; one class keeps it from taking memory.
+    # The classification layer is removed below; with one class it takes no memory.
     classifier = keras.applications.VGG19(weights=None, input_tensor=bgr, classes=1)
     outputs = {
         "region_features": classifier.get_layer("block5_conv4").output,
@@ -38,8 +38,8 @@ def build(image_size: int) -> keras.Model:
     return keras.Model(images, outputs, name=SPEC.name)
 
 
-def preprocessed(images):
-    """Returns the pictures as these weights were trained on them: BGR, minus the mean."""
+def preprocessed(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns the pictures as in the training of these weights: BGR, minus the mean."""
     offset = [-mean for mean in MEAN_RGB]
     centered = layers.Rescaling(1.0, offset=offset, dtype="float32", name="centering")(images)
     return ops.flip(centered, axis=-1)
@@ -49,7 +49,7 @@ def load_imagenet(model: keras.Model) -> None:
     """Loads the ImageNet weights of keras.applications, downloading them once (575 MB).
 
     Raises:
-        UserError: they are not in the cache of Keras and can't be downloaded.
+        UserError: they are not in the cache of Keras and cannot be downloaded.
     """
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
@@ -59,19 +59,19 @@ def load_imagenet(model: keras.Model) -> None:
     except Exception as error:  # get_file raises bare Exceptions
         raise UserError(
             "backbone vgg19: its ImageNet weights are not on this machine and cannot be "
-            f"downloaded ({error}). Download {WEIGHTS_URL} elsewhere and put it at "
-            f"{home / 'models' / WEIGHTS_FILE}, or name the file as the backbone's weights. Or "
-            "use weights 'none' (random), or the backbone efficientnet_lite0, whose weights come "
-            "with a Python package"
+            f"downloaded ({error}). Download {WEIGHTS_URL} on another machine and copy it to "
+            f"{home / 'models' / WEIGHTS_FILE}, or set the backbone's weights to the file, or to "
+            "'none' (random). Or use the backbone efficientnet_lite0, whose weights come with a "
+            "Python package"
         ) from error
     load_file(model, pathlib.Path(path))
 
 
 def load_file(model: keras.Model, path: pathlib.Path) -> None:
-    """Loads a weights file of keras.applications' VGG19, the one with its dense layers.
+    """Loads a weights file of VGG19 of keras.applications, with the dense layers.
 
     Raises:
-        UserError: the file is not one, or lacks layers, as the "notop" file does.
+        UserError: it is not such a file, or lacks layers, like the "notop" file.
     """
     try:
         with h5py.File(path, "r") as file:

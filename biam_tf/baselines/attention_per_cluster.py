@@ -1,11 +1,13 @@
-"""Attention per Cluster: classes with similar embeddings look at the regions in one way."""
+"""Attention per Cluster: classes with similar embeddings share one attention."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from numpy.typing import ArrayLike
 
 from biam_tf.baselines.region_attention import (
     attend,
@@ -15,10 +17,11 @@ from biam_tf.baselines.region_attention import (
 )
 from biam_tf.errors import UserError
 from biam_tf.layers import RegionClassifier
-from biam_tf.layers.bound_class_embeddings import holding
+from biam_tf.layers.bound_class_embeddings import array_initializer
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.k_means import k_means
 from biam_tf.models.system import HeadInputs, System
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +29,10 @@ class AttentionPerClusterSettings:
     """Settings of Attention per Cluster.
 
     Attributes:
-        channels: of the region features after the convolution, and of the attention's hidden
-            layer.
-        num_clusters: of the seen classes; at most their number.
-        batch_norm_momentum: share of the *old* running statistics kept at a step.
+        channels: channels of the region features after the convolution, and of the attention's
+            hidden layer.
+        num_clusters: number of clusters of the seen classes; at most their number.
+        batch_norm_momentum: share of the *old* running statistics kept at a training step.
     """
 
     channels: int = 512
@@ -37,7 +40,6 @@ class AttentionPerClusterSettings:
     batch_norm_momentum: float = 0.99
 
     def __post_init__(self):
-        """Checks every value; the message begins with the name of the setting."""
         require_at_least(self, 1, "channels", "num_clusters")
         require_share(self, "batch_norm_momentum")
 
@@ -46,14 +48,15 @@ class AttentionPerClusterSettings:
 class NearestCluster(layers.Layer):
     """Gives each class the attention of the cluster whose centroid is nearest to its embedding.
 
-    The centroids are weights that are saved with the model and never trained. A class that joins
-    later takes its nearest cluster like the others.
+    The centroids are weights that are saved with the model and never trained. Classes that the
+    model was not trained on use their nearest cluster too. Embeddings and centroids are compared
+    in float32 under any dtype policy: a class near a border keeps its cluster.
 
     Args:
-        centroids: array-like `(num_clusters, embedding_size)`, or `None` where the weights are
-            loaded afterwards.
-        num_clusters: int, needed where `centroids` is `None`.
-        embedding_size: int, likewise.
+        centroids: array-like `(num_clusters, embedding_size)`. Defaults to `None`: zeros, for
+            weights that are loaded afterwards.
+        num_clusters: int, needed where `centroids` is `None`. Defaults to `None`.
+        embedding_size: int, needed where `centroids` is `None`. Defaults to `None`.
 
     Input shape:
         A list of attention `(batch, height, width, num_clusters)` and class embeddings
@@ -63,40 +66,48 @@ class NearestCluster(layers.Layer):
         `(batch, height, width, classes)`.
     """
 
-    def __init__(self, centroids=None, num_clusters=None, embedding_size=None, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        centroids: ArrayLike | None = None,
+        num_clusters: int | None = None,
+        embedding_size: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
         if centroids is not None:
             num_clusters, embedding_size = np.shape(centroids)
         self.num_clusters = num_clusters
         self.embedding_size = embedding_size
         self.centroids = self.add_weight(
             shape=(num_clusters, embedding_size),
-            initializer=holding(centroids),
+            initializer=array_initializer(centroids),
             trainable=False,
+            autocast=False,
             name="centroids",
         )
 
-    def call(self, inputs):
-        """Returns the attention of every class for `[attention, A]`."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attention, class_embeddings = inputs
-        clusters = ops.one_hot(self.cluster_of(class_embeddings), self.num_clusters)
-        return match_classes(attention, clusters)
+        clusters = ops.one_hot(
+            self.cluster_of(class_embeddings), self.num_clusters, dtype=self.compute_dtype
+        )
+        return match_classes(ops.cast(attention, self.compute_dtype), clusters)
 
-    def cluster_of(self, class_embeddings):
-        """Returns the clusters' numbers (classes,) of class embeddings (classes, d_a)."""
+    def cluster_of(self, class_embeddings: Tensor) -> Tensor:
+        """Returns the indices (classes,) of the clusters of class embeddings (classes, d_a)."""
+        class_embeddings = ops.cast(class_embeddings, "float32")
         # |a - μ|² = |a|² - 2 a·μ + |μ|², of which the first is the same for all clusters.
         squares = ops.sum(ops.square(self.centroids), axis=1)
         products = ops.matmul(class_embeddings, ops.transpose(self.centroids))
-        # Not Keras's, whose care for -0 needs an operation that ONNX lacks.
+        # Not Keras's argmin, which treats -0 by an operation that ONNX lacks.
         return tf.argmin(squares - 2 * products, axis=1)
 
-    def compute_output_shape(self, input_shape):
-        """Returns the attention's shape with the clusters replaced by the classes."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         attention_shape, embeddings_shape = input_shape
         return (*attention_shape[:-1], embeddings_shape[0])
 
-    def get_config(self):
-        """Returns the sizes; the centroids themselves are a weight."""
+    def get_config(self) -> dict:
+        # The centroids themselves are a weight.
         return {
             **super().get_config(),
             "num_clusters": self.num_clusters,
@@ -108,7 +119,7 @@ def build_scores(inputs: HeadInputs, settings: AttentionPerClusterSettings) -> k
     """Returns the scores (batch, classes), float32.
 
     Raises:
-        ValueError: the seen embeddings are not known, or fewer differ than there are clusters.
+        ValueError: the seen embeddings are missing, or fewer different ones than clusters.
     """
     seen = inputs.require_seen_embeddings("attention_per_cluster")
     try:
@@ -116,13 +127,12 @@ def build_scores(inputs: HeadInputs, settings: AttentionPerClusterSettings) -> k
     except ValueError as error:
         raise UserError(
             f"num_clusters: {error}: the {len(seen)} seen classes have too few different "
-            "embeddings; ask for fewer clusters"
+            "embeddings; use fewer clusters"
         ) from error
     f = embed_regions(inputs.region_features, settings.channels, settings.batch_norm_momentum)
     hidden = layers.Dense(settings.channels, activation="tanh", name="attention_hidden")(f)
     logits = layers.Dense(settings.num_clusters, name="attention_logits")(hidden)
     by_cluster = layers.Softmax(axis=(1, 2), name="attention_of_clusters")(logits)
-    # In full precision under any dtype policy: a class near a border keeps its cluster.
     nearest = NearestCluster(centroids, dtype="float32", name="attention")
     attention = nearest([by_cluster, inputs.class_embeddings])
     responses = RegionClassifier(name="region_responses")([f, inputs.class_embeddings])
@@ -133,11 +143,10 @@ ATTENTION_PER_CLUSTER = System(
     title="Attention per Cluster",
     source=(
         "Huynh & Elhamifar, A shared multi-attention framework for multi-label zero-shot learning, "
-        "CVPR 2020, as a system to compare with: k-means clusters of the seen class embeddings, "
-        "one attention for each, of LESA's form softmax_r(w_kᵀ tanh(W f_r + b)); the score of a "
-        "class is its cluster's attended feature times W a_c. The clusters are as many as LESA's "
-        "attentions, and the regions pass through LESA's convolution: ours, where the comparison "
-        "is silent."
+        "CVPR 2020, where it is a system to compare with: k-means clusters of the seen class "
+        "embeddings, each with one attention of LESA's form softmax_r(w_kᵀ tanh(W f_r + b)); the "
+        "score of a class is its cluster's attended feature times W a_c. The comparison does not "
+        "specify the number of clusters and the convolution of the regions; here both are LESA's."
     ),
     presets={"paper": AttentionPerClusterSettings()},
     build=build_scores,

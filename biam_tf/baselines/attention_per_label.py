@@ -1,6 +1,7 @@
-"""Attention per Label: each class looks at the regions in its own way."""
+"""Attention per Label: each class has its own attention over the regions."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -14,6 +15,7 @@ from biam_tf.baselines.region_attention import (
 from biam_tf.layers import RegionClassifier
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.system import HeadInputs, System
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +23,10 @@ class AttentionPerLabelSettings:
     """Settings of Attention per Label.
 
     Attributes:
-        channels: of the region features after the convolution.
-        joint_size: of the space in which regions and classes meet, the rank of the attention.
-        dropout: on what both are mapped from, the class embeddings and the regions.
-        batch_norm_momentum: share of the *old* running statistics kept at a step.
+        channels: channels of the region features after the convolution.
+        joint_size: dimension of the joint space of regions and classes, the rank of the attention.
+        dropout: dropout rate on the class embeddings and the regions, before the joint space.
+        batch_norm_momentum: share of the *old* running statistics kept at a training step.
     """
 
     channels: int = 512
@@ -33,7 +35,6 @@ class AttentionPerLabelSettings:
     batch_norm_momentum: float = 0.99
 
     def __post_init__(self):
-        """Checks every value; the message begins with the name of the setting."""
         require_at_least(self, 1, "channels", "joint_size")
         require_share(self, "dropout", "batch_norm_momentum")
 
@@ -46,13 +47,13 @@ class LowRankBilinearAttention(layers.Layer):
 
         logit_rc = pᵀ ( ReLU(U f_r + u) ∘ ReLU(V a_c + v) )
 
-    with ∘ the product of elements; ReLU, biases and dropout are as in the authors' code. There,
-    regions meet the words of a question and one softmax runs over all pairs; here they meet class
-    embeddings, and the softmax that follows runs over the regions of each class.
+    with ∘ the elementwise product; ReLU, biases and dropout are as in the authors' code. That
+    code pairs regions with the words of a question, with one softmax over all pairs; here they are
+    paired with class embeddings, and the softmax that follows is over the regions of each class.
 
     Args:
         joint_size: int, length of p.
-        dropout: float, rate on f_r and a_c.
+        dropout: float, dropout rate on f_r and a_c. Defaults to `0.0`.
 
     Input shape:
         A list of features `(batch, height, width, channels)` and class embeddings
@@ -62,7 +63,7 @@ class LowRankBilinearAttention(layers.Layer):
         `(batch, height, width, classes)`.
     """
 
-    def __init__(self, joint_size, dropout=0.0, **kwargs):
+    def __init__(self, joint_size: int, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.joint_size = joint_size
         self.dropout = dropout
@@ -71,35 +72,31 @@ class LowRankBilinearAttention(layers.Layer):
         self.region_projection = self._projection("region_projection")
         self.class_projection = self._projection("class_projection")
 
-    def _projection(self, name):
+    def _projection(self, name: str) -> layers.Dense:
         return layers.Dense(self.joint_size, activation="relu", dtype=self.dtype_policy, name=name)
 
-    def build(self, input_shape):
-        """Creates U, V and their biases, and p."""
+    def build(self, input_shape: Sequence[Shape]) -> None:
         features_shape, embeddings_shape = input_shape
         self.region_projection.build(features_shape)
         self.class_projection.build(embeddings_shape)
         self.p = self.add_weight(
-            # Of the size that keeps the logits in that of one term.
             shape=(self.joint_size,),
+            # The sum of all terms starts about as large as one term.
             initializer=keras.initializers.RandomNormal(stddev=self.joint_size**-0.5),
             name="p",
         )
 
-    def call(self, inputs, training=None):
-        """Returns the logits (batch, height, width, classes) for `[f, A]`."""
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         f, class_embeddings = inputs
         regions = self.region_projection(self.region_dropout(f, training=training))
         classes = self.class_projection(self.class_dropout(class_embeddings, training=training))
         return match_classes(regions, classes * ops.cast(self.p, self.compute_dtype))
 
-    def compute_output_shape(self, input_shape):
-        """Returns the features' shape with the channels replaced by the classes."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         features_shape, embeddings_shape = input_shape
         return (*features_shape[:-1], embeddings_shape[0])
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {**super().get_config(), "joint_size": self.joint_size, "dropout": self.dropout}
 
 
@@ -121,8 +118,8 @@ ATTENTION_PER_LABEL = System(
         "after Kim, Jun & Zhang, Bilinear attention networks, NeurIPS 2018, section 3, as compared "
         "by Huynh & Elhamifar (CVPR 2020): each class has its own softmax attention over the "
         "regions, and its score is the attended feature times W a_c. The regions pass through the "
-        "convolution of LESA, so that the systems of that comparison differ in attention alone; "
-        "rank and dropout of the attention are ours, the comparison states none."
+        "convolution of LESA, so that the systems of that comparison differ in attention alone. "
+        "The comparison does not specify rank and dropout of the attention."
     ),
     presets={"paper": AttentionPerLabelSettings()},
     build=build_scores,

@@ -1,4 +1,4 @@
-"""CNN-RNN: the labels of an image as a sequence, each predicted from the image and those before."""
+"""CNN-RNN: an image's labels as a sequence, each predicted from the image and earlier labels."""
 
 import dataclasses
 
@@ -8,10 +8,11 @@ import tensorflow as tf
 from keras import layers
 
 from biam_tf.baselines.known_classes import known_class_scores
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.tensor_types import Shape, Tensor
 
 _IMAGE, _DECODER = "image_projection", "label_sequences"
-_IMPOSSIBLE = -1e9  # a logit; infinities would turn into NaN where two of them meet
+_IMPOSSIBLE = -1e9  # a logit; the difference of two infinities would be NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +20,10 @@ class CnnRnnSettings:
     """Settings of CNN-RNN.
 
     Attributes:
-        label_size: length of a label embedding, and of the space it shares with the image.
-        units: of the LSTM.
+        label_size: length of a label embedding, in the space that it shares with the image.
+        units: units of the LSTM.
         max_labels: longest sequence of labels, in training and in the search.
-        beams: sequences of an image that the search keeps.
+        beams: sequences per image that the search keeps.
     """
 
     label_size: int = 64
@@ -31,36 +32,35 @@ class CnnRnnSettings:
     beams: int = 5
 
     def __post_init__(self):
-        """Checks every value."""
         for name, value in dataclasses.asdict(self).items():
             require_setting(value >= 1, name, value, "at least 1")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class LabelSequenceDecoder(layers.Layer):
-    """Predicts the labels of an image one after the other, and what follows for each class.
+    """Predicts the labels of an image one after the other, and scores every class.
 
     With the embedding u_k of label k (a class, or the END of a sequence), rows of U, and the
     image v in the space of these embeddings::
 
-        o_t = LSTM(u of the label before)             u of a START at t = 1
+        o_t = LSTM(u of the previous label)           u of a START at t = 1
         p_t = softmax(U relu(U_o o_t + v))            over the classes and END
 
-    A call searches: of all beginnings of t labels it keeps the `beams` most probable ones, a
-    label at most once in each. The score of a class is the logarithm of how often it is expected
-    among the first `max_labels` labels::
+    A call runs a beam search: of all prefixes of t labels it keeps the `beams` most probable
+    ones, each label at most once per prefix. The score of a class is the logarithm of its expected
+    count among the first `max_labels` labels::
 
-        score_c = log Σ_t Σ_b q_tb p_t(c | v, beginning b)
+        score_c = log Σ_t Σ_b q_tb p_t(c | v, prefix b)
 
-    where q_t are the probabilities of the kept beginnings of t - 1 labels, which are scaled to
-    sum to one. With as many beams as there are sequences, that is the probability that c is one
-    of the labels.
+    where q_t are the probabilities of the kept prefixes of t - 1 labels, scaled to sum to one.
+    With as many beams as there are sequences, that is the probability that c is one of the
+    labels.
 
     Args:
-        num_classes: int, classes that are learned.
-        units: int, of the LSTM.
-        max_labels: int, steps of the search.
-        beams: int, beginnings kept at each step.
+        num_classes: int, number of learned classes.
+        units: int, units of the LSTM. Defaults to `512`.
+        max_labels: int, steps of the search. Defaults to `10`.
+        beams: int, prefixes kept at each step. Defaults to `5`.
 
     Input shape:
         Images in the space of the label embeddings, `(batch, label_size)`.
@@ -69,7 +69,14 @@ class LabelSequenceDecoder(layers.Layer):
         Scores `(batch, num_classes)`, float32.
     """
 
-    def __init__(self, num_classes, units=512, max_labels=10, beams=5, **kwargs):
+    def __init__(
+        self,
+        num_classes: int,
+        units: int = 512,
+        max_labels: int = 10,
+        beams: int = 5,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.units = units
@@ -78,8 +85,7 @@ class LabelSequenceDecoder(layers.Layer):
         self.steps = min(max_labels, num_classes)
         self.lstm = layers.LSTM(units, return_sequences=True, dtype=self.dtype_policy, name="lstm")
 
-    def build(self, input_shape):
-        """Creates the embeddings, the LSTM, its projection and the classes' counts."""
+    def build(self, input_shape: Shape) -> None:
         size = input_shape[-1]
         self.labels = self.add_weight(
             shape=(self.num_classes + 1, size),  # END is the last
@@ -91,71 +97,75 @@ class LabelSequenceDecoder(layers.Layer):
             shape=(self.units, size), initializer="glorot_uniform", name="output_kernel"
         )
         self.class_counts = self.add_weight(
-            shape=(self.num_classes,), initializer="zeros", trainable=False, name="class_counts"
+            shape=(self.num_classes,),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,  # counts of more than 16 bits
+            name="class_counts",
         )
         self.lstm.build((None, None, size))
 
-    def call(self, image):
-        """Returns the scores (batch, num_classes) that the search finds."""
+    def call(self, image: Tensor) -> Tensor:
         photos = tf.shape(image)[0]
-        beginnings = photos * self.beams
+        prefixes = photos * self.beams
         every = tf.range(self.num_classes + 1)  # label, END the last
-        states = [tf.zeros((beginnings, self.units), self.compute_dtype)] * 2
-        before = tf.tile(self._cast(self.start)[None], (beginnings, 1))
-        # At first there is one beginning, the empty one; the others are impossible copies of it.
+        states = [tf.zeros((prefixes, self.units), self.compute_dtype)] * 2
+        previous = tf.tile(self._cast(self.start)[None], (prefixes, 1))
+        # There is one prefix at first, the empty one; the others are impossible copies of it.
         log_paths = tf.tile([[0.0] + [_IMPOSSIBLE] * (self.beams - 1)], (photos, 1))  # B,N
         closed = tf.zeros((photos, self.beams, self.num_classes + 1), tf.bool)
         expected = []
         for _ in range(self.steps):
-            output, states = self.lstm.cell(before, states)
+            output, states = self.lstm.cell(previous, states)
             logits = self._logits(tf.reshape(output, (photos, self.beams, self.units)), image)
             log_next = tf.nn.log_softmax(tf.where(closed, _IMPOSSIBLE, logits))  # B,N,S+1
             weights = tf.nn.log_softmax(log_paths)[..., None]
             expected.append(tf.reduce_logsumexp(weights + log_next[..., :-1], axis=1))
             totals = tf.reshape(log_paths[..., None] + log_next, (photos, -1))
-            log_paths, places = tf.math.top_k(totals, self.beams)
-            parents, labels = places // (self.num_classes + 1), places % (self.num_classes + 1)
+            log_paths, indices = tf.math.top_k(totals, self.beams)
+            parents, labels = indices // (self.num_classes + 1), indices % (self.num_classes + 1)
             chosen = labels[..., None] == every
             ended = labels[..., None] == self.num_classes
-            # A label comes once; after END comes nothing but END.
+            # A label occurs once; END is followed by END only.
             closed = tf.gather(closed, parents, batch_dims=1)
             closed = tf.where(ended, ~chosen, closed | chosen)
             rows = tf.reshape(parents + self.beams * tf.range(photos)[:, None], [-1])
             states = [tf.gather(state, rows) for state in states]
-            before = tf.gather(self._cast(self.labels), tf.reshape(labels, [-1]))
+            previous = tf.gather(self._cast(self.labels), tf.reshape(labels, [-1]))
         return tf.reduce_logsumexp(tf.stack(expected), axis=0)
 
-    def sequence_losses(self, labels, image) -> tf.Tensor:
-        """Returns -log p of each image's labels, given in order of frequency and then END.
+    def sequence_losses(self, labels: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """Returns -log p of the sequence of each image's labels, followed by END.
 
-        Each label is predicted from the true ones before it. The order is that of
-        `class_counts`, the frequent ones first and, of equally frequent ones, the first. Of more
-        than `max_labels` labels, the first `max_labels` are taken, without an END.
+        Each label is predicted from the true ones before it. Frequent labels, by `class_counts`,
+        come first; of equally frequent ones, that of the lower index. Of more than `max_labels`
+        labels, the first `max_labels` are used, without an END.
 
         Args:
-            labels: (batch, num_classes), +1 present, -1 absent, 0 unknown: such a class can
-                neither be predicted nor stands in the way of others.
+            labels: (batch, num_classes), +1 present, -1 absent, 0 unknown (takes no part in the
+                softmax).
             image: (batch, label_size).
 
         Returns:
             (batch,) float32.
         """
         targets, counted = self._sequences(labels)
-        before = tf.gather(self._cast(self.labels), targets[:, :-1])
-        start = tf.tile(self._cast(self.start)[None, None], (tf.shape(before)[0], 1, 1))
-        outputs = self.lstm(tf.concat([start, before], axis=1))  # B,T,U
+        previous = tf.gather(self._cast(self.labels), targets[:, :-1])
+        start = tf.tile(self._cast(self.start)[None, None], (tf.shape(previous)[0], 1, 1))
+        outputs = self.lstm(tf.concat([start, previous], axis=1))  # B,T,U
         logits = self._logits(outputs, image)
         unknown = tf.pad(labels == 0, [(0, 0), (0, 1)])[:, None]
         logits = tf.where(unknown, _IMPOSSIBLE, logits)
         surprise = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
         return tf.reduce_sum(counted * surprise, axis=1)
 
-    def compute_output_spec(self, image):
-        """Returns the scores' shape, float32 under any policy."""
-        return keras.KerasTensor((image.shape[0], self.num_classes), "float32")
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], self.num_classes)
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def compute_output_spec(self, image: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(image.shape), "float32")
+
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -164,14 +174,14 @@ class LabelSequenceDecoder(layers.Layer):
             "beams": self.beams,
         }
 
-    def _logits(self, outputs, image) -> tf.Tensor:
+    def _logits(self, outputs: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         """U relu(U_o o + v): (batch, T, units) to (batch, T, num_classes + 1), float32."""
         outputs = tf.einsum("btu,ue->bte", outputs, self._cast(self.output_kernel))
         joint = tf.nn.relu(outputs + self._cast(image)[:, None])
         return tf.cast(tf.einsum("bte,ke->btk", joint, self._cast(self.labels)), tf.float32)
 
-    def _sequences(self, labels) -> tuple[tf.Tensor, tf.Tensor]:
-        """Targets (batch, T) int32, and 1 where they count, else 0; T as the longest needs it."""
+    def _sequences(self, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Targets (batch, T) int32, and 1 where they count, else 0; T is that of the longest."""
         counts = tf.convert_to_tensor(self.class_counts)
         keys, classes = tf.math.top_k(tf.where(labels > 0, counts, -1.0), self.steps)
         targets = tf.where(keys >= 0, classes, self.num_classes)
@@ -190,9 +200,10 @@ def build(inputs: HeadInputs, settings: CnnRnnSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes) of the learned classes: see `LabelSequenceDecoder`.
 
     The image in the space of the label embeddings is v = U_I x, with the scene feature x of the
-    backbone, which is the CNN. Label embeddings of 64 numbers and an LSTM of 512 units are the
-    paper's. It gives an image the labels of its most probable sequence; here every class gets a
-    score from all sequences that the search keeps, since average precision ranks all images.
+    backbone, which is the CNN. Label embeddings of length 64 and an LSTM of 512 units are from
+    the paper, which assigns an image the labels of its most probable sequence. Here every class
+    gets a score from all sequences that the search keeps, since average precision ranks all
+    images.
     """
     seen = inputs.require_seen_embeddings("the system cnn_rnn")
     image = layers.Dense(settings.label_size, use_bias=False, name=_IMAGE)(inputs.scene_feature)
@@ -203,7 +214,7 @@ def build(inputs: HeadInputs, settings: CnnRnnSettings) -> keras.KerasTensor:
 
 
 def training_outputs(head: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Returns what the decoder takes; and the scores, for the decoder to be part of the model."""
+    """Returns the decoder's input, and the scores, so that the decoder is part of the model."""
     return {"image": head.get_layer(_IMAGE).output, "scores": head.output}
 
 
@@ -212,7 +223,7 @@ def prepare(head: keras.Model, labels: np.ndarray) -> None:
     head.get_layer(_DECODER).class_counts.assign((labels > 0).sum(axis=0))
 
 
-def make_losses(head: keras.Model, settings: CnnRnnSettings):
+def make_losses(head: keras.Model, settings: CnnRnnSettings) -> Losses:
     """Returns the negative log-likelihood of each image's sequence of labels."""
     del settings
     decoder = head.get_layer(_DECODER)

@@ -1,13 +1,15 @@
-"""CONSE: the embedding of an image is a mixture of those of its most probable seen classes."""
+"""CONSE: an image's embedding is a mixture of those of its most probable seen classes."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
 
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.losses import softmax_over_classes
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +17,12 @@ class ConseSettings:
     """Settings of CONSE.
 
     Attributes:
-        mixed_classes: T, how many of the most probable seen classes are mixed.
+        mixed_classes: T, number of the most probable seen classes that are mixed.
     """
 
     mixed_classes: int = 10
 
     def __post_init__(self):
-        """Checks T."""
         require_setting(self.mixed_classes >= 1, "mixed_classes", self.mixed_classes, "at least 1")
 
 
@@ -34,36 +35,33 @@ class ConvexCombination(layers.Layer):
         f = 1/Z Σ_t p_t s_t,   Z = Σ_t p_t,   score_c = cos(f, a_c)
 
     Args:
-        mixed_classes: T; all seen classes where there are fewer.
+        mixed_classes: int, T; all seen classes if there are fewer. Defaults to `10`.
 
     Input shape:
-        A list of logits (batch, seen), seen embeddings (seen, d_a) and class embeddings
-        (classes, d_a).
+        A list of logits `(batch, seen)`, seen embeddings `(seen, d_a)` and class embeddings
+        `(classes, d_a)`.
 
     Output shape:
-        Scores (batch, classes).
+        Scores `(batch, classes)`.
     """
 
-    def __init__(self, mixed_classes=10, **kwargs):
+    def __init__(self, mixed_classes: int = 10, **kwargs):
         super().__init__(**kwargs)
         self.mixed_classes = mixed_classes
 
-    def call(self, inputs):
-        """Returns the cosines."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         logits, seen_embeddings, class_embeddings = inputs
         k = min(self.mixed_classes, seen_embeddings.shape[0])
-        # A softmax over the T highest logits is their probabilities, made to sum to 1.
+        # A softmax over the T highest logits gives their probabilities, divided by Z.
         highest, rows = ops.top_k(logits, k)
         mixed = ops.einsum("bt,btd->bd", ops.softmax(highest), ops.take(seen_embeddings, rows, 0))
         directions = ops.normalize(class_embeddings, axis=-1)
         return ops.matmul(ops.normalize(mixed, axis=-1), ops.transpose(directions))
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[2][0])
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {**super().get_config(), "mixed_classes": self.mixed_classes}
 
 
@@ -71,18 +69,19 @@ def build(inputs: HeadInputs, settings: ConseSettings) -> keras.KerasTensor:
     """Returns the cosines of the mixture with all classes."""
     seen = inputs.require_seen_embeddings("conse")
     logits = layers.Dense(len(seen), name="seen_logits")(inputs.scene_feature)
-    seen_embeddings = BoundClassEmbeddings(seen, name="seen_embeddings")(inputs.scene_feature)
+    bound = BoundClassEmbeddings(seen, dtype="float32", name="seen_embeddings")
+    seen_embeddings = bound(inputs.scene_feature)
     combination = ConvexCombination(settings.mixed_classes, dtype="float32", name="scores")
     return combination([logits, seen_embeddings, inputs.class_embeddings])
 
 
 def training_outputs(head: keras.Model) -> dict[str, keras.KerasTensor]:
-    """Returns the logits of the classifier over seen classes, which alone is trained."""
+    """Returns the logits of the classifier of seen classes, the only part that is trained."""
     return {"logits": head.get_layer("seen_logits").output}
 
 
-def make_losses(head: keras.Model, settings: ConseSettings):
-    """Returns the classifier's loss: cross-entropy of the softmax over an image's classes."""
+def make_losses(head: keras.Model, settings: ConseSettings) -> Losses:
+    """Returns the classifier's loss, the cross-entropy of a softmax over the seen classes."""
     del head, settings
     return lambda labels, outputs: softmax_over_classes(labels, outputs["logits"])
 
@@ -91,7 +90,7 @@ CONSE = System(
     title="CONSE",
     source=(
         "Norouzi et al., Zero-shot learning by convex combination of semantic embeddings, ICLR "
-        "2014; its softmax classifier, with the present classes of an image alike"
+        "2014; its softmax classifier, here with equal weights for the present classes of an image"
     ),
     presets={"paper": ConseSettings()},
     build=build,

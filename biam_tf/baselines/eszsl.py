@@ -16,9 +16,9 @@ class ESZSLSettings:
     """Settings of ESZSL.
 
     Attributes:
-        gamma: regularization of the features' side, in units of a scene feature's length.
-        lam: regularization of the class embeddings' side.
-        frequency_power: a class's labels weigh its frequency to minus this power.
+        gamma: regularization of the feature side, for scene features of unit length.
+        lam: regularization of the class embedding side.
+        frequency_power: a class's labels are weighted by its frequency to minus this power.
     """
 
     gamma: float = 10.0
@@ -26,13 +26,13 @@ class ESZSLSettings:
     frequency_power: float = 0.5
 
     def __post_init__(self):
-        """Checks the regularizations, without which there may be no solution."""
+        # Without regularization there may be no solution.
         for name in ("gamma", "lam"):
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 
 def build(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
-    """Returns s = xᵀ V a with x the scene feature at unit length."""
+    """Returns s = xᵀ V a, with the scene feature x scaled to unit length."""
     del settings
     x = layers.UnitNormalization(name="unit_scene")(inputs.scene_feature)
     scores = RegionClassifier(name="bilinear")([x, inputs.class_embeddings])
@@ -42,13 +42,14 @@ def build(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
 def fit(
     head: keras.Model, settings: ESZSLSettings, batches: Iterable, seen_embeddings: np.ndarray
 ) -> None:
-    """Solves for V; one pass over the examples, memory of the feature's length squared.
+    """Solves for V in one pass over the examples.
 
     V = (XᵀX + gI)⁻¹ Xᵀ Y S (SᵀS + λI)⁻¹, the closed form of the paper, with examples in the
-    rows of X, classes in those of S, and g the setting `gamma`.
+    rows of X, classes in the rows of S, and the setting `gamma` as g. Memory grows with the
+    square of the length of a feature.
     """
     classes = np.asarray(seen_embeddings, np.float64)
-    gram, products, positives = 0.0, 0.0, 0.0
+    gram = products = positives = np.zeros(())  # broadcast in the first sum
     for inputs, labels in batches:
         x = np.asarray(inputs["scene_feature"], np.float64)
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -69,8 +70,8 @@ ESZSL = System(
     title="ESZSL",
     source=(
         "Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning, ICML "
-        "2015; several labels an image, 0 or 1 and weighted by class frequency, where the "
-        "original has one label, -1 or 1"
+        "2015; with several labels per image, 0 or 1, weighted by class frequency, where the "
+        "original has one label per image, -1 or 1"
     ),
     presets={"paper": ESZSLSettings()},
     build=build,

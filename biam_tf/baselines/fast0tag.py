@@ -1,7 +1,7 @@
 """Fast0Tag: an image's direction in the space of class embeddings, along which its tags come first.
 
-Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network from image to direction, and a
-linear map to directions that a ranking SVM finds for each training image.
+Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network that maps images to directions,
+and a linear map to the directions that a ranking SVM finds for each training image.
 """
 
 import dataclasses
@@ -13,8 +13,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from biam_tf.losses import ranknet_loss
-from biam_tf.losses.ranking import hinges_of_pairs
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.losses.pairwise_ranking import hinges_of_pairs
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +23,14 @@ class Fast0TagSettings:
     """Settings of the network.
 
     Attributes:
-        channels: of the hidden layers, with ReLU.
-        dropout: after each of them.
+        channels: units of the hidden layers, which have ReLU.
+        dropout: dropout rate after each of them.
     """
 
     channels: tuple[int, ...] = (8192, 2048)
     dropout: float = 0.3
 
     def __post_init__(self):
-        """Checks sizes and dropout."""
         whole = all(size >= 1 for size in self.channels)
         require_setting(whole, "channels", list(self.channels), "a list of sizes of at least 1")
         require_setting(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
@@ -42,7 +42,7 @@ class LinearFast0TagSettings:
 
     Attributes:
         svm_regularization: λ of the ranking SVM, λ/2 |w|² beside the mean hinge of the pairs.
-        svm_steps: of its subgradient descent.
+        svm_steps: steps of its subgradient descent.
         ridge: regularization of the linear map from scene features of unit length to directions.
     """
 
@@ -51,7 +51,7 @@ class LinearFast0TagSettings:
     ridge: float = 1.0
 
     def __post_init__(self):
-        """Checks that both problems have a solution."""
+        # Without regularization there may be no solution.
         for name in ("svm_regularization", "ridge"):
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         require_setting(self.svm_steps >= 1, "svm_steps", self.svm_steps, "at least 1")
@@ -59,31 +59,36 @@ class LinearFast0TagSettings:
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class AlongDirection(layers.Layer):
-    """Scores <w(x), a_c> of directions (batch, d_a) and class embeddings (classes, d_a)."""
+    """Scores <w(x), a_c> of directions and class embeddings.
 
-    def call(self, inputs):
-        """Returns the scores (batch, classes)."""
+    Input shape:
+        A list of directions `(batch, d_a)` and class embeddings `(classes, d_a)`.
+
+    Output shape:
+        Scores `(batch, classes)`.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         directions, class_embeddings = inputs
         return ops.matmul(directions, ops.transpose(class_embeddings))
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[1][0])
 
 
 def build(inputs: HeadInputs, settings: Fast0TagSettings) -> keras.KerasTensor:
-    """Returns <w(x), a_c> with w a network on the scene feature."""
+    """Returns <w(x), a_c>, with a network w of the scene feature."""
     return _scores(inputs, settings.channels, settings.dropout)
 
 
-def make_losses(head: keras.Model, settings: Fast0TagSettings):
+def make_losses(head: keras.Model, settings: Fast0TagSettings) -> Losses:
     """Returns the pairwise logistic loss."""
     del head, settings
     return lambda labels, outputs: ranknet_loss(labels, outputs["scores"])
 
 
 def build_linear(inputs: HeadInputs, settings: LinearFast0TagSettings) -> keras.KerasTensor:
-    """Returns <W x + b, a_c> with x the scene feature at unit length."""
+    """Returns <W x + b, a_c>, with the scene feature x scaled to unit length."""
     del settings
     return _scores(inputs, (), 0.0, unit_length=True)
 
@@ -94,8 +99,9 @@ def fit_linear(
     batches: Iterable,
     seen_embeddings: np.ndarray,
 ) -> None:
-    """Finds each image's principal direction, then the ridge regression onto them."""
-    gram, products = 0.0, 0.0
+    """Finds each image's principal direction, then a ridge regression to these directions."""
+    gram: np.ndarray = np.zeros(())  # broadcast in the first sum
+    products: np.ndarray = np.zeros(())
     classes = tf.constant(seen_embeddings, tf.float32)
     for inputs, labels in batches:
         directions = principal_directions(
@@ -107,7 +113,7 @@ def fit_linear(
         gram = gram + x.T @ x
         products = products + x.T @ directions.numpy().astype(np.float64)
     penalty = settings.ridge * np.eye(len(gram))
-    penalty[-1, -1] = 0.0  # the bias is free
+    penalty[-1, -1] = 0.0  # no penalty on the bias
     solution = np.linalg.solve(gram + penalty, products)
     dense = head.get_layer("direction")
     dense.kernel.assign(solution[:-1])
@@ -115,21 +121,23 @@ def fit_linear(
 
 
 @tf.function(reduce_retracing=True)
-def principal_directions(labels, class_embeddings, regularization: float, steps: int) -> tf.Tensor:
-    """Solves the ranking SVM of every image, all of a batch at once.
+def principal_directions(
+    labels: tf.Tensor, class_embeddings: tf.Tensor, regularization: float, steps: int
+) -> tf.Tensor:
+    """Solves the ranking SVM of every image of a batch.
 
-    min over w of λ/2 |w|² + 1/(|P||N|) Σ_{p,n} max(0, 1 - <w, a_p - a_n>), the paper's ranking
-    SVM with its pairs averaged, by subgradient descent with the step 1/(λ t) of Pegasos
-    (Shalev-Shwartz et al., 2007) and the mean of the second half of the iterates.
+    It minimizes λ/2 |w|² + 1/(|P||N|) Σ_{p,n} max(0, 1 - <w, a_p - a_n>), the paper's ranking SVM
+    with averaged pairs, by subgradient descent with the step 1/(λ t) of Pegasos (Shalev-Shwartz et
+    al., 2007), and returns the mean of the second half of the iterates.
 
     Args:
         labels: (B, S), +1, -1, 0.
         class_embeddings: (S, d_a).
         regularization: λ.
-        steps: of the descent.
+        steps: steps of the descent.
 
     Returns:
-        (B, d_a) directions; 0 for an image without a pair.
+        (B, d_a) directions; zeros for an image without a pair.
     """
     positives = tf.reduce_sum(tf.cast(labels > 0, tf.float32), axis=1)
     pairs = positives * tf.reduce_sum(tf.cast(labels < 0, tf.float32), axis=1)
@@ -148,7 +156,9 @@ def principal_directions(labels, class_embeddings, regularization: float, steps:
     return mean
 
 
-def _scores(inputs: HeadInputs, channels: Sequence[int], dropout: float, unit_length=False):
+def _scores(
+    inputs: HeadInputs, channels: Sequence[int], dropout: float, unit_length: bool = False
+) -> keras.KerasTensor:
     x = inputs.scene_feature
     if unit_length:
         x = layers.UnitNormalization(name="unit_scene")(x)

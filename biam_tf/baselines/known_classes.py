@@ -1,16 +1,20 @@
-"""Learned classes behind the interface of class embeddings: which class a row means."""
+"""Learned classes behind the interface of class embeddings: which class an embedding is."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from numpy.typing import ArrayLike
 
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.models.system import HeadInputs
+from biam_tf.tensor_types import Shape, Tensor
 
-# A row is a class where it lies within this share of the class's length of it. Rounding an
+# A row is a class if their distance is at most this share of the class's length. Rounding an
 # embedding to 16 bits moves it by up to 0.002; of GloVe's 40,000 most frequent words (6B, 100
-# dimensions, of length 1) the nearest two are 0.098 apart.
+# dimensions, scaled to length 1) the nearest two are 0.098 apart.
 TOLERANCE = 5e-3
 
 _ROWS_IN_AN_ERROR = 20
@@ -18,34 +22,35 @@ _BLOCK = 1024  # classes compared with all others at a time
 
 
 class AlikeClasses(ValueError):
-    """Two of the seen classes cannot be told apart by their embeddings.
+    """Two of the seen classes have the same embedding.
 
     Attributes:
-        rows: of the two, in the matrix of seen embeddings.
+        rows: the two rows in the matrix of seen embeddings.
     """
 
     def __init__(self, rows: tuple[int, int]):
         super().__init__(
-            f"seen_embeddings: rows {rows[0]} and {rows[1]} are the same, and a learned class is "
-            "known by its embedding alone; give every class one of its own"
+            f"seen_embeddings: rows {rows[0]} and {rows[1]} are the same, but a learned class is "
+            "identified by its embedding; every class needs its own"
         )
         self.rows = rows
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class KnownClasses(layers.Layer):
-    """Picks scores of learned classes for the classes whose embeddings a caller brings.
+    """Selects the scores of the learned classes whose embeddings are given.
 
-    A system that has weights of its own for every class scores those classes and no others.
-    This layer gives it the interface of the systems that score any class: it knows each learned
-    class by its embedding, so that a caller may name some of them, in any order.
+    A system with weights for every class scores those classes only. This layer gives it the
+    interface of the systems that score any class: each learned class is identified by its
+    embedding, so that any of them may be given, in any order. Embeddings are compared in float32
+    under any dtype policy.
 
     Args:
-        seen_embeddings: array-like `(learned classes, embedding_size)`, or `None` where the
-            weights are loaded afterwards.
-        num_classes: int, needed where `seen_embeddings` is `None`.
-        embedding_size: int, likewise.
-        dtype: float32 under any policy, for embeddings are compared.
+        seen_embeddings: array-like `(learned classes, embedding_size)`. Defaults to `None`: zeros,
+            for weights that are loaded afterwards.
+        num_classes: int, needed where `seen_embeddings` is `None`. Defaults to `None`.
+        embedding_size: int, needed where `seen_embeddings` is `None`. Defaults to `None`.
+        dtype: dtype policy of the scores. Defaults to `"float32"` under any global policy.
 
     Input shape:
         A list of scores `(batch, learned classes)` and class embeddings
@@ -58,18 +63,19 @@ class KnownClasses(layers.Layer):
         AlikeClasses: two classes have the same embedding.
         tf.errors.InvalidArgumentError: on a call, for rows that are none of the learned classes;
             the message begins with `class_embeddings: ` and gives the rows. Where assertions are
-            not run (in ONNX), the scores of such a row are NaN.
+            not executed (in ONNX), the scores of such a row are NaN.
     """
 
     def __init__(
         self,
-        seen_embeddings=None,
-        num_classes=None,
-        embedding_size=None,
-        dtype="float32",
+        seen_embeddings: ArrayLike | None = None,
+        num_classes: int | None = None,
+        embedding_size: int | None = None,
+        dtype: str | keras.dtype_policies.DTypePolicy = "float32",
         **kwargs,
     ):
-        super().__init__(dtype=dtype, **kwargs)
+        super().__init__(dtype=dtype, autocast=False, **kwargs)
+        self.supports_jit = False  # XLA has no strings, which the error is made of
         if seen_embeddings is not None:
             seen_embeddings = np.asarray(seen_embeddings, np.float32)
             alike = _first_alike(seen_embeddings)
@@ -79,8 +85,7 @@ class KnownClasses(layers.Layer):
             seen_embeddings, num_classes, embedding_size, dtype=dtype, name="learned"
         )
 
-    def build(self, input_shape):
-        """Checks that there is a score for every learned class."""
+    def build(self, input_shape: Sequence[Shape]) -> None:
         classes, size = self.learned.num_classes, self.learned.embedding_size
         found = [tuple(shape[1:]) for shape in input_shape]
         if found != [(classes,), (size,)]:
@@ -89,16 +94,17 @@ class KnownClasses(layers.Layer):
                 f"{size})]; got shapes {input_shape}"
             )
 
-    def call(self, inputs):
-        """Returns the scores (batch, classes) of `class_embeddings`."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         scores, class_embeddings = inputs
+        scores = tf.cast(scores, self.compute_dtype)
         columns, known = self.find(class_embeddings)
         with tf.control_dependencies([self._require(known)]):
             picked = tf.gather(scores, columns, axis=1)
         return tf.where(known, picked, tf.constant(np.nan, picked.dtype))
 
-    def find(self, class_embeddings) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns which learned class each row is, (classes,) int32, and whether it is one."""
+    def find(self, class_embeddings: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns each row's learned class, an index (classes,) int32, and whether it is one."""
+        class_embeddings = tf.cast(class_embeddings, tf.float32)
         learned = tf.convert_to_tensor(self.learned.matrix)
         squares = tf.reduce_sum(learned**2, axis=1)
 
@@ -110,30 +116,29 @@ class KnownClasses(layers.Layer):
             products = tf.matmul(class_embeddings, learned, transpose_b=True)
             return tf.argmin(squares - 2 * products, axis=1, output_type=tf.int32)
 
-        # All of them in their own order, as in training: no need to compare each with each.
+        # All classes in their own order, as in training, need no search for the nearest.
         in_order = tf.range(tf.shape(class_embeddings)[0]) % self.learned.num_classes
         rows = tf.cond(tf.reduce_all(close(in_order)), lambda: in_order, nearest)
         return rows, close(rows)
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[1][0])
 
-    def get_config(self):
-        """Returns the sizes; the embeddings themselves are a weight."""
+    def get_config(self) -> dict:
+        # The embeddings themselves are a weight.
         return {
             **super().get_config(),
             "num_classes": self.learned.num_classes,
             "embedding_size": self.learned.embedding_size,
         }
 
-    def _require(self, known) -> tf.Operation:
+    def _require(self, known: tf.Tensor) -> tf.Operation:
         unknown = tf.reshape(tf.where(~known), [-1])
         rows = tf.strings.as_string(unknown[:_ROWS_IN_AN_ERROR])
         message = tf.strings.join(
             [
                 f"class_embeddings: this model scores the {self.learned.num_classes} classes that "
-                "it learned and no others; none of them is in row ",
+                "it was trained on and no others; none of them is in row ",
                 tf.strings.reduce_join(rows, separator=", "),
                 tf.where(tf.size(unknown) > _ROWS_IN_AN_ERROR, ", …", ""),
             ]
@@ -141,11 +146,13 @@ class KnownClasses(layers.Layer):
         return tf.debugging.Assert(tf.reduce_all(known), [message])
 
 
-def known_class_scores(inputs: HeadInputs, scores, seen_embeddings) -> keras.KerasTensor:
-    """Returns a head's output `scores` (batch, classes) from those of its learned classes.
+def known_class_scores(
+    inputs: HeadInputs, scores: keras.KerasTensor, seen_embeddings: np.ndarray
+) -> keras.KerasTensor:
+    """Returns a head's output `scores` (batch, classes) from the scores of its learned classes.
 
     Args:
-        inputs: of the head.
+        inputs: inputs of the head.
         scores: (batch, seen classes).
         seen_embeddings: (seen classes, embedding_size), in the order of those scores.
 
@@ -156,7 +163,7 @@ def known_class_scores(inputs: HeadInputs, scores, seen_embeddings) -> keras.Ker
 
 
 def _first_alike(embeddings: np.ndarray) -> tuple[int, int] | None:
-    """The first two rows that one and the same row could be taken for."""
+    """The first two rows within whose tolerance a single row could lie."""
     squares = (embeddings**2).sum(axis=1)
     for start in range(0, len(embeddings), _BLOCK):
         block = slice(start, start + _BLOCK)

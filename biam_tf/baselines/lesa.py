@@ -1,7 +1,7 @@
-"""LESA: a few attentions shared by all classes, each class choosing the one that suits it."""
+"""LESA: a few attentions shared by all classes; each class uses the one it scores highest in."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,8 +11,9 @@ from biam_tf.baselines.region_attention import embed_regions, require_at_least, 
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.models.system import HeadInputs, Losses, System
+from biam_tf.tensor_types import Shape, Tensor
 
-# Photos of a batch in the released code, whose global and span terms grow with it.
+# Batch size of the released code, whose global and span terms grow with it.
 RELEASED_BATCH = 32
 
 
@@ -20,19 +21,19 @@ RELEASED_BATCH = 32
 class LesaSettings:
     """Settings of LESA; the defaults are those of the released code.
 
-    The loss is ranking + weighted terms, each a mean over photos. The released code adds its
-    global term up over a batch of 32 and takes the span term's root over all of it at once,
-    with weights 0.001 and 0.01; the weights here make the same of a batch of 32 and, unlike
-    those, do not depend on the batch or on how many devices share it.
+    The loss is the ranking loss plus weighted terms, each a mean over photos. The released code
+    sums its global term over a batch of 32 and takes the root of the span term over the whole
+    batch, with weights 0.001 and 0.01. The weights here give the same for a batch of 32, but do
+    not depend on the batch size or on the number of devices.
 
     Attributes:
-        channels: of the region features after the convolution, and of the attention's hidden
-            layer.
-        num_attentions: T, the shared attentions.
-        distribution_weight: of `distribution_term`.
-        global_weight: of `global_term`.
-        span_weight: of `span_term`.
-        batch_norm_momentum: share of the *old* running statistics kept at a step.
+        channels: channels of the region features after the convolution, and of the attention's
+            hidden layer.
+        num_attentions: T, number of shared attentions.
+        distribution_weight: weight of `distribution_term`.
+        global_weight: weight of `global_term`.
+        span_weight: weight of `span_term`.
+        batch_norm_momentum: share of the *old* running statistics kept at a training step.
     """
 
     channels: int = 512
@@ -43,7 +44,6 @@ class LesaSettings:
     batch_norm_momentum: float = 0.99
 
     def __post_init__(self):
-        """Checks every value; the message begins with the name of the setting."""
         require_at_least(self, 1, "channels", "num_attentions")
         require_at_least(self, 0, "distribution_weight", "global_weight", "span_weight")
         require_share(self, "batch_norm_momentum")
@@ -51,7 +51,7 @@ class LesaSettings:
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class AttendedFeatures(layers.Layer):
-    """f_t = Σ_r alpha_tr f_r, the region features that each attention looks at.
+    """f_t = Σ_r alpha_tr f_r, the region features pooled by each attention.
 
     Input shape:
         A list of attention `(batch, height, width, attentions)` and region features
@@ -61,35 +61,38 @@ class AttendedFeatures(layers.Layer):
         `(batch, attentions, channels)`.
     """
 
-    def call(self, inputs):
-        """Returns f_t for `[alpha, f]`."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attention, f = inputs
         return ops.einsum("bhwt,bhwd->btd", attention, f)
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, attentions, channels)`."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         attention_shape, features_shape = input_shape
         return (attention_shape[0], attention_shape[-1], features_shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class ClassProducts(layers.Layer):
-    """Products (..., classes) of features (..., channels) and class weights (classes, channels)."""
+    """Products of features and class weights.
 
-    def call(self, inputs):
-        """Returns the products for `[features, class weights]`."""
+    Input shape:
+        A list of features `(..., channels)` and class weights `(classes, channels)`.
+
+    Output shape:
+        `(..., classes)`.
+    """
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         features, class_weights = inputs
         return match_classes(features, class_weights)
 
-    def compute_output_shape(self, input_shape):
-        """Returns the features' shape with the channels replaced by the classes."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         features_shape, weights_shape = input_shape
         return (*features_shape[:-1], weights_shape[0])
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class ChosenResponses(layers.Layer):
-    """Response maps alpha_{t(c)r} f_r·w_c, with t(c) the attention that class c scores highest in.
+    """Response maps alpha_{t(c)r} f_r·w_c, where class c scores highest in attention t(c).
 
     Their sum over the regions is the score of the class.
 
@@ -101,36 +104,39 @@ class ChosenResponses(layers.Layer):
         `(batch, height, width, classes)`.
     """
 
-    def call(self, inputs):
-        """Returns the response maps."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attention_scores, attention, responses = inputs
-        # Not Keras's argmax, whose care for -0 needs an operation that ONNX lacks.
+        # Not Keras's argmax, which treats -0 by an operation that ONNX lacks.
         winners = tf.argmax(attention_scores, axis=1)  # (B, C)
         num_attentions = attention.shape[-1]
         chosen = ops.one_hot(winners, num_attentions, axis=1, dtype=self.compute_dtype)
         return ops.einsum("bhwt,btc->bhwc", attention, chosen) * responses
 
-    def compute_output_shape(self, input_shape):
-        """Returns the shape of the responses."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return input_shape[2]
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class HighestScores(layers.Layer):
-    """Scores (batch, classes): each class's highest of its scores (batch, attentions, classes).
+    """The highest score of each class over the attentions.
 
-    The second input, the response maps, is only tied into the model, where evidence is looked
-    for: scores come from T attended features, not from every region, and a traced function leaves
-    out the maps that nobody asks for.
+    The second input, the response maps, does not change the scores: it only connects the maps,
+    which are shown as evidence, to the model. A traced function does not compute maps that it does
+    not return.
+
+    Input shape:
+        A list of scores `(batch, attentions, classes)` and response maps
+        `(batch, height, width, classes)`.
+
+    Output shape:
+        Scores `(batch, classes)`.
     """
 
-    def call(self, inputs):
-        """Returns the scores for `[attention scores, response maps]`."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attention_scores, _ = inputs
         return ops.max(attention_scores, axis=1)
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         scores_shape, _ = input_shape
         return (scores_shape[0], scores_shape[2])
 
@@ -159,7 +165,7 @@ def build_scores(inputs: HeadInputs, settings: LesaSettings) -> keras.KerasTenso
 
 
 def training_outputs(head: keras.Model) -> Mapping[str, keras.KerasTensor]:
-    """Returns what the loss takes.
+    """Returns the inputs of the loss.
 
     Returns:
         `scores` (B, C), `attention_scores` (B, T, C), `attention_logits` (B, h, w, T), and
@@ -175,10 +181,10 @@ def training_outputs(head: keras.Model) -> Mapping[str, keras.KerasTensor]:
     }
 
 
-def distribution_term(labels, attention_scores) -> tf.Tensor:
-    """Spreads a photo's present classes P over the attentions.
+def distribution_term(labels: Tensor, attention_scores: Tensor) -> tf.Tensor:
+    """Penalizes a photo's present classes P for using the same attentions.
 
-    For scores s_tc, and the share that class c gives attention t::
+    For scores s_tc of class c in attention t::
 
         loss = 1/T Σ_t ( Σ_{c∈P} softmax_t(s_tc) )²
 
@@ -195,10 +201,10 @@ def distribution_term(labels, attention_scores) -> tf.Tensor:
     return tf.reduce_mean(tf.square(used), axis=1)
 
 
-def global_term(labels, scores, mean_scores) -> tf.Tensor:
-    """Demands that attention tell classes better than the mean of all regions does.
+def global_term(labels: Tensor, scores: Tensor, mean_scores: Tensor) -> tf.Tensor:
+    """Penalizes attention that separates classes worse than the mean of all regions.
 
-    For labels y_c, scores s_c and scores m_c of the mean feature::
+    For labels y_c, scores s_c, and scores m_c of the mean feature::
 
         loss = Σ_c max(0, -y_c (s_c - m_c))
 
@@ -214,11 +220,11 @@ def global_term(labels, scores, mean_scores) -> tf.Tensor:
     return tf.reduce_sum(tf.nn.relu(-tf.cast(labels, tf.float32) * gains), axis=1)
 
 
-def span_term(attention_logits) -> tf.Tensor:
-    """Makes a photo's attentions look at different regions.
+def span_term(attention_logits: Tensor) -> tf.Tensor:
+    """Penalizes a photo's attentions for selecting the same regions.
 
-    With l_t the logits of attention t at all regions, the Frobenius norm of the cosines of
-    different attentions::
+    The Frobenius norm of the cosines of different attentions, with the logits l_t of attention t
+    at all regions::
 
         loss = sqrt( Σ_{t≠u} cos(l_t, l_u)² )
 
@@ -232,13 +238,13 @@ def span_term(attention_logits) -> tf.Tensor:
     cosines = tf.einsum("bhwt,bhwu->btu", directions, directions)
     others = tf.linalg.set_diag(cosines, tf.zeros_like(cosines[..., 0]))
     squares = tf.reduce_sum(tf.square(others), axis=(1, 2))
-    # The root has no slope at 0, where nothing is left to push apart.
-    apart = squares == 0
-    return tf.where(apart, 0.0, tf.sqrt(tf.where(apart, 1.0, squares)))
+    # The root has no finite slope at 0.
+    is_zero = squares == 0
+    return tf.where(is_zero, 0.0, tf.sqrt(tf.where(is_zero, 1.0, squares)))
 
 
 def make_losses(head: keras.Model, settings: LesaSettings) -> Losses:
-    """Returns ranking loss + distribution, global and span terms with their weights."""
+    """Returns the ranking loss plus the weighted distribution, global and span terms."""
     del head
 
     def losses(labels, outputs):
@@ -259,8 +265,8 @@ LESA = System(
         "Huynh & Elhamifar, A shared multi-attention framework for multi-label zero-shot learning, "
         "CVPR 2020, in the form of its released code (github.com/hbdat/cvpr20_LESA, "
         "core/model_share_attention.py). Its optimizer is RMSProp (rate 0.001, decay and momentum "
-        "0.9, epsilon 1); the one here is the configuration's. A photo without a present class has "
-        "no ranking loss, but the other terms."
+        "0.9, epsilon 1); here it is that of the configuration. A photo without a present class "
+        "has no ranking loss, only the other terms."
     ),
     presets={"paper": LesaSettings()},
     build=build_scores,

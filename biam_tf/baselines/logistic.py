@@ -1,4 +1,4 @@
-"""Logistic regression: every class a binary question of its own."""
+"""Logistic regression: an independent binary classifier per class."""
 
 import dataclasses
 
@@ -7,23 +7,23 @@ from keras import layers
 
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.losses import binary_cross_entropy
-from biam_tf.models.system import HeadInputs, System
+from biam_tf.models.system import HeadInputs, Losses, System
 
 
 @dataclasses.dataclass(frozen=True)
 class LogisticSettings:
-    """It has no settings of its own; what else there is to choose is the training's."""
+    """Logistic regression has no settings."""
 
 
 def build(inputs: HeadInputs, settings: LogisticSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes) of the learned classes.
 
-    With the scene feature x, a vector w_c and a number b_c for every class::
+    With the scene feature x, and a vector w_c and a number b_c per class::
 
         p(c | x) = sigmoid(w_c · x + b_c)
 
-    which is binary relevance with logistic regression as the binary classifier. The scores are
-    the logits: their order within an image and within a class is that of the probabilities.
+    which is binary relevance with logistic regression. The scores are the logits, which rank
+    images and classes like the probabilities.
     """
     del settings
     seen = inputs.require_seen_embeddings("the system logistic")
@@ -31,7 +31,7 @@ def build(inputs: HeadInputs, settings: LogisticSettings) -> keras.KerasTensor:
     return known_class_scores(inputs, logits, seen)
 
 
-def make_losses(head: keras.Model, settings: LogisticSettings):
+def make_losses(head: keras.Model, settings: LogisticSettings) -> Losses:
     """Returns the mean of the labelled classes' binary cross-entropies."""
     del head, settings
     return lambda labels, outputs: binary_cross_entropy(labels, outputs["scores"])
@@ -42,7 +42,7 @@ LOGISTIC = System(
     source=(
         "Tsoumakas and Katakis, Multi-label classification: an overview, International Journal "
         "of Data Warehousing and Mining 3(3), 2007: binary relevance, here with logistic "
-        "regression for every class"
+        "regression"
     ),
     presets={"paper": LogisticSettings()},
     build=build,

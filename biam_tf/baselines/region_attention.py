@@ -1,35 +1,40 @@
-"""What the systems that attend to regions share: the features they attend to, and their scores."""
+"""Shared by the systems that attend to regions: their features, and the scores of an attention."""
+
+from typing import Any
 
 import keras
 from keras import layers, ops
 
 from biam_tf.models.system import require_setting
+from biam_tf.tensor_types import Shape, Tensor
 
 
-def require_at_least(settings, least: int, *names: str) -> None:
-    """Raises the UserError for a setting below what is possible, beginning with its name."""
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Raises a `UserError` that begins with the name of a setting below `least`."""
     for name in names:
         value = getattr(settings, name)
         require_setting(value >= least, name, value, f"at least {least}")
 
 
-def require_share(settings, *names: str) -> None:
-    """Raises the UserError for a setting outside [0, 1), beginning with its name."""
+def require_share(settings: Any, *names: str) -> None:
+    """Raises a `UserError` that begins with the name of a setting outside [0, 1)."""
     for name in names:
         value = getattr(settings, name)
         require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
 
 
-def embed_regions(region_features, channels: int, batch_norm_momentum: float):
+def embed_regions(
+    region_features: keras.KerasTensor, channels: int, batch_norm_momentum: float
+) -> keras.KerasTensor:
     """Returns f (batch, height, width, channels): ReLU(BN(conv(x))) by a 2x2 convolution.
 
-    As in the released code of LESA (`_conv` of its model): the grid stays as it is ("same"
-    padding), the convolution has no bias since the normalization's follows.
+    As in the released code of LESA (`_conv` of its model): "same" padding keeps the grid, and the
+    convolution has no bias, because the normalization has one.
 
     Args:
         region_features: (batch, height, width, any number of channels).
-        channels: of the result; 512 in LESA.
-        batch_norm_momentum: share of the old running statistics kept at a step.
+        channels: channels of the result; 512 in LESA.
+        batch_norm_momentum: share of the *old* running statistics kept at a training step.
     """
     convolution = layers.Conv2D(channels, 2, padding="same", use_bias=False, name="region_conv")
     # Synchronized: under tf.distribute the statistics are those of the global batch, so that
@@ -40,19 +45,19 @@ def embed_regions(region_features, channels: int, batch_norm_momentum: float):
     return layers.ReLU(name="region_embedding")(norm(convolution(region_features)))
 
 
-def attend(attention, responses):
-    """Returns the scores (batch, classes), float32, of one attention for each class.
+def attend(attention: keras.KerasTensor, responses: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns the scores (batch, classes), float32, of one attention per class.
 
-    For attention alpha and responses f_r·w_c, with f_r the feature of region r and w_c = W a_c the
-    weights of class c::
+    For attention alpha and responses f_r·w_c, with the feature f_r of region r and the weights
+    w_c = W a_c of class c::
 
         score_c = (Σ_r alpha_cr f_r)·w_c = Σ_r alpha_cr (f_r·w_c)
 
-    The right-hand side needs no pooled feature for every class, (batch, classes, channels). Its
-    terms are the response maps.
+    The right-hand side needs no pooled feature per class, (batch, classes, channels). Its terms
+    are the response maps.
 
     Args:
-        attention: (batch, height, width, classes), its sum over the regions 1.
+        attention: (batch, height, width, classes), with a sum over the regions of 1.
         responses: (batch, height, width, classes).
     """
     response_maps = layers.Multiply(name="response_maps")([attention, responses])
@@ -61,12 +66,10 @@ def attend(attention, responses):
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class SumOverRegions(layers.Layer):
-    """Adds up response maps (batch, height, width, classes) to scores (batch, classes)."""
+    """Sums response maps `(batch, height, width, classes)` to scores `(batch, classes)`."""
 
-    def call(self, response_maps):
-        """Returns the scores."""
+    def call(self, response_maps: Tensor) -> Tensor:
         return ops.sum(response_maps, axis=(1, 2))
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[3])

@@ -1,4 +1,4 @@
-"""WARP: a linear score for every class, trained to rank the present classes at the top."""
+"""WARP: a linear score per class, trained to rank the present classes at the top."""
 
 import dataclasses
 
@@ -8,7 +8,8 @@ from keras import layers
 
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.losses import weighted_ranking_loss
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.tensor_types import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +17,12 @@ class WarpSettings:
     """Settings of WARP.
 
     Attributes:
-        margin: by how much a present class must outrank an absent one.
+        margin: difference by which the score of a present class must exceed an absent one's.
     """
 
     margin: float = 1.0
 
     def __post_init__(self):
-        """Checks the margin."""
         require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 
@@ -30,8 +30,8 @@ def build(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes) of the learned classes.
 
     With the scene feature x, f_c = w_c · x + b_c. In the paper this is the last layer of a
-    convolutional network that is trained as a whole; here the network is the backbone, which
-    `backbone.trainable` freezes or trains.
+    convolutional network that is trained as a whole; here the network is the backbone, which is
+    trained if the setting `backbone.trainable` is true.
     """
     del settings
     seen = inputs.require_seen_embeddings("the system warp")
@@ -39,23 +39,23 @@ def build(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
     return known_class_scores(inputs, scores, seen)
 
 
-def warp_loss(labels, scores, margin: float = 1.0) -> tf.Tensor:
+def warp_loss(labels: Tensor, scores: Tensor, margin: float = 1.0) -> tf.Tensor:
     """The weighted approximate ranking loss, over all absent classes of each image.
 
-    For an image with present classes P and absent classes N, k_p of which are not outranked by p
-    with the margin m, and β_k = 1 + 1/2 + … + 1/k::
+    For an image with present classes P and absent classes N, k_p of which violate the margin m to
+    p, and β_k = 1 + 1/2 + … + 1/k::
 
         loss = Σ_{p∈P} β_{k_p} / k_p Σ_{n∈N} max(0, m + f_n - f_p)
 
-    The paper, as WSABIE before it, draws absent classes until one violates, guesses the rank of
-    p from the number of draws, and takes a step on that one class with the weight β of the rank.
-    This is the mean of such steps over all violating classes, with the rank counted: the scores
-    of all classes are there anyway, and neither draws nor guesses remain.
+    The paper, like WSABIE before it, draws absent classes until one violates the margin, estimates
+    the rank of p from the number of draws, and takes a step on that class with the weight β of
+    the rank. This is the mean of such steps over all violating classes, with the exact rank: the
+    scores of all classes are computed anyway.
 
     Args:
         labels: (B, C), +1 present, -1 absent, 0 unknown (takes no part).
         scores: (B, C), floating point.
-        margin: m.
+        margin: m. Defaults to `1.0`.
 
     Returns:
         (B,) losses, float64 for float64 scores, else float32; 0 for an image without a present
@@ -65,7 +65,7 @@ def warp_loss(labels, scores, margin: float = 1.0) -> tf.Tensor:
     return means * tf.reduce_sum(tf.cast(labels > 0, means.dtype), axis=1)
 
 
-def make_losses(head: keras.Model, settings: WarpSettings):
+def make_losses(head: keras.Model, settings: WarpSettings) -> Losses:
     """Returns `warp_loss`."""
     del head
     return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)

@@ -1,4 +1,4 @@
-"""WSABIE: images and classes in one low-dimensional space, trained by ranking."""
+"""WSABIE: images and classes in a joint low-dimensional space, trained to rank."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from keras import constraints, initializers, layers
 
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.baselines.warp import warp_loss
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +16,9 @@ class WsabieSettings:
     """Settings of WSABIE.
 
     Attributes:
-        dimension: D of the space that images and classes are mapped into.
-        max_norm: C, the longest that the vector of a class or of a scene channel may be.
-        margin: by how much a present class must outrank an absent one.
+        dimension: D, dimension of the space that images and classes are mapped to.
+        max_norm: C, largest norm of the vector of a class or of a scene channel.
+        margin: difference by which the score of a present class must exceed an absent one's.
     """
 
     dimension: int = 100
@@ -26,7 +26,6 @@ class WsabieSettings:
     margin: float = 1.0
 
     def __post_init__(self):
-        """Checks every value."""
         require_setting(self.dimension >= 1, "dimension", self.dimension, "at least 1")
         require_setting(self.max_norm > 0, "max_norm", self.max_norm, "above 0")
         require_setting(self.margin > 0, "margin", self.margin, "above 0")
@@ -40,9 +39,9 @@ def build(inputs: HeadInputs, settings: WsabieSettings) -> keras.KerasTensor:
 
         f_c = W_cᵀ V x,   |V_i| ≤ C for every column i,   |W_c| ≤ C for every class c
 
-    The columns are held at the bound by Keras constraints, which the training step applies after
-    each update, as the paper's projected gradient does. Both matrices start with mean 0 and
-    standard deviation 1/√D, so that their columns are about as long as the default C, 1.
+    Keras constraints project the columns after each update, as the paper's projected gradient
+    does. Both matrices are initialized with mean 0 and standard deviation 1/√D, so that their
+    columns are about as long as the default C, 1.
     """
     seen = inputs.require_seen_embeddings("the system wsabie")
     start = initializers.RandomNormal(stddev=1 / math.sqrt(settings.dimension))
@@ -50,21 +49,21 @@ def build(inputs: HeadInputs, settings: WsabieSettings) -> keras.KerasTensor:
         settings.dimension,
         use_bias=False,
         kernel_initializer=start,
-        kernel_constraint=constraints.MaxNorm(settings.max_norm, axis=1),  # a row a channel
+        kernel_constraint=constraints.MaxNorm(settings.max_norm, axis=1),  # one row per channel
         name="image_embedding",
     )(inputs.scene_feature)
     scores = layers.Dense(
         len(seen),
         use_bias=False,
         kernel_initializer=start.clone(),
-        kernel_constraint=constraints.MaxNorm(settings.max_norm, axis=0),  # a column a class
+        kernel_constraint=constraints.MaxNorm(settings.max_norm, axis=0),  # one column per class
         name="class_scores",
     )(image)
     return known_class_scores(inputs, scores, seen)
 
 
-def make_losses(head: keras.Model, settings: WsabieSettings):
-    """Returns `warp_loss`, where the paper draws the absent classes."""
+def make_losses(head: keras.Model, settings: WsabieSettings) -> Losses:
+    """Returns `warp_loss`, which uses all absent classes, where the paper samples them."""
     del head
     return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)
 

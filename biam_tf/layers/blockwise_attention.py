@@ -1,27 +1,37 @@
 """Attention that holds the relation scores of a few heads at a time."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-# Relation scores (numbers) that stand in memory at once: 16 MB in float32, which caches hold.
+# Numbers of relation scores in memory at a time: 16 MB in float32, which fit in caches.
 SCORES_AT_A_TIME = 1 << 22
 
 
-def attend(q, k, v, relations, dropout_rate=0.0, seed=None, scores_at_a_time=SCORES_AT_A_TIME):
-    """Returns relations(q, k) v, block by block; the relations are computed anew for gradients.
+def attend(
+    q: tf.Tensor,
+    k: tf.Tensor,
+    v: tf.Tensor,
+    relations: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    dropout_rate: float = 0.0,
+    seed: tf.Tensor | None = None,
+    scores_at_a_time: int = SCORES_AT_A_TIME,
+) -> tf.Tensor:
+    """Returns relations(q, k) v, computed in blocks; gradients recompute the relations.
 
-    Memory beside inputs and outputs is that of one block, (block, n, n), where attention written
-    out keeps several arrays of (heads, n, n) until the gradients are taken. Value and gradients
+    Beside inputs and outputs it holds one block, (block, n, n), in memory, where plain attention
+    keeps several arrays of (heads, n, n) until the gradients are computed. Value and gradients
     are those of the formula; there is no second derivative.
 
     Args:
-        q: (heads, n, d') queries, the heads of all images in one axis.
+        q: (heads, n, d') queries, with the heads of all images in one axis.
         k: (heads, n, d') keys.
         v: (heads, n, d'') values.
-        relations: queries and keys of some heads to their relation scores (some, n, n).
-        dropout_rate: share of the relation scores that are set to 0, to 1/65536; the others
-            grow by what makes up for it.
-        seed: (2,) int32, of the dropout.
-        scores_at_a_time: numbers of a block, but at least one head's n * n.
+        relations: function of the queries and keys of some heads to their relation scores
+            (some, n, n).
+        dropout_rate: rate of dropout on the relation scores, rounded to 1/65536.
+        seed: (2,) int32, seed of the dropout.
+        scores_at_a_time: numbers in a block; a block has at least one head.
 
     Returns:
         (heads, n, d'').
@@ -44,7 +54,7 @@ def attend(q, k, v, relations, dropout_rate=0.0, seed=None, scores_at_a_time=SCO
             return [tensor[block * size : (block + 1) * size] for tensor in tensors]
 
         def for_each(function, like):
-            """Concatenates the results of all blocks, which then have the shapes of `like`."""
+            """Concatenates the results of all blocks to the shapes of `like`."""
             arrays = [
                 tf.TensorArray(
                     whole.dtype, blocks, infer_shape=False, element_shape=(None, *whole.shape[1:])
@@ -80,12 +90,12 @@ def attend(q, k, v, relations, dropout_rate=0.0, seed=None, scores_at_a_time=SCO
     return tf.ensure_shape(blockwise(q, k, v), v.shape)
 
 
-def drop(values, rate, seed):
-    """Dropout by 16 random bits a number: half the work of a random float32 for each.
+def drop(values: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
+    """Dropout by 16 random bits per number, half the work of a random float32.
 
     Args:
         values: (..., n).
-        rate: share that is set to 0, to 1/65536.
+        rate: share of the values that are set to 0, rounded to 1/65536.
         seed: (2,) int32.
     """
     threshold = round(rate * 65536)

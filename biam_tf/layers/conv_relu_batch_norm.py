@@ -3,19 +3,22 @@
 import keras
 from keras import layers
 
+from biam_tf.tensor_types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class ConvReluBatchNorm(layers.Layer):
     """BN(ReLU(conv(x))), in this order, with "same" padding.
 
-    It makes h_r from the region features and is c^g of the scene context block (section 2.2 and
-    "Implementation Details" of the BiAM paper).
+    It computes h_r from the region features and is c^g of the scene context block (section 2.2
+    and "Implementation Details" of the BiAM paper).
 
     Args:
         filters: int, output channels.
-        kernel_size: int, 3 in the paper.
-        momentum: float, share of the *old* running statistics kept at a training step.
-        epsilon: float, added to the variance.
+        kernel_size: int, side of the kernel. Defaults to `3`, as in the paper.
+        momentum: float, share of the *old* running statistics kept at a training step. Defaults
+            to `0.9`.
+        epsilon: float, added to the variance. Defaults to `1e-3`.
 
     Input shape:
         `(batch, height, width, channels)`, floating point.
@@ -24,7 +27,14 @@ class ConvReluBatchNorm(layers.Layer):
         `(batch, height, width, filters)`.
     """
 
-    def __init__(self, filters, kernel_size=3, momentum=0.9, epsilon=1e-3, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        momentum: float = 0.9,
+        epsilon: float = 1e-3,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -43,21 +53,17 @@ class ConvReluBatchNorm(layers.Layer):
             name="batch_norm",
         )
 
-    def build(self, input_shape):
-        """Creates the convolution and the normalization for `input_shape`."""
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.batch_norm.build(self.conv.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
-        """Returns BN(ReLU(conv(inputs)))."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.batch_norm(keras.ops.relu(self.conv(inputs)), training=training)
 
-    def compute_output_shape(self, input_shape):
-        """Returns the shape of the output: the channels become `filters`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

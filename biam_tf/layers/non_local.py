@@ -4,29 +4,31 @@ import keras
 from keras import layers, ops
 
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class NonLocalBlock(layers.Layer):
-    """Adds to each region feature what a single attention over all regions makes of them.
+    """Adds to each region feature the result of a single attention over all regions.
 
-    Wang et al., Non-local neural networks, CVPR 2018, equations 1 and 6 in the form "embedded
-    Gaussian". theta, phi, g and W_z are 1x1 convolutions, the first three to half the channels:
+    Wang et al., Non-local neural networks, CVPR 2018, equations 1 and 6, the "embedded Gaussian"
+    form. theta, phi, g and W_z are 1x1 convolutions, the first three to half the channels:
 
         y = softmax(theta(x) phi(x)^T) g(x)
         z = BN(W_z y) + x
 
-    The scale of BN starts at zero, so that a new block passes its input on unchanged. As in the
-    authors' code (facebookresearch/video-nonlocal-net) the convolutions have a bias and their
-    kernels start normal with deviation 0.01. What that code adds to the equations is left out: a
-    division of the scores by the root of the halved channels, and max pooling in front of phi
-    and g.
+    The scale of BN starts at zero, so that a new block returns its input unchanged. As in the
+    authors' code (facebookresearch/video-nonlocal-net), the convolutions have a bias and their
+    kernels are initialized normally with standard deviation 0.01. Two additions of that code are
+    left out: dividing the scores by the square root of the halved channels, and max pooling
+    before phi and g.
 
-    BN counts the statistics of the global batch under `tf.distribute`.
+    Under `tf.distribute`, BN uses the statistics of the global batch.
 
     Args:
-        batch_norm_momentum: float, share of the *old* running statistics kept at a step.
-        batch_norm_epsilon: float, added to the variance.
+        batch_norm_momentum: float, share of the *old* running statistics kept at a training step.
+            Defaults to `0.9`.
+        batch_norm_epsilon: float, added to the variance. Defaults to `1e-3`.
 
     Input shape:
         `(batch, height, width, channels)`, floating point, any height and width, at least 2
@@ -45,13 +47,14 @@ class NonLocalBlock(layers.Layer):
     TensorShape([2, 14, 14, 64])
     """
 
-    def __init__(self, batch_norm_momentum=0.9, batch_norm_epsilon=1e-3, **kwargs):
+    def __init__(
+        self, batch_norm_momentum: float = 0.9, batch_norm_epsilon: float = 1e-3, **kwargs
+    ):
         super().__init__(**kwargs)
         self.batch_norm_momentum = batch_norm_momentum
         self.batch_norm_epsilon = batch_norm_epsilon
 
-    def build(self, input_shape):
-        """Creates theta, phi, g, W_z and the batch normalization."""
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if channels is None or channels < 2:
             raise ValueError(
@@ -73,30 +76,27 @@ class NonLocalBlock(layers.Layer):
         )
         self.batch_norm.build(input_shape)
 
-    def _conv_1x1(self, filters, name, input_shape):
-        # The scores are not divided by anything: with Keras' own, larger kernels the softmax
-        # would start on single regions.
-        start = keras.initializers.RandomNormal(stddev=0.01)
+    def _conv_1x1(self, filters: int, name: str, input_shape: Shape) -> PointwiseConv2D:
+        # The scores are not scaled: with Keras's default, larger kernels the softmax would
+        # start concentrated on single regions.
+        initializer = keras.initializers.RandomNormal(stddev=0.01)
         layer = PointwiseConv2D(
-            filters, kernel_initializer=start, dtype=self.dtype_policy, name=name
+            filters, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
         )
         layer.build(input_shape)
         return layer
 
-    def call(self, x, training=None):
-        """Returns z for the region features `x`, both (batch, height, width, channels)."""
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         g_x = self.g(x)  # (B, h, w, d/2)
         scores = ops.matmul(_regions(self.theta(x)), ops.swapaxes(_regions(self.phi(x)), 1, 2))
         y = ops.matmul(ops.softmax(scores, axis=-1), _regions(g_x))  # (B, hw, d/2)
         y = ops.reshape(y, ops.shape(g_x))
         return self.batch_norm(self.projection(y), training=training) + x
 
-    def compute_output_shape(self, input_shape):
-        """Returns `input_shape`: the block keeps it."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "batch_norm_momentum": self.batch_norm_momentum,
@@ -104,6 +104,6 @@ class NonLocalBlock(layers.Layer):
         }
 
 
-def _regions(x):
-    """(B, h, w, d) -> (B, hw, d); hw is left to be inferred where h or w is unknown."""
+def _regions(x: Tensor) -> Tensor:
+    """(B, h, w, d) -> (B, hw, d); h and w may be unknown."""
     return ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))

@@ -1,22 +1,30 @@
 """Region classification: every region against every class embedding."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import layers, ops
+
+from biam_tf.tensor_types import Shape, Tensor
+
+# Features and class embeddings to two factors, which `match_classes` multiplies to responses.
+Contraction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
 class RegionClassifier(layers.Layer):
-    """Scores every region against every class that the caller brings.
+    """Scores every region against every given class.
 
     Equation 1 of BiAM (Narayan et al., ICCV 2021), m = e_f W_a A^T. The classes are an input,
-    not weights: one layer answers for any number of classes, seen in training or not. The
-    product is taken as e_f (A W)^T, with W = W_a^T: mapping C class embeddings to the feature
-    space is cheaper than mapping B h w regions to the embedding space.
+    not weights: one layer scores any number of classes, seen in training or not. The product is
+    computed as e_f (A W)^T, with W = W_a^T: mapping C class embeddings to the feature space is
+    cheaper than mapping B h w regions to the embedding space.
 
     Args:
-        use_bias: bool, W A + b instead of W A (the released code; it adds the same number to
-            all classes of a region).
-        kernel_initializer: initializer of W, `(embedding_size, channels)`.
+        use_bias: bool, whether A W + b takes the place of A W, as in the released code; the bias
+            depends on the region, not on the class. Defaults to `False`.
+        kernel_initializer: initializer of W, `(embedding_size, channels)`. Defaults to
+            `"glorot_uniform"`.
 
     Input shape:
         A list of features `(batch, height, width, channels)` (or any `(..., channels)`) and
@@ -26,8 +34,8 @@ class RegionClassifier(layers.Layer):
         Response maps `(batch, height, width, classes)`.
 
     Raises:
-        ValueError: the inputs are not this pair, or the class embeddings have another length
-            than the layer was built for.
+        ValueError: the inputs are not such a pair, or the class embeddings have another length
+            than those the layer was built for.
 
     Example:
 
@@ -37,13 +45,17 @@ class RegionClassifier(layers.Layer):
     TensorShape([2, 14, 14, 1000])
     """
 
-    def __init__(self, use_bias=False, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        use_bias: bool = False,
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, input_shape):
-        """Creates W and, with `use_bias`, b."""
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if len(input_shape) != 2 or len(input_shape[1]) != 2:
             raise ValueError(
                 "the inputs must be [features (..., channels), class_embeddings (classes, "
@@ -61,8 +73,7 @@ class RegionClassifier(layers.Layer):
                 shape=(features_shape[-1],), initializer="zeros", name="bias"
             )
 
-    def call(self, inputs):
-        """Returns m (batch, height, width, classes) for `[e_f, A]`."""
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         e_f, class_embeddings = inputs
         if class_embeddings.shape[-1] != self.kernel.shape[0]:
             raise ValueError(
@@ -71,23 +82,23 @@ class RegionClassifier(layers.Layer):
             )
         return match_classes(e_f, self.class_weights(class_embeddings))
 
-    def class_weights(self, class_embeddings):
-        """Returns A W + b (classes, channels): what does not depend on the photos."""
+    def class_weights(self, class_embeddings: Tensor) -> Tensor:
+        """Returns A W + b (classes, channels), which does not depend on the photos."""
         kernel = ops.cast(self.kernel, self.compute_dtype)
         class_weights = ops.matmul(ops.cast(class_embeddings, self.compute_dtype), kernel)
         if self.bias is not None:
             class_weights = class_weights + ops.cast(self.bias, self.compute_dtype)
         return class_weights
 
-    def responses(self, e_f, class_weights):
+    def responses(self, e_f: Tensor, class_weights: Tensor) -> Tensor:
         """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
         return match_classes(e_f, class_weights)
 
-    def orders_of_products(self, training=False):
-        """Returns functions of e_f and A to two factors whose `match_classes` is m.
+    def contraction_orders(self, training: bool = False) -> tuple[Contraction, ...]:
+        """Returns the orders in which e_f W_a A^T can be multiplied.
 
-        The first maps the classes to the space of the features, the second the regions to that
-        of the class embeddings. Training takes the same ones.
+        Each is a function of e_f and A to two factors, whose `match_classes` is m. The first maps
+        the classes to the feature space, the second maps the regions to the embedding space.
         """
         del training
         return (
@@ -95,14 +106,14 @@ class RegionClassifier(layers.Layer):
             self._in_embedding_space,
         )
 
-    def multiplications(self, regions, classes):
-        """Returns how many each of `orders_of_products` takes for R regions and C classes."""
+    def flops(self, regions: float | Tensor, classes: float | Tensor) -> tuple:
+        """Returns the multiply-adds of each of `contraction_orders`."""
         size, channels = self.kernel.shape
         first = classes * size * channels + regions * channels * classes
         second = regions * channels * size + regions * size * classes
         return first, second
 
-    def _in_embedding_space(self, e_f, class_embeddings):
+    def _in_embedding_space(self, e_f: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
         class_embeddings = ops.cast(class_embeddings, self.compute_dtype)
         regions = match_classes(e_f, ops.cast(self.kernel, self.compute_dtype))
         if self.bias is None:
@@ -115,13 +126,11 @@ class RegionClassifier(layers.Layer):
             ops.concatenate([class_embeddings, ones], axis=-1),
         )
 
-    def compute_output_shape(self, input_shape):
-        """Returns the features' shape with the channels replaced by the classes."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         features_shape, embeddings_shape = input_shape
         return (*features_shape[:-1], embeddings_shape[0])
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "use_bias": self.use_bias,
@@ -129,7 +138,7 @@ class RegionClassifier(layers.Layer):
         }
 
 
-def match_classes(features, class_weights):
+def match_classes(features: Tensor, class_weights: Tensor) -> Tensor:
     """Returns the products (..., classes) of features (..., d) and class weights (classes, d)."""
     # One matrix product over all regions of the batch: (B h w, d) by (d, C).
     rows = ops.reshape(features, (-1, features.shape[-1]))

@@ -8,12 +8,13 @@ from keras import layers, ops
 
 from biam_tf.layers.blockwise_attention import attend
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
+from biam_tf.tensor_types import Shape, Tensor
 
 ATTENTION = {"softmax": lambda scores: ops.softmax(scores, axis=-1), "sigmoid": ops.sigmoid}
 LAYER_NORM_EPSILON = 1e-5
 
-# Relation scores (numbers) of one image from which on they are computed in blocks: in training,
-# where all of a batch would be kept for the gradients, and else.
+# Numbers of relation scores of one image from which on they are computed in blocks: fewer in
+# training, where those of the whole batch would be kept for the gradients.
 BLOCKWISE_IN_TRAINING = 1 << 17
 BLOCKWISE = 1 << 20
 
@@ -31,28 +32,30 @@ class RegionContextBlock(layers.Layer):
         o_r = [alpha_1; ...; alpha_H] W_o                     (4)
         e_r = c^r(h_r + o_r) + (h_r + o_r)                    (5)
 
-    The paper leaves open the biases, what stands between the two 1x1 convolutions of c^r, their
-    width and dropout. As in the authors' released code, all six 1x1 convolutions have a bias
-    and c^r is conv1x1 (d to 2d), ReLU, conv1x1 (2d to d); dropout is off by default and 0.1 in
-    both presets of `build_head`.
+    The paper does not specify the biases, the activation between the two 1x1 convolutions of
+    c^r, their width, or dropout. As in the authors' released code, all six 1x1 convolutions have
+    a bias and c^r is conv1x1 (d to 2d), ReLU, conv1x1 (2d to d); dropout is off by default and
+    0.1 in the presets of `build_head`.
 
-    Table 4 has a variant with LayerNorm and does not say where it stands. Equations 2 to 5 are
-    the encoder block of Vaswani et al. (Attention is all you need, NeurIPS 2017), by which the
-    paper says it is inspired, less its normalizations; `layer_norm` puts them back where they
-    stand there, after each residual sum (post-norm):
+    Table 4 has a variant with LayerNorm without saying where it is applied. Equations 2 to 5 are
+    the encoder block of Vaswani et al. (Attention is all you need, NeurIPS 2017), which the paper
+    names as its inspiration, without its normalizations; `layer_norm` restores them after each
+    residual sum (post-norm):
 
         x = LayerNorm(h_r + o_r),  e_r = LayerNorm(c^r(x) + x)
 
     Args:
-        num_heads: int, H; must divide the channels.
-        feed_forward_units: int, channels between the two 1x1 convolutions of c^r; `None` means
-            twice the input's channels.
-        attention_dropout: float, dropout rate on the relation scores r_h.
-        output_dropout: float, dropout rate on o_r.
-        attention: `"softmax"` (the paper) or `"sigmoid"` (its table 4).
-        mask_zero_scores: bool, leave pairs whose scaled score is exactly 0 out of the softmax,
-            as the released code does; needed only to equal it bit for bit.
-        layer_norm: bool, normalize each region's channels after both residual sums (table 4).
+        num_heads: int, H; must divide the channels. Defaults to `8`.
+        feed_forward_units: int, channels between the two 1x1 convolutions of c^r. Defaults to
+            `None`: twice the input's channels.
+        attention_dropout: float, dropout rate on the relation scores r_h. Defaults to `0.0`.
+        output_dropout: float, dropout rate on o_r. Defaults to `0.0`.
+        attention: `"softmax"` (the paper) or `"sigmoid"` (its table 4). Defaults to `"softmax"`.
+        mask_zero_scores: bool, whether pairs whose scaled score is exactly 0 are left out of the
+            softmax, as in the released code; needed only to reproduce it exactly. Defaults to
+            `False`.
+        layer_norm: bool, whether each region's channels are normalized after both residual sums
+            (table 4). Defaults to `False`.
 
     Input shape:
         `(batch, height, width, channels)`, any height and width.
@@ -72,13 +75,13 @@ class RegionContextBlock(layers.Layer):
 
     def __init__(
         self,
-        num_heads=8,
-        feed_forward_units=None,
-        attention_dropout=0.0,
-        output_dropout=0.0,
-        attention="softmax",
-        mask_zero_scores=False,
-        layer_norm=False,
+        num_heads: int = 8,
+        feed_forward_units: int | None = None,
+        attention_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        attention: str = "softmax",
+        mask_zero_scores: bool = False,
+        layer_norm: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -94,8 +97,7 @@ class RegionContextBlock(layers.Layer):
         self.mask_zero_scores = mask_zero_scores
         self.layer_norm = layer_norm
 
-    def build(self, input_shape):
-        """Creates W^Q, W^K, W^V, W_o, the residual sub-network c^r and, if chosen, the norms."""
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the number of channels must be known; got shape {input_shape}")
@@ -114,27 +116,27 @@ class RegionContextBlock(layers.Layer):
         self.feed_forward_out = self._conv_1x1(channels, "feed_forward_out", wide_shape)
         self.dropout_r = layers.Dropout(self.attention_dropout, dtype=self.dtype_policy)
         self.dropout_o = layers.Dropout(self.output_dropout, dtype=self.dtype_policy)
-        # XLA needs arrays of known sizes, which blocks are not.
+        # XLA needs arrays of static shapes; blocks have none.
         self.supports_jit = not self._in_blocks(input_shape, training=True)
-        self.attention_norm = self.feed_forward_norm = None
+        self.attention_norm: layers.LayerNormalization | None = None
+        self.feed_forward_norm: layers.LayerNormalization | None = None
         if self.layer_norm:
             self.attention_norm = self._norm("attention_norm", input_shape)
             self.feed_forward_norm = self._norm("feed_forward_norm", input_shape)
 
-    def _conv_1x1(self, filters, name, input_shape):
+    def _conv_1x1(self, filters: int, name: str, input_shape: Shape) -> PointwiseConv2D:
         layer = PointwiseConv2D(filters, dtype=self.dtype_policy, name=name)
         layer.build(input_shape)
         return layer
 
-    def _norm(self, name, input_shape):
+    def _norm(self, name: str, input_shape: Shape) -> layers.LayerNormalization:
         layer = layers.LayerNormalization(
             epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
         )
         layer.build(input_shape)
         return layer
 
-    def call(self, h_r, training=None):
-        """Returns e_r for the region features `h_r`, both (batch, height, width, channels)."""
+    def call(self, h_r: Tensor, training: bool | None = None) -> Tensor:
         q = self._split_heads(self.query(h_r))  # (B, H, hw, d')
         k = self._split_heads(self.key(h_r))
         v = self._split_heads(self.value(h_r))
@@ -145,50 +147,49 @@ class RegionContextBlock(layers.Layer):
             alpha = ops.matmul(self.dropout_r(r, training=training), v)  # (B, H, hw, d')
         o_r = self.dropout_o(self.projection(self._join_heads(alpha, h_r)), training=training)
         x = h_r + o_r
-        if self.layer_norm:
+        if self.attention_norm is not None:
             x = self.attention_norm(x)
         c_r = self.feed_forward_out(ops.relu(self.feed_forward_in(x)))
         e_r = c_r + x
-        return self.feed_forward_norm(e_r) if self.layer_norm else e_r
+        return e_r if self.feed_forward_norm is None else self.feed_forward_norm(e_r)
 
-    def _in_blocks(self, shape, training) -> bool:
+    def _in_blocks(self, shape: Shape, training: bool | None) -> bool:
         height, width = shape[1:3]
         if height is None or width is None:
             return True
         numbers = self.num_heads * (height * width) ** 2
         return numbers >= (BLOCKWISE_IN_TRAINING if training else BLOCKWISE)
 
-    def _attend_in_blocks(self, q, k, v, training):
+    def _attend_in_blocks(self, q, k, v, training: bool | None) -> Tensor:
         rate, seed = self.attention_dropout if training else 0.0, None
         if rate:
             seed = tf.cast(self.dropout_r.seed_generator.next(), tf.int32)
-        heads = [ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (q, k, v)]  # (B H, hw, d')
-        alpha = attend(*heads, self._relation_scores, rate, seed)
+        # (B, H, hw, d') -> (B H, hw, d')
+        heads_q, heads_k, heads_v = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (q, k, v))
+        alpha = attend(heads_q, heads_k, heads_v, self._relation_scores, rate, seed)
         return ops.reshape(alpha, ops.shape(v))
 
-    def _relation_scores(self, q, k):
+    def _relation_scores(self, q: Tensor, k: Tensor) -> Tensor:
         scores = ops.matmul(q / math.sqrt(q.shape[-1]), ops.swapaxes(k, -1, -2))
         if self.mask_zero_scores:
             lowest = -1e9 if scores.dtype != "float16" else -6e4  # float16 ends at 65504
             scores = ops.where(scores == 0, ops.cast(lowest, scores.dtype), scores)
         return ATTENTION[self.attention](scores)
 
-    def _split_heads(self, x):
-        """(B, h, w, d) -> (B, H, hw, d'); hw is left to be inferred where h or w is unknown."""
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(B, h, w, d) -> (B, H, hw, d'); h and w may be unknown."""
         shape = ops.shape(x)
         x = ops.reshape(x, (shape[0], -1, self.num_heads, x.shape[-1] // self.num_heads))
         return ops.swapaxes(x, 1, 2)
 
-    def _join_heads(self, alpha, like):
+    def _join_heads(self, alpha: Tensor, like: Tensor) -> Tensor:
         """(B, H, hw, d') -> (B, h, w, d)."""
         return ops.reshape(ops.swapaxes(alpha, 1, 2), ops.shape(like))
 
-    def compute_output_shape(self, input_shape):
-        """Returns `input_shape`: the block keeps it."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

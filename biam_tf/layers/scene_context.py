@@ -1,10 +1,13 @@
-"""Scene context block (SCB): the scene feature decides which channels matter."""
+"""Scene context block (SCB): the scene feature weights the channels."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
 
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
+from biam_tf.tensor_types import Shape, Tensor
 
 ATTENTION = {"sigmoid": ops.sigmoid, "softmax": lambda scores: ops.softmax(scores, axis=-1)}
 RESIDUAL = ("input", "attended")
@@ -22,18 +25,23 @@ class SceneContextBlock(layers.Layer):
         alpha^g = v^g (x) r^g, channel by channel             (7)
         e_g = c^g(alpha^g) + h_r                              (8)
 
-    c^g is BN(ReLU(conv3x3)). The paper leaves the bias of W^g and dropout open; as in the
-    authors' released code W^g has a bias, and dropout on x_g is off by default and 0.2 in both
-    presets of `build_head`. Two arguments give the released code's departures.
+    c^g is BN(ReLU(conv3x3)). The paper does not specify the bias of W^g or dropout; as in the
+    authors' released code, W^g has a bias, and dropout on x_g is off by default and 0.2 in the
+    presets of `build_head`. `value_projection` and `residual` select the released code's
+    departures from the paper.
 
     Args:
-        value_projection: bool. `False`: query and value are read from h_r itself (eq. 6).
-            `True`: from LeakyReLU(conv1x1(h_r)) with slope 0.2, as in the released code.
-        residual: `"input"` adds h_r (eq. 8), `"attended"` adds alpha^g (released code).
-        scene_dropout: float, dropout rate on the scene feature x_g.
-        attention: `"sigmoid"` (the paper) or `"softmax"` over channels (its table 4).
-        batch_norm_momentum: float, share of the *old* running statistics kept at a step.
-        batch_norm_epsilon: float, added to the variance.
+        value_projection: bool, whether query and value are computed from
+            LeakyReLU(conv1x1(h_r)) with slope 0.2, as in the released code, instead of h_r itself
+            (eq. 6). Defaults to `False`.
+        residual: `"input"` adds h_r (eq. 8), `"attended"` adds alpha^g (released code). Defaults
+            to `"input"`.
+        scene_dropout: float, dropout rate on the scene feature x_g. Defaults to `0.0`.
+        attention: `"sigmoid"` (the paper) or `"softmax"` over channels (its table 4). Defaults to
+            `"sigmoid"`.
+        batch_norm_momentum: float, share of the *old* running statistics kept at a training step.
+            Defaults to `0.9`.
+        batch_norm_epsilon: float, added to the variance. Defaults to `1e-3`.
 
     Input shape:
         A list of h_r `(batch, height, width, channels)` and the scene feature x_g
@@ -43,7 +51,7 @@ class SceneContextBlock(layers.Layer):
         `(batch, height, width, channels)`.
 
     Raises:
-        ValueError: an argument is not valid, or the inputs are not this pair.
+        ValueError: an argument is not valid, or the inputs are not such a pair.
 
     Example:
 
@@ -55,12 +63,12 @@ class SceneContextBlock(layers.Layer):
 
     def __init__(
         self,
-        value_projection=False,
-        residual="input",
-        scene_dropout=0.0,
-        attention="sigmoid",
-        batch_norm_momentum=0.9,
-        batch_norm_epsilon=1e-3,
+        value_projection: bool = False,
+        residual: str = "input",
+        scene_dropout: float = 0.0,
+        attention: str = "sigmoid",
+        batch_norm_momentum: float = 0.9,
+        batch_norm_epsilon: float = 1e-3,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,8 +83,7 @@ class SceneContextBlock(layers.Layer):
         self.batch_norm_momentum = batch_norm_momentum
         self.batch_norm_epsilon = batch_norm_epsilon
 
-    def build(self, input_shape):
-        """Creates W^g, c^g and, with `value_projection`, the shared 1x1 convolution."""
+    def build(self, input_shape: Sequence[Shape]) -> None:
         if len(input_shape) != 2 or len(input_shape[0]) != 4 or len(input_shape[1]) != 2:
             raise ValueError(
                 "the inputs must be [h_r (batch, height, width, channels), scene_feature "
@@ -84,6 +91,8 @@ class SceneContextBlock(layers.Layer):
             )
         region_shape, scene_shape = input_shape
         channels = region_shape[-1]
+        if channels is None:
+            raise ValueError(f"the number of channels must be known; got shape {region_shape}")
         self.key = layers.Dense(channels, dtype=self.dtype_policy, name="key")
         self.key.build(scene_shape)
         self.dropout_g = layers.Dropout(self.scene_dropout, dtype=self.dtype_policy)
@@ -100,8 +109,7 @@ class SceneContextBlock(layers.Layer):
             self.value = PointwiseConv2D(channels, dtype=self.dtype_policy, name="value")
             self.value.build(region_shape)
 
-    def call(self, inputs, training=None):
-        """Returns e_g (batch, height, width, channels) for `[h_r, scene_feature]`."""
+    def call(self, inputs: Sequence[Tensor], training: bool | None = None) -> Tensor:
         h_r, x_g = inputs
         v = self._value(h_r)  # (B, h, w, d)
         q = ops.mean(v, axis=(1, 2))  # (B, d)
@@ -111,17 +119,15 @@ class SceneContextBlock(layers.Layer):
         kept = h_r if self.residual == "input" else alpha
         return self.conv(alpha, training=training) + kept
 
-    def _value(self, h_r):
+    def _value(self, h_r: Tensor) -> Tensor:
         if self.value is None:
             return h_r
         return ops.leaky_relu(self.value(h_r), negative_slope=LEAKY_SLOPE)
 
-    def compute_output_shape(self, input_shape):
-        """Returns the shape of h_r: the block keeps it."""
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return input_shape[0]
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "value_projection": self.value_projection,

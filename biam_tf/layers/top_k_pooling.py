@@ -1,7 +1,9 @@
-"""Top-k spatial pooling: a class is as present as its strongest regions say."""
+"""Top-k spatial pooling: the score of a class is that of its strongest regions."""
 
 import keras
 from keras import layers, ops
+
+from biam_tf.tensor_types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -30,14 +32,13 @@ class TopKSpatialPooling(layers.Layer):
     TensorShape([2, 1000])
     """
 
-    def __init__(self, k, **kwargs):
+    def __init__(self, k: int, **kwargs):
         super().__init__(**kwargs)
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
         self.k = k
 
-    def build(self, input_shape):
-        """Checks that there are at least k regions, where their number is known."""
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4:
             raise ValueError(
                 "the input must be response maps (batch, height, width, classes); got shape "
@@ -45,29 +46,26 @@ class TopKSpatialPooling(layers.Layer):
             )
         require_k_regions(self.k, input_shape, "response maps")
 
-    def call(self, response_maps):
-        """Returns s (batch, classes), the mean of the k largest of `response_maps`."""
+    def call(self, response_maps: Tensor) -> Tensor:
         shape = ops.shape(response_maps)
         regions = ops.reshape(response_maps, (shape[0], shape[1] * shape[2], shape[3]))
         strongest, _ = ops.top_k(ops.swapaxes(regions, 1, 2), self.k, sorted=False)  # (B, C, k)
         return ops.mean(strongest, axis=-1)
 
-    def compute_output_shape(self, input_shape):
-        """Returns `(batch, classes)`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[3])
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
+    def get_config(self) -> dict:
         return {**super().get_config(), "k": self.k}
 
 
-def require_k_regions(k, shape, what):
-    """Raises the ValueError of more than height * width regions, where these are known.
+def require_k_regions(k: int, shape: Shape, what: str) -> None:
+    """Raises a ValueError if k is larger than height * width, where these are known.
 
     Args:
-        k: regions averaged for a class.
+        k: regions averaged for each class.
         shape: `(batch, height, width, ...)`.
-        what: has this shape, for the message.
+        what: name of the tensor of this shape in the message.
     """
     height, width = shape[1:3]
     if height is not None and width is not None and k > height * width:

@@ -1,10 +1,16 @@
-"""Training losses, (B, C) labels and scores to one number an image; and as a Keras loss."""
+"""Training losses: labels and scores (B, C) to one number per image, and as a Keras loss."""
 
-from biam_tf.losses.binary_cross_entropy import binary_cross_entropy
-from biam_tf.losses.ranking import REDUCTIONS, RankingLoss, pairwise_ranking_loss
-from biam_tf.losses.ranknet import ranknet_loss
-from biam_tf.losses.softmax import softmax_over_classes, softmax_over_images
-from biam_tf.losses.weighted_ranking import weighted_ranking_loss
+from biam_tf.losses.cross_entropy import (
+    binary_cross_entropy,
+    softmax_over_classes,
+    softmax_over_images,
+)
+from biam_tf.losses.pairwise_ranking import (
+    pairwise_ranking_loss,
+    ranknet_loss,
+    weighted_ranking_loss,
+)
+from biam_tf.losses.ranking_loss import REDUCTIONS, RankingLoss
 
 __all__ = [
     "REDUCTIONS",

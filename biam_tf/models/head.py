@@ -1,40 +1,37 @@
-"""The head: region features, a scene feature and class embeddings in, a score a class out."""
-
-import functools
+"""The head: region features, a scene feature and class embeddings in, one score per class out."""
 
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import ArrayLike
 
 from biam_tf.layers import (
     BoundClassEmbeddings,
     ConvReluBatchNorm,
     CosineRegionClassifier,
-    CrissCrossAttention,
-    NonLocalBlock,
     PointwiseConv2D,
     RegionClassifier,
-    RegionContextBlock,
-    SceneContextBlock,
     TopKRegionScores,
     TopKSpatialPooling,
 )
+from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
 from biam_tf.models.k_means import k_means
 from biam_tf.models.presets import PRESETS, HeadSettings
 from biam_tf.models.system import HeadInputs, System
+from biam_tf.tensor_types import Shape
 
 
 def build_head(
-    region_shape,
-    scene_size,
-    embedding_size,
-    preset="paper",
+    region_shape: Shape,
+    scene_size: int,
+    embedding_size: int,
+    preset: str = "paper",
     *,
-    seen_embeddings=None,
-    return_response_maps=False,
-    name="head",
+    seen_embeddings: ArrayLike | None = None,
+    return_response_maps: bool = False,
+    name: str = "head",
     **settings,
-):
+) -> keras.Model:
     """Builds the BiAM head (section 2 and figure 3 of the paper) as a functional model.
 
     Args:
@@ -43,11 +40,11 @@ def build_head(
         scene_size: int, length of the scene feature.
         embedding_size: int, length of a class embedding.
         preset: `"paper"` (the equations), `"released"` (the authors' code) or `"recommended"`
-            (what does better on validation photos); see `PRESETS`.
+            (the best on validation photos); see `PRESETS`. Defaults to `"paper"`.
         seen_embeddings: array-like `(seen classes, embedding_size)`, the classes it will be
-            trained on; needed with `center_embeddings` and `anchor_weight`.
-        return_response_maps: bool, give the response maps beside the scores.
-        name: str, name of the model.
+            trained on; needed with `center_embeddings` and `anchor_weight`. Defaults to `None`.
+        return_response_maps: bool, whether it returns the response maps too. Defaults to `False`.
+        name: str, name of the model. Defaults to `"head"`.
         **settings: fields of `HeadSettings` that replace the preset's, e.g. `num_heads=4`,
             `top_k=6`, `region_context="none"`.
 
@@ -57,7 +54,7 @@ def build_head(
         - `region_features` `(batch, height, width, channels)`,
         - `scene_feature` `(batch, scene_size)`,
         - `class_embeddings` `(classes, embedding_size)`, *without* a batch axis: any number of
-          classes, another one at every call;
+          classes, which may differ from call to call;
 
         and the output scores `(batch, classes)`, float32, or, with `return_response_maps`, a
         dictionary of `scores` and `response_maps` `(batch, height, width, classes)`.
@@ -81,7 +78,7 @@ def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes), float32, of BiAM's head for its inputs.
 
     Raises:
-        ValueError: settings that do not fit the shapes, or need seen embeddings.
+        ValueError: settings do not fit the shapes, or need seen embeddings, which are missing.
     """
     features = _region_embedding(chosen, inputs.region_features)
     features = _context(chosen, features, inputs.scene_feature)
@@ -95,14 +92,16 @@ def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
     else:
         classifier = RegionClassifier(use_bias=chosen.classifier_bias, name="region_classifier")
     responses = classifier([features, inputs.class_embeddings])
-    # Scores leave in float32 under any dtype policy: a loss needs their differences.
+    # Scores are float32 under any dtype policy: a loss needs their differences.
     if pooled_first:
         return layers.Activation("linear", dtype="float32", name="scores")(responses)
     return TopKSpatialPooling(chosen.top_k, dtype="float32", name="scores")(responses)
 
 
-def _region_embedding(chosen: HeadSettings, region_features):
-    """h_r, the region features that both context blocks start from."""
+def _region_embedding(
+    chosen: HeadSettings, region_features: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Returns h_r, the input of both context blocks."""
     if chosen.region_dropout:
         dropout = layers.SpatialDropout2D(chosen.region_dropout, name="region_dropout")
         region_features = dropout(region_features)
@@ -136,8 +135,10 @@ def _cosine_classifier(chosen: HeadSettings, inputs: HeadInputs) -> CosineRegion
     )
 
 
-def _in_embedding_space(chosen: HeadSettings, features, scene, size: int):
-    """Unit vectors in the space of the classes; the scene's added to every region's."""
+def _in_embedding_space(
+    chosen: HeadSettings, features: keras.KerasTensor, scene: keras.KerasTensor, size: int
+) -> keras.KerasTensor:
+    """Maps features to unit vectors in the embedding space; adds that of the scene to each."""
     projection = layers.Dense(size, name="region_projection")
     features = layers.UnitNormalization(name="region_direction")(projection(features))
     if not chosen.scene_scores:
@@ -149,7 +150,7 @@ def _in_embedding_space(chosen: HeadSettings, features, scene, size: int):
             chosen.scene_scores_channels, activation="relu", name="scene_embedding"
         )
         scene = hidden(scene)
-        # The hidden units are as many ways to remember the training photos.
+        # The hidden units overfit easily to the training photos.
         scene = layers.Dropout(0.5, name="scene_embedding_dropout")(scene)
     projection = layers.Dense(size, name="scene_projection")
     scene = layers.UnitNormalization(name="scene_direction")(projection(scene))
@@ -158,14 +159,16 @@ def _in_embedding_space(chosen: HeadSettings, features, scene, size: int):
     return layers.Add(name="region_and_scene")([features, scene])
 
 
-def _context(chosen: HeadSettings, h_r, scene_feature):
-    """e_f: what the chosen blocks make of h_r (h_r itself without any), fused if both stand."""
+def _context(
+    chosen: HeadSettings, h_r: keras.KerasTensor, scene_feature: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Returns e_f, the fused outputs of the chosen context blocks; h_r itself without any."""
     enriched = []
     if chosen.region_context != "none":
-        block = REGION_CONTEXT[chosen.region_context](chosen)
+        block = REGION_CONTEXT[chosen.region_context].build(chosen, "region_context")
         enriched.append(block(h_r))
     if chosen.scene_context != "none":
-        block = SCENE_CONTEXT[chosen.scene_context](chosen)
+        block = SCENE_CONTEXT[chosen.scene_context].build(chosen, "scene_context")
         enriched.append(block([h_r, scene_feature]))
     if len(enriched) < 2:
         return enriched[0] if enriched else h_r
@@ -177,72 +180,22 @@ def _context(chosen: HeadSettings, h_r, scene_feature):
     return e_f
 
 
-def _region_context_block(
-    chosen: HeadSettings, attention: str = "softmax", layer_norm: bool = False
-) -> keras.Layer:
-    return RegionContextBlock(
-        num_heads=chosen.num_heads,
-        attention_dropout=chosen.attention_dropout,
-        output_dropout=chosen.output_dropout,
-        attention=attention,
-        mask_zero_scores=chosen.mask_zero_scores,
-        layer_norm=layer_norm,
-        name="region_context",
-    )
+def bind_vocabulary(
+    head: keras.Model, class_embeddings: ArrayLike, name: str | None = None
+) -> keras.Model:
+    """Returns the head with constant class embeddings; the weights are shared.
 
-
-def _non_local_block(chosen: HeadSettings) -> keras.Layer:
-    return NonLocalBlock(
-        batch_norm_momentum=chosen.batch_norm_momentum,
-        batch_norm_epsilon=chosen.batch_norm_epsilon,
-        name="region_context",
-    )
-
-
-def _criss_cross_attention(chosen: HeadSettings) -> keras.Layer:
-    return CrissCrossAttention(name="region_context")
-
-
-def _scene_context_block(chosen: HeadSettings, attention: str = "sigmoid") -> keras.Layer:
-    return SceneContextBlock(
-        value_projection=chosen.value_projection,
-        residual=chosen.residual,
-        scene_dropout=chosen.scene_dropout,
-        attention=attention,
-        batch_norm_momentum=chosen.batch_norm_momentum,
-        batch_norm_epsilon=chosen.batch_norm_epsilon,
-        name="scene_context",
-    )
-
-
-# Blocks by the names that configurations use; every name but "none" in `presets.CHOICES`.
-REGION_CONTEXT = {
-    "self_attention": _region_context_block,
-    "self_attention_layer_norm": functools.partial(_region_context_block, layer_norm=True),
-    "self_attention_sigmoid": functools.partial(_region_context_block, attention="sigmoid"),
-    "non_local": _non_local_block,
-    "criss_cross": _criss_cross_attention,
-}
-SCENE_CONTEXT = {
-    "channel_gate": _scene_context_block,
-    "channel_softmax": functools.partial(_scene_context_block, attention="softmax"),
-}
-
-
-def bind_vocabulary(head, class_embeddings, name=None):
-    """Returns the head with its class embeddings held as a constant; the weights are shared.
-
-    The result takes `region_features` and `scene_feature` only, both with a batch axis, so it
-    trains under `fit` and `tf.distribute`, where an input without a batch axis would be split
-    like the rest of the batch.
+    The inputs of the result are `region_features` and `scene_feature`, which have a batch axis, so
+    that it trains under `fit` and `tf.distribute`, which would split class embeddings like a
+    batch.
 
     Args:
         head: a model of `build_head`, or any model with an input `class_embeddings`.
         class_embeddings: array-like `(classes, embedding_size)`.
-        name: str, name of the new model.
+        name: str, name of the new model. Defaults to `None`: the head's, with the prefix `bound_`.
 
     Raises:
-        ValueError: the embeddings are no matrix of the head's embedding length.
+        ValueError: the embeddings are not a matrix of the head's embedding length.
     """
     inputs = {tensor.name: tensor for tensor in head.inputs}
     if "class_embeddings" not in inputs:
@@ -261,29 +214,31 @@ def bind_vocabulary(head, class_embeddings, name=None):
         key: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=key)
         for key, tensor in inputs.items()
     }
-    bound = BoundClassEmbeddings(class_embeddings, name="bound_class_embeddings")
+    # float32, like the input that it replaces: a classifier may need more than 16 bits.
+    bound = BoundClassEmbeddings(class_embeddings, dtype="float32", name="bound_class_embeddings")
     tensors = {**fresh, "class_embeddings": bound(next(iter(fresh.values())))}
     scores = head([tensors[tensor.name] for tensor in head.inputs])
     return keras.Model(list(fresh.values()), scores, name=name or f"bound_{head.name}")
 
 
-def with_response_maps(head, name=None):
-    """Returns the same head, sharing all weights, that gives `scores` and `response_maps`.
+def with_response_maps(head: keras.Model, name: str | None = None) -> keras.Model:
+    """Returns a model that outputs `scores` and `response_maps` and shares the head's weights.
 
     Raises:
-        ValueError: the head has no response maps: it classifies pooled features, say.
+        ValueError: the head has no response maps, because it classifies pooled features.
     """
     layer = response_map_layer(head)
     if layer is None:
-        raise ValueError(f"model {head.name!r} classifies no single regions: it has no maps")
+        raise ValueError(f"model {head.name!r} does not classify regions: it has no response maps")
     outputs = {"scores": head.get_layer("scores").output, "response_maps": layer.output}
     return keras.Model(head.inputs, outputs, name=name or f"{head.name}_with_response_maps")
 
 
-def scores_alone(head):
-    """Returns the same head, sharing all weights, that never holds its response maps in memory.
+def scores_alone(head: keras.Model) -> keras.Model:
+    """Returns a model of the same scores and weights that holds no response maps in memory.
 
-    For training and for scoring many classes; a head of another make is returned as it is.
+    It is used for training and for scoring many classes. A head without a region classifier
+    and top-k pooling is returned as it is.
     """
     classifier, pooling = region_classifier(head), head.get_layer("scores")
     if classifier is None or not isinstance(pooling, TopKSpatialPooling):
@@ -292,14 +247,14 @@ def scores_alone(head):
     return keras.Model(head.inputs, scores, name=head.name)
 
 
-def region_classifier(head) -> keras.Layer | None:
-    """Returns BiAM's classifier of regions or pooled features; `None` in a head of another make."""
+def region_classifier(head: keras.Model) -> keras.Layer | None:
+    """Returns BiAM's classifier of regions or pooled features; `None` for heads without one."""
     found = [layer for layer in head.layers if layer.name == "region_classifier"]
     return found[0] if found else None
 
 
-def response_map_layer(head) -> keras.Layer | None:
-    """Returns the layer of a head whose output is its response maps; `None` without any."""
+def response_map_layer(head: keras.Model) -> keras.Layer | None:
+    """Returns the layer whose output is the response maps; `None` if the head has none."""
     for name in ("response_maps", "region_classifier"):
         for layer in head.layers:
             if layer.name == name and len(layer.output.shape) == 4:

@@ -1,10 +1,11 @@
-"""What a head is made of, as data: one frozen dataclass of settings and the named presets."""
+"""The settings of BiAM's head, as a frozen dataclass, and the named presets."""
 
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
 from biam_tf.models.system import require_setting
 
 
@@ -13,50 +14,55 @@ class HeadSettings:
     """Settings of `build_head`; the defaults are the paper's model.
 
     Attributes:
-        channels: working channels d_r of h_r and of both context blocks.
+        channels: channels d_r of h_r and of both context blocks.
         region_dropout: rate at which whole channels of the region features are dropped in
-            training (0: none, as in the paper).
-        region_embedding: how h_r comes from the region features: `"conv_3x3"` (convolution,
-            ReLU, batch normalization, as in the paper) or `"dense"` (each region by itself:
-            1x1 convolution, ReLU).
-        region_context: name of the block that relates regions to each other: `"self_attention"`
-            (RCB, eq. 2-5) or `"none"`; of the paper's table 4 `"self_attention_layer_norm"` and
-            `"self_attention_sigmoid"` (RCB with LayerNorm, with sigmoid for softmax),
-            `"non_local"` (`NonLocalBlock`) and `"criss_cross"` (`CrissCrossAttention`).
-        scene_context: name of the block that brings in the scene: `"channel_gate"` (SCB,
-            eq. 6-8), `"channel_softmax"` (SCB with softmax for sigmoid, table 4) or `"none"`.
-        num_heads: attention heads H of the region context block, RCB in any form.
+            training (0 in the paper).
+        region_embedding: how h_r is computed from the region features: `"conv_3x3"` (convolution,
+            ReLU, batch normalization, as in the paper) or `"dense"` (1x1 convolution, ReLU).
+        region_context: a name in `context_blocks.REGION_CONTEXT`, the block that relates regions
+            to each other, or `"none"`: `"self_attention"` (RCB, eq. 2-5); from the paper's table 4
+            `"self_attention_layer_norm"` (RCB with LayerNorm), `"self_attention_sigmoid"` (RCB
+            with sigmoid instead of softmax), `"non_local"` (`NonLocalBlock`) and `"criss_cross"`
+            (`CrissCrossAttention`).
+        scene_context: a name in `context_blocks.SCENE_CONTEXT`, the block that adds the scene, or
+            `"none"`: `"channel_gate"` (SCB, eq. 6-8), `"channel_softmax"` (SCB with softmax
+            instead of sigmoid, table 4).
+        num_heads: attention heads H of RCB in all its forms.
         attention_dropout: dropout on the attention weights of the region context block.
         output_dropout: dropout on the output projection of the region context block.
-        mask_zero_scores: leave out query-key pairs whose score is exactly 0 (released code).
-        value_projection: the scene context block reads query and value from a 1x1 convolution
-            with LeakyReLU(0.2) (released code) instead of h_r itself (eq. 6).
+        mask_zero_scores: whether query-key pairs whose score is exactly 0 are left out (released
+            code).
+        value_projection: whether the scene context block computes query and value from a 1x1
+            convolution with LeakyReLU(0.2) (released code) instead of h_r itself (eq. 6).
         residual: what the scene context block adds its convolution to: `"input"` (h_r, eq. 8)
             or `"attended"` (alpha^g, released code).
         scene_dropout: dropout on the scene feature inside the scene context block.
-        fused_channels: channels after the fusion of both blocks; `None`: as `channels`.
+        fused_channels: channels after the fusion of both blocks; `None`: `channels`.
         fusion_activation: `"linear"` (eq. 9) or `"leaky_relu"` (slope 0.2, released code).
         classifier: `"dot_product"` (eq. 1: class embeddings are mapped to the features) or
             `"cosine"` (features are mapped to the class embeddings, and scored by `score_scale`
             times the cosine).
-        score_scale: of the cosine; the steepness of a softmax over the scores.
-        center_embeddings: take the mean of the seen class embeddings off all class embeddings
-            before the cosine, which word vectors share and no class is told by.
-        anchor_weight: describe a class also by its similarities to the seen classes, with this
-            length beside its embedding's, 1 (`CosineRegionClassifier`); 0: by its embedding alone.
-        anchor_temperature: of the softmax over the seen classes that makes the similarities.
+        score_scale: factor of the cosine; the steepness of a softmax over the scores.
+        center_embeddings: whether the mean of the seen class embeddings, which is common to all
+            word vectors, is subtracted from all class embeddings before the cosine.
+        anchor_weight: length of a class's similarities to the seen classes relative to that of its
+            embedding, 1 (`CosineRegionClassifier`); 0: no similarities.
+        anchor_temperature: temperature of the softmax over the seen classes that gives the
+            similarities.
         anchor_dropout: rate at which seen classes are left out of the softmax in training.
-        max_anchors: of more seen classes, as many k-means centroids stand in for them.
-        scene_scores: the scene feature is mapped to the class embeddings too, and its scores are
-            added to those of every region.
-        scene_scores_channels: of a layer with ReLU in between; `None`: there is none.
-        scene_scores_dropout: dropout on the scene feature in front of that.
-        classifier_bias: the dense layer that maps class embeddings has a bias (released code).
+        max_anchors: largest number of anchors; k-means centroids replace more seen classes.
+        scene_scores: whether the scene feature is mapped to the embedding space too, and its
+            scores are added to those of every region.
+        scene_scores_channels: channels of a hidden layer with ReLU in this mapping; `None`: no
+            hidden layer.
+        scene_scores_dropout: dropout on the scene feature before this mapping.
+        classifier_bias: whether the dense layer that maps class embeddings has a bias (released
+            code).
         classify: `"regions"` (response maps, then the mean of the `top_k` strongest, eq. 1) or
             `"pooled_features"` (the mean region feature is classified; the paper's figure 5).
         top_k: regions averaged for each class; at most h*w.
-        batch_norm_momentum: share of the *old* running statistics kept at a step.
-        batch_norm_epsilon: added to the variance.
+        batch_norm_momentum: share of the *old* running statistics kept at a training step.
+        batch_norm_epsilon: constant added to the variance.
     """
 
     channels: int = 512
@@ -90,7 +96,7 @@ class HeadSettings:
     batch_norm_epsilon: float = 1e-3
 
     def __post_init__(self):
-        """Checks every value that can be judged without knowing the region features."""
+        """Checks every value that does not depend on the shape of the region features."""
         for name in ("channels", "num_heads", "top_k", "max_anchors"):
             require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("fused_channels", "scene_scores_channels"):
@@ -106,11 +112,14 @@ class HeadSettings:
         require_setting(
             0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1"
         )
-        for name, valid in CHOICES.items():
+        blocks = {"region_context": REGION_CONTEXT, "scene_context": SCENE_CONTEXT}
+        valid_blocks = {name: (*registered, "none") for name, registered in blocks.items()}
+        for name, valid in {**CHOICES, **valid_blocks}.items():
             value = getattr(self, name)
             require_setting(value in valid, name, value, f"one of {', '.join(valid)}")
+        block = REGION_CONTEXT.get(self.region_context)
         require_setting(
-            self.region_context not in MULTI_HEAD or self.channels % self.num_heads == 0,
+            block is None or not block.multi_head or self.channels % self.num_heads == 0,
             "num_heads",
             self.num_heads,
             f"a divisor of channels ({self.channels})",
@@ -137,14 +146,9 @@ DROPOUTS = (
     "scene_scores_dropout",
 )
 
-# Forms of RCB: the blocks that divide the channels among heads.
-MULTI_HEAD = ("self_attention", "self_attention_layer_norm", "self_attention_sigmoid")
-
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "region_embedding": ("conv_3x3", "dense"),
-        "region_context": (*MULTI_HEAD, "non_local", "criss_cross", "none"),
-        "scene_context": ("channel_gate", "channel_softmax", "none"),
         "residual": ("input", "attended"),
         "fusion_activation": ("linear", "leaky_relu"),
         "classifier": ("dot_product", "cosine"),
@@ -155,11 +159,11 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
     {
-        # Equations of the paper. What it leaves open (biases of the 1x1 convolutions, ReLU
+        # Equations of the paper. What it does not specify (biases of the 1x1 convolutions, ReLU
         # between the two of c^r, dropout rates) is as in the authors' released code.
         "paper": HeadSettings(),
-        # The authors' released code, in which their checkpoints run unchanged. PyTorch's batch
-        # normalization momentum of 0.99 weighs the *new* batch: 0.01 in the terms of Keras.
+        # The authors' released code, whose checkpoints it loads unchanged. PyTorch's batch
+        # normalization momentum of 0.99 is the weight of the *new* batch: 0.01 in Keras.
         "released": HeadSettings(
             channels=256,
             fused_channels=512,
@@ -171,9 +175,9 @@ PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
             top_k=6,
             batch_norm_momentum=0.01,
         ),
-        # Both blocks as in the paper at half its width, and scores by angle, of classes described
-        # by their likeness to seen ones too: chosen on validation photos of Corel5k, see
-        # docs/reproduction.md. To be trained with `softmax` losses.
+        # Both blocks of the paper at half its width, with cosine scores and similarities to seen
+        # classes: chosen on validation photos of Corel5k, see docs/reproduction.md. It is meant
+        # for training with the `softmax` losses.
         "recommended": HeadSettings(
             channels=256,
             region_dropout=0.5,
@@ -200,8 +204,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-# Changes to a preset that give the systems of the paper's table 4. Non-Local and Criss-Cross stand
-# in place of both blocks.
+# Changes to a preset that give the systems of the paper's table 4. Non-Local and Criss-Cross
+# replace both blocks.
 ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "region_context_layer_norm": {"region_context": "self_attention_layer_norm"},

@@ -191,23 +191,21 @@ def test_without_keras_hub_its_backbones_say_what_to_install(monkeypatch):
 
 def test_a_weights_file_of_an_unknown_kind_is_refused(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"0")
-    with pytest.raises(
-        UserError, match=r"unknown kind of file; it can read \.weights\.h5, \.keras"
-    ):
+    with pytest.raises(UserError, match=r"unknown format; it can read \.weights\.h5, \.keras"):
         build_backbone("small", weights=tmp_path / "weights.bin")
 
 
 @pytest.mark.parametrize("name", ["broken.weights.h5", "broken.keras"])
 def test_a_weights_file_that_is_none_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"0" * 100)
-    with pytest.raises(UserError, match=f"{name}: these are not weights of the backbone 'small'"):
+    with pytest.raises(UserError, match=f"{name}: not weights of the backbone 'small'"):
         build_backbone("small", weights=tmp_path / name)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_of_another_backbone_are_refused(tmp_path):
     build_backbone("efficientnet_lite0", 32, "none").save_weights(tmp_path / "e.weights.h5")
-    with pytest.raises(UserError, match="these are not weights of the backbone 'small'"):
+    with pytest.raises(UserError, match="not weights of the backbone 'small'"):
         build_backbone("small", weights=tmp_path / "e.weights.h5")
 
 

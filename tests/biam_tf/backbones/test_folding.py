@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from biam_tf.backbones import build_backbone, fold_batch_norms
+from biam_tf.backbones import build_backbone, fold_batch_norms, folding
 
 pytestmark = pytest.mark.rounding
 
@@ -86,6 +86,11 @@ def test_backbones_of_random_weights_give_the_same_features(name, image_size):
     assert norms_of(folded) == []
     assert folded.output.keys() == model.output.keys()
     assert_same_outputs(folded, model)
+
+
+def test_a_keras_without_the_attribute_of_calls_is_an_error_that_names_it():
+    with pytest.raises(RuntimeError, match=rf"^Keras {keras.__version__} has no .*_inbound_nodes"):
+        folding._calls(object())
 
 
 def test_training_the_model_later_does_not_change_it():

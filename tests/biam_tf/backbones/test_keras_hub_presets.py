@@ -213,20 +213,24 @@ def test_networks_that_can_take_other_sizes(case, size, regions, presets):
         (
             "vit",
             {"image_size": 64},
-            "does not fit ViTBackbone for 64x64 pictures; they may fit 32x32",
+            "does not fit ViTBackbone for 64x64 pictures; the weights may fit 32x32",
         ),
         ("vit", {"image_size": 36}, "image_size must be a multiple of 8; got 36"),
         (
             "siglip",
             {"image_size": 64},
-            r"takes \(32, 32, 3\) instead of pictures \(64, 64",
+            r"has inputs \(32, 32, 3\) instead of pictures \(64, 64",
         ),
         (
             "vit",
             {"weights": "imagenet"},
             r"no ImageNet weights; use weights 'default' \(the preset's\)",
         ),
-        ("dinov2", {"trainable": True}, "cannot be trained on 32x32 .* positions for 48x48 only"),
+        (
+            "dinov2",
+            {"trainable": True},
+            "cannot be trained on 32x32 .* position embeddings for 48x48 only",
+        ),
     ],
 )
 def test_what_a_preset_cannot_do_is_refused(case, arguments, message, presets):
@@ -243,7 +247,12 @@ def test_a_name_is_found_in_the_cache(presets, tmp_path, monkeypatch):
     handle = keras_hub.models.ViTBackbone.presets[name]["kaggle_handle"].removeprefix("kaggle://")
     with pytest.raises(UserError) as raised:
         build_backbone(f"keras_hub:{name}")
-    for part in (str(tmp_path / "models" / handle), "nothing is downloaded", handle, "FOLDER"):
+    for part in (
+        str(tmp_path / "models" / handle),
+        "not downloaded automatically",
+        handle,
+        "FOLDER",
+    ):
         assert part in str(raised.value)
     shutil.copytree(presets("vit").folder, tmp_path / "models" / handle)
     assert build_backbone(f"keras_hub:{name}").input_shape == (None, SIZE, SIZE, 3)
@@ -267,10 +276,10 @@ def change(file, **fields):
 
 
 DAMAGES = {
-    "lacks image_converter.json": lambda folder: (folder / "image_converter.json").unlink(),
-    "lacks config.json": lambda folder: (folder / "config.json").unlink(),
+    "has no image_converter.json": lambda folder: (folder / "image_converter.json").unlink(),
+    "has no config.json": lambda folder: (folder / "config.json").unlink(),
     "config.json cannot be read": lambda folder: (folder / "config.json").write_text("{"),
-    "is not that of a KerasHub preset": lambda folder: (folder / "config.json").write_text("{}"),
+    "is not part of a KerasHub preset": lambda folder: (folder / "config.json").write_text("{}"),
     "has no keras_hub>Other": lambda folder: change(
         folder / "config.json", registered_name="keras_hub>Other"
     ),
@@ -293,7 +302,7 @@ def test_a_damaged_preset_is_refused(message, presets, tmp_path):
 def test_a_preset_that_names_no_picture_size_needs_one(presets, tmp_path):
     folder = shutil.copytree(presets("resnet").folder, tmp_path / "preset")
     keras_hub.layers.ImageConverter(scale=1 / 255).save_to_preset(folder)
-    with pytest.raises(UserError, match="it names no size of pictures; set image_size"):
+    with pytest.raises(UserError, match="it has no default picture size; set image_size"):
         build_backbone(f"keras_hub:{folder}")
     assert build_backbone(f"keras_hub:{folder}", 64).input_shape == (None, 64, 64, 3)
 
@@ -313,5 +322,5 @@ def test_a_network_of_texts_is_refused(presets, tmp_path):
     folder = shutil.copytree(presets("vit").folder, tmp_path / "preset")
     size = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}
     keras_hub.models.BertBackbone(vocabulary_size=9, **size).save_to_preset(folder)
-    with pytest.raises(UserError, match=r"BertBackbone takes .* instead of pictures"):
+    with pytest.raises(UserError, match=r"BertBackbone has inputs .* instead of pictures"):
         build_backbone(f"keras_hub:{folder}", 32)

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from processor import needs_bfloat16
 
 from biam_tf.layers import (
     CosineRegionClassifier,
@@ -74,12 +73,12 @@ def test_value_and_gradients_are_those_of_pooled_response_maps(kind, at_a_time, 
 def test_both_orders_of_the_product_give_the_response_maps(use_bias, rng):
     kind = "dot product with bias" if use_bias else "dot product"
     classifier, inputs = classifier_of(kind), inputs_of(kind, rng)
-    for order in classifier.orders_of_products():
+    for order in classifier.contraction_orders():
         features, class_side = order(*map(tf.constant, inputs))
         np.testing.assert_allclose(
             tf.einsum("bhwd,cd->bhwc", features, class_side), classifier(inputs), atol=1e-5
         )
-    few, many = classifier.multiplications(1000, 5), classifier.multiplications(1000, 10_000)
+    few, many = classifier.flops(1000, 5), classifier.flops(1000, 10_000)
     assert few[0] < few[1] and many[0] > many[1]
 
 
@@ -109,28 +108,6 @@ def test_no_photo_has_no_scores(rng):
     specs = [tf.TensorSpec([*[None] * (x.ndim - 1), x.shape[-1]]) for x in inputs]
     score = tf.function(layer, input_signature=[specs])
     assert score([inputs[0][:0], inputs[1]]).shape == (0, 9)
-
-
-@needs_bfloat16
-def test_half_precision_gives_float32_scores(rng):
-    classifier, inputs = classifier_of("dot product"), inputs_of("dot product", rng)
-    half = RegionClassifier(dtype="mixed_bfloat16")
-    half(inputs)
-    half.set_weights(classifier.get_weights())
-    scores = TopKRegionScores(half, K)(inputs)
-    assert scores.dtype == "float32"
-    np.testing.assert_allclose(scores, TopKRegionScores(classifier, K)(inputs), atol=0.1)
-
-
-def test_it_is_saved_and_loaded_with_its_classifier(rng, tmp_path):
-    inputs = inputs_of("dot product", rng)
-    tensors = [keras.Input(batch_shape=(None, *array.shape[1:])) for array in inputs]
-    model = keras.Model(tensors, TopKRegionScores(RegionClassifier(use_bias=True), K)(tensors))
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again(inputs), model(inputs))
-    layer = again.layers[-1]
-    assert layer.k == K and layer.classifier.use_bias
 
 
 def test_wrong_sizes_are_named():

@@ -184,19 +184,30 @@ def test_sample_weights_multiply_the_images_losses(batch, rng, shape):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
+class WithMask(keras.layers.Layer):
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def call(self, inputs):
+        return tf.identity(inputs)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return tf.constant(self.mask)
+
+
 def test_a_masked_image_is_absent_from_the_batch(batch):
     labels, scores = batch
     mask = np.array([True, True, True, True, False, True, False])
     scores_with_nan = scores.copy()
     scores_with_nan[~mask] = np.nan
-    masked = tf.constant(scores_with_nan)
-    masked._keras_mask = tf.constant(mask)
+    masked = WithMask(mask)(scores_with_nan)
     loss = RankingLoss(reduction="mean_of_violations")
     np.testing.assert_allclose(loss(labels, masked), loss(labels[mask], scores[mask]), rtol=1e-6)
 
 
 def test_weights_of_single_classes_are_refused(batch):
-    with pytest.raises(ValueError, match=r"sample_weight of shape \(7, 40\).*label 0"):
+    with pytest.raises(ValueError, match=r"sample_weight of shape \(7, 40\).*label of 0"):
         RankingLoss()(*batch, sample_weight=np.ones((7, 40)))
 
 

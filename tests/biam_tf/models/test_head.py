@@ -13,8 +13,8 @@ from processor import MIXED_BFLOAT16
 
 from biam_tf.layers import CosineRegionClassifier
 from biam_tf.models import ABLATIONS, ATTENTION_VARIANTS, BIAM, bind_vocabulary, build_head
-from biam_tf.models.head import REGION_CONTEXT, SCENE_CONTEXT, scores_alone, with_response_maps
-from biam_tf.models.presets import CHOICES
+from biam_tf.models.context_blocks import REGION_CONTEXT, ContextBlock
+from biam_tf.models.head import scores_alone, with_response_maps
 
 pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
@@ -181,7 +181,7 @@ def test_with_response_maps_shares_the_weights(inputs):
     head = small_head()
     outputs = with_response_maps(head)(inputs)
     np.testing.assert_array_equal(outputs["scores"], head(inputs))
-    with pytest.raises(ValueError, match="classifies no single regions"):
+    with pytest.raises(ValueError, match="does not classify regions"):
         with_response_maps(small_head(classify="pooled_features"))
 
 
@@ -196,7 +196,7 @@ def test_scores_alone_are_the_scores_by_the_same_weights(preset, inputs):
     assert ours == others
 
 
-def test_scores_alone_of_another_make_are_the_head():
+def test_scores_alone_of_a_head_without_region_classifier_are_the_head():
     head = small_head(classify="pooled_features")
     assert scores_alone(head) is head
 
@@ -240,6 +240,26 @@ def test_scores_are_float32_under_mixed_precision(precision, inputs):
     np.testing.assert_allclose(scores, whole(inputs), atol=0.15)
 
 
+@pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
+def test_a_cosine_head_keeps_the_digits_of_class_embeddings(precision, inputs):
+    # Directions from the mean of 1000 that 16 bits do not hold.
+    classes = inputs["class_embeddings"] + 1000
+    given = {**inputs, "class_embeddings": classes}
+    features = {key: inputs[key] for key in ("region_features", "scene_feature")}
+    whole = small_head(preset="recommended", seen_embeddings=classes)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        half = small_head(preset="recommended", seen_embeddings=classes)
+        bound = bind_vocabulary(half, classes)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    half.set_weights(whole.get_weights())
+    np.testing.assert_allclose(half(given), whole(given), atol=0.3)
+    np.testing.assert_allclose(bound(features), half(given), atol=1e-5)
+    np.testing.assert_allclose(scores_alone(half)(given), half(given), atol=0.1)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -257,9 +277,14 @@ def test_settings_that_cannot_be_are_named(settings, message):
         small_head(**settings)
 
 
-def test_every_block_a_setting_may_name_exists():
-    assert set(CHOICES["region_context"]) == {*REGION_CONTEXT, "none"}
-    assert set(CHOICES["scene_context"]) == {*SCENE_CONTEXT, "none"}
+def test_a_registered_block_is_a_setting_and_a_layer(inputs, monkeypatch):
+    block = ContextBlock(lambda settings, name: keras.layers.Rescaling(2.0, name=name))
+    with pytest.raises(ValueError, match="region_context: 'twice' is not valid"):
+        BIAM.settings(region_context="twice")
+    monkeypatch.setitem(REGION_CONTEXT, "twice", block)
+    head = small_head(region_context="twice", scene_context="none", num_heads=5)
+    assert head.get_layer("region_context").scale == 2.0
+    assert head(inputs).shape == (3, 7)
 
 
 COSINE = {

@@ -91,7 +91,7 @@ def test_a_saved_head_scores_as_before(head, features, known, tmp_path):
 
 def test_response_maps_lie_on_the_grid_of_the_regions(head, features, known):
     if response_map_layer(head) is None:
-        with pytest.raises(ValueError, match="has no maps"):
+        with pytest.raises(ValueError, match="has no response maps"):
             with_response_maps(head)
         return
     outputs = with_response_maps(head)([*features, known], training=False)

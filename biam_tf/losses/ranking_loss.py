@@ -1,0 +1,110 @@
+"""The pairwise ranking loss as a Keras loss."""
+
+import keras
+import tensorflow as tf
+
+from biam_tf.losses.pairwise_ranking import pairwise_ranking_loss
+from biam_tf.tensor_types import Tensor
+
+REDUCTIONS = ("sum", "mean_of_violations")
+
+
+@keras.saving.register_keras_serializable(package="biam_tf")
+class RankingLoss(keras.losses.Loss):
+    """Pairwise ranking loss over present and absent classes (eq. 10 of the paper).
+
+    The loss of one image is that of `pairwise_ranking_loss`. A batch's value is
+
+    - with `reduction="sum"`: the plain sum over its images (the paper);
+    - with `reduction="mean_of_violations"`: each image's sum divided by its number of violated
+      pairs, then the mean over the images that have at least one positive (the released code,
+      which drops the others). 0 if no image has one.
+
+    `sample_weight`, one number per image, multiplies the images' losses; as elsewhere in Keras
+    it does not change the mean's divisor. Images that a Keras mask excludes count as absent
+    from the batch. Under `fit` with a `tf.distribute` strategy, the mean is over each replica's
+    own images and then over replicas, as with every Keras loss.
+
+    ```python
+    model.compile("adam", loss=RankingLoss(reduction="mean_of_violations"))
+    ```
+
+    Args:
+        margin: difference by which a positive's score must exceed a negative's. Defaults to `1.0`.
+        reduction: `"sum"` or `"mean_of_violations"`. Defaults to `"sum"`.
+        name: name of the loss. Defaults to `"ranking_loss"`.
+        dtype: dtype of the result. Defaults to `None`: `keras.config.floatx()`.
+
+    Input shape:
+        `y_true` (B, C) with +1 present, -1 absent, 0 unknown; `y_pred` (B, C) scores.
+
+    Raises:
+        ValueError: for another reduction; on a call, for shapes that do not match.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        reduction: str = "sum",
+        name: str = "ranking_loss",
+        dtype: str | None = None,
+    ):
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"RankingLoss: reduction {reduction!r} is not known; "
+                f"use {' or '.join(map(repr, REDUCTIONS))}"
+            )
+        super().__init__(name=name, reduction="sum", dtype=dtype)
+        # Not one of Keras's reductions; `__call__` below applies it.
+        self.reduction = reduction
+        self.margin = float(margin)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> tf.Tensor:
+        """Returns the losses (B,) of the images, before weights and the reduction."""
+        return pairwise_ranking_loss(
+            y_true, y_pred, self.margin, self.reduction == "mean_of_violations"
+        )
+
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> tf.Tensor:
+        # Keras has no public access to the mask; a test fails if a release renames it.
+        mask = getattr(y_pred, "_keras_mask", None)
+        with tf.name_scope(self.name):
+            y_true = keras.ops.convert_to_tensor(y_true)
+            y_pred = keras.ops.convert_to_tensor(y_pred)
+            losses = tf.cast(self.call(y_true, y_pred), self.dtype)
+            counts = tf.cast(tf.reduce_any(y_true > 0, axis=1), self.dtype)
+            if mask is not None:
+                mask = _one_per_image(mask, "mask", self.dtype)
+                # Not a product: a masked image may hold anything, NaN included.
+                losses = tf.where(mask > 0, losses, tf.zeros_like(losses))
+                counts *= mask
+            if sample_weight is not None:
+                losses *= _one_per_image(sample_weight, "sample_weight", self.dtype)
+            total = tf.reduce_sum(losses)
+            if self.reduction == "sum":
+                return total
+            # Replicas' gradients are added up, so each contributes its share of the mean.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            return tf.math.divide_no_nan(total, tf.reduce_sum(counts)) / replicas
+
+    def get_config(self) -> dict:
+        return {
+            "margin": self.margin,
+            "reduction": self.reduction,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+def _one_per_image(values: Tensor, what: str, dtype: str) -> tf.Tensor:
+    values = tf.cast(tf.convert_to_tensor(values), dtype)
+    if values.shape.rank == 2 and values.shape[1] == 1:
+        values = tf.squeeze(values, axis=1)
+    if values.shape.rank not in (None, 0, 1):
+        raise ValueError(
+            f"RankingLoss: {what} of shape {values.shape}; expected one number per image. "
+            "A label of 0 leaves out a single class of an image."
+        )
+    return values

@@ -1,0 +1,89 @@
+"""The context blocks of the head by the names that configurations use.
+
+A new block is one module with its layer and one line below, or, outside of this package, one line
+of the form `REGION_CONTEXT["my_block"] = ContextBlock(lambda settings, name: MyBlock(name=name))`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import keras
+
+from biam_tf.layers import (
+    CrissCrossAttention,
+    NonLocalBlock,
+    RegionContextBlock,
+    SceneContextBlock,
+)
+
+if TYPE_CHECKING:
+    from biam_tf.models.presets import HeadSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextBlock:
+    """A context block as a setting of the head names it.
+
+    Attributes:
+        build: function of the head's settings and the layer's name to the layer. A layer of
+            `REGION_CONTEXT` is called on h_r `(batch, height, width, channels)`, a layer of
+            `SCENE_CONTEXT` on `[h_r, scene_feature]`, with a scene feature
+            `(batch, scene_size)`. Both return features of the shape of h_r.
+        multi_head: whether `num_heads` must divide the channels. Defaults to `False`.
+    """
+
+    build: Callable[["HeadSettings", str], keras.Layer]
+    multi_head: bool = False
+
+
+def _self_attention(
+    settings: "HeadSettings", name: str, attention: str = "softmax", layer_norm: bool = False
+) -> keras.Layer:
+    return RegionContextBlock(
+        num_heads=settings.num_heads,
+        attention_dropout=settings.attention_dropout,
+        output_dropout=settings.output_dropout,
+        attention=attention,
+        mask_zero_scores=settings.mask_zero_scores,
+        layer_norm=layer_norm,
+        name=name,
+    )
+
+
+def _non_local(settings: "HeadSettings", name: str) -> keras.Layer:
+    return NonLocalBlock(
+        batch_norm_momentum=settings.batch_norm_momentum,
+        batch_norm_epsilon=settings.batch_norm_epsilon,
+        name=name,
+    )
+
+
+def _channel_gate(settings: "HeadSettings", name: str, attention: str = "sigmoid") -> keras.Layer:
+    return SceneContextBlock(
+        value_projection=settings.value_projection,
+        residual=settings.residual,
+        scene_dropout=settings.scene_dropout,
+        attention=attention,
+        batch_norm_momentum=settings.batch_norm_momentum,
+        batch_norm_epsilon=settings.batch_norm_epsilon,
+        name=name,
+    )
+
+
+REGION_CONTEXT: dict[str, ContextBlock] = {
+    "self_attention": ContextBlock(_self_attention, multi_head=True),
+    "self_attention_layer_norm": ContextBlock(
+        functools.partial(_self_attention, layer_norm=True), multi_head=True
+    ),
+    "self_attention_sigmoid": ContextBlock(
+        functools.partial(_self_attention, attention="sigmoid"), multi_head=True
+    ),
+    "non_local": ContextBlock(_non_local),
+    "criss_cross": ContextBlock(lambda settings, name: CrissCrossAttention(name=name)),
+}
+SCENE_CONTEXT: dict[str, ContextBlock] = {
+    "channel_gate": ContextBlock(_channel_gate),
+    "channel_softmax": ContextBlock(functools.partial(_channel_gate, attention="softmax")),
+}
