@@ -1,41 +1,12 @@
-import csv
-import functools
-import http.server
 import json
-import pathlib
 import re
-import threading
-import time
-import types
 
-import numpy as np
 import pytest
-from PIL import Image
+from import_tables import labels_of, write_table
 
 from training.data.folder.reader import read_folder
 from training.data.imports.class_renaming import new_names
-from training.data.imports.photo_collection import _file_name
 from training.import_data import main
-
-
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(6):
-        Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / f"{number}.jpg")
-    return folder
-
-
-def write_table(path, rows, header=("image", "labels", "split")):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def labels_of(dataset, split):
-    part = dataset.splits[split]
-    return [{dataset.names[column] for column in np.flatnonzero(row > 0)} for row in part.labels]
 
 
 def test_a_table_with_a_row_a_label_becomes_a_folder_data_set(photos, tmp_path, capsys):
@@ -86,125 +57,6 @@ def test_parquet_may_hold_lists(photos, tmp_path):
     assert labels_of(read_folder(out), "train") == [{"a b", "c"}]
 
 
-# What servers answer to the question when to come again.
-PAUSES = {
-    "hours": "7200",
-    "soon": "soon",
-    "half-a-second": "0.5",
-    "never": "Mon, 01 Jan 999999999999999999 00:00:00 GMT",
-}
-
-
-class Troubled(http.server.SimpleHTTPRequestHandler):
-    """Answers `/TROUBLE/NAME` with the trouble that the path names, else with the photo NAME."""
-
-    asked: list[str] = []  # noqa: RUF012  shared on purpose: a handler lives for one request
-
-    def do_GET(self):
-        self.asked.append(self.path)
-        times = self.asked.count(self.path)
-        trouble, _, name = self.path[1:].rpartition("/")
-        if trouble == "html":
-            self.answer(b"<html>Please sign in</html>", "text/html")
-        elif trouble.startswith("cut"):  # cut3: three answers break off
-            photo = (pathlib.Path(self.directory) / name).read_bytes()
-            self.answer(photo[:99] if times <= int(trouble[3:]) else photo, length=len(photo))
-        elif trouble == "moved":
-            self.send_response(302)
-            self.send_header("Location", f"/cut3/{name}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        elif trouble == "half":  # nothing says that this is not all
-            self.answer((pathlib.Path(self.directory) / name).read_bytes()[:-99])
-        elif times == 1:
-            self.send_response(503)
-            if trouble in PAUSES:
-                self.send_header("Retry-After", PAUSES[trouble])
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        else:
-            self.path = f"/{name}"
-            super().do_GET()
-
-    def answer(self, content, kind="image/jpeg", length=None):
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        if length:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def address(photos):
-    Troubled.asked.clear()
-    handler = functools.partial(Troubled, directory=str(photos))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def pauses(monkeypatch):
-    """The seconds that imports would have paused, which they do not."""
-    retry = pytest.importorskip("urllib3").util.retry
-    made = []
-    monkeypatch.setattr(retry, "time", types.SimpleNamespace(sleep=made.append, time=time.time))
-    return made
-
-
-def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_path, capsys):
-    rows = [(f"{address}/{name}.jpg", "dog", "train") for name in ("0", "1", "gone")]
-    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    arguments = ["csv", str(table), str(out), "--split-column=split"]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert "1 of 3 photos could not be had" in error and "the server answered 404" in error
-    assert not (out / "annotations.csv").exists()
-    assert "gone.jpg" in (out / "failed_photos.csv").read_text()
-
-    assert main([*arguments, "--max-broken-share=0.34"]) == 0
-    assert Troubled.asked.count("/0.jpg") == 2  # 503, then the photo; none in the second import
-    assert len(read_folder(out).splits["train"]) == 2
-
-
-def test_what_breaks_off_is_asked_for_four_times(address, photos, tmp_path, pauses):
-    rows = [(f"{address}/cut{n}/0.jpg", "dog", "train") for n in (3, 4)]
-    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out), "--max-broken-share=0.5"]) == 0
-    assert Troubled.asked.count("/cut3/0.jpg") == Troubled.asked.count("/cut4/0.jpg") == 4
-    failed = (out / "failed_photos.csv").read_text()
-    assert re.search('/cut4/0.jpg,"could not be fetched: .*Connection broken', failed)
-    assert "/cut3/" not in failed
-    (photo,) = (out / "images").iterdir()
-    assert photo.read_bytes() == (photos / "0.jpg").read_bytes()
-    assert sorted(pauses) == [1, 1, 2, 2]  # none after the first try
-
-
-def test_no_server_makes_an_import_wait_for_hours(address, photos, tmp_path, pauses):
-    table = write_table(photos / "urls.csv", [(f"{address}/hours/0.jpg", "dog", "train")])
-    assert main(["csv", str(table), str(tmp_path / "data")]) == 0
-    assert pauses == [60]
-
-
-@pytest.mark.parametrize("trouble", ["soon", "half-a-second", "never", "moved"])
-def test_unusual_answers_cost_no_try(address, photos, tmp_path, pauses, trouble):
-    rows = [(f"{address}/{trouble}/0.jpg".replace("http:", "HTTP:"), "dog", "train")]
-    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out)]) == 0
-    assert Troubled.asked.count("/cut3/0.jpg") == (4 if trouble == "moved" else 0)
-
-
-def test_addresses_of_many_photos_do_not_meet():
-    # The first eight hexadecimal digits of these two are the same.
-    names = {_file_name(f"https://example.org/photo?id={n}") for n in (41268, 43299)}
-    assert len(names) == 2
-
-
 def test_a_damaged_parquet_file_is_named(photos, tmp_path, capsys):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -217,18 +69,6 @@ def test_a_damaged_parquet_file_is_named(photos, tmp_path, capsys):
     path.write_bytes(damaged)
     assert main(["csv", str(path), str(tmp_path / "data")]) == 2
     assert "t.parquet: is damaged after row" in capsys.readouterr().err
-
-
-def test_what_is_no_photo_is_not_brought(address, photos, tmp_path, pauses):
-    rows = [(f"{address}/{n}/0.jpg", "dog", "train") for n in ("html", "half", "cut0")]
-    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out), "--max-broken-share=0.7"]) == 0
-    with (out / "failed_photos.csv").open(newline="") as file:
-        failed = {row["photo"]: row["problem"] for row in csv.DictReader(file)}
-    assert list(failed) == [rows[0][0], rows[1][0]]
-    assert "(text/html) is not a photo that can be read" in failed[rows[0][0]]
-    assert "cannot be decoded" in failed[rows[1][0]]
-    assert len(list((out / "images").iterdir())) == 1
 
 
 def test_the_list_of_failed_photos_goes_with_the_failures(photos, tmp_path):

@@ -1,0 +1,135 @@
+"""Folders that are indexed and searched from the page."""
+
+import threading
+
+import numpy as np
+import pytest
+from photo_files import encoded
+
+from biam_tf.errors import UserError
+from serving.demo_page.photo_search import Query, draw_all, region_query, search
+from serving.indexing.folder_indexes import FolderIndexes
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six photos and a broken one."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    folder.mkdir()
+    for seed in range(6):
+        (folder / f"{seed}.png").write_bytes(encoded("PNG", (60, 50), seed))
+    (folder / "broken.png").write_bytes(encoded("PNG")[:100])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexes(tagger_dir, tmp_path_factory, photos):
+    """Indexes, of which one is there."""
+    found = FolderIndexes(tagger_dir, tmp_path_factory.mktemp("indexes"))
+    job = ended(found.start(str(photos)))
+    assert job.error is None and (job.done, job.total) == (7, 7)
+    return found
+
+
+def ended(job):
+    job.wait(60)
+    assert not job.running
+    return job
+
+
+def test_a_folder_without_photos_is_told_of(tagger_dir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    indexes = FolderIndexes(tagger_dir, tmp_path / "indexes")
+    job = ended(indexes.start(str(tmp_path / "empty")))
+    assert "empty holds no photo (.jpg" in job.error
+    assert indexes.open(str(tmp_path / "empty")) is None
+    with pytest.raises(UserError, match="no such folder"):
+        indexes.start(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="Name a folder"):
+        indexes.start(" ")
+
+
+def test_only_folders_that_are_allowed_are_searched(tagger_dir, tmp_path, photos):
+    (tmp_path / "open").mkdir()
+    indexes = FolderIndexes(tagger_dir, tmp_path / "indexes", tmp_path / "open")
+    indexes.resolve(str(tmp_path / "open"))
+    for outside in (photos, tmp_path, f"{tmp_path}/open/..", "/"):
+        with pytest.raises(UserError, match="only folders in"):
+            indexes.resolve(str(outside))
+
+
+def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_path, monkeypatch):
+    go_on, runs = threading.Event(), []
+
+    def wait_for_both(model_dir, folder, index, reached):
+        runs.append(folder)
+        go_on.wait(30)
+        reached(1, 2)
+
+    monkeypatch.setattr("serving.indexing.folder_indexes.index_photos", wait_for_both)
+    indexes = FolderIndexes(tagger_dir, tmp_path / "indexes")
+    first, second = indexes.start(str(photos)), indexes.start(str(photos))
+    assert first is second and first.running
+    indexes.stop(str(photos))
+    go_on.set()
+    assert ended(first).stopped and runs == [photos]
+    assert indexes.start(str(photos)) is not first
+
+
+def test_work_that_was_stopped_goes_on(tagger_dir, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.indexing.build_index.SHARD_PHOTOS", 2)
+    monkeypatch.setattr("serving.indexing.build_index.BATCH_PHOTOS", 2)
+    from serving.indexing.build_index import index_photos
+
+    def stop(done, total):
+        assert total == 7
+        if done > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_photos(tagger_dir, photos, tmp_path / "index", stop)
+    reached = []
+    index_photos(tagger_dir, photos, tmp_path / "index", lambda *far: reached.append(far))
+    assert reached == [(4, 7), (6, 7), (7, 7)]
+
+
+def test_the_best_photos_are_found_as_the_model_would(served, indexes, photos):
+    index = indexes.open(str(photos))
+    names = ["red plain star", "blue striped ring"]
+    found = search(index, Query("two", served.client.embed(names)), 4)
+    scores = served.client.tag([photos / path for path in index.photos], names)
+    standard = ((scores - scores.mean(axis=0)) / scores.std(axis=0)).mean(axis=1)
+    assert list(found.rows) == list(np.argsort(-standard)[:4])
+    np.testing.assert_allclose(found.scores, scores.mean(axis=1)[found.rows], atol=1e-2)
+    one = search(index, Query("one", served.client.embed(names[:1])), 99)
+    assert list(one.rows) == list(np.argsort(-scores[:, 0]))
+
+
+def test_a_region_is_most_like_itself(served, indexes, photos):
+    index = indexes.open(str(photos))
+    found = search(index, Query("one", served.client.embed(["red plain star"])), 6)
+    h, w = index.manifest.grid
+    regions = index.region_embeddings(int(found.rows[2])).reshape(h * w, -1)
+    region = int(np.argmax(np.linalg.norm(regions, axis=1)))
+    query = region_query(found, 2, region)
+    assert query.text == f"like row {region // w + 1}, column {region % w + 1} of " + (
+        found.path(2).name
+    )
+    np.testing.assert_allclose(np.linalg.norm(query.class_embeddings), 1, rtol=1e-5)
+    responses = index.response_maps(int(found.rows[2]), query.class_embeddings)[..., 0]
+    bias = index.response_maps(int(found.rows[2]), np.zeros_like(query.class_embeddings))[..., 0]
+    assert int(np.argmax(responses - bias)) == region
+
+
+def test_a_photo_that_is_gone_leaves_the_others(served, indexes, photos, tmp_path):
+    index = indexes.open(str(photos))
+    found = search(index, Query("one", served.client.embed(["red plain star"])), 6)
+    moved = found.path(1)
+    aside = moved.rename(tmp_path / moved.name)
+    try:
+        kept, pictures, problems = draw_all(found)
+    finally:
+        aside.rename(moved)
+    assert len(pictures) == len(kept.rows) == 5 and found.rows[1] not in kept.rows
+    (problem,) = problems
+    assert moved.name in problem and "index the folder again" in problem
