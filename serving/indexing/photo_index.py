@@ -147,7 +147,7 @@ class PhotoIndex:
     def embed(
         self, names: Sequence[str], word_vectors: str | os.PathLike | None = None
     ) -> np.ndarray:
-        """Returns the embeddings (C, d_a) of class names, as the signature `embed` of a model does.
+        """Returns the embeddings (C, d_a) of class names, as a model's signature `embed` does.
 
         Args:
             names: C class names, looked up by the rule of `biam_tf.embeddings.names`.
@@ -167,7 +167,7 @@ class PhotoIndex:
             known, way_out = known.extended(table), "correct these or leave them out"
         found = [look_up(name, None, known.index) for name in names]
         refuse_missing(names, found, known.names, "no embedding", way_out)
-        return known.embeddings[[words.row for words in found]]
+        return known.embeddings[[words.row for words in found if words.row is not None]]
 
     def _embed_by_words(self, names: Sequence[str], path: pathlib.Path) -> np.ndarray:
         looked_up = look_up_in_file(path, names, self.vocabulary.index)

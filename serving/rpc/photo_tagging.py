@@ -148,21 +148,17 @@ def _draw(
 ) -> None:
     from biam_tf.contact_sheet import draw_contact_sheet
 
-    pixels = [_pixels(*photo) for photo in photos]
-    try:
-        draw_contact_sheet(
-            path,
-            pixels,
-            names,
-            ["seen"] * len(names),  # the groups are unknown here; none is marked as unseen
-            scores,
-            response_maps=response_maps,
-            tags=top,
-            captions=[os.path.basename(photo) for photo, _ in photos],
-            title="Tags, and where each was found",
-        )
-    except OSError as error:
-        raise UserError(f"--explain {path}: {error.strerror or error}") from error
+    draw_contact_sheet(
+        path,
+        [_pixels(*photo) for photo in photos],
+        names,
+        ["seen"] * len(names),  # the groups are unknown here; none is marked as unseen
+        scores,
+        response_maps=response_maps,
+        tags=top,
+        captions=[os.path.basename(photo) for photo, _ in photos],
+        title="Tags, and where each was found",
+    )
 
 
 def _pixels(path: str, contents: bytes) -> np.ndarray:
