@@ -37,6 +37,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from biam_tf.embeddings.names import NameIndex, look_up
 from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
@@ -90,10 +91,11 @@ class Thresholds:
         return float(sigmoid(self.global_logit))
 
     def for_names(self, names: Sequence[str]) -> "Thresholds":
-        """Returns the thresholds of other classes; new ones take the global ones."""
-        known = {name: i for i, name in enumerate(self.names)}
+        """Returns the thresholds of other names; new classes take the global ones."""
+        index = NameIndex(self.names)
+        rows = [look_up(name, None, index).row for name in names]
         # All new classes take the entry that is appended to those of the known ones.
-        indices = [known.get(name, len(known)) for name in names]
+        indices = [len(self.names) if row is None else row for row in rows]
         return dataclasses.replace(
             self,
             names=tuple(names),

@@ -6,11 +6,12 @@ The first step that finds something counts:
 
 1. Whole name: as written, in lower case; then both without an id of Open Images, so that
    `Drum (/m/026t6)` is `Drum`.
-2. Whole name, by its text: as text, in lower case, and ignoring the case, the separators and the
-   id of the table's names, where that leaves one of them. Text means: `_ / , ; : & ! ? +`,
-   brackets, quotation marks and full stops become spaces (within a number a full stop stays and
-   the comma of thousands goes); in a name without spaces a capital after a small letter begins a
-   new word (`PolarBear`). What stands in brackets stays, as it says which meaning is meant.
+2. Whole name, by its text (not among words): as text, in lower case, and without regard to case,
+   separators, hyphens and ids on both sides, where that leaves one name. Text means: the signs
+   `_ / , ; : & ! ? +`, brackets, quotation marks and full stops become spaces (within a number a
+   full stop stays and the comma of thousands goes); in a name without spaces a capital after a
+   small letter begins a new word (`PolarBear`). What stands in brackets stays, as it says which
+   meaning is meant.
 3. Words as written: all words between spaces are known as written or in lower case; a word that
    is not is divided at hyphens and underscores. The name is the mean of its words' vectors.
 4. Phrase: the words of the text joined by underscores (`New_York`), as written, in lower case.
@@ -31,6 +32,7 @@ spelling of step 1 is tried in both, the classes first, and step 2 in the classe
 public here. tests/test_class_names_everywhere.py runs one table of names through every user.
 """
 
+import collections
 import dataclasses
 import re
 import unicodedata
@@ -55,6 +57,7 @@ TEXT_STEPS = (
 )
 DIVIDERS = "[-_]+"
 ACCENTS = "[\u0300-\u036f]+"  # of decomposed letters
+KEY_DIVIDERS = "[-\u2013 ]+"
 POSSESSIVE = "['\u2019]s?$"
 INNER = "[-\u2013'\u2019]+"
 # Of words in lower case without accents: the whole word matches, then the part is replaced.
@@ -96,17 +99,17 @@ class NameIndex:
 
     Attributes:
         rows: the row of each name, in NFC.
-        rows_by_text: the row of each name by `table_key`, where only one name has that key.
+        rows_by_key: the row of each name by `table_key`, where only one name has that key.
     """
 
     def __init__(self, names: Iterable[str] = ()):
         self.rows: dict[str, int] = {}
         for row, name in enumerate(names):
             self.rows.setdefault(normalize(name), row)
-        rows_by_key: dict[str, list[int]] = {}
-        for name, row in self.rows.items():
-            rows_by_key.setdefault(table_key(name), []).append(row)
-        self.rows_by_text = {key: rows[0] for key, rows in rows_by_key.items() if len(rows) == 1}
+        keys = [table_key(name) for name in self.rows]
+        counts = collections.Counter(keys)
+        rows = zip(keys, self.rows.values(), strict=True)
+        self.rows_by_key = {key: row for key, row in rows if counts[key] == 1}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.rows)
@@ -132,8 +135,9 @@ def readable(name: str) -> str:
 
 
 def table_key(name: str) -> str:
-    """Returns what names of a table have in common if they differ in case, separators or id."""
-    return _lower(readable(_without_id(normalize(name))))
+    """Returns what names have in common that differ in case, separators, hyphens or id only."""
+    text = _lower(readable(_without_id(normalize(name))))
+    return re.sub(KEY_DIVIDERS, " ", text)
 
 
 def spellings(name: str) -> Iterator[str]:
@@ -171,8 +175,8 @@ def look_up(name: str, words: Container[str] | None, names: NameIndex = NO_NAMES
     for spelling in (text, _lower(text)):
         if spelling in names.rows:
             return Words((spelling,), (), ("as text",), names.rows[spelling])
-    if (row := names.rows_by_text.get(_lower(text))) is not None:
-        return Words((_lower(text),), (), ("as text",), row)
+    if (row := names.rows_by_key.get(table_key(bare))) is not None:
+        return Words((table_key(bare),), (), ("as text",), row)
     if words is None:
         return Words((), (name,), ())
     if (found := _words_as_written(bare, words)) is not None:

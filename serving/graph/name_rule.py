@@ -90,6 +90,11 @@ def readable(texts: tf.Tensor) -> tf.Tensor:
     return tf.where(found == "", texts, found)
 
 
+def table_keys(texts: tf.Tensor) -> tf.Tensor:
+    """Returns the keys of texts of `readable`, as `biam_tf.embeddings.names.table_key` does."""
+    return tf.strings.regex_replace(lower(texts), names.KEY_DIVIDERS, " ")
+
+
 def phrases(texts: tf.Tensor) -> tf.Tensor:
     """Returns texts of `readable` as phrases of word2vec: `New_York`."""
     return tf.strings.regex_replace(texts, " ", "_")

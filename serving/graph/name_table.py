@@ -78,7 +78,7 @@ class NameTable(tf.Module):
         index = vocabulary.index
         self._decompose = rule.Decomposition()
         self._names = _table(index.rows)
-        self._texts = _table(index.rows_by_text)
+        self._keys = _table(index.rows_by_key)
         # Rows of the vocabulary, then those of the words.
         self._words, self._first_word = None, len(vocabulary)
         vectors = vocabulary.embeddings
@@ -143,7 +143,7 @@ class NameTable(tf.Module):
             for lookup in (self._names.lookup, self._lookup_words)
         ]
         rows += [self._names.lookup(spelling) for spelling in rule.cases(texts)]
-        return _first_known([*rows, self._texts.lookup(rule.lower(texts))])
+        return _first_known([*rows, self._keys.lookup(rule.table_keys(texts))])
 
     def _lookup_words(self, words: tf.Tensor) -> tf.Tensor:
         if self._words is None:

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError
 from training.data.dataset import IGNORED
 from training.data.folder.reader import CLASSES
@@ -77,7 +78,7 @@ def read_row_names(path: str | os.PathLike) -> tuple[str, ...]:
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
     for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if line.strip():
-            yield row, line.strip(), ""
+            yield row, normalize(line.strip()), ""
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
@@ -87,6 +88,7 @@ def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
             columns = ", ".join(table.fieldnames or ()) or "none"
             raise UserError(f"{path}: no column 'name'; the columns are: {columns}")
         for row, cells in enumerate(table, start=2):
-            name, group = (cells["name"] or "").strip(), (cells.get("group") or "").strip()
+            name = normalize((cells["name"] or "").strip())
+            group = (cells.get("group") or "").strip()
             if name and group != IGNORED:
                 yield row, name, group

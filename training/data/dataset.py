@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -81,6 +82,7 @@ class TaggingDataset:
     groups_as_read: tuple[str, ...] | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "names", tuple(map(normalize, self.names)))
         if len(self.names) != len(self.groups):
             raise ValueError(f"{len(self.names)} names, but {len(self.groups)} groups")
         for name, split in self.splits.items():

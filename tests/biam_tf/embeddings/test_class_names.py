@@ -1,6 +1,9 @@
+import random
+import re
+
 import pytest
 
-from biam_tf.embeddings.names import look_up, readable, spellings
+from biam_tf.embeddings.names import NameIndex, look_up, readable, spellings
 
 pytestmark = pytest.mark.unit
 
@@ -79,3 +82,52 @@ def test_a_file_needs_to_be_read_only_once():
     wanted = {spelling for name in names for spelling in spellings(name)}
     for name in names:
         assert look_up(name, KNOWN & wanted) == look_up(name, KNOWN)
+
+
+def found_by_runs_before(name: str, known: frozenset[str]) -> list[str] | None:
+    """The words whose mean a run took before training looked names up by this rule."""
+
+    def find(word):
+        return next((form for form in (word, word.lower()) if form in known), None)
+
+    name = re.sub(r" \(/[mg]/\w+\)$", "", name)
+    if find(name) is not None:
+        return [find(name)]
+    found = []
+    for word in name.split():
+        pieces = [piece for piece in re.split("[-_]+", word) if piece] or [word]
+        found += [find(part) for part in ([word] if find(word) is not None else pieces)]
+    return None if None in found else found
+
+
+def test_names_that_runs_found_before_are_found_by_the_same_words():
+    known = KNOWN | {"York", "&", "st.", "New", "t_shirt"}
+    parts = [*known, *"RED Polar-Bear Cherries & St. PolarBear New_York T_Shirt x foxes".split()]
+    draw = random.Random(0)
+    same = 0
+    for _ in range(3000):
+        name = "".join(part + draw.choice(" -_ ") for part in draw.choices(parts, k=2)).strip()
+        name += draw.choice(["", " (/m/026t6)"])
+        before = found_by_runs_before(name, known)
+        if before is not None:
+            assert look_up(name, known).found == tuple(before), name
+            same += 1
+    assert same > 500
+    assert look_up("New York", known).found == ("New", "York")
+    assert look_up("New York", known - {"York"}).found == ("New_York",)
+
+
+def test_names_of_a_table_are_whole():
+    names = NameIndex(["Polar Bear", "bow (/m/1)", "bow (/m/2)", "Caf\u00e9", "cafe\u0301"])
+    rows = {
+        "Polar Bear": 0,
+        "polar_bear": 0,
+        "Polar-bear": 0,
+        "polar": None,
+        "bow": None,  # two have this name
+        "bow (/m/2)": 2,
+        "Cafe\u0301": 3,
+        "CAFE\u0301": 4,
+        "caf\u00e9": 4,
+    }
+    assert {name: look_up(name, None, names).row for name in rows} == rows

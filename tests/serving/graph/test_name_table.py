@@ -1,6 +1,7 @@
 """Class names looked up in a graph, against `Vocabulary`."""
 
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from serving.graph.name_table import Embeddings, NameTable
 pytestmark = pytest.mark.unit
 
 WORDS = "red Red car t-shirt sky Sky straße ärzte - new_york café İ ice cream σας a".split()
+WORDS += "glass cherries émile ạ̇ ǰ 한국 が q̂ 1500 3.5 bar day's ᾀ fish".split()
 STRANGE = "RED CAR T-SHIRT STRASSE Ärzte New_York ICE-CREAM ice_cream ΣΑΣ unknown -- _".split()
+STRANGE += "Cars glasses Cherry Émile ạ̇ J̌ 한국 がが ǅa aᾈ x̂Bar 1,500 3.5 a.b St. (fish)".split()
+STRANGE += ["red\u2019s", "red's", "&", "the"]
 SPACES = [" ", "-", "_", "  ", "\u00a0", "\t", "\u3000", "\x1c", "\u200b", "--", " - "]
 NOTHING = Vocabulary((), np.empty((0, 5), np.float32), ())
 
@@ -51,6 +55,7 @@ def test_names_mean_what_they_mean_to_a_vocabulary(table, word_vectors):
     for _ in range(400):
         parts = draw.choices(WORDS + STRANGE, k=draw.randint(1, 3))
         name = draw.choice(["", "", " "]) + "".join(f"{p}{draw.choice(SPACES)}" for p in parts)
+        name = unicodedata.normalize(draw.choice(["NFC", "NFD"]), name)
         try:
             expected = Vocabulary.from_word_vectors(word_vectors, [name]).embeddings
         except UserError:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, nearest_names
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
@@ -104,7 +105,7 @@ def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]
     rows = 0
     for row, cells in _rows(directory / CLASSES, ("name", "group"), (), problems):
         rows += 1
-        name, group = cells["name"], cells["group"]
+        name, group = normalize(cells["name"]), cells["group"]
         if not name:
             problems.add(CLASSES, row, "the class has no name")
             continue
@@ -186,7 +187,7 @@ def _declared(
     listed: str, classes: dict[str, str], row: int, problems: Problems
 ) -> dict[str, None]:
     """Returns the names of a cell, in order; notes those that classes.csv does not declare."""
-    found = dict.fromkeys(name for part in listed.split(";") if (name := part.strip()))
+    found = dict.fromkeys(normalize(name) for part in listed.split(";") if (name := part.strip()))
     for name in found:
         if classes and name not in classes:
             problems.add(ANNOTATIONS, row, lambda name=name: _undeclared(name, classes))

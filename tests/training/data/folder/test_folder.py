@@ -1,9 +1,12 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from biam_tf.errors import UserError
 from training.config import DataConfig
+from training.data.class_list import read_class_list
 from training.data.dataset import Split, TaggingDataset
 from training.data.folder.reader import check_photos, read_folder
 from training.data.registry import load_dataset
@@ -281,3 +284,13 @@ def test_corel5k_is_read_and_its_photos_are_whole(test_data):
     assert (len(dataset.seen), len(dataset.unseen)) == (205, 36)
     assert (dataset.split("train").labels[:, dataset.unseen] == 1).any()
     check_photos(dataset, dataset.split("val").images)
+
+
+def test_names_in_two_forms_of_unicode_are_one_class(folder):
+    for file, form in (("classes.csv", "NFC"), ("annotations.csv", "NFD")):
+        text = (folder / file).read_text(encoding="utf-8").replace("cat", "câté")
+        (folder / file).write_text(unicodedata.normalize(form, text), encoding="utf-8")
+    assert "c\u00e2t\u00e9" in read_folder(folder).names
+    (folder / "annotations.csv").unlink()
+    (folder / "classes.csv").write_text("name,group\nze\u0301bra,seen\n", encoding="utf-8")
+    assert read_class_list(folder).names == ("z\u00e9bra",)
