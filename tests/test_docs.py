@@ -22,7 +22,7 @@ MODULE = re.compile(r"(?<![\w/.-])(?:biam_tf|training|serving|benchmarks)(?:\.\w
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # Written by the reader of docs/extending.md, below the user's cache folder, and on TensorBoard.
 NOT_FILES = re.compile(
-    r"biam_tf/(baselines/scene_pooling\.py|indexes)|training/data/class_folders\.py"
+    r"biam_tf/(baselines/scene_pooling\.py|layers/squeeze_excitation\.py|indexes)|training/data/class_folders\.py"
     r"|training/(loss|learning_rate|images_per_second)$"
 )
 

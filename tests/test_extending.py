@@ -1,4 +1,4 @@
-"""The system and the data set of docs/extending.md, taken from the page."""
+"""The system, the context block and the data set of docs/extending.md, taken from the page."""
 
 import pathlib
 import re
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from biam_tf.models.context_blocks import REGION_CONTEXT, ContextBlock
 from biam_tf.models.systems import SYSTEMS, build_system_head
 from training import run
 from training.data.registry import DATA_SOURCES
@@ -41,6 +42,15 @@ def scene_pooling(page_module, monkeypatch):
     """The page's system, registered as by its one line."""
     module = page_module("scene_pooling")
     monkeypatch.setitem(SYSTEMS, "scene_pooling", module.SCENE_POOLING)
+    return module
+
+
+@pytest.fixture
+def squeeze_excitation(page_module, monkeypatch):
+    """The page's context block, registered as by its one line."""
+    module = page_module("squeeze_excitation")
+    block = ContextBlock(lambda settings, name: module.SqueezeExcitation(name=name))
+    monkeypatch.setitem(REGION_CONTEXT, "squeeze_excitation", block)
     return module
 
 
@@ -82,6 +92,32 @@ def test_the_system_trains_by_the_command_of_the_page_and_is_read_back(
     assert "scene_pooling" in [layer.name for layer in head.layers]
     assert train("head={system: scene_pooling, chanels: 8}") == 2
     assert "head.chanels: unknown key; did you mean 'channels'" in capsys.readouterr().err
+
+
+def test_the_context_block_scales_channels_by_their_means(squeeze_excitation, rng):
+    layer, regions = (
+        squeeze_excitation.SqueezeExcitation(reduction=2),
+        rng.normal(size=(2, 3, 5, 4)),
+    )
+    scaled = keras.ops.convert_to_numpy(layer(regions))
+    (w_1, b_1), (w_2, b_2) = layer.squeeze.get_weights(), layer.excite.get_weights()
+    hidden = np.maximum(regions.mean(axis=(1, 2)) @ w_1 + b_1, 0)
+    weights = 1 / (1 + np.exp(-(hidden @ w_2 + b_2)))
+    np.testing.assert_allclose(scaled, regions * weights[:, None, None], rtol=1e-4, atol=1e-5)
+    again = type(layer).from_config(layer.get_config())
+    assert again.reduction == 2 and layer.compute_output_shape((None, 3, 5, 4)) == (None, 3, 5, 4)
+
+
+def test_the_context_block_trains_by_the_command_of_the_page_and_is_read_back(
+    squeeze_excitation, scenes, tmp_path, capsys
+):
+    data = f"data={{name: folder, directory: {scenes}}}"
+    head = "head={region_context: squeeze_excitation, channels: 8, top_k: 3}"
+    assert train(head, data, "training.report=false", f"output={tmp_path / 'run'}") == 0
+    head = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert isinstance(head.get_layer("region_context"), squeeze_excitation.SqueezeExcitation)
+    assert train("head.region_context=squeeze_excitaton") == 2
+    assert "criss_cross, squeeze_excitation, none" in capsys.readouterr().err
 
 
 def test_the_data_set_is_read_and_trained_on(class_folders, scenes, tmp_path, capsys):
