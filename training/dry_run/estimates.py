@@ -1,4 +1,4 @@
-"""From what a sample took to what a run will take: time, memory and disk."""
+"""Time, memory and disk of a whole run, estimated from a trial run on a sample."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ class Workload:
     """How much a run has to do.
 
     Attributes:
-        photos: of all splits, each counted once.
-        photos_to_extract: whose features are not stored yet; 0 for a trained backbone.
-        photos_to_read: read into memory in the beginning (features or pixels), or 0.
+        photos: number of photos of all splits, each counted once.
+        photos_to_extract: photos whose features are not stored yet; 0 for a trained backbone.
+        photos_to_read: photos (features or pixels) that are read into memory at the beginning.
         epochs: of the training.
-        steps_per_epoch: training steps of an epoch.
-        batch_size: photos of a step.
-        validation_photos: scored after every epoch.
-        test_photos: scored in the end.
+        steps_per_epoch: training steps per epoch.
+        batch_size: photos per step.
+        validation_photos: photos that are scored after every epoch.
+        test_photos: photos that are scored at the end.
     """
 
     photos: int
@@ -33,22 +33,22 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What was measured, in seconds.
+    """Measured times in seconds.
 
     Attributes:
-        setup: settings, data set, vocabulary and models, until the first photo.
-        check_photo: a photo decoded to its end, before the backbone sees it.
-        first_extraction: the backbone's first batch, compilation included.
-        extract_photo: a photo's features, computed and written.
-        read_photo: one photo's features or pixels into memory.
-        first_step: the first training step, compilation included.
-        step: a later training step, its data included.
-        first_score: what the first scoring takes more than a later one.
-        score_photo: a photo's scores over all classes.
-        validation_metrics: the figures of one validation.
-        test_metrics: the figures on the test split.
-        epoch_end: the models and a checkpoint written.
-        finish: the run read back, and its pictures.
+        setup: reading settings, data set and vocabulary, and building the models.
+        check_photo: decoding a photo completely, to check it.
+        first_extraction: the first batch of the backbone, including compilation.
+        extract_photo: computing and writing the features of a photo.
+        read_photo: reading the features or pixels of a photo into memory.
+        first_step: the first training step, including compilation.
+        step: a later training step, including its data.
+        first_score: additional time of the first scoring, for compilation.
+        score_photo: scoring a photo over all classes.
+        validation_metrics: computing the metrics of one validation.
+        test_metrics: computing the metrics of the test split.
+        epoch_end: writing the models and a checkpoint.
+        finish: reading the run back, and drawing its pictures.
     """
 
     setup: float
@@ -68,16 +68,16 @@ class Costs:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What was measured or follows from shapes, in bytes.
+    """Measured or computed sizes in bytes.
 
     Attributes:
-        dry_run_peak: largest resident memory of the dry run.
-        sample: examples that the dry run held in memory.
-        photo: one photo's features or pixels in memory.
-        score_rows: what scores and figures of all test photos take beyond the dry run's.
+        dry_run_peak: peak resident memory of the dry run.
+        sample: memory of the examples of the dry run.
+        photo: memory of one photo's features or pixels.
+        score_rows: memory of scores and metrics of all test photos, beyond the dry run's.
         store_photo: one photo's features on the disk.
-        checkpoint: one checkpoint, copies of the models included.
-        run_folder: the sample's run folder without its checkpoints.
+        checkpoint: one checkpoint, including copies of the models.
+        run_folder: the folder of the trial run without its checkpoints.
     """
 
     dry_run_peak: int
@@ -90,7 +90,7 @@ class Sizes:
 
 
 def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
-    """Returns the seconds of every part of a run, in its order."""
+    """Returns the seconds of every part of a run, in order."""
     extracted = work.photos_to_extract
     steps = work.epochs * work.steps_per_epoch
     validation = work.validation_photos * costs.score_photo + costs.validation_metrics
@@ -103,7 +103,7 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
         "training": (steps - 1) * costs.step,
         "validation": work.epochs * validation if work.validation_photos else 0.0,
         "saving": work.epochs * costs.epoch_end,
-        # Thresholds are fitted to the scores of the validation photos, which the run scores again.
+        # The validation photos are scored again, to fit thresholds.
         "test": (work.test_photos + work.validation_photos) * costs.score_photo
         + costs.first_score
         + costs.test_metrics
@@ -113,10 +113,10 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
 
 
 def estimate_memory(work: Workload, sizes: Sizes) -> int:
-    """Returns the largest resident memory of a run in bytes.
+    """Returns the peak resident memory of a run in bytes.
 
-    The dry run's own peak, with what the run holds in memory in place of the sample. Peaks of
-    different parts of a run need not meet, so that this is rather too much than too little.
+    This is the peak of the dry run with the examples of the run in place of the sample. It is
+    rather too large than too small, because the peaks of the parts need not coincide.
     """
     held = work.photos_to_read * sizes.photo
     return sizes.dry_run_peak - sizes.sample + max(held, sizes.sample) + sizes.score_rows
@@ -125,14 +125,14 @@ def estimate_memory(work: Workload, sizes: Sizes) -> int:
 def estimate_disk(work: Workload, sizes: Sizes) -> tuple[int, int]:
     """Returns the bytes that the feature store and the run's folder still need.
 
-    A checkpoint is written before the oldest one goes.
+    A checkpoint is written before the oldest one is removed.
     """
     store = work.photos_to_extract * sizes.store_photo
     return store, sizes.run_folder + (checkpoints.KEPT + 1) * sizes.checkpoint
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as a person would say them: `8.4 s`, `95 s`, `12 min`, `3 h 20 min`."""
+    """Returns seconds as text: `8.4 s`, `95 s`, `12 min`, `3 h 20 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -144,21 +144,21 @@ def duration(seconds: float) -> str:
 
 
 def size(nbytes: float) -> str:
-    """Returns bytes as MB, from 1000 MB on as GB."""
+    """Returns bytes as text in MB, or in GB from 1000 MB on."""
     return f"{nbytes / 1e6:.0f} MB" if nbytes < 1e9 else f"{nbytes / 1e9:.1f} GB"
 
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What this machine has, in bytes.
+    """Memory and disk of this machine, in bytes.
 
     Attributes:
-        memory: all of it.
-        memory_free: what other processes leave now.
-        store_disk: free where the feature store goes; None: on no disk of this machine.
-        run_disk: free where the run's folder goes.
-        one_disk: whether both are the same disk.
-        gpus: largest number of bytes in use on each GPU during the dry run.
+        memory: total memory.
+        memory_free: memory that other processes leave free now.
+        store_disk: free space for the feature store; None: it is not on a disk of this machine.
+        run_disk: free space for the run's folder.
+        one_disk: whether both are on the same disk.
+        gpus: peak memory of each GPU during the dry run.
     """
 
     memory: int
@@ -170,13 +170,13 @@ class Room:
 
 
 def shortages(memory: int, store: int, folder: int, room: Room) -> list[str]:
-    """Returns a sentence for everything that will not suffice.
+    """Returns a sentence for each shortage, with a remedy.
 
     Args:
         memory: expected peak of the run.
         store: bytes that the feature store still needs.
         folder: bytes that the run's folder still needs.
-        room: what there is.
+        room: memory and disk of this machine.
     """
     found = []
     if memory > room.memory:
@@ -187,7 +187,7 @@ def shortages(memory: int, store: int, folder: int, room: Room) -> list[str]:
     elif memory > room.memory_free:
         found.append(
             f"memory: the run needs about {size(memory)}, only {size(room.memory_free)} of "
-            f"{size(room.memory)} are free now; end other programs, or set data.cache=stream"
+            f"{size(room.memory)} are free now; close other programs, or set data.cache=stream"
         )
     if room.one_disk and store and store + folder > room.run_disk:
         found.append(

@@ -1,4 +1,4 @@
-"""What a dry run found, as a text for a person."""
+"""The findings of a dry run, and their text."""
 
 import dataclasses
 import functools
@@ -19,17 +19,17 @@ from training.dry_run.estimates import (
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """Everything that a dry run knows.
+    """The findings of a dry run.
 
     Attributes:
         output: the run's folder.
-        classes: seen and unseen.
-        parameters: of backbone and head.
-        trained_parameters: those that training changes.
+        classes: numbers of seen and unseen classes.
+        parameters: number of parameters of backbone and head.
+        trained_parameters: number of those that are trained.
         work: how much the run has to do.
         costs: seconds of its parts.
         sizes: bytes of its parts.
-        room: what this machine has.
+        room: memory and disk of this machine.
     """
 
     output: str
@@ -43,13 +43,13 @@ class Findings:
 
     @functools.cached_property
     def shortages(self) -> list[str]:
-        """What will not suffice, a sentence each."""
+        """A sentence for each shortage of memory or disk."""
         memory = estimate_memory(self.work, self.sizes)
         return shortages(memory, *estimate_disk(self.work, self.sizes), self.room)
 
 
 def format_findings(findings: Findings) -> str:
-    """Returns the report: what the run is, its time, memory and disk, and what is short."""
+    """Returns the text: size of the run, its time, memory and disk, and shortages."""
     lines = [
         f"dry run of {findings.output}: nothing was written there",
         f"{findings.work.photos} photos; {findings.classes[0]} seen and {findings.classes[1]} "
@@ -77,11 +77,11 @@ def _time_lines(findings: Findings) -> list[str]:
         "set up": "data set, vocabulary, models",
         "features": f"{work.photos_to_extract} photos, {1000 * costs.check_photo:.1f} ms each to "
         f"check and {1000 * costs.extract_photo:.1f} ms to extract"
-        + (f"; {done} are stored already" if done else ""),
+        + (f"; {done} are already stored" if done else ""),
         "reading": f"{work.photos_to_read} examples into memory",
-        "first step": "compilation included",
+        "first step": "including compilation",
         "training": f"{work.epochs} epochs of {work.steps_per_epoch} steps, "
-        f"{1000 * costs.step:.0f} ms a step, {work.batch_size / costs.step:.0f} photos/s",
+        f"{1000 * costs.step:.0f} ms per step, {work.batch_size / costs.step:.0f} photos/s",
         "validation": f"{work.epochs} times {work.validation_photos} photos",
         "saving": f"{work.epochs} times the models and a checkpoint",
         "test": f"{work.test_photos} photos, and the pictures",

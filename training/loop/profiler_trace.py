@@ -90,7 +90,7 @@ def format_table(times: Sequence[OperationTime], steps: int) -> str:
         total = sum(time.seconds for time in own)
         lines = [
             f"{device}: {1e3 * total / steps:.2f} ms per step in {len(own)} kinds of operations",
-            "ms per step   share     per step  operation",
+            "ms per step   share runs per step  operation",
         ]
         lines += [
             f"{1e3 * time.seconds / steps:11.3f}{time.seconds / total:8.1%}"

@@ -7,7 +7,7 @@ its own copy of the weights.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -22,8 +22,7 @@ from training.loop.optimizer import (
     make_optimizer,
 )
 
-# Of a batch: by name, or a single tensor.
-Inputs = Mapping[str, tf.Tensor] | tf.Tensor
+Inputs: TypeAlias = Any  # of a batch: tensors by name, or a single tensor
 
 
 @dataclasses.dataclass(frozen=True)

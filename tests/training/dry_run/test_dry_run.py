@@ -121,7 +121,7 @@ def test_a_shortage_is_a_warning_in_the_report():
     findings = Findings("runs/x", (3, 2), 1000, 900, WORK, COSTS, SIZES, ROOM)
     text = format_findings(findings)
     assert "memory and disk suffice" in text and "WARNING" not in text
-    assert "500 ms a step, 64 photos/s" in text and "400 are stored already" in text
+    assert "500 ms per step, 64 photos/s" in text and "400 are already stored" in text
     total = sum(estimate_seconds(WORK, COSTS).values())
     assert re.search(rf"whole run +{re.escape(duration(total))}\n", text)
     text = format_findings(dataclasses.replace(findings, room=dataclasses.replace(ROOM, memory=1)))
@@ -151,7 +151,7 @@ def test_epochs_of_one_step_have_times_too():
     ("seconds", "text"),
     [(8.44, "8.4 s"), (95, "95 s"), (720, "12 min"), (12000, "3 h 20 min"), (7260, "2 h 01 min")],
 )
-def test_durations_are_said_as_people_do(seconds, text):
+def test_durations_are_in_the_units_that_people_use(seconds, text):
     assert duration(seconds) == text
 
 
