@@ -208,8 +208,23 @@ def scores_of_run(folder: pathlib.Path) -> np.ndarray:
     return np.load(kept)
 
 
+# Settings of single data sets, at their defaults, that the names of all early runs depend on.
+_IN_EARLY_NAMES = {
+    "data.pictures": 3000,
+    "data.seed": 0,
+    "data.configuration": "zero_shot",
+    "data.unlabelled": "keep",
+    "data.unseen_classes": "most_frequent",
+    "data.machine_confidence": None,
+    "data.builder": None,
+    "data.label_feature": None,
+    "data.absent_feature": None,
+    "data.zero_shot_split": None,
+}
+
+
 def _fingerprint(config: RunConfig) -> str:
-    settings = {
+    settings = _IN_EARLY_NAMES | {
         key: value
         for key, value in flat_settings(config).items()
         if key != "training.seed" and not key.startswith("head.")

@@ -36,6 +36,9 @@ def trained(monkeypatch):
     return configs
 
 
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
+
+
 def study(tmp_path, **changes) -> Study:
     given = {"config": None, "settings": ("training.seed=4",), "seeds": 2, "budget": 3}
     return Study(**{**given, "output": tmp_path, **changes})
@@ -77,6 +80,18 @@ def test_a_run_is_named_by_what_its_preset_stands_for(tmp_path, monkeypatch):
     changed = dataclasses.replace(BIAM, presets={**PRESETS, "recommended": changed})
     monkeypatch.setitem(SYSTEMS, "biam", changed)
     assert folder("head.preset=recommended") != recommended
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "name"),
+    [
+        (None, "head.preset=recommended", "biam-01ac60b8b1-seed4"),
+        ("nus_wide_paper.yaml", "data.directory=photos", "biam-6f17fe57b3-seed4"),
+    ],
+)
+def test_runs_of_early_versions_are_found_by_their_names(tmp_path, config, settings, name):
+    path = None if config is None else CONFIGS / config
+    assert study(tmp_path, config=path).config_of([settings], 4).output.endswith(f"/{name}")
 
 
 def test_a_row_that_cannot_be_made_says_why_and_the_others_go_on(trained, tmp_path):
