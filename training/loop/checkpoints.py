@@ -59,7 +59,7 @@ class Checkpoints:
         number = int(earlier[-1].name) + 1 if earlier else 1
         with writing_to(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-            for partial in self._path.glob(".*.partial"):  # of a process that was killed
+            for partial in self._path.glob(".*partial"):  # of a process that was killed
                 shutil.rmtree(partial)
             with replacing(self._path / f"{number:06d}") as partial:
                 self._write(partial)
@@ -98,7 +98,7 @@ class Checkpoints:
             self._read(folder)
             with writing_to(self._path):
                 for broken, damage in damaged:
-                    print(f"{broken}: {damage}; going on from {folder}", file=sys.stderr)
+                    print(f"{broken}: {damage}; continuing from {folder}", file=sys.stderr)
                     shutil.rmtree(self._path / f"damaged-{broken.name}", ignore_errors=True)
                     broken.rename(self._path / f"damaged-{broken.name}")
                 self._put_models_back(folder)

@@ -29,7 +29,7 @@ class StopRequest:
         if self.signal == signal.SIGINT:
             return KeyboardInterrupt()
         asked = "SIGTERM" if self else "another worker"
-        return Terminated(f"stopped by {asked}; the same command goes on from here")
+        return Terminated(f"stopped by {asked}; run the same command to continue")
 
 
 @contextlib.contextmanager
@@ -37,7 +37,9 @@ def terminating_cleanly() -> Iterator[None]:
     """Makes SIGTERM raise `Terminated`, so that files and locks are released as at Ctrl-C."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated("stopped by SIGTERM; the same command goes on with what is done so far")
+        raise Terminated(
+            "stopped by SIGTERM; run the same command to continue with what is done so far"
+        )
 
     with _handling([signal.SIGTERM], terminate):
         yield

@@ -114,7 +114,7 @@ def train(
     validate: Validate | None,
     observers: Sequence[Observer] = (),
 ) -> None:
-    """Trains to the last epoch, from wherever an earlier call with the same settings stopped.
+    """Trains to the last epoch, from where an earlier call with the same settings stopped.
 
     After every epoch, the best models so far and a checkpoint are in the run's folder; within a
     long epoch there are more checkpoints. Ctrl-C and SIGTERM finish the current step and write

@@ -58,7 +58,7 @@ def test_a_flipped_bit_is_named_and_the_one_before_is_used(saved, capsys, file):
     damaged.write_bytes(content)
     assert checkpoints.restore()
     message = capsys.readouterr().err
-    assert f"000003: {file} is damaged" in message and "going on from" in message
+    assert f"000003: {file} is damaged" in message and "continuing from" in message
     # The model of the epoch that has to come again is gone with its checkpoint.
     assert float(variable) == 2.0 and model.read_text() == "model 2.0"
     assert numbers(model) == ["000002", "damaged-000003"]
