@@ -38,7 +38,7 @@ def terminating_cleanly() -> Iterator[None]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated(
-            "stopped by SIGTERM; run the same command to continue with what is done so far"
+            "stopped by SIGTERM; run the same command to keep what is done and continue"
         )
 
     with _handling([signal.SIGTERM], terminate):
