@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.shared.benchmark_command import benchmark_command
 from benchmarks.shared.timing import in_own_process, milliseconds
+from training.tables.plots import new_panels, save_figure
 from training.tables.table import Table
 
 BASE = {"classes": 1000, "grid": 14, "batch": 16}
@@ -67,14 +68,12 @@ def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
 
 
 def _draw(lines: dict, path: pathlib.Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(lines), figsize=(3 * len(lines), 5), squeeze=False)
+    figure, axes = new_panels(len(lines), 3 * len(lines), 5, rows=2)
     for column, (axis, (sizes, points)) in enumerate(lines.items()):
         for row, (what, scale, label) in enumerate(
             [("seconds", 1, "seconds"), ("bytes", 1e-9, "memory, GB")]
         ):
-            own = axes[row, column]
+            own = axes[row * len(lines) + column]
             values = [scale * point[what] for point in points]
             own.loglog(sizes, values, "o-")
             own.set_ylabel(label)
@@ -82,9 +81,8 @@ def _draw(lines: dict, path: pathlib.Path) -> None:
             own.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, fontsize=8)
             own.set_yticks(values, [f"{value:.2g}" for value in values], fontsize=8)
             own.grid(True, alpha=0.3)
-        axes[0, column].set_title(TITLES[axis].replace(": ", ":\n"), fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+        axes[column].set_title(TITLES[axis].replace(": ", ":\n"), fontsize=9)
+    save_figure(figure, path)
 
 
 def _point(axis: str, value: int) -> int:

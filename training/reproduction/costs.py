@@ -143,9 +143,9 @@ def draw_costs(
     path: pathlib.Path, trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]
 ) -> None:
     """Draws each cost, and the ZSL mAP, with one bar per system."""
-    values = {
+    values: dict[str, Sequence[float]] = {
         "ZSL mAP, per cent": [
-            np.mean([figure_of(metrics, "zsl", "mAP") for metrics in trained[key].metrics])
+            float(np.mean([figure_of(metrics, "zsl", "mAP") for metrics in trained[key].metrics]))
             for key in costs
         ],
         "training, s": [own.train_seconds for own in costs.values()],

@@ -132,7 +132,7 @@ def _region_features(rows: Rows, path: pathlib.Path) -> Figure:
         names = [vocabulary.names[c] for c in gathered.classes]
         for member, name in enumerate(names):
             own = points[gathered.members == member]
-            plane.scatter(*own.T, s=14, label=name, color=f"C{member}")
+            plane.scatter(own[:, 0], own[:, 1], s=14, label=name, color=f"C{member}")
         plane.set_title(row.entry.title, fontsize=10)
         plane.set_xticks([])
         plane.set_yticks([])

@@ -40,13 +40,13 @@ def new_figure(width: float = 7.0, height: float = 4.5) -> tuple[Figure, Axes]:
 
 
 def new_panels(
-    count: int, width: float, height: float, sharey: bool = False
-) -> tuple[Figure, np.ndarray]:
-    """Returns a matplotlib figure, sized in inches, and the axes of its panels, side by side."""
+    columns: int, width: float, height: float, rows: int = 1, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Returns a matplotlib figure, sized in inches, and the axes of its panels, row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained")
-    return figure, figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
+    return figure, list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
 
 
 def means_and_deviations(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
