@@ -19,7 +19,7 @@ from training.description.photo_scan import Photo, scan_photos
 from training.tables.table import Cell, Table
 
 _LISTED = 30
-_MOST_LABELS_SHOWN = 10
+_MAX_LABELS_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _splits(findings: Findings) -> Section:
 
 def _labels_per_photo(splits: Sequence[SplitFacts]) -> Section:
     most = max(len(s.histogram) for s in splits) - 1
-    shown = min(most, _MOST_LABELS_SHOWN)
+    shown = min(most, _MAX_LABELS_SHOWN)
     header = ["split", "mean", "median", "90 %", "most", *map(str, range(shown + 1))]
     header += [f"more than {shown}"] * (most > shown)
     rows = []

@@ -55,7 +55,7 @@ class Chart:
     def line(self, xs: ArrayLike, ys: ArrayLike, css: str, area: bool = False) -> None:
         """Draws a line through points; `area` tints the area below it."""
         xs, ys = _thinned(np.asarray(xs, float), np.asarray(ys, float))
-        points = [self._place(x, y) for x, y in zip(xs, ys, strict=True)]
+        points = [self._position(x, y) for x, y in zip(xs, ys, strict=True)]
         if area and points:
             floor = HEIGHT - BOTTOM
             outline = [(points[0][0], floor), *points, (points[-1][0], floor)]
@@ -64,7 +64,7 @@ class Chart:
 
     def dot(self, x: float, y: float, css: str, tip: str, radius: float = 4) -> None:
         """Draws a dot; `tip` is shown when the pointer rests on it."""
-        cx, cy = self._place(x, y)
+        cx, cy = self._position(x, y)
         attributes = {"cx": _number(cx), "cy": _number(cy), "r": _number(radius), "class": css}
         dot = self._add("circle", attributes)
         ElementTree.SubElement(dot, "title").text = tip
@@ -76,14 +76,14 @@ class Chart:
     def _axes(self, x_label: str, y_label: str, per_cent: str, whole_x: bool) -> None:
         floor = HEIGHT - BOTTOM
         for value in _ticks(*self._y, 4):
-            _, y = self._place(self._x[0], value)
+            _, y = self._position(self._x[0], value)
             edge = {"x1": str(LEFT), "x2": str(WIDTH - RIGHT), "y1": _number(y), "y2": _number(y)}
             self._add("line", {**edge, "class": "grid"})
             self._text(LEFT - 6, y + 4, _label_of(value, "y" in per_cent), "tick", "end")
         for value in _ticks(*self._x, 5):
             if whole_x and abs(value - round(value)) > 1e-9:
                 continue
-            x, _ = self._place(value, self._y[0])
+            x, _ = self._position(value, self._y[0])
             self._text(x, floor + 15, _label_of(value, "x" in per_cent), "tick", "middle")
         self._add(
             "line",
@@ -100,7 +100,7 @@ class Chart:
         name = self._text(11, middle, y_label, "name", "middle")
         name.set("transform", f"rotate(-90 11 {_number(middle)})")
 
-    def _place(self, x: float, y: float) -> tuple[float, float]:
+    def _position(self, x: float, y: float) -> tuple[float, float]:
         across = (x - self._x[0]) / (self._x[1] - self._x[0])
         up = (y - self._y[0]) / (self._y[1] - self._y[0])
         floor = HEIGHT - BOTTOM
