@@ -59,7 +59,7 @@ def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(study, capsys):
     ("options", "message"),
     [
         (["--table", "5", "--seeds", "0"], "--seeds 0: expected at least 1"),
-        (["--figure", "5", "--set", "output=x"], "every run has a folder below --output"),
+        (["--figure", "5", "--set", "output=x"], "every run has its own folder below --output"),
         (["--table", "3", "--set", "head.chanels=8"], "did you mean 'channels'"),
     ],
 )
