@@ -33,20 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from biam_tf.runs import load_run
-    from training.config import load_config
-    from training.pipeline.examples import open_dataset, open_examples
-    from training.scoring.evaluation import format_figures
-    from training.scoring.final_evaluation import with_thresholds, write_figures
+    from training.scoring.final_evaluation import evaluate_again
 
-    run = load_run(arguments.run)
-    config = load_config(run.folder.config)
-    examples = open_examples(config, arguments.run, open_dataset(config), run.backbone)
-    dataset, make_source = examples.dataset, examples.source
-    if run.thresholds is None:
-        run = with_thresholds(config, run, dataset, run.vocabulary, make_source)
-    metrics = write_figures(config, run, dataset, run.vocabulary, make_source, arguments.output)
-    print(f"\n{format_figures(metrics)}\n\nLook at {arguments.output or run.folder.report_page}")
+    evaluate_again(arguments.run, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,18 @@ from biam_tf.files import write_json, write_text
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.thresholds import fit_thresholds, reason_not_to_fit
 from biam_tf.vocabulary import Vocabulary
-from training.config import RunConfig
+from training.config import RunConfig, load_config
 from training.data.data_manifest import DataManifest
 from training.data.dataset import TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
-from training.pipeline.examples import final_split
+from training.pipeline.examples import final_split, open_dataset, open_examples
 from training.pipeline.run_folder import RunFolder
-from training.scoring.evaluation import TAGS_PER_PHOTO, evaluate_split, score_split
+from training.scoring.evaluation import (
+    TAGS_PER_PHOTO,
+    evaluate_split,
+    format_figures,
+    score_split,
+)
 from training.scoring.explained_photos import PHOTOS_ON_SHEET, draw_sheet, explain_photos
 
 MakeSource = Callable[[Sequence[str]], FeatureSource | PhotoSource]
@@ -48,6 +53,26 @@ def evaluate_run(
         metrics["data_hash"] = manifest.split_hash(metrics["split"])
     write_json(folder.metrics, metrics)
     return metrics
+
+
+def evaluate_again(folder: pathlib.Path, report: pathlib.Path | None) -> None:
+    """Evaluates a finished run again, writes its report and prints its figures.
+
+    Args:
+        folder: of the run.
+        report: an HTML file to write the report to; None: in the run's folder.
+
+    Raises:
+        UserError: the folder is not a trained run, or its data cannot be read.
+    """
+    run = load_run(folder)
+    config = load_config(run.folder.config)
+    examples = open_examples(config, folder, open_dataset(config), run.backbone)
+    dataset, make_source = examples.dataset, examples.source
+    if run.thresholds is None:
+        run = with_thresholds(config, run, dataset, run.vocabulary, make_source)
+    metrics = write_figures(config, run, dataset, run.vocabulary, make_source, report)
+    print(f"\n{format_figures(metrics)}\n\nLook at {report or run.folder.report_page}")
 
 
 def write_figures(
