@@ -20,7 +20,15 @@ USER_API = (
     "serving/client.py",
 )
 # Keras documents these.
-OF_KERAS = {"build", "call", "get_config", "from_config", "compute_output_shape", "main"}
+OF_KERAS = {
+    "build",
+    "call",
+    "compute_output_shape",
+    "compute_output_spec",
+    "from_config",
+    "get_config",
+    "main",
+}
 
 
 def public_functions(tree: ast.Module):
@@ -40,7 +48,9 @@ def missing_annotations(function: ast.FunctionDef, method: bool) -> list[str]:
     arguments = function.args
     static = any(getattr(d, "id", "") == "staticmethod" for d in function.decorator_list)
     positional = [*arguments.posonlyargs, *arguments.args][method and not static :]
-    others = [arguments.vararg, arguments.kwarg]
+    # The keywords that a layer hands on to Keras have no type of ours.
+    to_keras = function.name == "__init__" and arguments.kwarg and arguments.kwarg.arg == "kwargs"
+    others = [arguments.vararg, None if to_keras else arguments.kwarg]
     every = [*positional, *arguments.kwonlyargs, *(argument for argument in others if argument)]
     missing = [argument.arg for argument in every if argument.annotation is None]
     if function.returns is None and function.name != "__init__":

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from plots import assert_picture
 
 from biam_tf import contact_sheet
 from biam_tf.contact_sheet import draw_contact_sheet
@@ -73,6 +74,7 @@ def test_one_photo_one_class_and_flat_scores_and_maps_can_be_drawn(tmp_path):
     photo = np.zeros((5, 300, 3), np.uint8)
     maps = np.full((1, 1, 1, 1), np.inf)
     drawn(tmp_path / "s.png", photos=[photo], names=["a"], groups=["seen"], scores=[[0.0]])
+    assert_picture(tmp_path / "s.png", side=50)
     drawn(
         tmp_path / "s.png",
         photos=photo[None],
@@ -81,6 +83,7 @@ def test_one_photo_one_class_and_flat_scores_and_maps_can_be_drawn(tmp_path):
         scores=[[-np.inf]],
         response_maps=maps,
     )
+    assert_picture(tmp_path / "s.png", side=50)
 
 
 def test_heat_is_where_the_response_is():

@@ -261,6 +261,8 @@ class TestCheckPhotos:
     def test_looks_only_at_the_photos_asked_for(self, folder):
         (folder / "images" / "b.png").write_text("no photo")
         check_photos(read_folder(folder), ["images/a.png"])
+        with pytest.raises(UserError, match=r"images/b\.png"):
+            check_photos(read_folder(folder), ["images/b.png"])
 
     def test_formats_that_tensorflow_cannot_decode_are_refused(self, folder):
         Image.new("RGB", (4, 4)).save(folder / "images" / "a.png", format="TIFF")
