@@ -17,25 +17,21 @@ class Module:
         name: with dots; a package's `__init__` has the name of the package.
         path: of its file.
         lines: of its file.
-        imports: names of the project's modules that it imports, at its top or inside functions.
-        top_imports: those at its top alone, which must be there for it to be imported.
+        imports: names of the project's modules that it imports, at its top or inside functions, but
+            not for type checkers alone.
+        tree: its syntax tree.
     """
 
     name: str
     path: pathlib.Path
     lines: int
     imports: frozenset[str]
-    top_imports: frozenset[str]
+    tree: ast.Module = dataclasses.field(repr=False)
 
     @property
     def package(self) -> str:
         """The outermost package, such as `training`."""
         return self.name.partition(".")[0]
-
-    @property
-    def tree(self) -> ast.Module:
-        """Its syntax tree."""
-        return ast.parse(self.path.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -49,30 +45,25 @@ def modules(*folders: str) -> dict[str, Module]:
     for name, path in paths.items():
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
-        every = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-        inside = {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            for inner in ast.walk(node)
-        }
-        top = [node for node in every if node not in inside]
-        found[name] = Module(
-            name,
-            path,
-            len(text.splitlines()),
-            _imported(every, paths),
-            _imported(top, paths),
-        )
+        found[name] = Module(name, path, len(text.splitlines()), _imported(tree, paths), tree)
     return found
 
 
-def _imported(nodes, names) -> frozenset[str]:
+def _run(tree: ast.AST):
+    """Yields the nodes below `tree`, without what is there for type checkers alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _run(node)
+
+
+def _imported(tree: ast.Module, names) -> frozenset[str]:
     imported: set[str] = set()
-    for node in nodes:
+    for node in _run(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names if alias.name in names}
-        else:
+        elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 if inner in names:
