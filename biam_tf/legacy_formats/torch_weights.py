@@ -1,4 +1,4 @@
-"""Puts arrays in the layout of PyTorch into Keras layers, and says exactly what does not fit."""
+"""Assigns arrays in the layout of PyTorch to Keras layers; errors list what does not fit."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from biam_tf.errors import UserError
 
 
 class _Slot(NamedTuple):
-    """A Keras variable, and the axes that turn it into the layout PyTorch keeps it in."""
+    """A Keras variable, and its axes in the order of PyTorch's layout."""
 
     variable: keras.Variable
     axes: tuple[int, ...]
@@ -21,7 +21,7 @@ class _Slot(NamedTuple):
         return tuple(self.variable.shape[axis] for axis in self.axes)
 
     def fits(self, array: np.ndarray) -> bool:
-        # A matrix may be stored as the 1x1 convolution that computes the same.
+        # A matrix can be stored as a 1x1 convolution.
         as_convolution = (*self.torch_shape, 1, 1) if len(self.axes) == 2 else self.torch_shape
         return array.shape in (self.torch_shape, as_convolution)
 
@@ -36,19 +36,19 @@ def assign_torch_weights(
     path: str | os.PathLike,
     leave_out: Iterable[str] = (),
 ) -> None:
-    """Assigns a PyTorch state to built Keras layers; nothing is assigned unless all fits.
+    """Assigns a PyTorch state dictionary to built Keras layers: all of it or nothing.
 
     Args:
         layers: by prefix in the state, e.g. `{"conv1": layer}` for `conv1.weight` and
             `conv1.bias`. Convolutions (depthwise too), dense layers, batch normalization, and
             any layer with a matrix `kernel` and a `bias`.
-        state: arrays by name, as `read_torch_state` gives them.
-        path: the file they came from, for the error.
-        leave_out: prefixes in the state that have no counterpart here.
+        state: arrays by name, as `read_torch_state` returns them.
+        path: their file, named in errors.
+        leave_out: prefixes in the state that are ignored.
 
     Raises:
-        UserError: lists every missing name, every name too many, and every array of another
-            shape than the layer's.
+        UserError: lists the missing names, the unexpected names, and the arrays whose shape differs
+            from the layer's.
     """
     slots = {
         f"{prefix}.{name}": slot
@@ -59,7 +59,7 @@ def assign_torch_weights(
     found = {
         name: array
         for name, array in state.items()
-        # Counts steps for a kind of averaging that neither model uses.
+        # Used only by batch normalization with momentum=None.
         if not name.endswith(".num_batches_tracked") and not name.startswith(ignored)
     }
     missing = [name for name in slots if name not in found]

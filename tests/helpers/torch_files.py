@@ -9,8 +9,9 @@ import zipfile
 import numpy as np
 
 from biam_tf.legacy_formats import torch_files as torch_reader
+from biam_tf.legacy_formats import torch_pickle
 
-STORAGE_NAMES = {dtype: name for name, dtype in torch_reader.STORAGES.items()}
+STORAGE_NAMES = {dtype: name for name, dtype in torch_pickle.STORAGES.items()}
 STORAGE_NAMES["uint8"] = "ByteStorage"
 
 
@@ -33,7 +34,7 @@ class Storage:
 
     def __init__(self, key, content, dtype="float32", declared=None, pid=None):
         self.key, self.content = key, content
-        self.true_count = len(content) // np.dtype(torch_reader.DTYPES[dtype]).itemsize
+        self.true_count = len(content) // np.dtype(torch_pickle.DTYPES[dtype]).itemsize
         self.count = self.true_count if declared is None else declared
         self.name, self.pid = Name("torch", STORAGE_NAMES[dtype]), pid
 

@@ -98,7 +98,7 @@ def test_a_malicious_pickle_is_refused(tmp_path, capsys):
     names.write_text("cat\n")
     assert main([str(names), str(tmp_path / "o.npz"), "--from-pickle", str(path)]) == 2
     told = capsys.readouterr()
-    assert "contains builtins.print, which is no array" in told.err and "owned" not in told.out
+    assert "contains builtins.print, which is not an array" in told.err and "owned" not in told.out
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_anything_else_is_refused_by_name_and_not_run(write, module, name):
 def test_a_malicious_pickle_does_nothing(write, tmp_path):
     target = tmp_path / "owned"
     path = write(pickle.dumps({"vectors": _Runs(open, str(target), "w")}))
-    with pytest.raises(UserError, match=r"contains .*open, which is no array"):
+    with pytest.raises(UserError, match=r"contains .*open, which is not an array"):
         read_pickled_arrays(path)
     assert not target.exists()
 
@@ -121,7 +121,7 @@ def test_an_array_never_asks_for_more_than_its_bytes(write):
     assert huge != content
     with pytest.raises(UserError, match=r"shape \(2147483647, 2147483647\) does not fit its"):
         read_pickled_arrays(write(huge))
-    with pytest.raises(UserError, match="neither numbers nor texts"):
+    with pytest.raises(UserError, match="neither numbers nor strings"):
         read_pickled_arrays(write(pickle.dumps(np.zeros(2, [("a", "f4")]), 2)))
 
 
