@@ -1,1 +1,1 @@
-"""The rivals of BiAM, each from its own paper, behind the interface of `biam_tf.models.system`."""
+"""Systems to compare BiAM with, each from its own paper; see `biam_tf.models.system.System`."""

@@ -1,4 +1,4 @@
-"""Models built from the layers: the head, and the tagger that joins a backbone to it."""
+"""Models built from the layers: the head, and the tagger, which is a backbone and a head."""
 
 from biam_tf.models.head import BIAM, bind_vocabulary, build_head, scores_alone
 from biam_tf.models.presets import ABLATIONS, ATTENTION_VARIANTS, PRESETS, HeadSettings

@@ -1,4 +1,4 @@
-"""k-means, for clusters of class embeddings: the same points give the same centroids."""
+"""k-means clusters of class embeddings; the same points give the same centroids."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ MAX_STEPS = 300
 
 
 def k_means(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Returns centroids that Lloyd's algorithm reaches from those of k-means++.
+    """Returns the centroids of Lloyd's algorithm, initialized by k-means++.
 
-    k-means++: Arthur & Vassilvitskii, SODA 2007; Lloyd: IEEE Trans. Information Theory, 1982. A
-    cluster that loses all its points starts again at the point farthest from its centroid.
+    k-means++: Arthur & Vassilvitskii, SODA 2007; Lloyd: IEEE Trans. Information Theory, 1982. An
+    empty cluster is moved to the point that is farthest from its centroid.
 
     Args:
         points: (N, d).
-        count: of clusters, at most that of different points.
-        seed: of the points that k-means++ draws.
+        count: number of clusters, at most the number of different points.
+        seed: seed of k-means++. Defaults to `0`.
 
     Returns:
         (count, d) float64.
@@ -44,14 +44,14 @@ def k_means(points: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def squared_distances(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Returns (N, K) squared Euclidean distances, not below 0."""
+    """Returns the squared Euclidean distances (N, K), at least 0."""
     products = points @ centroids.T
     squares = (points**2).sum(axis=1)[:, None] + (centroids**2).sum(axis=1)
     return np.maximum(squares - 2 * products, 0)
 
 
 def _seeds(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Points drawn one after the other, by their squared distance to the nearest drawn before."""
+    """Draws points in turn, with probabilities by the squared distance to the nearest drawn one."""
     chosen = [points[rng.integers(len(points))]]
     nearest = np.full(len(points), np.inf)
     while len(chosen) < count:

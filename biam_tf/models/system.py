@@ -1,4 +1,4 @@
-"""What a system of scoring classes is: BiAM and its rivals, behind one interface."""
+"""The interface of a system that scores classes: BiAM and the baselines."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -6,23 +6,26 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.tensor_types import Shape
 
-# Labels (B, C) and the outputs of `System.training_outputs` to losses (B,).
-Losses = Callable[[Any, Mapping[str, Any]], Any]
+# Function of labels (B, C) and the outputs of `System.training_outputs` to losses (B,).
+Losses = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadInputs:
-    """What every head takes, and what it may be built from.
+    """The inputs of every head, and the seen classes, which it may be built from.
 
     Attributes:
         region_features: `keras.Input`, (batch, height, width, channels).
         scene_feature: `keras.Input`, (batch, scene_size).
         class_embeddings: `keras.Input`, (classes, embedding_size), without a batch axis.
-        seen_embeddings: (seen classes, embedding_size) array, the classes it will be trained on;
-            `None`: not known.
+        seen_embeddings: array (seen classes, embedding_size), the classes it will be trained on;
+            `None`: unknown.
     """
 
     region_features: keras.KerasTensor
@@ -32,38 +35,49 @@ class HeadInputs:
 
     @classmethod
     def of_shapes(
-        cls, region_shape, scene_size: int, embedding_size: int, seen_embeddings=None
+        cls,
+        region_shape: Shape,
+        scene_size: int,
+        embedding_size: int,
+        seen_embeddings: ArrayLike | None = None,
     ) -> "HeadInputs":
         """Makes the three inputs.
 
+        Args:
+            region_shape: `(height, width, channels)` of the region features.
+            scene_size: length of the scene feature.
+            embedding_size: length of a class embedding.
+            seen_embeddings: `(seen classes, embedding_size)`. Defaults to `None`.
+
         Raises:
-            ValueError: the seen embeddings are no matrix of that embedding size.
+            ValueError: the seen embeddings are not a matrix of that embedding size.
         """
+        seen = None
         if seen_embeddings is not None:
-            seen_embeddings = np.asarray(seen_embeddings, np.float32)
-            if seen_embeddings.ndim != 2 or seen_embeddings.shape[1] != embedding_size:
+            seen = np.asarray(seen_embeddings, np.float32)
+            if seen.ndim != 2 or seen.shape[1] != embedding_size:
                 raise ValueError(
                     f"seen_embeddings must be a matrix (seen classes, {embedding_size}); got "
-                    f"shape {seen_embeddings.shape}"
+                    f"shape {seen.shape}"
                 )
         return cls(
             keras.Input(region_shape, name="region_features"),
             keras.Input((scene_size,), name="scene_feature"),
             keras.Input(batch_shape=(None, embedding_size), name="class_embeddings"),
-            seen_embeddings,
+            seen,
         )
 
     def require_seen_embeddings(self, purpose: str) -> np.ndarray:
         """Returns the seen embeddings.
 
         Raises:
-            ValueError: they are not known; the message says that `purpose` needs them.
+            ValueError: they are unknown; the message says that `purpose` needs them.
         """
         if self.seen_embeddings is None:
             raise ValueError(f"{purpose} needs seen_embeddings, those of the training classes")
         return self.seen_embeddings
 
-    def model(self, outputs, name: str = "head") -> keras.Model:
+    def model(self, outputs: keras.KerasTensor, name: str = "head") -> keras.Model:
         """Returns the functional model of the three inputs, in this order."""
         inputs = [self.region_features, self.scene_feature, self.class_embeddings]
         return keras.Model(inputs, outputs, name=name)
@@ -74,23 +88,24 @@ class System:
     """A system that scores classes from region features, a scene feature and class embeddings.
 
     Attributes:
-        title: what tables call it.
-        source: where it comes from: authors, title, venue, and equations.
-        presets: settings by name, frozen dataclasses of one type, `"paper"` among them. Their
+        title: its name in tables.
+        source: authors, title, venue and equations of its paper.
+        presets: settings by name, frozen dataclasses of one type, with `"paper"` among them. Their
             `__post_init__` raises a `UserError` that begins with the name of a wrong setting.
-        build: inputs and settings to the scores (batch, classes), float32. Their layer is
-            called `scores`. A layer with the name `response_maps` whose output is (batch, height,
-            width, classes), on the grid of the region features, is shown as evidence.
-        training_outputs: the built head to the outputs by name that its losses take; `None`: the
-            scores alone.
-        make_losses: the built head and its settings to its losses; `None`: those of the
-            configuration's `training.loss`.
-        fit: sets the head's weights from one pass over the training examples, for a closed form;
-            takes the head, its settings, batches of (inputs by name, labels) and the seen
-            embeddings. `None`: it is trained by gradient descent.
-        prepare: takes the head and all labels (N, seen classes) of the training examples before
-            the first step, to set what the head keeps of them. `None`: nothing.
-        open_vocabulary: whether it scores classes that it was not trained on.
+        build: function of inputs and settings to the scores (batch, classes), float32, the
+            output of a layer named `scores`. The output of a layer named `response_maps`,
+            (batch, height, width, classes) on the grid of the region features, is shown as
+            evidence.
+        training_outputs: function of the built head to the inputs of its losses by name. Defaults
+            to `None`: the scores.
+        make_losses: function of the built head and its settings to its losses. Defaults to `None`:
+            those of the configuration's `training.loss`.
+        fit: for a closed form, sets the head's weights in one pass over the training examples;
+            called with the head, its settings, batches of (inputs by name, labels) and the seen
+            embeddings. Defaults to `None`: the head is trained by gradient descent.
+        prepare: called with the head and all labels (N, seen classes) of the training examples
+            before the first step, to set weights that depend on them. Defaults to `None`.
+        open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
     """
 
     title: str
@@ -112,8 +127,8 @@ class System:
         """Returns the settings of a preset with some of them changed.
 
         Raises:
-            UserError: for an unknown preset or setting (with the nearest valid name), or a value
-                that is not valid.
+            UserError: a preset or setting is unknown (with the nearest valid name), or a value is
+                not valid.
         """
         if preset not in self.presets:
             raise UserError(f"preset {preset!r} is unknown{did_you_mean(preset, self.presets)}")
@@ -125,6 +140,6 @@ class System:
 
 
 def require_setting(condition: bool, name: str, value: Any, valid: str) -> None:
-    """Raises the `UserError` of a setting that is not valid, which begins with its name."""
+    """Raises a `UserError` that begins with the name of a setting unless `condition` holds."""
     if not condition:
         raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")

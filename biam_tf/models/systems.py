@@ -1,6 +1,7 @@
-"""The systems that a configuration can name: BiAM and its rivals."""
+"""The systems that a configuration can name: BiAM and the baselines."""
 
 import keras
+from numpy.typing import ArrayLike
 
 from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
 from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
@@ -16,8 +17,9 @@ from biam_tf.baselines.wsabie import WSABIE
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
+from biam_tf.tensor_types import Shape
 
-# A new system is one file of `biam_tf.baselines` and one line here.
+# A new system is one module of `biam_tf.baselines` and one line here.
 SYSTEMS: dict[str, System] = {
     "biam": BIAM,
     "conse": CONSE,
@@ -39,7 +41,7 @@ def find_system(name: str) -> System:
     """Returns the system of a name.
 
     Raises:
-        UserError: there is none; the message names the nearest.
+        UserError: there is none; the message suggests the nearest name.
     """
     if name not in SYSTEMS:
         raise UserError(f"system {name!r} is unknown{did_you_mean(name, SYSTEMS)}")
@@ -48,12 +50,12 @@ def find_system(name: str) -> System:
 
 def build_system_head(
     name: str,
-    region_shape,
+    region_shape: Shape,
     scene_size: int,
     embedding_size: int,
     *,
     preset: str = "paper",
-    seen_embeddings=None,
+    seen_embeddings: ArrayLike | None = None,
     **settings,
 ) -> keras.Model:
     """Builds the head of any system; `build_head` is that of BiAM.
@@ -63,10 +65,10 @@ def build_system_head(
         region_shape: `(height, width, channels)` of the region features.
         scene_size: length of the scene feature.
         embedding_size: length of a class embedding.
-        preset: of the system's presets.
-        seen_embeddings: `(seen classes, embedding_size)`, the classes it will be trained on; some
-            systems are made of them.
-        **settings: what differs from the preset.
+        preset: one of the system's presets. Defaults to `"paper"`.
+        seen_embeddings: `(seen classes, embedding_size)`, the classes it will be trained on, which
+            some systems are built from. Defaults to `None`.
+        **settings: settings that replace the preset's.
 
     Returns:
         A model with the inputs and the output `scores` of `build_head`.
