@@ -21,7 +21,7 @@ _ROWS_IN_AN_ERROR = 20
 _BLOCK = 1024  # classes compared with all others at a time
 
 
-class AlikeClasses(ValueError):
+class DuplicateEmbeddings(ValueError):
     """Two of the seen classes have the same embedding.
 
     Attributes:
@@ -60,7 +60,7 @@ class KnownClasses(layers.Layer):
         Scores `(batch, classes)`.
 
     Raises:
-        AlikeClasses: two classes have the same embedding.
+        DuplicateEmbeddings: two classes have the same embedding.
         tf.errors.InvalidArgumentError: on a call, for rows that are none of the learned classes;
             the message begins with `class_embeddings: ` and gives the rows. Where assertions are
             not executed (in ONNX), the scores of such a row are NaN.
@@ -78,9 +78,9 @@ class KnownClasses(layers.Layer):
         self.supports_jit = False  # XLA has no strings, which the error is made of
         if seen_embeddings is not None:
             seen_embeddings = np.asarray(seen_embeddings, np.float32)
-            alike = _first_alike(seen_embeddings)
-            if alike is not None:
-                raise AlikeClasses(alike)
+            duplicates = _first_duplicates(seen_embeddings)
+            if duplicates is not None:
+                raise DuplicateEmbeddings(duplicates)
         self.learned = BoundClassEmbeddings(
             seen_embeddings, num_classes, embedding_size, dtype=dtype, name="learned"
         )
@@ -157,19 +157,19 @@ def known_class_scores(
         seen_embeddings: (seen classes, embedding_size), in the order of those scores.
 
     Raises:
-        AlikeClasses: two classes have the same embedding.
+        DuplicateEmbeddings: two classes have the same embedding.
     """
     return KnownClasses(seen_embeddings, name="scores")([scores, inputs.class_embeddings])
 
 
-def _first_alike(embeddings: np.ndarray) -> tuple[int, int] | None:
+def _first_duplicates(embeddings: np.ndarray) -> tuple[int, int] | None:
     """The first two rows within whose tolerance a single row could lie."""
     squares = (embeddings**2).sum(axis=1)
     for start in range(0, len(embeddings), _BLOCK):
         block = slice(start, start + _BLOCK)
         distances = squares[block, None] + squares - 2 * embeddings[block] @ embeddings.T
-        alike = np.triu(distances <= (2 * TOLERANCE) ** 2 * squares, k=start + 1)
-        if alike.any():
-            row, other = np.argwhere(alike)[0]
+        duplicates = np.triu(distances <= (2 * TOLERANCE) ** 2 * squares, k=start + 1)
+        if duplicates.any():
+            row, other = np.argwhere(duplicates)[0]
             return start + int(row), int(other)
     return None

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from biam_tf.backbones import build_backbone
-from biam_tf.baselines.known_classes import AlikeClasses
+from biam_tf.baselines.known_classes import DuplicateEmbeddings
 from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
 from biam_tf.models.systems import SYSTEMS
@@ -102,7 +102,7 @@ def _build_head(config: HeadConfig, backbone: keras.Model, seen: Vocabulary) -> 
             seen.embeddings,
         )
         return inputs.model(SYSTEMS[config.system].build(inputs, config.settings))
-    except AlikeClasses as error:
+    except DuplicateEmbeddings as error:
         one, other = (seen.names[row] for row in error.rows)
         raise UserError(
             f"head.system: {config.system} tells classes apart by their embeddings, and those of "

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.baselines import known_classes
-from biam_tf.baselines.known_classes import AlikeClasses, KnownClasses
+from biam_tf.baselines.known_classes import DuplicateEmbeddings, KnownClasses
 
 pytestmark = pytest.mark.unit
 
@@ -71,7 +71,7 @@ def test_gradients_reach_the_learned_scores_that_were_asked_for(embeddings, scor
 def test_two_classes_with_one_embedding_are_refused(embeddings, monkeypatch, block, factor):
     monkeypatch.setattr(known_classes, "_BLOCK", block)
     embeddings[5] = factor * embeddings[2]
-    with pytest.raises(AlikeClasses, match="rows 2 and 5 are the same") as caught:
+    with pytest.raises(DuplicateEmbeddings, match="rows 2 and 5 are the same") as caught:
         KnownClasses(embeddings)
     assert caught.value.rows == (2, 5)
 
