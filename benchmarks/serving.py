@@ -16,10 +16,7 @@ The photos are noise.
 """
 
 import argparse
-import concurrent.futures
-import contextlib
 import dataclasses
-import multiprocessing
 import pathlib
 import statistics
 import tempfile
@@ -28,26 +25,20 @@ import time
 import numpy as np
 
 from benchmarks.shared.random_inputs import class_matrix, noise_photo
+from benchmarks.shared.serving_clients import (
+    CLIENTS,
+    client_process,
+    make_requests,
+    median_seconds,
+    seconds_of_request,
+    seconds_of_rescoring,
+    send_concurrently,
+    send_first_alone,
+)
 
 PARTS = ("clients", "overhead", "rescore", "rescore-vgg19")
-CLIENTS = 16
 COUNTERS = "benchmark_counters"
 FIXED_PRODUCTS = 6  # of 1024 x 1024 matrices, 13 GFLOP
-
-
-@dataclasses.dataclass(frozen=True)
-class Load:
-    """Results of one measurement.
-
-    Attributes:
-        photos_per_second: Rate of all clients together.
-        seconds: Latency of each request.
-        first_answers: Scores of the first request of each client.
-    """
-
-    photos_per_second: float
-    seconds: list[float]
-    first_answers: list[np.ndarray]
 
 
 def main() -> None:
@@ -100,21 +91,21 @@ class _Measurement:
         """Prints speed, latency and differences of 16 clients, with and without batching."""
         from serving.graph.batching import Batching
 
-        requests = _requests(run.vocabulary.embedding_size, self._requests)
+        requests = make_requests(run.vocabulary.embedding_size, self._requests)
         models = {
             "on": self._export(run, Batching.for_this_device()),
             "off": self._export(run, None),
         }
         rounds = {name: [] for name in models}
         sizes, differences = {}, {name: 0.0 for name in models}
-        with _Servers(models) as servers, _clients() as ask:
+        with _Servers(models) as servers, client_process() as ask:
             for _ in range(self._rounds):
                 for name, server in servers.items():
                     before = _counters(server)
-                    rounds[name].append(ask(_under_load, server.address, requests))
+                    rounds[name].append(ask(send_concurrently, server.address, requests))
                     calls, photos = (_counters(server) - before).tolist()
                     sizes.setdefault(name, []).append(photos / calls)
-                    alone = ask(_first_answers_alone, server.address, requests)
+                    alone = ask(send_first_alone, server.address, requests)
                     pairs = zip(rounds[name][-1].first_answers, alone, strict=True)
                     largest = max(np.abs(a - b).max() for a, b in pairs)
                     differences[name] = max(differences[name], float(largest))
@@ -148,9 +139,9 @@ class _Measurement:
         rounds = []
         loaded = tf.saved_model.load(model_dir / "1")
         signature = loaded.signatures["serving_default"]
-        with _Servers({"it": model_dir}) as servers, _clients() as ask:
+        with _Servers({"it": model_dir}) as servers, client_process() as ask:
             for _ in range(2 * self._rounds):
-                over_grpc = ask(_one_by_one, servers["it"].address, photo, classes)
+                over_grpc = ask(seconds_of_request, servers["it"].address, photo, classes)
                 rounds.append((over_grpc, _bare(signature, photo, classes)))
         ratios = [over / bare for over, bare in rounds]
         bare = statistics.median(bare for _, bare in rounds)
@@ -179,9 +170,10 @@ class _Measurement:
         model_dir = self._export(run, Batching.for_this_device())
         photos = [noise_photo(640, 480, seed) for seed in range(20)]
         classes = class_matrix(1000, run.vocabulary.embedding_size)
-        with _Servers({"it": model_dir}) as servers, _clients() as ask:
+        with _Servers({"it": model_dir}) as servers, client_process() as ask:
             rounds = [
-                ask(_rescored, servers["it"].address, photos, classes) for _ in range(self._rounds)
+                ask(seconds_of_rescoring, servers["it"].address, photos, classes)
+                for _ in range(self._rounds)
             ]
         full = statistics.median(full for full, _ in rounds)
         rescored = statistics.median(rescored for _, rescored in rounds)
@@ -268,14 +260,6 @@ class _Servers:
             server.stop()
 
 
-@contextlib.contextmanager
-def _clients():
-    """Yields a function that runs another function in one separate process."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result()
-
-
 def _counters(server) -> np.ndarray:
     """Returns the numbers of calls and photos of the backbone of a server's model so far."""
     import tensorflow as tf
@@ -286,45 +270,6 @@ def _counters(server) -> np.ndarray:
         return session.run(tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64))
 
 
-def _under_load(address: str, requests) -> Load:
-    """Sends the requests of each client one after the other, all clients concurrently."""
-    from serving.client import TaggingClient
-
-    def work(own):
-        seconds, answers = [], []
-        for photo, classes in own:
-            start = time.perf_counter()
-            answers.append(client.tag(photo, class_embeddings=classes))
-            seconds.append(time.perf_counter() - start)
-        return seconds, answers
-
-    with (
-        TaggingClient(address, timeout_seconds=300) as client,
-        concurrent.futures.ThreadPoolExecutor(CLIENTS) as threads,
-    ):
-        start = time.perf_counter()
-        results = list(threads.map(work, requests))
-        elapsed = time.perf_counter() - start
-    seconds = [second for own, _ in results for second in own]
-    return Load(len(seconds) / elapsed, seconds, [answers[0] for _, answers in results])
-
-
-def _first_answers_alone(address: str, requests) -> list[np.ndarray]:
-    """Sends the first request of each client, one at a time."""
-    from serving.client import TaggingClient
-
-    with TaggingClient(address, timeout_seconds=300) as client:
-        return [client.tag(own[0][0], class_embeddings=own[0][1]) for own in requests]
-
-
-def _one_by_one(address: str, photo: bytes, classes: np.ndarray) -> float:
-    """Returns the median seconds of a request to an idle server."""
-    from serving.client import TaggingClient
-
-    with TaggingClient(address) as client:
-        return _median_seconds(lambda: client.tag(photo, class_embeddings=classes))
-
-
 def _bare(signature, photo: bytes, classes: np.ndarray) -> float:
     """Returns the median seconds of the same call without a server."""
     import tensorflow as tf
@@ -333,47 +278,7 @@ def _bare(signature, photo: bytes, classes: np.ndarray) -> float:
         inputs = {"images": tf.constant([photo]), "class_embeddings": tf.constant(classes)}
         return signature(**inputs)["scores"].numpy()
 
-    return _median_seconds(call)
-
-
-def _rescored(address: str, photos: list[bytes], classes: np.ndarray) -> tuple[float, float]:
-    """Returns the seconds for 1,000 photos with full requests (20, times 50) and with rescoring."""
-    from serving.client import TaggingClient
-
-    with TaggingClient(address, timeout_seconds=300) as client:
-        start = time.perf_counter()
-        full = client.tag(photos, class_embeddings=classes)
-        full_seconds = (time.perf_counter() - start) * 1000 / len(photos)
-        stored = [np.tile(part, (2, *[1] * (part.ndim - 1))) for part in client.features(photos)]
-        start = time.perf_counter()
-        for _ in range(1000 // len(stored[0])):
-            again = client.rescore(*stored, classes)
-        rescore_seconds = time.perf_counter() - start
-    np.testing.assert_allclose(again[: len(photos)], full, atol=1e-3)
-    return full_seconds, rescore_seconds
-
-
-def _median_seconds(function, repeat: int = 20) -> float:
-    seconds = []
-    for _ in range(repeat + 2):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
-
-
-def _requests(embedding_size: int, count: int):
-    """Returns the requests of each client, with different class lists and photo sizes."""
-    return [
-        [
-            (
-                noise_photo(200 + 40 * client, 160 + 20 * number, client),
-                class_matrix(5 + 61 * client, embedding_size),
-            )
-            for number in range(count)
-        ]
-        for client in range(CLIENTS)
-    ]
+    return median_seconds(call)
 
 
 def _spread(values, digits: int = 1) -> str:

@@ -67,7 +67,7 @@ def _command(arguments: argparse.Namespace) -> None:
         show(f"own thresholds from {photos} photos on", fit(photos))
     show("no own thresholds", fit(len(labels["val"]) + 1))
     # An unknown class gets the seen classes' calibration of unstandardized scores.
-    plain = [name if group == "seen" else None for name, group in zip(names, groups, strict=True)]
+    plain = [name if group == "seen" else "" for name, group in zip(names, groups, strict=True)]
     show("unseen scores not standardized", fit().for_names(plain))
 
     whole = average_precision_of_draws(
