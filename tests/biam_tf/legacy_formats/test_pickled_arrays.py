@@ -80,7 +80,9 @@ class _Runs:
 )
 def test_anything_else_is_refused_by_name_and_not_run(write, module, name):
     content, _ = pickled([np.ones(2), Call(module, name, "echo owned > /tmp/owned")])
-    with pytest.raises(UserError, match=f"vectors.pkl: contains {module}.{name}, which is no arr"):
+    with pytest.raises(
+        UserError, match=f"vectors.pkl: contains {module}.{name}, which is not an array"
+    ):
         read_pickled_arrays(write(content))
 
 
