@@ -174,7 +174,7 @@ def format_figures(metrics: dict) -> str:
         text += f"\n\nrecall@{k} of all classes' joint ranking, seen and unseen labels: "
         text += _recalls(stacking["without_constant"])
         if best is not None:
-            text += f"; with {best:.2f} taken off seen scores: "
+            text += f"; with {best:.2f} subtracted from seen scores: "
             text += _recalls(stacking["with_best_constant"])
         text += f"; area under the curve {stacking['area']:.3f}"
     return text

@@ -65,5 +65,5 @@ def test_figures_are_told_as_far_as_there_are_any(test_set):
         "2.5 tags a photo",
         "",
         "recall@3 of all classes' joint ranking, seen and unseen labels: 50.0 and 12.5; with 1.50 "
-        "taken off seen scores: 40.0 and 30.0; area under the curve 0.250",
+        "subtracted from seen scores: 40.0 and 30.0; area under the curve 0.250",
     ]
