@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -33,7 +34,9 @@ class PresetNetwork(layers.Layer):
         one of the grid, else the mean of the regions.
     """
 
-    def __init__(self, network: keras.Model, grid: tuple[int, int], other_tokens: int, **kwargs):
+    def __init__(
+        self, network: keras.Model, grid: tuple[int, int], other_tokens: int, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.network, self.grid, self.other_tokens = network, tuple(grid), other_tokens
         self._features = feature_function(network)

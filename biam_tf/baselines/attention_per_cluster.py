@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,7 +40,7 @@ class AttentionPerClusterSettings:
     num_clusters: int = 10
     batch_norm_momentum: float = 0.99
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_at_least(self, 1, "channels", "num_clusters")
         require_share(self, "batch_norm_momentum")
 
@@ -71,7 +72,7 @@ class NearestCluster(layers.Layer):
         centroids: ArrayLike | None = None,
         num_clusters: int | None = None,
         embedding_size: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         if centroids is not None:

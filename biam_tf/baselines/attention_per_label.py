@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -34,7 +35,7 @@ class AttentionPerLabelSettings:
     dropout: float = 0.2
     batch_norm_momentum: float = 0.99
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_at_least(self, 1, "channels", "joint_size")
         require_share(self, "dropout", "batch_norm_momentum")
 
@@ -63,7 +64,7 @@ class LowRankBilinearAttention(layers.Layer):
         `(batch, height, width, classes)`.
     """
 
-    def __init__(self, joint_size: int, dropout: float = 0.0, **kwargs):
+    def __init__(self, joint_size: int, dropout: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.joint_size = joint_size
         self.dropout = dropout

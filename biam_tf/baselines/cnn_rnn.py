@@ -1,6 +1,7 @@
 """CNN-RNN: an image's labels as a sequence, each predicted from the image and earlier labels."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,7 +32,7 @@ class CnnRnnSettings:
     max_labels: int = 10
     beams: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             require_setting(value >= 1, name, value, "at least 1")
 
@@ -75,7 +76,7 @@ class LabelSequenceDecoder(layers.Layer):
         units: int = 512,
         max_labels: int = 10,
         beams: int = 5,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_classes = num_classes
@@ -192,7 +193,7 @@ class LabelSequenceDecoder(layers.Layer):
         length = tf.clip_by_value(tf.reduce_max(present), 0, self.steps) + 1
         return targets[:, :length], tf.cast(counted, tf.float32)[:, :length]
 
-    def _cast(self, weight) -> tf.Tensor:
+    def _cast(self, weight: keras.Variable | tf.Tensor) -> tf.Tensor:
         return tf.cast(tf.convert_to_tensor(weight), self.compute_dtype)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -22,7 +23,7 @@ class ConseSettings:
 
     mixed_classes: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_setting(self.mixed_classes >= 1, "mixed_classes", self.mixed_classes, "at least 1")
 
 
@@ -45,7 +46,7 @@ class ConvexCombination(layers.Layer):
         Scores `(batch, classes)`.
     """
 
-    def __init__(self, mixed_classes: int = 10, **kwargs):
+    def __init__(self, mixed_classes: int = 10, **kwargs: Any):
         super().__init__(**kwargs)
         self.mixed_classes = mixed_classes
 

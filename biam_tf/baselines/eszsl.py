@@ -25,7 +25,7 @@ class ESZSLSettings:
     lam: float = 1.0
     frequency_power: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # Without regularization there may be no solution.
         for name in ("gamma", "lam"):
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")

@@ -30,7 +30,7 @@ class Fast0TagSettings:
     channels: tuple[int, ...] = (8192, 2048)
     dropout: float = 0.3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         whole = all(size >= 1 for size in self.channels)
         require_setting(whole, "channels", list(self.channels), "a list of sizes of at least 1")
         require_setting(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
@@ -50,7 +50,7 @@ class LinearFast0TagSettings:
     svm_steps: int = 200
     ridge: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # Without regularization there may be no solution.
         for name in ("svm_regularization", "ridge"):
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")

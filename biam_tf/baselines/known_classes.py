@@ -1,6 +1,7 @@
 """Learned classes behind the interface of class embeddings: which class an embedding is."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -72,7 +73,7 @@ class KnownClasses(layers.Layer):
         num_classes: int | None = None,
         embedding_size: int | None = None,
         dtype: str | keras.dtype_policies.DTypePolicy = "float32",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(dtype=dtype, autocast=False, **kwargs)
         self.supports_jit = False  # XLA has no strings, which the error is made of

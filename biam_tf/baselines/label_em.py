@@ -20,7 +20,7 @@ class LabelEMSettings:
 
     margin: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 

@@ -43,7 +43,7 @@ class LesaSettings:
     span_weight: float = 0.01 * RELEASED_BATCH**0.5
     batch_norm_momentum: float = 0.99
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_at_least(self, 1, "channels", "num_attentions")
         require_at_least(self, 0, "distribution_weight", "global_weight", "span_weight")
         require_share(self, "batch_norm_momentum")

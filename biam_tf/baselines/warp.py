@@ -22,7 +22,7 @@ class WarpSettings:
 
     margin: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 

@@ -25,7 +25,7 @@ class WsabieSettings:
     max_norm: float = 1.0
     margin: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_setting(self.dimension >= 1, "dimension", self.dimension, "at least 1")
         require_setting(self.max_norm > 0, "max_norm", self.max_norm, "above 0")
         require_setting(self.margin > 0, "margin", self.margin, "above 0")

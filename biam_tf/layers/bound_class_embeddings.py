@@ -1,6 +1,7 @@
 """A fixed matrix of class embeddings inside a model."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ class BoundClassEmbeddings(layers.Layer):
         class_embeddings: ArrayLike | None = None,
         num_classes: int | None = None,
         embedding_size: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if class_embeddings is not None:

@@ -1,5 +1,7 @@
 """3x3 convolution, ReLU, batch normalization: the convolution c(.) of both context paths."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -33,7 +35,7 @@ class ConvReluBatchNorm(layers.Layer):
         kernel_size: int = 3,
         momentum: float = 0.9,
         epsilon: float = 1e-3,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.filters = filters

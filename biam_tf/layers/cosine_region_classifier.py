@@ -1,6 +1,7 @@
 """Classification by the angle between features and class embeddings."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -73,7 +74,7 @@ class CosineRegionClassifier(layers.Layer):
         anchor_weight: float = 1.0,
         anchor_temperature: float = 0.1,
         anchor_dropout: float = 0.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         # A softmax of temperature 0.1 needs embeddings, and cosines, of more than 16 bits.
         super().__init__(autocast=False, **kwargs)

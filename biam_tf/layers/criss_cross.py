@@ -1,5 +1,7 @@
 """Criss-Cross attention: every region attends to its row and its column, twice."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -48,7 +50,7 @@ class CrissCrossAttention(layers.Layer):
     TensorShape([2, 14, 14, 64])
     """
 
-    def __init__(self, recurrence: int = 2, **kwargs):
+    def __init__(self, recurrence: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
         if recurrence < 1:
             raise ValueError(f"recurrence must be at least 1; got {recurrence}")

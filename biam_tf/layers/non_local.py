@@ -1,5 +1,7 @@
 """Non-Local block: every region attends to all regions, without heads."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -48,7 +50,7 @@ class NonLocalBlock(layers.Layer):
     """
 
     def __init__(
-        self, batch_norm_momentum: float = 0.9, batch_norm_epsilon: float = 1e-3, **kwargs
+        self, batch_norm_momentum: float = 0.9, batch_norm_epsilon: float = 1e-3, **kwargs: Any
     ):
         super().__init__(**kwargs)
         self.batch_norm_momentum = batch_norm_momentum

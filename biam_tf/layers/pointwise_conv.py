@@ -1,5 +1,7 @@
 """1x1 convolutions as matrix products."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -29,7 +31,7 @@ class PointwiseConv2D(layers.Conv2D):
         ValueError: for strides, groups or channels first, which one product cannot compute.
     """
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         kwargs.pop("kernel_size", None)  # from a configuration
         super().__init__(filters, 1, **kwargs)
         if self.strides != (1, 1) or self.groups != 1 or self.data_format != "channels_last":

@@ -1,6 +1,7 @@
 """Region classification: every region against every class embedding."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -49,7 +50,7 @@ class RegionClassifier(layers.Layer):
         self,
         use_bias: bool = False,
         kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.use_bias = use_bias

@@ -1,6 +1,7 @@
 """Region context block (RCB): every region attends to all regions of its image."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -82,7 +83,7 @@ class RegionContextBlock(layers.Layer):
         attention: str = "softmax",
         mask_zero_scores: bool = False,
         layer_norm: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if attention not in ATTENTION:
@@ -160,7 +161,7 @@ class RegionContextBlock(layers.Layer):
         numbers = self.num_heads * (height * width) ** 2
         return numbers >= (BLOCKWISE_IN_TRAINING if training else BLOCKWISE)
 
-    def _attend_in_blocks(self, q, k, v, training: bool | None) -> Tensor:
+    def _attend_in_blocks(self, q: Tensor, k: Tensor, v: Tensor, training: bool | None) -> Tensor:
         rate, seed = self.attention_dropout if training else 0.0, None
         if rate:
             seed = tf.cast(self.dropout_r.seed_generator.next(), tf.int32)

@@ -1,6 +1,7 @@
 """Scene context block (SCB): the scene feature weights the channels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -69,7 +70,7 @@ class SceneContextBlock(layers.Layer):
         attention: str = "sigmoid",
         batch_norm_momentum: float = 0.9,
         batch_norm_epsilon: float = 1e-3,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if attention not in ATTENTION:

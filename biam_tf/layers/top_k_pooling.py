@@ -1,5 +1,7 @@
 """Top-k spatial pooling: the score of a class is that of its strongest regions."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -32,7 +34,7 @@ class TopKSpatialPooling(layers.Layer):
     TensorShape([2, 1000])
     """
 
-    def __init__(self, k: int, **kwargs):
+    def __init__(self, k: int, **kwargs: Any):
         super().__init__(**kwargs)
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")

@@ -1,6 +1,7 @@
 """Region classification and top-k pooling in one layer, without response maps in memory."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -51,7 +52,7 @@ class TopKRegionScores(layers.Layer):
         classifier: RegionClassifier | CosineRegionClassifier,
         k: int,
         responses_at_a_time: int = RESPONSES_AT_A_TIME,
-        **kwargs,
+        **kwargs: Any,
     ):
         kwargs.setdefault("dtype", classifier.dtype_policy)
         # The classifier casts its inputs: one that computes in float32 needs all of their bits.
@@ -160,7 +161,7 @@ def top_k_of_products(
     return tf.ensure_shape(scores, (images, classes))
 
 
-def _strongest(regions, class_side, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _strongest(regions: tf.Tensor, class_side: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the means of the k largest products (B, C), float32, and their regions (B, C, k)."""
     shape = tf.shape(regions)
     rows = tf.reshape(regions, (-1, regions.shape[-1]))
@@ -172,7 +173,9 @@ def _strongest(regions, class_side, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.reduce_mean(values, axis=-1), indices
 
 
-def _top_k_in_blocks(regions, class_side, k: int, products_at_a_time: int) -> tf.Tensor:
+def _top_k_in_blocks(
+    regions: tf.Tensor, class_side: tf.Tensor, k: int, products_at_a_time: int
+) -> tf.Tensor:
     @tf.custom_gradient
     def blockwise(regions, class_side):
         images, n, size = tf.shape(regions)[0], tf.shape(regions)[1], regions.shape[-1]

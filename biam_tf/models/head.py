@@ -1,5 +1,7 @@
 """The head: region features, a scene feature and class embeddings in, one score per class out."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
@@ -30,7 +32,7 @@ def build_head(
     seen_embeddings: ArrayLike | None = None,
     return_response_maps: bool = False,
     name: str = "head",
-    **settings,
+    **settings: Any,
 ) -> keras.Model:
     """Builds the BiAM head (section 2 and figure 3 of the paper) as a functional model.
 

@@ -95,7 +95,7 @@ class HeadSettings:
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every value that does not depend on the shape of the region features."""
         for name in ("channels", "num_heads", "top_k", "max_anchors"):
             require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

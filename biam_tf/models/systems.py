@@ -1,5 +1,7 @@
 """The systems that a configuration can name: BiAM and the baselines."""
 
+from typing import Any
+
 import keras
 from numpy.typing import ArrayLike
 
@@ -56,7 +58,7 @@ def build_system_head(
     *,
     preset: str = "paper",
     seen_embeddings: ArrayLike | None = None,
-    **settings,
+    **settings: Any,
 ) -> keras.Model:
     """Builds the head of any system; `build_head` is that of BiAM.
 

@@ -314,6 +314,15 @@ def test_a_training_step_changes_every_trainable_weight(case, inputs, rng):
             assert np.abs(weight.numpy() - old).max() > 1e-5, weight.path
 
 
+@pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
+def test_mixed_precision_has_finite_gradients_in_float32(case, inputs, precision):
+    layer = trained(case.make(dtype=precision), inputs)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(layer(inputs), tf.float32))
+    for gradient in tape.gradient(loss, [weight.value for weight in layer.trainable_variables]):
+        assert gradient.dtype == tf.float32 and np.isfinite(gradient).all()
+
+
 def test_xla_compiles_it_where_it_says_so(case, inputs):
     layer = trained(case.make(), inputs)
     assert layer.supports_jit == case.jit
@@ -322,9 +331,9 @@ def test_xla_compiles_it_where_it_says_so(case, inputs):
         np.testing.assert_allclose(compiled(inputs), layer(inputs), atol=1e-5, rtol=1e-5)
 
 
-# Layers that compute in float32 under any policy: inputs that no 16 bits hold, and the output.
+# Layers that compute in float32 under any policy, and inputs that 16 bits do not hold.
 def anchored(rng):
-    """Class embeddings whose directions from the center differ by less than 16 bits can say."""
+    """Class embeddings whose differences from the center are lost in 16 bits."""
     center = [1000.0] * 6
     classes = (1000 + rng.normal(size=(3, 6))).astype("float32")
     anchors = (1000 + rng.normal(size=(2, 6))).astype("float32")
