@@ -67,7 +67,7 @@ def where(module, owner: str | None, function) -> str:
 def test_public_functions_are_annotated(package):
     problems = [
         f"{where(module, owner, function)}: {', '.join(missing)}"
-        for module in modules(*PACKAGES).values()
+        for module in modules().values()
         if module.package == package
         for owner, function in public_functions(module.tree)
         if (missing := missing_annotations(function, owner is not None))
@@ -84,7 +84,7 @@ def test_an_argument_without_annotation_is_found():
 
 def test_what_users_import_has_docstrings():
     problems = []
-    for module in modules(*PACKAGES).values():
+    for module in modules().values():
         path = module.path.relative_to(ROOT).as_posix()
         if not any(path == place or path.startswith(f"{place}/") for place in USER_API):
             continue

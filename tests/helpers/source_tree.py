@@ -7,6 +7,7 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("biam_tf", "training", "serving")
+FOLDERS = (*PACKAGES, "benchmarks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Module:
 
 
 @functools.cache
-def modules(*folders: str) -> dict[str, Module]:
-    """Returns the modules of some folders at the root, by name."""
+def modules() -> dict[str, Module]:
+    """Returns the modules of the packages and of the benchmarks, by name."""
     paths = {}
-    for path in (p for folder in folders for p in sorted((ROOT / folder).rglob("*.py"))):
+    for path in (p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))):
         parts = path.relative_to(ROOT).with_suffix("").parts
         paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     found = {}

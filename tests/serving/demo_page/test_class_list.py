@@ -67,6 +67,7 @@ def test_an_emoji_is_unknown_and_nothing_is_near_it():
     assert unknown.name == "🐶" and known.suggestions(unknown) == ()
 
 
+@pytest.mark.integration
 def test_names_are_unknown_where_the_model_refuses_them(tmp_path, rng):
     """Against the look-up that is in the exported graph."""
     words = "red Red car t-shirt sky ice cream new_york - polar bear".split()
