@@ -19,6 +19,7 @@ FOLDERS = "biam_tf|training|serving|benchmarks|tests|configs|docs"
 PATH = re.compile(rf"(?<![\w/.$~-])(?:{FOLDERS})/[\w./-]*")
 COMMAND = re.compile(r"python3? -m ((?:biam_tf|training|serving|benchmarks)[\w.]*\w)")
 MODULE = re.compile(r"(?<![\w/.-])(?:biam_tf|training|serving|benchmarks)(?:\.\w+)+")
+DEFINED_IN = re.compile(r"`(\w+)`\s+(?:of|in)\s+`((?:" + FOLDERS + r")/[\w/]+\.py)`")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # Written by the reader of docs/extending.md, below the user's cache folder, and on TensorBoard.
 NOT_FILES = re.compile(
@@ -74,6 +75,15 @@ class TestPage:
         links = {str(page.parent / link) for link in LINK.findall(page.read_text("utf-8"))}
         paths = {str(ROOT / path) for path in named(PATH, page) if not NOT_FILES.match(path)}
         assert [path for path in sorted(links | paths) if not pathlib.Path(path).exists()] == []
+
+    def test_what_is_in_a_file_is_there(self, page):
+        found = DEFINED_IN.findall(page.read_text("utf-8"))
+        missing = [
+            f"{name} in {path}"
+            for name, path in found
+            if not re.search(rf"^( *(def|class) )?{name}\b", (ROOT / path).read_text("utf-8"), re.M)
+        ]
+        assert missing == []
 
     def test_its_commands_exist(self, page):
         missing = [name for name in sorted(named(COMMAND, page)) if not module_exists(name)]
