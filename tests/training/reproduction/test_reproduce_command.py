@@ -28,6 +28,7 @@ def study(scenes, tmp_path_factory):
     return command, folder
 
 
+@pytest.mark.slow
 def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(study, capsys):
     command, folder = study
     assert command("--table", "5") == 0

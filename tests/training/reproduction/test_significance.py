@@ -23,6 +23,7 @@ def rows(finished, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_rows_are_compared_on_the_scores_of_their_runs(rows):
     same = compare(rows, "b", k=3, seed=0)
     assert set(same.differences) == {"a"} and same.resamples == 1000
