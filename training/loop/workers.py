@@ -129,10 +129,13 @@ class Workers:
 
     Args:
         strategy: of `make_strategy`.
+
+    Attributes:
+        strategy: the same.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+        self.strategy = strategy
         self._task = None
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             self._task = read_tf_config()
@@ -166,7 +169,7 @@ class Workers:
 
     def _received(self, value: Any, dtype: tf.DType) -> tf.Variable:
         # Every process starts a variable of the strategy with the chief's initial value.
-        with self._strategy.scope():
+        with self.strategy.scope():
             return tf.Variable(value, trainable=False, dtype=dtype)
 
     @contextlib.contextmanager

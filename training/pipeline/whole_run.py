@@ -4,11 +4,10 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from PIL import Image
 
 from biam_tf.contact_sheet import make_contact_sheet
@@ -69,31 +68,42 @@ def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] 
     if folder.metrics.exists():
         return _read_complete_run(folder, profiled_steps)
 
-    strategy = make_strategy(config)
-    workers = Workers(strategy)
+    workers = Workers(make_strategy(config))
+    metrics = None
     with workers.loss_of_one_ends_all():
-        metrics = _train_and_evaluate(config, folder, strategy, workers, started, profiled_steps)
+        dataset = open_dataset(config)
+        vocabulary = class_vocabulary(config, dataset)
+        dataset, make_source = _train(config, folder, workers, dataset, vocabulary, profiled_steps)
+        if workers.is_chief:
+            metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
+            print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
+            print(_next_commands(config, folder, dataset, metrics["split"]))
         # The others stay until all is written: a scheduler takes their end for that of the job.
         workers.wait_for_chief()
     return metrics
 
 
-def _train_and_evaluate(
+def _train(
     config: RunConfig,
     folder: RunFolder,
-    strategy: tf.distribute.Strategy,
     workers: Workers,
-    started: float,
+    dataset: TaggingDataset,
+    vocabulary: Vocabulary,
     profiled_steps: int | None,
-) -> dict[str, Any] | None:
-    dataset = open_dataset(config)
-    vocabulary = class_vocabulary(config, dataset)
+) -> tuple[TaggingDataset, MakeSource]:
+    """Builds and trains the models; the best ones are saved in the run's folder.
+
+    Models and training examples are local: their memory is free when the run is evaluated.
+
+    Returns:
+        The data set without photos that cannot be read, and a function from photos to examples.
+    """
     with computing_in(config.training.precision):
         # The head is built before features are extracted, so that a setting that does not fit is
         # reported at once.
-        models = build_models(config, strategy, vocabulary)
+        models = build_models(config, workers.strategy, vocabulary)
         examples = open_examples(config, folder.path, dataset, models.backbone)
-        dataset = examples.dataset  # without photos that cannot be read
+        dataset = examples.dataset
         training = examples.for_training(config.training.epochs)
         sources = examples.for_scoring(scored_splits(dataset) if workers.is_chief else [])
         validate = make_validation(config, dataset, vocabulary, models.scored, sources.get("val"))
@@ -101,23 +111,21 @@ def _train_and_evaluate(
         # Nothing is written before everything is known to fit.
         if workers.is_chief:
             _write_inputs(config, folder, examples, vocabulary, models.backbone)
+        data = (training.source, training.labels)
         if SYSTEMS[config.head.system].fit is not None:
             seen = vocabulary.subset(group="seen").embeddings
-            fit_head(config, folder, models.head, training.source, training.labels, seen, validate)
+            fit_head(config, folder, models.head, *data, seen, validate)
         else:
             prepare_head(models.head, config.head, training.labels)
-            target, data = models.target(folder), (training.source, training.labels)
-            with _observing(
-                config, folder, dataset, vocabulary, models, profiled_steps, workers.is_chief
-            ) as observers:
-                train(config, folder, strategy, target, *data, validate, observers)
-    if not workers.is_chief:
-        return None
-    make_source = _reusing(sources, examples)
-    metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
-    print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-    print(_next_commands(config, folder, dataset, metrics["split"]))
-    return metrics
+            target = models.target(folder)
+            with contextlib.ExitStack() as stack:
+                observers: list[Observer] = []
+                if workers.is_chief and config.training.tensorboard:
+                    observers.append(_tensorboard(folder, dataset, vocabulary, models))
+                if workers.is_chief and profiled_steps is not None:
+                    observers.append(stack.enter_context(StepProfiler(folder, profiled_steps)))
+                train(config, folder, workers.strategy, target, *data, validate, observers)
+    return dataset, _reusing(sources, examples)
 
 
 def _read_complete_run(folder: RunFolder, profiled_steps: int | None) -> dict[str, Any]:
@@ -162,27 +170,6 @@ def _write_inputs(
         write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))
     if dataset.about.missing:
         write_text(folder.path / MISSING_PHOTOS, "\n".join(dataset.about.missing) + "\n")
-
-
-@contextlib.contextmanager
-def _observing(
-    config: RunConfig,
-    folder: RunFolder,
-    dataset: TaggingDataset,
-    vocabulary: Vocabulary,
-    models: Models,
-    profiled_steps: int | None,
-    is_chief: bool,
-) -> Iterator[list[Observer]]:
-    """Yields the observers of a training: TensorBoard's files and the profiler, if asked for."""
-    observers: list[Observer] = []
-    if is_chief and config.training.tensorboard:
-        observers.append(_tensorboard(folder, dataset, vocabulary, models))
-    if profiled_steps is None or not is_chief:
-        yield observers
-        return
-    with StepProfiler(folder, profiled_steps) as profiler:
-        yield [*observers, profiler]
 
 
 def _tensorboard(
