@@ -171,7 +171,7 @@ class PhotoSource(_Source):
         super().__init__(images, cache, sampler, reader)
 
 
-def choose_cache(cache: str, nbytes: int, memory_limit_bytes: int | None = None) -> str:
+def choose_cache(cache: Cache, nbytes: int, memory_limit_bytes: int | None = None) -> Cache:
     """Returns "memory" or "stream": what a source with this setting and so many bytes does."""
     if cache not in ("auto", "memory", "stream"):
         raise ValueError(f"cache: expected 'auto', 'memory' or 'stream', got {cache!r}")
