@@ -21,8 +21,8 @@ SERVING = [
     "prometheus-client>=0.20",
 ]
 
-# The demo page. Gradio installs pandas and a web server and leaves the versions of TensorFlow, NumPy
-# and protobuf alone. The page depends on details of its components, hence one major version.
+# The demo page. Gradio installs pandas and a web server; the versions of TensorFlow, NumPy and
+# protobuf stay. The page depends on details of Gradio's components, hence one major version.
 DEMO = [*SERVING, "gradio>=6.31,<7"]
 
 # Export to ONNX, checked with ONNX Runtime.
