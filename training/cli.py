@@ -1,10 +1,13 @@
 """Options and checks that the commands of training share."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
-from training.config import RunConfig
+
+if TYPE_CHECKING:  # --help answers at once, without NumPy
+    from training.config import RunConfig
 
 __all__ = ["add_config_arguments", "require_one_process", "run_command"]
 
@@ -31,7 +34,7 @@ def add_config_arguments(
     )
 
 
-def require_one_process(config: RunConfig, command: str) -> None:
+def require_one_process(config: "RunConfig", command: str) -> None:
     """Raises a UserError if a command that works in one process is given `multi_worker`."""
     if config.strategy == "multi_worker":
         raise UserError(
