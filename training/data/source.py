@@ -1,11 +1,14 @@
 """What a data set registers: its name, its settings and its reader."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.data.dataset import TaggingDataset
+if TYPE_CHECKING:  # brings NumPy, which `--help` of the commands does without
+    from training.data.dataset import TaggingDataset
 
 
 @dataclasses.dataclass(frozen=True)
