@@ -21,35 +21,30 @@ _NAMES_IN_AN_ERROR = 20
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The classes an image is scored against, as data.
+    """The classes that an image is scored against.
 
     Attributes:
         names: C class names, all different, in Unicode's form NFC.
-        embeddings: (C, d_a) float32, read-only. Rows are L2-normalized here, as in the paper,
-            whatever length they are given with.
-        groups: `"seen"` or `"unseen"` for each class.
+        embeddings: (C, d_a) float32, read-only; the rows are L2-normalized here, as in the paper.
+        groups: "seen" or "unseen" for each class.
 
     Raises:
-        UserError: for names that are empty or repeated, other groups, lengths that don't fit,
-            and embeddings that are not finite or all zero.
+        UserError: names are empty or repeated, a group is neither seen nor unseen, the lengths
+            differ, or embeddings are not finite or all zero.
     """
 
     names: tuple[str, ...]
     embeddings: np.ndarray
     groups: tuple[str, ...]
 
-    def __post_init__(self):
-        # NumPy's strings are another type, which YAML does not write.
-        names = tuple(
-            normalize(str(name)) if isinstance(name, str) else name for name in self.names
-        )
+    def __post_init__(self) -> None:
+        names = _checked_names(self.names)
         groups = tuple(map(str, self.groups))
-        _check_names(names)
         embeddings = np.asarray(self.embeddings)
         if embeddings.ndim != 2 or not len(names) == len(embeddings) == len(groups):
             raise UserError(
                 f"vocabulary: {len(names)} names, {len(groups)} groups and embeddings of shape "
-                f"{embeddings.shape} don't fit; expected one group and one row for each name"
+                f"{embeddings.shape} do not match; expected one group and one row per name"
             )
         for name, group in zip(names, groups, strict=True):
             if group not in GROUPS:
@@ -63,7 +58,7 @@ class Vocabulary:
 
     @functools.cached_property
     def index(self) -> NameIndex:
-        """What other spellings of the names are looked up in."""
+        """The names by which other spellings of them are looked up."""
         return NameIndex(self.names)
 
     @property
@@ -73,7 +68,7 @@ class Vocabulary:
 
     @classmethod
     def from_word_vectors(
-        cls, path, names: Sequence[str], groups: Sequence[str] | None = None
+        cls, path: str | os.PathLike, names: Sequence[str], groups: Sequence[str] | None = None
     ) -> "Vocabulary":
         """Embeds class names with word vectors: GloVe, fastText's `.vec`, word2vec's `.bin`.
 
@@ -89,8 +84,7 @@ class Vocabulary:
             UserError: the file cannot be read or has a broken line (with its number), or names
                 have no vector: all of them, each with the nearest known words.
         """
-        names = tuple(names)
-        _check_names(names)
+        names = _checked_names(names)
         looked_up = look_up_in_file(pathlib.Path(path), names)
         refuse_missing(
             names,
@@ -104,7 +98,10 @@ class Vocabulary:
 
     @classmethod
     def from_npz(
-        cls, path, names: Sequence[str] | None = None, groups: Sequence[str] | None = None
+        cls,
+        path: str | os.PathLike,
+        names: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> "Vocabulary":
         """Reads arrays `names` (C,), `embeddings` (C, d_a) and, optionally, `groups` (C,).
 
@@ -122,17 +119,20 @@ class Vocabulary:
         """
         path = pathlib.Path(path)
         arrays = read_arrays(path)
+        table_names = tuple(arrays["names"])
+        table_groups = tuple(arrays["groups"]) if "groups" in arrays else None
         with _errors_naming(path):
-            rows = cls(
-                arrays["names"],
-                arrays["embeddings"],
-                _groups_or_seen(arrays.get("groups"), arrays["names"]),
+            table = cls(
+                table_names, arrays["embeddings"], _groups_or_seen(table_groups, table_names)
             )
-        return rows._choose(names, groups, f"{path}: no embedding")
+        return table._choose(names, groups, f"{path}: no embedding")
 
     @classmethod
     def from_attributes(
-        cls, path, names: Sequence[str] | None = None, groups: Sequence[str] | None = None
+        cls,
+        path: str | os.PathLike,
+        names: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> "Vocabulary":
         """Reads a CSV table: first column `name`, every other column one number of the embedding.
 
@@ -150,7 +150,7 @@ class Vocabulary:
 
     @classmethod
     def from_file(
-        cls, path, names: Sequence[str], groups: Sequence[str] | None = None
+        cls, path: str | os.PathLike, names: Sequence[str], groups: Sequence[str] | None = None
     ) -> "Vocabulary":
         """Embeds `names` from an .npz file, a .csv attribute table, or else word vectors.
 
@@ -160,11 +160,11 @@ class Vocabulary:
         return read(path, names, groups)
 
     @classmethod
-    def load(cls, path) -> "Vocabulary":
-        """Reads what `save` wrote; the errors are those of `from_npz`."""
+    def load(cls, path: str | os.PathLike) -> "Vocabulary":
+        """Reads a file that `save` wrote; raises as `from_npz` does."""
         return cls.from_npz(path)
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Writes `names`, `embeddings` and `groups` to an .npz file, whole or not at all.
 
         Raises:
@@ -179,10 +179,14 @@ class Vocabulary:
             )
 
     def subset(self, names: Iterable[str] | None = None, group: str | None = None) -> "Vocabulary":
-        """Returns the classes called `names`, in that order, and of them those of `group`.
+        """Returns the classes `names`, in that order, or those of them that are in `group`.
+
+        Args:
+            names: names of these classes as they are written here; None: all.
+            group: "seen" or "unseen"; None: both.
 
         Raises:
-            UserError: for a name or group that isn't there.
+            UserError: a name is not among these classes, or the group is another.
         """
         if group is not None and group not in GROUPS:
             raise UserError(f"vocabulary: no group {group!r}; use seen or unseen")
@@ -210,13 +214,14 @@ class Vocabulary:
             tuple(self.groups[row] for row in rows),
         )
 
-    def _choose(self, names, groups, problem: str) -> "Vocabulary":
+    def _choose(
+        self, names: Sequence[str] | None, groups: Sequence[str] | None, problem: str
+    ) -> "Vocabulary":
         """Returns the rows of `names`, in the caller's spelling and groups."""
-        names = self.names if names is None else tuple(names)
-        _check_names(names)
+        names = self.names if names is None else _checked_names(names)
         found = [look_up(name, None, self.index) for name in names]
         refuse_missing(names, found, self.names, problem)
-        rows = [words.row for words in found]
+        rows = [words.row for words in found if words.row is not None]
         if groups is None:
             groups = [self.groups[row] for row in rows]
         return Vocabulary(names, self.embeddings[np.asarray(rows, dtype=np.intp)], tuple(groups))
@@ -283,13 +288,18 @@ def _table_reader(path: str | os.PathLike) -> Callable[..., Vocabulary] | None:
     return readers.get(pathlib.Path(path).suffix.lower())
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns names in NFC; refuses empty and repeated ones."""
+    names = tuple(names)
     strange = [name for name in names if not isinstance(name, str) or not name.strip()]
     if strange:
         raise UserError(f"vocabulary: a class name must be a non-empty string, not {strange[0]!r}")
+    # str() because the strings of NumPy are another type, which YAML does not write.
+    names = tuple(normalize(str(name)) for name in names)
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise UserError(f"vocabulary: class names must differ; repeated: {_listed(repeated)}")
+    return names
 
 
 def _groups_or_seen(groups: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...]:
@@ -301,7 +311,7 @@ def _unit_rows(embeddings: np.ndarray, names: Sequence[str]) -> np.ndarray:
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     for problem, rows in (("not finite", ~np.isfinite(norms)), ("all zero", norms == 0)):
         if rows.any():
-            bad = [names[row] for row in np.flatnonzero(rows)]
+            bad = [names[int(row)] for row in np.flatnonzero(rows)]
             raise UserError(
                 f"vocabulary: the embedding is {problem} for {_listed(bad)}; such a class can't "
                 "be scored, correct it or leave it out"

@@ -1,4 +1,4 @@
-"""BERT's encoder as a Keras model, with weights as Hugging Face's files name them.
+"""BERT's encoder as a Keras model that takes weights by their names in Hugging Face's files.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers" (2019): word, position and
 type embeddings, then layers of attention and of two dense layers, each added to its input and
@@ -27,11 +27,11 @@ class BertSettings:
     Attributes:
         vocab_size: V, number of tokens.
         hidden_size: d, length of a token's vector.
-        num_hidden_layers: layers.
-        num_attention_heads: heads of each.
-        intermediate_size: units of the first dense layer of each.
-        max_position_embeddings: most tokens of a text.
-        layer_norm_eps: of the normalizations.
+        num_hidden_layers: number of layers.
+        num_attention_heads: attention heads of a layer.
+        intermediate_size: units of the first dense layer of a layer.
+        max_position_embeddings: largest number of tokens of a text.
+        layer_norm_eps: epsilon of the layer normalizations.
         hidden_act: a key of `ACTIVATIONS`.
     """
 
@@ -67,7 +67,7 @@ def build_bert(settings: BertSettings) -> keras.Model:
     places = keras.layers.Embedding(s.max_position_embeddings, s.hidden_size, name="places")
     kinds = keras.layers.Embedding(1, s.hidden_size, name="kinds")
     x = normalized(words + kinds(types) + places(positions), "norm")  # (B, T, d)
-    attended = keras.ops.expand_dims(mask, 1)  # (B, 1, T): every token sees all but the padding
+    attended = keras.ops.expand_dims(mask, 1)  # (B, 1, T): no token attends to padding
     for layer in range(s.num_hidden_layers):
         attention = keras.layers.MultiHeadAttention(
             s.num_attention_heads, s.hidden_size // s.num_attention_heads, name=f"attention_{layer}"
@@ -82,16 +82,16 @@ def build_bert(settings: BertSettings) -> keras.Model:
 def set_bert_weights(
     model: keras.Model, settings: BertSettings, weights: Mapping[str, np.ndarray]
 ) -> None:
-    """Gives a model of `build_bert` the weights of a checkpoint.
+    """Assigns the weights of a checkpoint to a model of `build_bert`.
 
     Args:
-        model: of `build_bert`.
+        model: the model.
         settings: that it was built with.
-        weights: arrays by Hugging Face's names, all of which may have a prefix such as `bert.`;
-            what is no part of the encoder (a pooler) is left out.
+        weights: arrays by Hugging Face's names, which may share a prefix such as `bert.`; arrays
+            that do not belong to the encoder (a pooler) are ignored.
 
     Raises:
-        UserError: an array is missing or of another shape than `settings` say.
+        UserError: an array is missing or its shape differs from `settings`.
     """
     words = "embeddings.word_embeddings.weight"
     prefix = next((name.removesuffix(words) for name in weights if name.endswith(words)), "")

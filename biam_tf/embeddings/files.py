@@ -1,7 +1,7 @@
-"""Readers of the files that class embeddings come from: word vectors, arrays, tables.
+"""Readers of files of class embeddings: word vectors, arrays, tables.
 
-Each returns plain data and turns whatever is wrong with a file into one `UserError` that names
-the file, the line or array, and the way out. Nothing is ever unpickled.
+Each returns plain data; a problem with a file is a `UserError` that names the file, the line or
+array, and what to do. Nothing is unpickled.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import gzip
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-from typing import BinaryIO, NoReturn
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from typing import IO, NoReturn, cast
 
 import numpy as np
 
@@ -29,10 +29,11 @@ def read_word_vectors(
 ) -> tuple[dict[str, np.ndarray], set[str], int]:
     """Returns the vectors of `wanted` words, all words of the file, and the vectors' length.
 
-    The form is GloVe's, plain or gzip: a word and its numbers, divided by spaces. A first line
-    of two whole numbers is the header of word2vec's and fastText's texts (`.vec`): the number of
-    words, which the file may not fall short of, and their length. `.bin` and `.bin.gz` are
-    word2vec's binary form. Words are returned in NFC; of a repeated word the first one counts.
+    The format is GloVe's, plain or gzip: a word and its numbers, separated by spaces. A first line
+    of two whole numbers is the header of word2vec's and fastText's text format (`.vec`): the
+    number of words, which the file must have, and the length of a vector. `.bin` and `.bin.gz`
+    are word2vec's binary format. Words are returned in NFC; the first entry of a repeated word
+    is used.
 
     Args:
         path: the file.
@@ -58,8 +59,11 @@ def read_word_vectors(
 
 def _read_text(
     lines: Iterable[bytes], path: pathlib.Path, wanted: Container[str]
-) -> tuple[dict[str, np.ndarray], set[str], int | None]:
-    vectors, known, size, promised, number = {}, set(), None, None, 0
+) -> tuple[dict[str, np.ndarray], set[str], int]:
+    vectors: dict[str, np.ndarray] = {}
+    known: set[str] = set()
+    size: int | None = None
+    promised, number = 0, 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -78,12 +82,12 @@ def _read_text(
             raise UserError(
                 f"{path}, line {number}: {error}; correct the line or get the file again"
             ) from None
-    if known and promised is not None and number - 1 < promised:
+    if known and number - 1 < promised:
         raise UserError(
             f"{path}: its first line promises {promised} words, but only {number - 1} lines "
             "follow; the file is cut short, get it again"
         )
-    return vectors, known, size
+    return vectors, known, size or 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,18 +132,26 @@ def look_up_in_file(
 
 
 class _AnyWord:
-    def __contains__(self, word: str) -> bool:
+    def __contains__(self, word: object) -> bool:
         return True
 
 
 def read_all_word_vectors(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns all words of a file and their vectors (W, d), float32, as they stand in it."""
+    """Returns all W words of a file, in its order, and their vectors (W, d), float32.
+
+    Raises:
+        UserError: as `read_word_vectors` does.
+    """
     vectors, _, _ = read_word_vectors(path, _AnyWord())
     return tuple(vectors), np.stack(list(vectors.values()))
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns an .npz file's `names` and `groups` (if any), strings, and numeric `embeddings`."""
+    """Returns the arrays of an .npz file: `names`, `embeddings` and, if it is there, `groups`.
+
+    Raises:
+        UserError: the file cannot be read, lacks an array, or an array holds something else.
+    """
     way_out = "give an .npz file with arrays 'names' (C,) and 'embeddings' (C, d)"
     with _reading(path, "an .npz file", way_out):
         file = np.load(path, allow_pickle=False)
@@ -150,11 +162,15 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             if missing:
                 raise UserError(f"{path}: no array {missing[0]!r} among {file.files}; {way_out}")
             keys = [key for key in ("names", "embeddings", "groups") if key in file.files]
-            return {key: _read_array(path, key, lambda key=key: file[key]) for key in keys}
+            return {key: _read_array(file, path, key) for key in keys}
 
 
 def read_attribute_table(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the names (C,) and numbers (C, d) of a CSV table whose first column is `name`."""
+    """Returns the names (C,) and numbers (C, d) of a CSV table whose first column is `name`.
+
+    Raises:
+        UserError: the file cannot be read, or rows are broken: all of them, with their lines.
+    """
     way_out = "give a .csv table whose first column is 'name' and whose others are numbers"
     names, rows, problems = [], [], []
     with (
@@ -194,34 +210,34 @@ def _reading(path: pathlib.Path, what: str, way_out: str) -> Iterator[None]:
         raise
     except _UNREADABLE as error:
         raise UserError(
-            f"{path}: can't be read as {what}: {error}; the file is damaged, cut short, or of "
-            "another kind"
+            f"{path}: can't be read as {what}: {error}; the file is damaged, cut short, or in "
+            "another format"
         ) from error
 
 
 @contextlib.contextmanager
-def _open_packed(path: pathlib.Path) -> Iterator[BinaryIO]:
+def _open_packed(path: pathlib.Path) -> Iterator[IO[bytes]]:
     with open(path, "rb") as file:
         beginning = file.read(2)
         file.seek(0)
         if beginning == b"PK":
             raise UserError(f"{path}: is a zip archive; unpack it and give one of its files")
-        # By its content: a download is as often renamed as not.
+        # By its content, because downloads are often renamed.
         if beginning == b"\x1f\x8b":
             with gzip.open(file) as unpacked:
-                yield unpacked
+                yield cast(IO[bytes], unpacked)
         else:
             yield file
 
 
 def _split_line(line: bytes, size: int) -> tuple[str, list[bytes]]:
-    """Divides a line into its word and its `size` numbers, the latter not yet parsed.
+    """Splits a line into its word and its `size` numbers, which are not parsed yet.
 
-    Only the words that are needed get parsed, which would take most of the time for 400,000
-    lines of 300 numbers; here a field counts as a number if it is made of a number's letters.
+    Parsing 400,000 lines of 300 numbers would take most of the time, so that only the numbers of
+    words that are needed are parsed. Here a field is a number if it has the characters of one.
     """
     fields = line.split()
-    # Some files have words with spaces in them (". . ."): the numbers are the last fields.
+    # Some words contain spaces (". . ."): the numbers are the last fields.
     words, numbers = (fields[:-size], fields[-size:]) if 0 < size < len(fields) else (fields, [])
     if not numbers or any(_looks_like_a_number(word) for word in words[1:]):
         raise ValueError(
@@ -248,14 +264,14 @@ def _parse_numbers(numbers: Sequence[bytes]) -> np.ndarray:
     try:
         parsed = np.array(list(map(float, numbers)), np.float32)
     except ValueError:
-        parsed = None
-    if parsed is None or not np.isfinite(parsed).all():
+        _refuse_number(numbers)
+    if not np.isfinite(parsed).all():
         _refuse_number(numbers)
     return parsed
 
 
 def _refuse_number(numbers: Sequence[bytes]) -> NoReturn:
-    """Says which of the numbers is none, or not a finite one."""
+    """Raises the error that names the first field that is not a finite number."""
     for number in numbers:
         try:
             finite = np.isfinite(np.float32(float(number)))
@@ -270,9 +286,9 @@ def _shown(field: bytes) -> str:
     return repr(field.decode("utf-8", "backslashreplace"))
 
 
-def _read_array(path: pathlib.Path, key: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+def _read_array(file: np.lib.npyio.NpzFile, path: pathlib.Path, key: str) -> np.ndarray:
     try:
-        array = read()
+        array = file[key]
     except ValueError as error:
         if "pickle" not in str(error).lower():
             raise

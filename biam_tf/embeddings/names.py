@@ -34,6 +34,7 @@ public here. tests/test_class_names_everywhere.py runs one table of names throug
 
 import collections
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
@@ -99,20 +100,20 @@ class NameIndex:
 
     Attributes:
         rows: the row of each name, in NFC.
-        rows_by_key: the row of each name by `table_key`, where only one name has that key.
     """
 
     def __init__(self, names: Iterable[str] = ()):
         self.rows: dict[str, int] = {}
         for row, name in enumerate(names):
             self.rows.setdefault(normalize(name), row)
+
+    @functools.cached_property
+    def rows_by_key(self) -> dict[str, int]:
+        """The row of each name by `table_key`, where only one name has that key."""
         keys = [table_key(name) for name in self.rows]
         counts = collections.Counter(keys)
         rows = zip(keys, self.rows.values(), strict=True)
-        self.rows_by_key = {key: row for key, row in rows if counts[key] == 1}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rows)
+        return {key: row for key, row in rows if counts[key] == 1}
 
 
 NO_NAMES = NameIndex()
@@ -124,19 +125,13 @@ def normalize(name: str) -> str:
 
 
 def readable(name: str) -> str:
-    """Returns the text of a class name as a person would write it: see step 2 of the rule."""
-    text = normalize(name)
-    for pattern, replacement in TEXT_STEPS:
-        text = re.sub(pattern, replacement, text)
-    words = text.split()
-    if len(words) == 1:
-        words = _divide_camel_case(words[0]).split()
-    return " ".join(words) or normalize(name)
+    """Returns the text of a class name (step 2 of the rule), without an id of Open Images."""
+    return _text(_without_id(normalize(name)))
 
 
 def table_key(name: str) -> str:
     """Returns what names have in common that differ in case, separators, hyphens or id only."""
-    text = _lower(readable(_without_id(normalize(name))))
+    text = _lower(readable(name))
     return re.sub(KEY_DIVIDERS, " ", text)
 
 
@@ -148,7 +143,7 @@ def spellings(name: str) -> Iterator[str]:
     for word in name.split():
         for part in (word, *_parts(DIVIDERS, word)):
             yield from (spelling for spelling, _ in _cases(part))
-    for word in readable(name).split():
+    for word in _text(name).split():
         for part in (word, *_inner_parts(word)):
             yield from (spelling for spelling, _ in _forms(part))
 
@@ -171,12 +166,12 @@ def look_up(name: str, words: Container[str] | None, names: NameIndex = NO_NAMES
         if words is not None and spelling in words:
             return Words((spelling,), (), how)
     bare = _without_id(normalize(name))
-    text = readable(bare)
+    text = _text(bare)
     for spelling in (text, _lower(text)):
         if spelling in names.rows:
             return Words((spelling,), (), ("as text",), names.rows[spelling])
-    if (row := names.rows_by_key.get(table_key(bare))) is not None:
-        return Words((table_key(bare),), (), ("as text",), row)
+    if (row := names.rows_by_key.get(table_key(name))) is not None:
+        return Words((table_key(name),), (), ("as text",), row)
     if words is None:
         return Words((), (name,), ())
     if (found := _words_as_written(bare, words)) is not None:
@@ -281,7 +276,7 @@ def _whole(name: str) -> Iterator[_Spelling]:
 
 
 def _phrases(name: str) -> Iterator[_Spelling]:
-    phrase = "_".join(readable(name).split())
+    phrase = "_".join(_text(name).split())
     yield from ((spelling, ("phrase", *how)) for spelling, how in _cases(phrase))
 
 
@@ -306,6 +301,16 @@ def _first(spelled: Iterable[_Spelling], words: Container[str]) -> _Spelling | N
 
 def _without_id(name: str) -> str:
     return re.sub(ID, "", name)
+
+
+def _text(name: str) -> str:
+    text = name
+    for pattern, replacement in TEXT_STEPS:
+        text = re.sub(pattern, replacement, text)
+    words = text.split()
+    if len(words) == 1:
+        words = _divide_camel_case(words[0]).split()
+    return " ".join(words) or name
 
 
 def _lower(text: str) -> str:

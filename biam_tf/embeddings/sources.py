@@ -21,20 +21,20 @@ SENTENCES = "sentence encoder"
 
 
 def encodes_sentences(source: str) -> bool:
-    """Tells whether a source is a sentence encoder, which templates are for."""
+    """Returns whether a source is a sentence encoder, which takes templates."""
     return source == MINILM or pathlib.Path(source).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What one source has for one name.
+    """The result of looking one name up in one source.
 
     Attributes:
         name: the class name.
-        texts: the words or sentences it was looked up by; of a missing name, those that lack.
-        how: what was done to the name, empty: nothing.
+        texts: the words or sentences that were embedded; of a missing name, the unknown words.
+        how: the steps of the rule that were needed; empty: none.
         missing: whether there is no embedding.
-        nearest: for a missing name, known words like it.
+        nearest: similar known words, for a missing name.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedded:
-    """The names of one source.
+    """C names embedded by one source.
 
     Attributes:
-        source: as it was asked for.
-        kind: what it is, for a person.
-        file: what the numbers come from.
+        source: as it was given to `embed_names`.
+        kind: of the source, in words.
+        file: that the numbers come from.
         rows: (C, d) float64, of length 1; zeros for a missing name.
-        found: C entries.
+        found: C entries, what each name was found by.
     """
 
     source: str
@@ -80,9 +80,9 @@ def embed_names(
         source: "minilm", the folder of a sentence encoder, or a file: .npz, a table .csv, or word
             vectors.
         names: C names.
-        templates: of the texts that a sentence encoder is given; `{name}` stands for the name as
-            a person would write it. Of several, the mean of the vectors of length 1.
-        progress: is told how many texts a sentence encoder has done.
+        templates: input texts of a sentence encoder, in which `{name}` is replaced by the name's
+            text. The vectors of several, each of length 1, are averaged.
+        progress: called with the number of texts that a sentence encoder has just embedded.
 
     Raises:
         UserError: the source cannot be read. A name without embedding is no error here.
@@ -100,26 +100,26 @@ def embed_names(
 
 
 def embed_names_by_pickle(path: str, row_names: Sequence[str], names: Sequence[str]) -> Embedded:
-    """Embeds names by the arrays of a published pickle, which is not run.
+    """Embeds names by the arrays of a published pickle, without running it.
 
     Args:
-        path: holds an array (R, d), a list of arrays whose rows follow each other, or a
+        path: the pickle of an array (R, d), of a list of arrays that are concatenated, or of a
             dictionary from names to vectors.
-        row_names: R names of the rows, not used with a dictionary; of a repeated name the first
-            row counts.
+        row_names: R names of the rows, not used with a dictionary; the first row of a repeated
+            name is used.
         names: C names to look up among them.
 
     Raises:
-        UserError: the pickle holds anything else, or another number of rows.
+        UserError: the pickle contains anything else, or another number of rows.
     """
     table = _table_in(read_pickled_arrays(path), row_names, path)
     return _by_table(path, "pickled arrays", *table, names)
 
 
 def concatenate(parts: Sequence[Embedded]) -> np.ndarray:
-    """Returns the rows of several sources side by side, (C, d1 + d2 + …).
+    """Returns the concatenated rows of several sources, (C, d1 + d2 + …).
 
-    Each part has length 1 first, so that none counts more than another for its scale.
+    The rows of each source have length 1, so that all sources have the same weight.
     """
     return np.concatenate([part.rows for part in parts], axis=1)
 
@@ -159,7 +159,12 @@ def _found(
     return tuple(found)
 
 
-def _by_sentences(source, names, templates, progress) -> Embedded:
+def _by_sentences(
+    source: str,
+    names: Sequence[str],
+    templates: Sequence[str],
+    progress: Callable[[int], object],
+) -> Embedded:
     from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
 
     for template in templates:
@@ -169,7 +174,8 @@ def _by_sentences(source, names, templates, progress) -> Embedded:
             )
     encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
     texts = [[template.replace(PLACE, readable(name)) for name in names] for template in templates]
-    rows = np.mean([encoder.encode(part, progress) for part in texts], axis=0, dtype=np.float64)
+    encoded = [encoder.encode(part, progress) for part in texts]
+    rows = np.asarray(np.mean(encoded, axis=0, dtype=np.float64))
     found = tuple(
         Found(name, own, "as text" if readable(name) != name else "")
         for name, own in zip(names, zip(*texts, strict=True), strict=True)
@@ -179,7 +185,7 @@ def _by_sentences(source, names, templates, progress) -> Embedded:
 
 
 def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:
-    """Returns rows of length 1; those of missing names, which are zeros, as they are."""
+    """Returns rows of length 1; rows of missing names stay zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     for row, length in enumerate(lengths[:, 0]):
         if not found[row].missing and not 0 < length < np.inf:

@@ -1,8 +1,8 @@
-"""word2vec's binary form: `words length`, then each word, a space and its float32."""
+"""word2vec's binary format: a line `words length`, then each word, a space and its float32."""
 
 import pathlib
 from collections.abc import Container
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -17,27 +17,26 @@ _FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
 
 
 def is_word2vec_binary(path: pathlib.Path) -> bool:
-    """Tells by its name whether a file is in word2vec's binary form."""
+    """Returns whether a file's name says that it is in word2vec's binary format."""
     return path.name.lower().endswith(ENDINGS)
 
 
 def read_word2vec_binary(
-    file: BinaryIO, path: pathlib.Path, wanted: Container[str]
+    file: IO[bytes], path: pathlib.Path, wanted: Container[str]
 ) -> tuple[dict[str, np.ndarray], set[str], int]:
     """Returns the vectors of `wanted` words, all words of the file, and the vectors' length.
 
     The file is read once, some megabytes at a time; only the vectors that are needed are kept.
-    Words that are no UTF-8, which some tools leave cut in the middle of a letter, can't be asked
-    for and are passed over.
+    Words that are not UTF-8, which some tools cut in the middle of a character, are skipped.
 
     Args:
         file: the unpacked bytes, at their beginning.
         path: named in errors.
-        wanted: the words.
+        wanted: words in NFC.
 
     Raises:
-        UserError: the first line is none of word2vec's; the file ends early or goes on after its
-            last word; a needed number is not finite.
+        UserError: the first line is not word2vec's; the file ends early or continues after its
+            last word; a number that is needed is not finite.
     """
     count, size = _header(file, path)
     vectors: dict[str, np.ndarray] = {}
@@ -53,7 +52,7 @@ def read_word2vec_binary(
         if space < 0 and len(buffer) - start >= _LONGEST_WORD:
             raise UserError(
                 f"{path}: word {number} of {count} does not end; the file is damaged or not in "
-                "word2vec's binary form"
+                "word2vec's binary format"
             )
         if space < 0 or end > len(buffer):
             raise UserError(
@@ -72,22 +71,22 @@ def read_word2vec_binary(
     if (buffer[start:] + file.read(2)).strip(b"\n"):
         raise UserError(
             f"{path}: goes on after the {count} words of {size} numbers that its first line "
-            "promises; the file is damaged or not in word2vec's binary form"
+            "promises; the file is damaged or not in word2vec's binary format"
         )
     return vectors, known, size
 
 
-def _header(file: BinaryIO, path: pathlib.Path) -> tuple[int, int]:
+def _header(file: IO[bytes], path: pathlib.Path) -> tuple[int, int]:
     line = file.readline(64)
     if line.startswith(_FASTTEXT_MODEL):
         raise UserError(
-            f"{path}: is fastText's own model, not word2vec's binary form; give the .vec file that "
-            "is published beside it"
+            f"{path}: is fastText's own model, not word2vec's binary format; give the .vec file "
+            "that is published beside it"
         )
     fields = line.split()
     if not line.endswith(b"\n") or len(fields) != 2 or not all(map(bytes.isdigit, fields)):
         raise UserError(
-            f"{path}: word2vec's binary form begins with a line of two whole numbers, not with "
+            f"{path}: word2vec's binary format begins with a line of two whole numbers, not with "
             f"{line[:24]!r}; word vectors that are text need another ending than .bin"
         )
     count, size = map(int, fields)

@@ -1,4 +1,4 @@
-"""What a person types as a list of classes: read, checked, and corrected."""
+"""A typed list of classes: read, checked, and corrected."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ class UnknownClass:
 
     Attributes:
         name: as it was typed.
-        word: the part of it that is unknown; the name itself where names are known as a whole.
+        word: the part of it that is unknown; the name itself if the model has only whole names.
     """
 
     name: str
@@ -53,7 +53,8 @@ class KnownClasses:
         found: dict[str, None] = {}
         for line in text.splitlines():
             parts = [line] if normalize(line.strip()) in self._index.rows else line.split(",")
-            found |= dict.fromkeys(name for part in parts if (name := " ".join(part.split())))
+            names = (normalize(" ".join(part.split())) for part in parts)
+            found |= dict.fromkeys(name for name in names if name)
         if len(found) > MAX_CLASSES:
             raise UserError(
                 f"{len(found):,} classes; at most {MAX_CLASSES:,} are scored at a time, so take "
@@ -62,7 +63,7 @@ class KnownClasses:
         return list(found)
 
     def unknown(self, names: Sequence[str]) -> list[UnknownClass]:
-        """Returns those of `names` that the model can't score, in their order."""
+        """Returns those of `names` that the model cannot score, in their order."""
         found = []
         for name in names:
             if missing := look_up(name, self.words or None, self._index).missing:

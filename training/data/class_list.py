@@ -29,8 +29,11 @@ def read_class_list(path: str | os.PathLike) -> ClassList:
     """Reads class names.
 
     Args:
-        path: a data set's folder, a .csv file with a column `name` (and `group`, of which the
-            ignored ones are left out), or a text file of one name a line.
+        path: a data set's folder, a .csv file with a column `name` (and `group`; ignored classes
+            are left out), or a text file with one name per line.
+
+    Returns:
+        The names in Unicode's form NFC.
 
     Raises:
         UserError: the file is missing, is not UTF-8, names a class twice, or names none.
@@ -40,7 +43,7 @@ def read_class_list(path: str | os.PathLike) -> ClassList:
         path = path / CLASSES
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file; give a text file of one name a line, a {CLASSES}, or the "
+            f"{path}: no such file; give a text file with one name per line, a {CLASSES}, or the "
             "folder of a data set"
         )
     try:
@@ -61,14 +64,14 @@ def read_class_list(path: str | os.PathLike) -> ClassList:
 
 
 def read_row_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Returns the names of a text file, one a line; the same name may come again.
+    """Returns the names of a text file with one name per line, which may be repeated.
 
     Raises:
         UserError: there is no such file, or it is not UTF-8.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give a text file of one name a line")
+        raise UserError(f"{path}: no such file; give a text file with one name per line")
     try:
         return tuple(name for _, name, _ in _lines(path))
     except UnicodeDecodeError:
