@@ -121,7 +121,11 @@ def _command(arguments: argparse.Namespace) -> None:
     _claim(arguments)
     with progress(len(photos), "Photos", "photo") as bar:
         locations = [photo.location for photo in photos]
-        found = collect_photos(locations, arguments.directory, arguments.photos, bar.update)
+
+        def advance() -> None:
+            bar.update()
+
+        found = collect_photos(locations, arguments.directory, arguments.photos, advance)
     _report_failed(found.failed, len(locations), arguments)
     rows = [
         PhotoLabels(found.images[photo.location], photo.split, photo.labels)
@@ -199,7 +203,7 @@ def _by_split(option: str, values: Sequence[str]) -> dict[str, pathlib.Path]:
     from biam_tf.errors import UserError
     from training.data.dataset import SPLITS
 
-    paths = {}
+    paths: dict[str, pathlib.Path] = {}
     for value in values:
         split, _, path = value.partition("=")
         if split not in SPLITS or not path:

@@ -164,7 +164,7 @@ class TaggingDataset:
         return digest.hexdigest()[:16]
 
 
-def add_texts(digest, texts: Iterable[str]) -> None:
+def add_texts(digest: "hashlib._Hash", texts: Iterable[str]) -> None:
     """Feeds texts to a `hashlib` object, each with its length.
 
     The length keeps ("ab", "c") and ("a", "bc") apart.

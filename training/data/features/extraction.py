@@ -164,7 +164,11 @@ def ensure_features(
         if not config.data.max_broken_share and photos_directory is None:
             to_do = images_to_do(path, images)
             with progress_bar(len(images), "Checking photos", "photo") as bar:
-                check_photos(dataset, to_do, progress=lambda done, total: bar.update(1))
+
+                def advance(done: int, total: int) -> None:
+                    bar.update(1)
+
+                check_photos(dataset, to_do, progress=advance)
         store = extract_features(
             backbone,
             config.backbone.name,

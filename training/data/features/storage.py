@@ -22,7 +22,7 @@ from biam_tf.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows has none: there, two extractions into one folder are not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment] # mypy has no name for a module that may be absent
 
 LOCK = ".lock"
 CHUNK_BYTES = 1 << 20

@@ -206,7 +206,7 @@ class FeatureStore:
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         shards = self.shards_of(rows)
-        stored = np.concatenate([self.shard_rows(number) for number in shards] or [ascending])
+        stored = np.concatenate([ascending[:0], *(self.shard_rows(number) for number in shards)])
         begin = 0
         for batch in self._batches(shards):
             batch_rows = stored[begin : begin + len(batch["image"])]
@@ -220,7 +220,7 @@ class FeatureStore:
             raise UserError(f"{self.path}: {begin} records, expected {len(stored)}")
         return regions, scenes
 
-    def _batches(self, shards: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, shards: Sequence[int] | np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         if not len(shards):
             return
         files = [self.shard_path(number) for number in shards]

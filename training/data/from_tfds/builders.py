@@ -1,11 +1,16 @@
 """Finds a prepared data set of TensorFlow Datasets, and its labels among its features."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from biam_tf.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
-def find_builder(name: str):
+
+def find_builder(name: str) -> "tfds.core.DatasetBuilder":
     """Returns the `tfds.core.DatasetBuilder` of a prepared data set; nothing is downloaded.
 
     Args:
@@ -40,7 +45,7 @@ def find_builder(name: str):
     return builder
 
 
-def builder_in(folder: str, setting: str = ""):
+def builder_in(folder: str, setting: str = "") -> "tfds.core.DatasetBuilder":
     """Returns the `tfds.core.DatasetBuilder` of a prepared data set's folder.
 
     Args:
@@ -60,13 +65,13 @@ def builder_in(folder: str, setting: str = ""):
         ) from error
 
 
-def full_name(builder) -> str:
+def full_name(builder: "tfds.core.DatasetBuilder") -> str:
     """Returns `name/config:version`."""
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     return f"{builder.name}{config}:{builder.version}"
 
 
-def class_names(features, path: str, key: str) -> list[str]:
+def class_names(features: Mapping[str, Any], path: str, key: str) -> list[str]:
     """Returns the names of the classes of a multi-label feature.
 
     Args:
@@ -79,7 +84,8 @@ def class_names(features, path: str, key: str) -> list[str]:
     """
     import tensorflow_datasets as tfds
 
-    feature, sequences = features, 0
+    feature: Any = features
+    sequences = 0
     for part in path.split("."):
         if isinstance(feature, tfds.features.Sequence):
             feature, sequences = feature.feature, sequences + 1
@@ -90,14 +96,16 @@ def class_names(features, path: str, key: str) -> list[str]:
     if isinstance(feature, tfds.features.Sequence):
         feature, sequences = feature.feature, sequences + 1
     if not isinstance(feature, tfds.features.ClassLabel) or sequences != 1:
-        known = ", ".join(multi_label_features(features)) or "none"
+        several = ", ".join(multi_label_features(features)) or "none"
         raise UserError(
-            f"{key}: {path!r} is not a sequence of class labels; features that are: {known}"
+            f"{key}: {path!r} is not a sequence of class labels; features that are: {several}"
         )
     return list(feature.names)
 
 
-def multi_label_features(features, before: str = "", inside: bool = False) -> list[str]:
+def multi_label_features(
+    features: Mapping[str, Any], before: str = "", inside: bool = False
+) -> list[str]:
     """Returns the paths of all features that hold several classes a photo."""
     import tensorflow_datasets as tfds
 
@@ -113,7 +121,7 @@ def multi_label_features(features, before: str = "", inside: bool = False) -> li
     return sorted(found)  # a prepared data set gives its features in any order
 
 
-def photo_feature(features, builder: str) -> str:
+def photo_feature(features: Mapping[str, Any], builder: str) -> str:
     """Returns the name of the photo among the features: `image`, or the only image there is."""
     import tensorflow_datasets as tfds
 
@@ -130,13 +138,14 @@ def photo_feature(features, builder: str) -> str:
 
 def only(path: str) -> dict:
     """Returns the specification of a partial decoding that decodes one feature."""
-    spec: dict | bool = True
-    for part in reversed(path.split(".")):
+    *outer, last = path.split(".")
+    spec: dict[str, Any] = {last: True}
+    for part in reversed(outer):
         spec = {part: spec}
     return spec
 
 
-def value_at(example: dict, path: str):
+def value_at(example: dict, path: str) -> Any:
     """Returns the value of a feature in an example."""
     for part in path.split("."):
         example = example[part]

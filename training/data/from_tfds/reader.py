@@ -148,10 +148,11 @@ class TfdsSettings:
 
 def _read(request: ReadRequest) -> TaggingDataset:
     settings: TfdsSettings = request.settings
+    assert settings.builder and settings.label_feature  # checked when the settings were made
     return read_tfds(
         settings.builder,
         settings.label_feature,
-        request.directory,
+        None if request.directory is None else str(request.directory),
         settings.absent_feature,
         settings.zero_shot_split,
         request.progress,

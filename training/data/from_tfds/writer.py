@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +15,16 @@ from training.data.folder.writer import PhotoLabels, write_folder_lists
 from training.data.from_tfds import builders
 from training.data.from_tfds.splits import Definition, define_splits, own_split
 
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 MARKER = "tfds.json"
 # How encoded photos begin. Others get no ending; checking the photos tells what is wrong.
 ENDINGS = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp"}
 
 
 def write_folder(
-    builder,
+    builder: "tfds.core.DatasetBuilder",
     asked: str,
     directory: pathlib.Path,
     label_feature: str,

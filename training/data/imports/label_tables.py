@@ -53,8 +53,8 @@ def read_table(path: pathlib.Path, columns: TableColumns) -> list[ListedPhoto]:
     for row, cells in _rows(path, columns, problems):
         image, complaint = _location(cells[columns.image], path.parent)
         own, wrong_labels = _labels(cells[columns.labels], columns.separator)
-        if complaint or wrong_labels:
-            problems.add(path.name, row, complaint or wrong_labels)
+        if complaint := complaint or wrong_labels:
+            problems.add(path.name, row, complaint)
             continue
         split = cells[columns.split] if columns.split else drawn_split(image, columns.shares)
         if split not in SPLITS:

@@ -127,6 +127,7 @@ def make_sampler(config: DataConfig, labels: np.ndarray, seed: int, epochs: int)
     if config.sampling == "balanced":
         return Balanced(labels)
     if config.sampling == "capped":
+        assert config.max_images_per_class is not None  # checked with the configuration
         return Capped(labels, config.max_images_per_class, seed, epochs)
     return Natural(len(labels))
 

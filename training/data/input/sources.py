@@ -29,7 +29,7 @@ CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 class _Source:
     """What feature and photo sources share: labels, checks, and the pipeline's options."""
 
-    def __init__(self, images: Sequence[str], cache: str, sampler: Sampler, reader: Reader):
+    def __init__(self, images: Sequence[str], cache: Cache, sampler: Sampler, reader: Reader):
         self.images = tuple(images)
         self.cache = cache
         self._epoch_size = sampler.epoch_size
@@ -111,6 +111,7 @@ class FeatureSource(_Source):
         sampler: Sampler | None = None,
     ):
         sampler = sampler or Natural(len(images))
+        reader: Reader
         # The whole store, though this source may be one split: the others are read as well.
         cache = choose_cache(cache, store.nbytes, memory_limit_bytes)
         if cache == "memory":
@@ -159,6 +160,7 @@ class PhotoSource(_Source):
         sampler: Sampler | None = None,
     ):
         sampler = sampler or Natural(len(images))
+        reader: Reader
         side = picture_side(image_size, augmentation)
         cache = choose_cache(cache, len(images) * side**2 * 3, memory_limit_bytes)
         pictures = None

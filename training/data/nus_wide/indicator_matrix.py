@@ -76,8 +76,8 @@ def _block(text: bytes, shown: str, first: int, columns: int, problems: Problems
         if len(joined) != columns or joined.translate(None, b"01"):
             wrong = next(i for i, field in enumerate(fields) if field not in (b"0", b"1"))
             shown_value = fields[wrong].decode("utf-8", "replace")
-            text = f"value {wrong + 1} is {shown_value!r}; 0 or 1 is expected"
-            problems.add(shown, first + number + 1, text)
+            complaint = f"value {wrong + 1} is {shown_value!r}; 0 or 1 is expected"
+            problems.add(shown, first + number + 1, complaint)
             continue
         values[number] = np.frombuffer(joined, np.uint8) - _ZERO
     return values

@@ -119,8 +119,9 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
             do not make up the list of all photos.
     """
     wanted = [PHOTOS, TRAIN, TEST, CONCEPTS] + [TAGS] * with_tags
-    paths = {places: require(directory, places, problems) for places in wanted}
+    found = {places: require(directory, places, problems) for places in wanted}
     problems.raise_if_any()
+    paths = {places: path for places, path in found.items() if path is not None}
     lines = {places: _read_lines(path, directory, problems) for places, path in paths.items()}
     photos = [normal_name(line) for line in lines[PHOTOS]]
     shown = {places: str(path.relative_to(directory)) for places, path in paths.items()}
@@ -152,7 +153,9 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
         )
         problems.add(shown[TRAIN], len(lines[TRAIN]) + 1, text)
     problems.raise_if_any()
-    return Lists(tuple(photos), *parts, tuple(lines[CONCEPTS]), tuple(lines.get(TAGS, ())))
+    train, test = parts
+    tags = tuple(lines.get(TAGS, ()))
+    return Lists(tuple(photos), train, test, tuple(lines[CONCEPTS]), tags)
 
 
 def normal_name(line: str) -> str:

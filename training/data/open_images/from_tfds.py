@@ -14,7 +14,8 @@ import csv
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
@@ -23,11 +24,14 @@ from biam_tf.progress import progress_of_total
 from training.data.from_tfds.builders import builder_in
 from training.data.open_images import layout
 
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 CHECKED_SOURCES = ("verification", "crowdsource-verification")
 FULL_CONFIDENCE = 10  # TensorFlow Datasets has tenths as whole numbers
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m training.data.open_images.from_tfds",
@@ -51,7 +55,7 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def write_official_layout(
-    builder,
+    builder: "tfds.core.DatasetBuilder",
     directory: str | os.PathLike,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -74,7 +74,7 @@ class ClassLists:
     names: tuple[str, ...]
     trainable: np.ndarray
 
-    def positions(self, ids: Sequence[bytes]) -> np.ndarray:
+    def positions(self, ids: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """Returns where classes stand in `ids`; -1 where one does not."""
         return positions_in(self.ids, np.array(ids, dtype=self.ids.dtype))
 
@@ -106,9 +106,11 @@ def read_classes(directory: pathlib.Path, problems: Problems) -> ClassLists:
     """
     paths = {}
     for name in (DESCRIPTIONS, TRAINABLE):
-        paths[name] = find(directory, name)
-        if paths[name] is None:
+        path = find(directory, name)
+        if path is None:
             problems.add(name, None, "not there; it is one of the files of the download page")
+        else:
+            paths[name] = path
     problems.raise_if_any()
     described: dict[bytes, str] = {}
     with paths[DESCRIPTIONS].open(newline="", encoding="utf-8-sig") as file:
@@ -124,20 +126,20 @@ def read_classes(directory: pathlib.Path, problems: Problems) -> ClassLists:
     ids = np.array(sorted(described), dtype=np.bytes_)
     trainable: dict[bytes, int] = {}
     for number, line in enumerate(paths[TRAINABLE].read_bytes().splitlines(), start=1):
-        name = line.strip()
-        shown = name.decode("utf-8", "replace")
-        if not name:
+        identifier = line.strip()
+        shown = identifier.decode("utf-8", "replace")
+        if not identifier:
             continue
-        if name not in described:
+        if identifier not in described:
             problems.add(TRAINABLE, number, f"class {shown!r} is not in {DESCRIPTIONS}")
-        elif name in trainable:
+        elif identifier in trainable:
             problems.add(TRAINABLE, number, f"class {shown!r} stands here already")
         else:
-            trainable[name] = number
+            trainable[identifier] = number
     problems.raise_if_any()
     if not trainable:
         raise UserError(f"{paths[TRAINABLE]}: lists no class")
-    names = tuple(described[identifier] for identifier in ids.tolist())
+    names = tuple(described[own] for own in ids.tolist())
     wanted = np.array(list(trainable), dtype=ids.dtype)
     return ClassLists(ids, names, np.searchsorted(ids, wanted))
 

@@ -86,7 +86,7 @@ def read_open_images(
 
     photos = find_photos(directory) if look_for_photos else None
     read = [path for path in files.values() if path]
-    read += [machine] * (machine_confidence is not None)
+    read += [machine] if machine_confidence is not None and machine is not None else []
     counted = _Bytes(sum(path.stat().st_size for path in read), progress)
     known = None if photos is None else photos[0]
     facts = {
@@ -132,9 +132,10 @@ def read_open_images(
             listed=fact.listed,
             there=len(numbers[split]),
             rows=fact.rows,
-            size=files[split].stat().st_size,
+            size=path.stat().st_size,
         )
         for split, fact in facts.items()
+        if (path := files[split]) is not None
     }
     remarks, partial = make_remarks(
         counts, classes, unseen, released, candidates, unseen_classes, splits
@@ -201,6 +202,7 @@ class _Bytes:
 def _read_split(directory, path, split, classes, known, problems, counted) -> _Facts:
     list_path = layout.find(directory, layout.photo_list(split))
     listed = None if list_path is None else layout.read_photo_list(list_path, problems)
+    list_name = "" if list_path is None else list_path.name
     frequencies = np.zeros(len(classes.ids), np.int64)
     parts, ids, rows = [], [], 0
     for block in read_label_rows(path, problems, counted):
@@ -214,7 +216,7 @@ def _read_split(directory, path, split, classes, known, problems, counted) -> _F
             ids.append(np.unique(block.photos))
         else:
             for row in np.flatnonzero(positions_in(listed, block.photos) < 0):
-                text = f"photo {int(block.photos[row]):016x} is not in {list_path.name}"
+                text = f"photo {int(block.photos[row]):016x} is not in {list_name}"
                 problems.add(path.name, int(block.rows[row]), text)
         present = block.confidences == 1
         frequencies += np.bincount(position[present & (position >= 0)], minlength=len(frequencies))
@@ -255,8 +257,10 @@ def _class_positions(block, classes, file: str, problems: Problems) -> np.ndarra
 def _joined(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kinds = (np.uint64, np.int32, np.int8)
     if not parts:
-        return tuple(np.empty(0, kind) for kind in kinds)
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+        photos, classes, values = (np.empty(0, kind) for kind in kinds)
+    else:
+        photos, classes, values = (np.concatenate(own) for own in zip(*parts, strict=True))
+    return photos, classes, values
 
 
 def _images(numbers: np.ndarray, split: str, photos) -> tuple[str, ...]:
