@@ -7,7 +7,7 @@ import keras
 from keras import constraints, initializers, layers
 
 from biam_tf.baselines.known_classes import known_class_scores
-from biam_tf.baselines.warp import warp_loss
+from biam_tf.baselines.linear import warp_loss
 from biam_tf.models.system import HeadInputs, Losses, System, require_setting
 
 

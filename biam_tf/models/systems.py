@@ -7,14 +7,12 @@ from numpy.typing import ArrayLike
 
 from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
 from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
+from biam_tf.baselines.bilinear import ESZSL, LABEL_EM
 from biam_tf.baselines.cnn_rnn import CNN_RNN
 from biam_tf.baselines.conse import CONSE
-from biam_tf.baselines.eszsl import ESZSL
 from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
-from biam_tf.baselines.label_em import LABEL_EM
 from biam_tf.baselines.lesa import LESA
-from biam_tf.baselines.logistic import LOGISTIC
-from biam_tf.baselines.warp import WARP
+from biam_tf.baselines.linear import LOGISTIC, WARP
 from biam_tf.baselines.wsabie import WSABIE
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.head import BIAM

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from biam_tf.baselines.warp import warp_loss
+from biam_tf.baselines.linear import warp_loss
 from biam_tf.losses import binary_cross_entropy
 from biam_tf.models.systems import build_system_head
 

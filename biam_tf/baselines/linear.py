@@ -1,4 +1,4 @@
-"""WARP: a linear score per class, trained to rank the present classes at the top."""
+"""WARP and logistic regression: a linear score per class."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from biam_tf.baselines.known_classes import known_class_scores
-from biam_tf.losses import weighted_ranking_loss
+from biam_tf.losses import binary_cross_entropy, weighted_ranking_loss
 from biam_tf.models.system import HeadInputs, Losses, System, require_setting
 from biam_tf.tensor_types import Tensor
 
@@ -26,7 +26,7 @@ class WarpSettings:
         require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 
-def build(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
+def build_warp(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes) of the learned classes.
 
     With the scene feature x, f_c = w_c · x + b_c. In the paper this is the last layer of a
@@ -65,7 +65,7 @@ def warp_loss(labels: Tensor, scores: Tensor, margin: float = 1.0) -> tf.Tensor:
     return means * tf.reduce_sum(tf.cast(labels > 0, means.dtype), axis=1)
 
 
-def make_losses(head: keras.Model, settings: WarpSettings) -> Losses:
+def warp_losses(head: keras.Model, settings: WarpSettings) -> Losses:
     """Returns `warp_loss`."""
     del head
     return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)
@@ -78,7 +78,48 @@ WARP = System(
         "annotation, arXiv:1312.4894, 2013, the weighted approximate ranking loss"
     ),
     presets={"paper": WarpSettings()},
-    build=build,
-    make_losses=make_losses,
+    build=build_warp,
+    make_losses=warp_losses,
+    open_vocabulary=False,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogisticSettings:
+    """Logistic regression has no settings."""
+
+
+def build_logistic(inputs: HeadInputs, settings: LogisticSettings) -> keras.KerasTensor:
+    """Returns the scores (batch, classes) of the learned classes.
+
+    With the scene feature x, and a vector w_c and a number b_c per class::
+
+        p(c | x) = sigmoid(w_c · x + b_c)
+
+    which is binary relevance with logistic regression. The scores are the logits, which rank
+    images and classes like the probabilities.
+    """
+    del settings
+    seen = inputs.require_seen_embeddings("the system logistic")
+    logits = layers.Dense(len(seen), name="class_logits")(inputs.scene_feature)
+    return known_class_scores(inputs, logits, seen)
+
+
+def logistic_losses(head: keras.Model, settings: LogisticSettings) -> Losses:
+    """Returns the mean of the labelled classes' binary cross-entropies."""
+    del head, settings
+    return lambda labels, outputs: binary_cross_entropy(labels, outputs["scores"])
+
+
+LOGISTIC = System(
+    title="Logistic",
+    source=(
+        "Tsoumakas and Katakis, Multi-label classification: an overview, International Journal "
+        "of Data Warehousing and Mining 3(3), 2007: binary relevance, here with logistic "
+        "regression"
+    ),
+    presets={"paper": LogisticSettings()},
+    build=build_logistic,
+    make_losses=logistic_losses,
     open_vocabulary=False,
 )

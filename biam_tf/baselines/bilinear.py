@@ -1,4 +1,4 @@
-"""ESZSL: a bilinear form between scene and class embedding, in closed form."""
+"""ESZSL and LabelEM (ALE): a bilinear form between the scene feature and a class embedding."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,7 +8,8 @@ import numpy as np
 from keras import layers
 
 from biam_tf.layers import RegionClassifier
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.losses import weighted_ranking_loss
+from biam_tf.models.system import HeadInputs, Losses, System, require_setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ESZSLSettings:
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 
-def build(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
+def build_eszsl(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
     """Returns s = xᵀ V a, with the scene feature x scaled to unit length."""
     del settings
     x = layers.UnitNormalization(name="unit_scene")(inputs.scene_feature)
@@ -39,7 +40,7 @@ def build(inputs: HeadInputs, settings: ESZSLSettings) -> keras.KerasTensor:
     return layers.Activation("linear", dtype="float32", name="scores")(scores)
 
 
-def fit(
+def fit_eszsl(
     head: keras.Model, settings: ESZSLSettings, batches: Iterable, seen_embeddings: np.ndarray
 ) -> None:
     """Solves for V in one pass over the examples.
@@ -74,6 +75,45 @@ ESZSL = System(
         "original has one label per image, -1 or 1"
     ),
     presets={"paper": ESZSLSettings()},
-    build=build,
-    fit=fit,
+    build=build_eszsl,
+    fit=fit_eszsl,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelEMSettings:
+    """Settings of LabelEM.
+
+    Attributes:
+        margin: difference by which the score of a present class must exceed an absent one's.
+    """
+
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_setting(self.margin > 0, "margin", self.margin, "above 0")
+
+
+def build_label_em(inputs: HeadInputs, settings: LabelEMSettings) -> keras.KerasTensor:
+    """Returns s = xᵀ W a, with the scene feature x."""
+    del settings
+    scores = RegionClassifier(name="bilinear")([inputs.scene_feature, inputs.class_embeddings])
+    return layers.Activation("linear", dtype="float32", name="scores")(scores)
+
+
+def label_em_losses(head: keras.Model, settings: LabelEMSettings) -> Losses:
+    """Returns the weighted approximate ranking loss, averaged over an image's present classes."""
+    del head
+    return lambda labels, outputs: weighted_ranking_loss(labels, outputs["scores"], settings.margin)
+
+
+LABEL_EM = System(
+    title="LabelEM",
+    source=(
+        "Akata et al., Label-embedding for image classification, PAMI 2016 (ALE); "
+        "all absent classes are ranked, where the original samples"
+    ),
+    presets={"paper": LabelEMSettings()},
+    build=build_label_em,
+    make_losses=label_em_losses,
 )
