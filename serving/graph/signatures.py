@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms
 from biam_tf.models.head import region_classifier, scores_alone, with_response_maps
+from biam_tf.photos import MAX_PIXELS
 from biam_tf.runs import TrainedRun
 from serving.graph.batching import Batching
 from serving.graph.name_table import NameTable
-from serving.graph.photo_decoding import DEFAULT_MAX_PIXELS, photo_decoder
+from serving.graph.photo_decoding import photo_decoder
 
 IMAGES = tf.TensorSpec((None,), tf.string, name="images")
 CLASS_NAMES = tf.TensorSpec((None,), tf.string, name="class_names")
@@ -42,7 +43,7 @@ class GraphSettings:
     """
 
     top_k: int = 5
-    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
     batching: Batching | None = None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, sha256_of
+from biam_tf.photos import ENDINGS
 from biam_tf.progress import progress
 from serving.indexing.photo_index import (
     MANIFEST,
@@ -23,7 +24,6 @@ from serving.indexing.photo_index import (
 from serving.indexing.region_embedder import RegionEmbedder
 from serving.rpc.version_folders import newest_version
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 SHARD_PHOTOS = 256
 BATCH_PHOTOS = 16
 

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -162,11 +161,12 @@ def _draw(
 
 
 def _pixels(path: str, contents: bytes) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from biam_tf.photos import PhotoError, open_photo
 
+    width, height = _DRAWN_SIZE
     try:
-        with Image.open(io.BytesIO(contents)) as photo:
-            photo.thumbnail(_DRAWN_SIZE)
-            return np.asarray(photo.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path}: can't be drawn: not a JPEG, PNG, GIF or BMP") from error
+        photo = open_photo(contents, at_least=(2 * width, 2 * height)).image
+    except PhotoError as error:
+        raise UserError(f"{path}: cannot be drawn: {error}") from error
+    photo.thumbnail(_DRAWN_SIZE)
+    return np.asarray(photo)

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from biam_tf.files import replacing, write_json, write_text
+from biam_tf.photos import open_photo
 from training.description.duplicates import Pair, count_by_splits, pair_table
 from training.description.labels import LabelFacts
 from training.description.sections import (
@@ -126,8 +127,7 @@ def draw_pairs(directory: pathlib.Path, pairs: Sequence[Pair], path: pathlib.Pat
     for index, pair in enumerate(pairs):
         left, top = index % columns * width + _MARGIN, index // columns * height + _MARGIN
         for side, image in enumerate(pair.images):
-            with Image.open(directory / image) as photo:
-                small = photo.convert("RGB")
+            small = open_photo(directory / image).image
             small.thumbnail((_SIDE, _SIDE))
             corner = left + side * (_SIDE + _MARGIN)
             sheet.paste(small, (corner, top))

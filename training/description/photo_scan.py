@@ -3,15 +3,12 @@
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
 
-from PIL import Image
-
-from training.data.folder.reader import PHOTO_FORMATS, decoding_problem
+from biam_tf.photos import PhotoError, open_photo, read_photo_file
 from training.description.perceptual_hash import (
     SIDE,
     coarse_picture,
@@ -67,7 +64,7 @@ def scan_photos(
             warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
             for start in range(0, len(images), _AHEAD):
                 part = images[start : start + _AHEAD]
-                for photo in threads.map(lambda image: open_photo(directory / image), part):
+                for photo in threads.map(lambda image: examine_photo(directory / image), part):
                     photos.append(photo)
                     update(1)
     finally:
@@ -75,24 +72,16 @@ def scan_photos(
     return photos
 
 
-def open_photo(path: pathlib.Path) -> Photo:
-    """Reads a photo to its end."""
+def examine_photo(path: pathlib.Path) -> Photo:
+    """Decodes a photo to its end."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return Photo("no such file")
-    except OSError as error:
-        return Photo(f"cannot be opened: {error.strerror}")
-    if not content:
-        return Photo("the file is empty")
+        content = read_photo_file(path)
+    except PhotoError as error:
+        return Photo(str(error))
     try:
-        with Image.open(io.BytesIO(content), formats=PHOTO_FORMATS) as photo:
-            size, form = photo.size, photo.format
-            # A JPEG is decoded at the smallest scale that is large enough, and still read to its
-            # end.
-            photo.draft("L", (2 * SIDE, 2 * SIDE))
-            gray = gray_picture(photo)
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return Photo(decoding_problem(error))
+        photo = open_photo(content, "L", at_least=(2 * SIDE, 2 * SIDE))
+    except PhotoError as error:
+        return Photo(str(error))
+    gray = gray_picture(photo.image)
     checksum, coarse = hashlib.sha256(content).digest(), coarse_picture(gray).tobytes()
-    return Photo(None, size, form, checksum, int(perceptual_hash(gray)), coarse)
+    return Photo(None, photo.size, photo.form, checksum, int(perceptual_hash(gray)), coarse)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.contact_sheet import fitted, overlay_heat
+from biam_tf.photos import open_photo
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
@@ -83,8 +84,7 @@ def photo_cards(
     for i, row in enumerate(explained.rows):
         image = split.images[row]
         # From the file, in its own proportions: the model's input is square.
-        with Image.open(dataset.photo_path(image)) as file:
-            photo = file.convert("RGB")
+        photo = open_photo(dataset.photo_path(image)).image
         labels, scores = split.labels[row], explained.scores[i].astype(np.float64)
         best = np.argsort(-scores, kind="stable")[: min(TAGS, len(scores))]
         maps = []

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from biam_tf.errors import UserError
 from biam_tf.models import build_tagger
 from biam_tf.models.head import response_map_layer, with_response_maps
+from biam_tf.photos import open_photo
 from biam_tf.runs import RunPaths, load_run
 from training.config import load_config
 from training.data.input.sources import PhotoSource
@@ -65,8 +65,7 @@ def measure_run(path: pathlib.Path) -> dict[str, Localization]:
         maps = scorer(inputs, embeddings)["response_maps"].numpy()
         for row in range(len(maps)):
             image = split.images[done + row]
-            with Image.open(dataset.photo_path(image)) as photo:
-                size = photo.size
+            size = open_photo(dataset.photo_path(image), at_least=(1, 1)).size
             for c in np.flatnonzero(split.labels[done + row] > 0).tolist():
                 own = boxes.get((image, dataset.names[c]))
                 if own:

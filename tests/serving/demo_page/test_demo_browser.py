@@ -227,8 +227,8 @@ def test_what_is_no_photo_is_told_of_beside_the_photos(open_tab, photos, tmp_pat
     (tmp_path / "notes.jpg").write_text("a text")
     (tmp_path / "cut.png").write_bytes(encoded("PNG", (60, 50))[:2000])
     tab.drop(photos / "001.png", tmp_path / "notes.jpg", tmp_path / "cut.png")
-    tab.wait_for_text("#tag-photo-problems", "notes.jpg: no JPEG, PNG, GIF or BMP photo")
-    tab.wait_for_text("#tag-status", "cut.png (60 x 50 pixels): not a whole JPEG")
+    tab.wait_for_text("#tag-photo-problems", "notes.jpg: not a whole JPEG")
+    tab.wait_for_text("#tag-photo-problems", "cut.png: not a whole JPEG")
     tab.page.wait_for_selector("#tag-bars .bar")  # of the one that is whole
     tab.wait_for_text("#tag-evidence figcaption", ":")
 

@@ -84,7 +84,7 @@ def test_what_cannot_be_drawn_is_named(ask, photos, tmp_path):
     photos[1].write_bytes(b"a photo for the tiny model alone")
     sheet = tmp_path / "evidence.png"
     status, _, error = ask("--classes", "dog", "--explain", str(sheet))
-    assert status == 2 and f"{photos[1]}: can't be drawn" in error and not sheet.exists()
+    assert status == 2 and f"{photos[1]}: cannot be drawn" in error and not sheet.exists()
 
 
 @pytest.mark.parametrize(

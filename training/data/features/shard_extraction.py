@@ -135,7 +135,6 @@ class ShardExtractor:
             broken = photo_reader.reasons(
                 self.photos_directory,
                 [images[i] for i in np.flatnonzero(~read)],
-                self.store.job.backbone.image_size,
             )
             update(len(broken))
             checksum = storage.sha256_of_file(aside)

@@ -71,8 +71,7 @@ class UnfinishedStore:
             return None
         if storage.size_of(storage.join(self.path, shard.file)) != shard.bytes:
             return None
-        size = self.job.backbone.image_size
-        if any(why_unreadable(photos_directory, p.image, size) is None for p in shard.broken):
+        if any(why_unreadable(photos_directory, p.image) is None for p in shard.broken):
             return None
         return shard
 

@@ -14,13 +14,12 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, nearest_names
+from biam_tf.photos import photo_problem, stored_name
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
@@ -28,7 +27,6 @@ from training.tables.csv_files import read_rows
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
 GROUPS = (SEEN, UNSEEN, IGNORED)
-PHOTO_FORMATS = ("JPEG", "PNG", "GIF", "BMP")  # what TensorFlow decodes
 
 
 def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
@@ -142,13 +140,16 @@ def _read_annotations(
     for row, cells in rows:
         unlisted = 0 if "absent" in cells else -1
         image, split = _as_relative(cells["image"]), cells["split"]
+        is_named = _photo_is_named(image, row, problems)
+        if is_named:
+            image = stored_name(directory, image)
         if image in first_rows:
             problems.add(
                 ANNOTATIONS, row, f"photo {image!r} is already listed in row {first_rows[image]}"
             )
             continue
         first_rows[image] = row
-        if _photo_is_named(image, row, problems) and look_for_photos:
+        if is_named and look_for_photos:
             _check_photo_file(directory, image, row, problems)
         present = _declared(cells["labels"], classes, row, problems)
         absent = _declared(cells.get("absent", ""), classes, row, problems)
@@ -250,9 +251,7 @@ def check_photos(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
-            complaints = threads.map(
-                lambda image: photo_complaint(dataset.photo_path(image)), images
-            )
+            complaints = threads.map(lambda image: photo_problem(dataset.photo_path(image)), images)
             numbered = enumerate(zip(images, complaints, strict=True), start=1)
             for done, (image, complaint) in numbered:
                 if complaint:
@@ -265,36 +264,16 @@ def check_photos(
         problems = Problems(dataset.directory)
         rows = _rows_of(dataset.directory)
         for image, complaint in sorted(broken.items(), key=lambda item: rows.get(item[0], 0)):
-            problems.add(ANNOTATIONS, rows.get(image), f"photo {image!r} {complaint}")
+            problems.add(ANNOTATIONS, rows.get(image), f"photo {image!r}: {complaint}")
         problems.raise_if_any()
-
-
-def photo_complaint(source: pathlib.Path | BinaryIO) -> str | None:
-    """Returns what is wrong with a photo, a file or its bytes, or None."""
-    try:
-        with Image.open(source, formats=PHOTO_FORMATS) as photo:
-            # A JPEG is read to its end at any scale; an eighth is the quickest.
-            photo.draft(None, (1, 1))
-            photo.load()
-    except FileNotFoundError:
-        return "is no longer there"
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
-        return decoding_problem(error)
-    return None
-
-
-def decoding_problem(error: Exception) -> str:
-    """Returns what is wrong with a photo that Pillow could not open or decode."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return f"is not a photo that can be read; use {', '.join(PHOTO_FORMATS)}"
-    return f"cannot be decoded: {error}"
 
 
 def _rows_of(directory: pathlib.Path) -> dict[str, int]:
     rows = _rows(
         directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), Problems(directory)
     )
-    return {_as_relative(cells["image"]): row for row, cells in rows}
+    names = ((_as_relative(cells["image"]), row) for row, cells in rows)
+    return {stored_name(directory, image): row for image, row in names}
 
 
 def _read(request: ReadRequest) -> TaggingDataset:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import shutil
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from biam_tf.errors import UserError
-from training.data.folder.reader import photo_complaint
+from biam_tf.photos import photo_problem, stored_name
 
 CONNECTIONS = 16
 TRIES = 4
@@ -73,7 +72,7 @@ def collect_photos(
             if is_address(location):
                 aside.write_bytes(fetch(location))
             else:
-                _place(pathlib.Path(location), aside, placing)
+                _place(pathlib.Path(stored_name("", location)), aside, placing)
             os.replace(aside, target)
         except (OSError, ValueError) as error:
             aside.unlink(missing_ok=True)
@@ -190,9 +189,9 @@ def _fetcher() -> Callable[[str], bytes]:
             raise ValueError(f"has more than {MAX_BYTES >> 20} MB")
         if not content:
             raise ValueError("the server sent nothing")
-        complaint = photo_complaint(io.BytesIO(content))
-        if complaint:
-            raise ValueError(f"what the server sent ({kind}) {complaint}")
+        problem = photo_problem(content)
+        if problem:
+            raise ValueError(f"what the server sent ({kind}): {problem}")
         return content
 
     return fetch

@@ -8,7 +8,14 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from biam_tf.photos import decode_photo
+from biam_tf.photos import (
+    IS_EMPTY,
+    IS_FOLDER,
+    NO_FILE,
+    decode_photo,
+    decode_whole_photo,
+    decoding_problem,
+)
 from training.data.input.broken_photos import BrokenPhoto, check_share
 
 # What a photo itself is to blame for. Anything else, such as a server that does not answer, says
@@ -33,8 +40,7 @@ def read_photo(directory: str | os.PathLike, image: tf.Tensor, image_size: int) 
 def read_whole_photo(directory: str | os.PathLike, image: tf.Tensor) -> tf.Tensor:
     """Returns the photo `image` as it is, uint8 (height, width, 3); otherwise as `read_photo`."""
     path = tf.strings.join([os.fspath(directory), image], separator="/")
-    photo = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-    return tf.ensure_shape(photo, (None, None, 3))
+    return decode_whole_photo(tf.io.read_file(path))
 
 
 def photo_batches(
@@ -109,7 +115,7 @@ def load_photos(
     finally:
         if bar:
             bar.close()
-    broken = reasons(directory, [images[i] for i in np.flatnonzero(~loaded)], image_size)
+    broken = reasons(directory, [images[i] for i in np.flatnonzero(~loaded)])
     check_share(broken, len(images), 0.0, directory)
     return photos
 
@@ -145,21 +151,19 @@ def find_broken(
     for positions, _ in readable.as_numpy_iterator():
         found[positions] = True
         update(len(positions))
-    return reasons(directory, [images[i] for i in np.flatnonzero(~found)], image_size)
+    return reasons(directory, [images[i] for i in np.flatnonzero(~found)])
 
 
-def reasons(
-    directory: str | os.PathLike, images: Sequence[str], image_size: int
-) -> tuple[BrokenPhoto, ...]:
+def reasons(directory: str | os.PathLike, images: Sequence[str]) -> tuple[BrokenPhoto, ...]:
     """Returns each of `images`, none of which could be read, with the reason why.
 
     Raises:
         tf.errors.OpError: it was not the photo's fault; or it can be read now.
     """
-    return tuple(BrokenPhoto(image, _reason(directory, image, image_size)) for image in images)
+    return tuple(BrokenPhoto(image, _reason(directory, image)) for image in images)
 
 
-def why_unreadable(directory: str | os.PathLike, image: str, image_size: int) -> str | None:
+def why_unreadable(directory: str | os.PathLike, image: str) -> str | None:
     """Returns what is wrong with a photo, or None where it can be read.
 
     Raises:
@@ -168,21 +172,21 @@ def why_unreadable(directory: str | os.PathLike, image: str, image_size: int) ->
     path = f"{os.fspath(directory)}/{image}"
     try:
         if tf.io.gfile.isdir(path):
-            return "is a folder"
+            return IS_FOLDER
         if tf.io.gfile.stat(path).length == 0:
-            return "the file is empty"
-        read_photo(directory, tf.constant(image), image_size)
+            return IS_EMPTY
+        contents = tf.io.read_file(path).numpy()
     except tf.errors.NotFoundError:
-        return "no such file"
+        return NO_FILE
     except PHOTO_ERRORS as error:
         # TensorFlow puts the operation's name before the reason, and again after it.
         reason = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:.*$", "", error.message, flags=re.DOTALL)
         return " ".join(reason.split())
-    return None
+    return decoding_problem(contents)
 
 
-def _reason(directory: str | os.PathLike, image: str, image_size: int) -> str:
-    reason = why_unreadable(directory, image, image_size)
+def _reason(directory: str | os.PathLike, image: str) -> str:
+    reason = why_unreadable(directory, image)
     if reason is None:
         raise tf.errors.UnavailableError(
             None,

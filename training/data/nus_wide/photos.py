@@ -18,9 +18,8 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
+from biam_tf.photos import ENDINGS
 from training.data.file_walk import files_below
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 
 # Flickr answers for a removed photo with a small picture that says so, and tools save it under
 # the photo's name. It is known by its being everywhere: so many photos of the same few bytes.

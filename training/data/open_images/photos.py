@@ -5,10 +5,9 @@ import pathlib
 
 import numpy as np
 
+from biam_tf.photos import ENDINGS
 from training.data.file_walk import files_below
 from training.data.open_images.label_rows import ID_DIGITS
-
-ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def find_photos(directory: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -142,6 +142,6 @@ def test_what_is_no_photo_is_not_brought(address, photos, tmp_path, pauses):
     with (out / "failed_photos.csv").open(newline="") as file:
         failed = {row["photo"]: row["problem"] for row in csv.DictReader(file)}
     assert list(failed) == [rows[0][0], rows[1][0]]
-    assert "(text/html) is not a photo that can be read" in failed[rows[0][0]]
-    assert "cannot be decoded" in failed[rows[1][0]]
+    assert "(text/html): not a whole JPEG" in failed[rows[0][0]]
+    assert "not a whole JPEG" in failed[rows[1][0]]
     assert len(list((out / "images").iterdir())) == 1
