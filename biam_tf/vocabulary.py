@@ -12,6 +12,7 @@ import numpy as np
 from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribute_table
 from biam_tf.embeddings.names import NameIndex, look_up, normalize, refuse_missing
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.errors import nearest_words as nearest_words  # public here, too
 from biam_tf.files import replacing
 
 GROUPS = ("seen", "unseen")
