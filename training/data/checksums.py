@@ -1,4 +1,4 @@
-"""Checksums of official files, as TensorFlow Datasets' checksums.tsv has them."""
+"""Checksums of official files, in TensorFlow Datasets' checksums.tsv format."""
 
 import dataclasses
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True)
 class KnownFile:
-    """A file as its publisher has it: where, how many bytes, and their SHA-256 sum."""
+    """URL, size in bytes and SHA-256 of a file as its publisher provides it."""
 
     url: str
     size: int
@@ -14,6 +14,6 @@ class KnownFile:
 
 
 def known_files(path: pathlib.Path) -> dict[str, KnownFile]:
-    """Returns the files of a checksums.tsv by their names; a row is url, size, sum, name."""
+    """Returns the files of a checksums.tsv by name; its columns are url, size, sha256, name."""
     rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
     return {name: KnownFile(url, int(size), sha256) for url, size, sha256, name in rows}

@@ -1,4 +1,4 @@
-"""All files below a folder, links followed: photos lie wherever their owner has put them."""
+"""Walks all files below a folder, following links: photos are often linked from elsewhere."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def files_below(directory: pathlib.Path) -> Iterator[tuple[str, os.DirEntry]]:
-    """Yields (path relative to `directory`, entry) of each file; no folder is visited twice."""
+    """Yields (path relative to `directory`, entry) for each file; visits no folder twice."""
     folders, visited = [""], set()
     while folders:
         folder = folders.pop()

@@ -258,7 +258,7 @@ def test_evaluate_names_what_is_wrong(finished, scenes, tmp_path, capsys, argume
         (["strategy=multi_worker"], "strategy: multi_worker: TF_CONFIG is not set"),
         (["output=/proc/no/run"], "/proc/no/run: cannot be written (No such file or directory)"),
         (["vocabulary.word_vectors=/no/vectors.txt"], "/no/vectors.txt"),
-        (["data.name=nus_wide"], "ImageList/Imagelist.txt: not there"),
+        (["data.name=nus_wide"], "ImageList/Imagelist.txt: not found"),
     ],
 )
 def test_run_names_what_is_wrong_and_exits_with_2(start, tmp_path, capsys, settings, message):

@@ -37,7 +37,7 @@ def test_nus_wide_trains_as_the_papers_configuration_says(tmp_path, capsys):
     assert missing == [nus_name(0), nus_name(14)]
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert (metrics["images"], metrics["headline"]) == (9, "mAP")
-    assert metrics["partial"] == "2 of 30 listed photos are not there"
+    assert metrics["partial"] == "2 of 30 listed photos are missing"
     assert (metrics["zsl"]["classes"], metrics["gzsl"]["classes"]) == (6, 14)
 
 
@@ -56,7 +56,7 @@ def test_open_images_reports_its_weighted_map_first(tmp_path, capsys):
     assert train("open_images_paper.yaml", data, tmp_path / "run", *settings) == 0
     printed = capsys.readouterr().out
     assert "training photos have more than 3 labels: left out" in printed
-    assert "PARTIAL DATA, not comparable with published figures: not there: 1 of 24" in printed
+    assert "PARTIAL DATA, not comparable with published figures: missing: 1 of 24" in printed
     header = next(line for line in printed.splitlines() if line.startswith("per cent"))
     assert header.split()[2:5] == ["classes", "weighted", "mAP"]
     assert "F1@5" in header

@@ -1,1 +1,1 @@
-"""Any data set of TensorFlow Datasets with several labels a photo, read as a folder data set."""
+"""Any multi-label image data set of TensorFlow Datasets, read as a folder data set."""

@@ -1,4 +1,4 @@
-"""Finds a prepared data set of TensorFlow Datasets, and its labels among its features."""
+"""Finds a prepared data set of TensorFlow Datasets and its label features."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def find_builder(name: str) -> "tfds.core.DatasetBuilder":
-    """Returns the `tfds.core.DatasetBuilder` of a prepared data set; nothing is downloaded.
+    """Returns the builder of a prepared data set; downloads nothing.
 
     Args:
-        name: `coco/2017`, `coco/2017:1.1.0`, or the folder of a prepared one, which ends in a
-            version.
+        name: such as `coco/2017` or `coco/2017:1.1.0`, or the version folder of a prepared data
+            set.
 
     Raises:
-        UserError: TensorFlow Datasets is not installed, or there is no such data set, or it is
-            not prepared.
+        UserError: TensorFlow Datasets is not installed, or the data set does not exist or is not
+            prepared.
     """
     try:
         import tensorflow_datasets as tfds
@@ -32,11 +32,13 @@ def find_builder(name: str) -> "tfds.core.DatasetBuilder":
     try:
         builder = tfds.builder(name)
     except (ImportError, ValueError, AssertionError) as error:
-        # DatasetNotFoundError is both of the first; versions are checked by assertions.
+        # DatasetNotFoundError is an ImportError and a ValueError; a wrong version fails an assert.
         known = tfds.list_builders()
         stem = name.partition("/")[0].partition(":")[0]
         hint = f": {error}" if stem in known else did_you_mean(stem, known)
-        raise UserError(f"data.builder: {name!r}: TensorFlow Datasets has no such{hint}") from error
+        raise UserError(
+            f"data.builder: {name!r}: not a data set of TensorFlow Datasets{hint}"
+        ) from error
     if not builder.info.splits:
         raise UserError(
             f"data.builder: {name!r} is not prepared in {builder.data_dir}; download and prepare "
@@ -46,14 +48,14 @@ def find_builder(name: str) -> "tfds.core.DatasetBuilder":
 
 
 def builder_in(folder: str, setting: str = "") -> "tfds.core.DatasetBuilder":
-    """Returns the `tfds.core.DatasetBuilder` of a prepared data set's folder.
+    """Returns the builder of a prepared data set's folder.
 
     Args:
-        folder: ends in a version.
-        setting: what names it, for the message.
+        folder: the version folder.
+        setting: prefix of the error message.
 
     Raises:
-        UserError: the folder holds no prepared data set.
+        UserError: the folder is not a prepared data set.
     """
     import tensorflow_datasets as tfds
 
@@ -61,7 +63,7 @@ def builder_in(folder: str, setting: str = "") -> "tfds.core.DatasetBuilder":
         return tfds.builder_from_directory(folder)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{setting}{folder}: no data set that TensorFlow Datasets prepared: {error}"
+            f"{setting}{folder}: not a prepared TensorFlow Datasets data set: {error}"
         ) from error
 
 
@@ -72,15 +74,15 @@ def full_name(builder: "tfds.core.DatasetBuilder") -> str:
 
 
 def class_names(features: Mapping[str, Any], path: str, key: str) -> list[str]:
-    """Returns the names of the classes of a multi-label feature.
+    """Returns the class names of a multi-label feature.
 
     Args:
         features: a `tfds.features.FeaturesDict`.
-        path: names of features, joined by `.`, such as `objects.label`.
-        key: the setting that holds the path, for messages.
+        path: feature names joined by `.`, such as `objects.label`.
+        key: the setting that holds the path, for error messages.
 
     Raises:
-        UserError: there is no such feature, or it holds no more than one class a photo.
+        UserError: the feature does not exist, or holds a single class per photo.
     """
     import tensorflow_datasets as tfds
 
@@ -106,7 +108,7 @@ def class_names(features: Mapping[str, Any], path: str, key: str) -> list[str]:
 def multi_label_features(
     features: Mapping[str, Any], before: str = "", inside: bool = False
 ) -> list[str]:
-    """Returns the paths of all features that hold several classes a photo."""
+    """Returns the paths of all features that hold several classes per photo."""
     import tensorflow_datasets as tfds
 
     found = []
@@ -118,11 +120,11 @@ def multi_label_features(
             found += multi_label_features(feature, f"{before}{name}.", own)
         elif own and isinstance(feature, tfds.features.ClassLabel):
             found.append(f"{before}{name}")
-    return sorted(found)  # a prepared data set gives its features in any order
+    return sorted(found)  # the features of a prepared data set have no fixed order
 
 
 def photo_feature(features: Mapping[str, Any], builder: str) -> str:
-    """Returns the name of the photo among the features: `image`, or the only image there is."""
+    """Returns the name of the photo feature: `image`, or else the only image feature."""
     import tensorflow_datasets as tfds
 
     images = [name for name, own in features.items() if isinstance(own, tfds.features.Image)]
@@ -130,14 +132,14 @@ def photo_feature(features: Mapping[str, Any], builder: str) -> str:
         return "image"
     if len(images) != 1:
         raise UserError(
-            f"data.builder: {builder}: expected one photo an example, "
+            f"data.builder: {builder}: expected one image feature, "
             f"got {', '.join(images) or 'none'}"
         )
     return images[0]
 
 
 def only(path: str) -> dict:
-    """Returns the specification of a partial decoding that decodes one feature."""
+    """Returns the `PartialDecoding` specification that decodes only one feature."""
     *outer, last = path.split(".")
     spec: dict[str, Any] = {last: True}
     for part in reversed(outer):

@@ -1,4 +1,4 @@
-"""A data set of TensorFlow Datasets, through the folder that its photos are written into."""
+"""Reads a data set of TensorFlow Datasets through the folder its photos are written to."""
 
 import dataclasses
 import json
@@ -25,22 +25,23 @@ def read_tfds(
     progress: Callable[[int, int], None] | None = None,
     look_for_photos: bool = True,
 ) -> TaggingDataset:
-    """Returns a data set of TensorFlow Datasets; its photos are written where they are not yet.
+    """Returns a data set of TensorFlow Datasets, writing it as a folder data set the first time.
 
-    Once they are, TensorFlow Datasets is not asked again.
+    Later calls read the folder and do not use TensorFlow Datasets.
 
     Args:
-        builder: `coco/2017`, `coco/2017:1.1.0`, or the folder of a prepared data set.
-        label_feature: path of the present classes, such as `objects.label`.
-        directory: where the folder data set is, or goes; None: below `data/`.
-        absent_feature: path of the absent classes; None: all that are not present.
+        builder: such as `coco/2017` or `coco/2017:1.1.0`, or the folder of a prepared data set.
+        label_feature: path of the feature with the present classes, such as `objects.label`.
+        directory: folder of the folder data set; None: a folder below `data/`.
+        absent_feature: path of the feature with the absent classes, all others being unknown;
+            None: all classes that are not present are absent.
         zero_shot_split: see `apply_zero_shot_split`; None: all classes are seen.
-        progress: called with (photos written, photos in all).
+        progress: called with (photos written, total photos).
         look_for_photos: whether a missing photo is an error.
 
     Raises:
         UserError: as `find_builder`, `write_folder`, `read_folder` and `apply_zero_shot_split`;
-            or the folder holds something else.
+            or the folder has other content.
     """
     path = tfds_directory(directory, builder)
     wanted = {"label_feature": label_feature, "absent_feature": absent_feature}
@@ -57,7 +58,7 @@ def read_tfds(
 
 
 def tfds_directory(directory: str | None, builder: str) -> pathlib.Path:
-    """Returns where the photos go: `directory`, or a folder of the builder's own below `data/`."""
+    """Returns `directory`, or a folder below `data/` that is named after the builder."""
     if directory:
         return pathlib.Path(directory)
     return pathlib.Path("data") / re.sub(r"[^\w.]+", "-", builder).strip("-")
@@ -67,15 +68,15 @@ def _read_marker(path: pathlib.Path) -> dict:
     file = path / MARKER
     if not file.is_file() or not (path / ANNOTATIONS).is_file():
         raise UserError(
-            f"{path}: holds something that was not written by data.name: tfds; give "
-            "data.directory: another folder, or empty this one"
+            f"{path}: contains files that were not written by data.name: tfds; set "
+            "data.directory to another folder, or empty this one"
         )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file}: is no JSON ({error}); delete the folder to write it again") from (
-            error
-        )
+        raise UserError(
+            f"{file}: not valid JSON ({error}); delete the folder to write it again"
+        ) from (error)
 
 
 def _check_same(path: pathlib.Path, marker: dict, builder: str, wanted: dict) -> None:
@@ -89,8 +90,8 @@ def _check_same(path: pathlib.Path, marker: dict, builder: str, wanted: dict) ->
         complaints.insert(0, f"data.builder: {held}, not {builder}")
     if complaints:
         raise UserError(
-            f"{path}: was written with {'; '.join(complaints)}; give data.directory: another "
-            "folder, or delete this one"
+            f"{path}: was written with {'; '.join(complaints)}; set data.directory to "
+            "another folder, or delete this one"
         )
 
 
@@ -99,8 +100,9 @@ def _remarks(marker: dict, dataset: TaggingDataset) -> tuple[str, ...]:
         name: int((split.labels <= 0).all(axis=1).sum()) for name, split in dataset.splits.items()
     }
     lines = [
-        f"{marker['builder']}, labels of {marker['label_feature']}; {_in_words(marker['splits'])}",
-        "photos without a label, which are kept: "
+        f"{marker['builder']}, labels of {marker['label_feature']}; "
+        f"{_format_splits(marker['splits'])}",
+        "photos without a label (kept): "
         + ", ".join(f"{count:,} {name}" for name, count in unlabelled.items()),
     ]
     for split, reason in marker["left_out"].items():
@@ -108,7 +110,7 @@ def _remarks(marker: dict, dataset: TaggingDataset) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _in_words(definition: Definition) -> str:
+def _format_splits(definition: Definition) -> str:
     lines = []
     for official, parts in definition.items():
         below = 0.0
@@ -125,12 +127,12 @@ class TfdsSettings:
     """The settings of a data set of TensorFlow Datasets; see docs/tfds.md.
 
     Attributes:
-        builder: name or folder of a prepared data set; needed.
-        label_feature: its feature with the present classes, such as `objects.label`; needed.
+        builder: name or folder of a prepared data set; required.
+        label_feature: its feature with the present classes, such as `objects.label`; required.
         absent_feature: its feature with the absent classes, all others being unknown; null: all
-            that are not present are absent.
-        zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file of the
-            unseen classes; null: all classes are seen.
+            classes that are not present are absent.
+        zero_shot_split: `coco_48_17`, `coco_65_15`, `voc_16_4`, `lvis_rare`, or a file with
+            the unseen classes; null: all classes are seen.
     """
 
     builder: str | None = None
@@ -142,7 +144,7 @@ class TfdsSettings:
         for key, example in (("builder", "coco/2017"), ("label_feature", "objects.label")):
             if not getattr(self, key):
                 raise UserError(
-                    f"{key}: not set, and data.name: tfds needs it; for example {example}"
+                    f"{key}: not set; required by data.name: tfds, for example {example}"
                 )
 
 

@@ -1,34 +1,34 @@
-"""Which split of TensorFlow Datasets, and which share of it, becomes train, val and test."""
+"""Maps the splits of TensorFlow Datasets, or shares of them, to train, val and test."""
 
 import hashlib
 
 from biam_tf.errors import UserError
 from training.data.dataset import OFFICIAL_SPLITS
 
-HELD_OUT = 0.1  # share of the training photos for a split that the data set does not have
+HELD_OUT = 0.1  # share of the training photos for a split that the data set lacks
 WHOLE = 1.0
 
-# For each official split: (own split, up to which share of the photos) in ascending order.
+# For each TensorFlow Datasets split: (our split, cumulative share of the photos), ascending.
 Definition = dict[str, list[tuple[str, float]]]
 
 
 def define_splits(labelled: list[str], builder: str) -> Definition:
-    """Returns where the photos of each official split go.
+    """Returns which of our splits the photos of each official split go to.
 
-    With labels in all three, they stay as they are. Where `test` has no labels (COCO, LVIS, VOC
-    2012) or is not there, `validation` becomes test, and a tenth of train, chosen by a hash of
-    the photo, becomes val. Where only `train` has labels, one tenth is val and another is test.
+    If all three official splits have labels, they are kept. If `test` is missing or has no labels
+    (COCO, LVIS, VOC 2012), `validation` becomes test, and a tenth of train, chosen by a hash of
+    the photo, becomes val. If only `train` has labels, a tenth each becomes val and test.
 
     Args:
-        labelled: official splits in which a photo has a label.
-        builder: its name, for the message.
+        labelled: official splits in which at least one photo has a label.
+        builder: its name, for error messages.
 
     Raises:
-        UserError: `train` is not among them.
+        UserError: `train` has no labels.
     """
     if "train" not in labelled:
         raise UserError(
-            f"data.builder: {builder}: no split 'train' with labels; with labels it has: "
+            f"data.builder: {builder}: no split 'train' with labels; splits with labels: "
             f"{', '.join(labelled) or 'none'}"
         )
     if "test" in labelled and "validation" in labelled:
@@ -40,7 +40,7 @@ def define_splits(labelled: list[str], builder: str) -> Definition:
 
 
 def own_split(parts: list[tuple[str, float]], photo: bytes) -> str:
-    """Returns the split of a photo, by its bytes: copies of a photo stay together."""
+    """Returns the split of a photo by a hash of its bytes, so that copies stay together."""
     if len(parts) == 1:
         return parts[0][0]
     share = int.from_bytes(hashlib.sha256(photo).digest()[:8], "big") / 2**64

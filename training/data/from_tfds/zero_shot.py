@@ -1,4 +1,4 @@
-"""Which classes of a data set are seen and unseen: splits of the literature, or one's own list."""
+"""Zero-shot splits: published seen and unseen classes, or a list of the user."""
 
 import dataclasses
 import pathlib
@@ -20,17 +20,17 @@ _FOLDER = pathlib.Path(__file__).parent / "class_groups"
 
 
 def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset:
-    """Returns the data set with the groups of a zero-shot split.
+    """Returns the data set with the class groups of a zero-shot split.
 
     Args:
-        dataset: whose groups are replaced.
-        split: a key of `READY_MADE`, or a file with the unseen classes: a text file, one name a
-            line, where all others are seen; or a .csv file with `name,group`, whose classes alone
-            are used.
+        dataset: the data set whose groups are replaced.
+        split: a key of `READY_MADE`, a text file of unseen classes (one name per line; all others
+            are seen), or a .csv file with the columns `name,group` (classes it does not list are
+            left out).
 
     Raises:
-        UserError: no such split or file, the classes are not those of the data set, or no
-            class would be seen.
+        UserError: the split or file does not exist, a class is not in the data set, or no class
+            is seen.
     """
     if split in READY_MADE:
         groups = _groups(_FOLDER / f"{split}.csv", dataset, split)
@@ -38,13 +38,13 @@ def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset
         groups = _groups(pathlib.Path(split), dataset, split)
     else:
         raise UserError(
-            f"data.zero_shot_split: {split!r} is no file{did_you_mean(split, READY_MADE)}; "
-            "give a ready-made one or a file of unseen classes"
+            f"data.zero_shot_split: {split!r} is not a file{did_you_mean(split, READY_MADE)}; "
+            "set it to a built-in split or a file of unseen classes"
         )
     keep = [column for column, name in enumerate(dataset.names) if name in groups]
     kept = tuple(groups[dataset.names[column]] for column in keep)
     if SEEN not in kept:
-        raise UserError(f"data.zero_shot_split: {split}: leaves no seen class")
+        raise UserError(f"data.zero_shot_split: {split}: no class is seen")
     splits = {
         name: Split(own.images, np.ascontiguousarray(own.labels[:, keep]))
         for name, own in dataset.splits.items()
@@ -64,7 +64,7 @@ def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset
 
 
 def _groups(path: pathlib.Path, dataset: TaggingDataset, split: str) -> dict[str, str]:
-    """Returns the group of each class that is used."""
+    """Returns the group of each class that is kept."""
     listed = read_class_list(path)
     if path.suffix.lower() == ".csv" and listed.groups is None:
         raise UserError(f"{path}: every row needs a group: seen, unseen or ignored")
@@ -72,7 +72,7 @@ def _groups(path: pathlib.Path, dataset: TaggingDataset, split: str) -> dict[str
     for name in listed.names:
         if name not in dataset.names:
             hint = did_you_mean(name, dataset.names) if split not in READY_MADE else ""
-            problems.add(path.name, None, f"{name!r} is no class of this data set{hint}")
+            problems.add(path.name, None, f"{name!r} is not a class of this data set{hint}")
     for name, group in zip(listed.names, listed.groups or (), strict=False):
         if group not in (SEEN, UNSEEN):
             problems.add(path.name, None, f"{name!r}: unknown group {group!r}")

@@ -1,1 +1,1 @@
-"""NUS-WIDE: 269,648 photos of Flickr, their users' 1,000 commonest tags, 81 checked concepts."""
+"""NUS-WIDE: 269,648 Flickr photos, the 1,000 most frequent user tags, 81 verified concepts."""

@@ -1,4 +1,4 @@
-"""Text files of zeros and ones, a row an example, read as fast as they come from the disk."""
+"""Reads text files of zeros and ones, one row per photo, at about the speed of the disk."""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -21,20 +21,20 @@ def indicator_rows(
     problems: Problems,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first row, values (R, columns) uint8 of 0 and 1) for block after block of a file.
+    """Yields (first row, values (R, columns) uint8 of 0 and 1) for each block of a file.
 
-    Values stand between tabs or spaces; the line ends of all systems are understood. Whole
-    blocks are decoded at once; lines are looked at one by one only in blocks with a line that
-    is not like the others. Wrong rows are noted as problems, and are zeros here.
+    Values are separated by tabs or spaces; lines may end in LF or CRLF. A block is decoded at
+    once if all its lines have the same format, otherwise line by line. Invalid rows are
+    reported as problems and yielded as zeros.
 
     Args:
         path: the file.
-        shown: what problems call it.
-        rows: how many there must be.
-        columns: values of a row.
-        listed_in: the file that says so, for the message.
-        problems: of the data set.
-        progress: called with (rows read, rows in all).
+        shown: the file's name in problems.
+        rows: expected number of rows.
+        columns: values per row.
+        listed_in: the file that lists the rows, for messages.
+        problems: collects the problems of the data set.
+        progress: called with (rows read, total rows).
     """
     row = 0
     with path.open("rb") as file:
@@ -52,7 +52,7 @@ def indicator_rows(
         yield row, block[: max(0, rows - row)]
         row += len(block)
     if row < rows:
-        text = f"the file ends after {row} rows; {listed_in} lists {rows}: is it cut short?"
+        text = f"the file ends after {row} rows; {listed_in} lists {rows}: is it truncated?"
         problems.add(shown, row + 1, text)
     elif row > rows:
         problems.add(shown, rows + 1, f"{row} rows, but {listed_in} lists {rows}")
@@ -69,14 +69,14 @@ def _block(text: bytes, shown: str, first: int, columns: int, problems: Problems
     for number, line in enumerate(lines):
         fields = line.split()
         if len(fields) != columns:
-            count = f"{len(fields)} values where {columns} are expected"
+            count = f"expected {columns} values, got {len(fields)}"
             problems.add(shown, first + number + 1, count)
             continue
         joined = b"".join(fields)
         if len(joined) != columns or joined.translate(None, b"01"):
             wrong = next(i for i, field in enumerate(fields) if field not in (b"0", b"1"))
             shown_value = fields[wrong].decode("utf-8", "replace")
-            complaint = f"value {wrong + 1} is {shown_value!r}; 0 or 1 is expected"
+            complaint = f"value {wrong + 1} is {shown_value!r}; expected 0 or 1"
             problems.add(shown, first + number + 1, complaint)
             continue
         values[number] = np.frombuffer(joined, np.uint8) - _ZERO
@@ -84,11 +84,11 @@ def _block(text: bytes, shown: str, first: int, columns: int, problems: Problems
 
 
 def uniform_block(text: bytes, columns: int) -> np.ndarray | None:
-    """Returns the values where all lines have one form, digits with a blank between, or None.
+    """Returns the values if all lines are digits with one separator between them, else None.
 
     Args:
         text: whole lines.
-        columns: values of a line.
+        columns: values per line.
     """
     length = text.index(b"\n") + 1
     if len(text) % length or length < 2 * columns:

@@ -1,15 +1,15 @@
-"""The official files of NUS-WIDE: where they lie, what they list, and what they should hold.
+"""The official files of NUS-WIDE: their paths, lists and documented sizes.
 
-    ConceptsList/Concepts81.txt              the 81 concepts, one a line
-    Groundtruth/AllLabels/Labels_sky.txt     a 0 or 1 for each photo; one file a concept
-    Groundtruth/TrainTestLabels/…            the same, cut by split: Labels_sky_Train.txt
+    ConceptsList/Concepts81.txt              the 81 concepts, one per line
+    Groundtruth/AllLabels/Labels_sky.txt     a 0 or 1 for each photo; one file per concept
+    Groundtruth/TrainTestLabels/…            the same by split: Labels_sky_Train.txt
     ImageList/Imagelist.txt                  all photos, as actor\\0001_2124494179.jpg
     ImageList/TrainImagelist.txt, TestImagelist.txt
-    NUS_WID_Tags/TagList1k.txt               the 1,000 tags, one a line
+    NUS_WID_Tags/TagList1k.txt               the 1,000 tags, one per line
     NUS_WID_Tags/AllTags1k.txt               1,000 zeros and ones for each photo
 
-Rows of the label files are those of Imagelist.txt. Upper and lower case and the outer folder may
-differ, as they do between copies. TrainTestLabels is compared, but not read: it has a known
+Rows of the label files are in the order of Imagelist.txt. Letter case and the outer folder may
+differ, as they do between copies. TrainTestLabels is only compared with AllLabels: it has a known
 wrong value (Labels_lake_Train.txt row 78,372 is -1130179).
 """
 
@@ -30,7 +30,7 @@ TAG_MATRIX = ("NUS_WID_Tags/AllTags1k.txt", "AllTags1k.txt")
 LABELS = ("Groundtruth/AllLabels", "AllLabels")
 LABELS_BY_SPLIT = ("Groundtruth/TrainTestLabels", "TrainTestLabels")
 
-# What the data set's page, its paper and the released code say of the whole data set.
+# Sizes of the whole data set according to its page, its paper and the released code.
 DOCUMENTED = {
     "photos": 269_648,
     "training photos": 161_789,
@@ -39,8 +39,8 @@ DOCUMENTED = {
     "concepts": 81,
     "tags that are concepts": 75,
 }
-# The released code trains on the first 80 % of the training photos and validates on the others;
-# 129,431 is the number its published log shows. The paper does not say.
+# The released code trains on the first 80 % of the training photos and validates on the rest;
+# its published log shows 129,431 training photos. The paper does not give the split.
 TRAINED_SHARE = 0.8
 
 
@@ -49,11 +49,11 @@ class Lists:
     """The lists of NUS-WIDE.
 
     Attributes:
-        photos: `folder/name` of each, in the order of the label files' rows.
-        train: positions in `photos`, in the order of TrainImagelist.txt.
-        test: likewise.
-        concepts: names.
-        tags: names; empty where they were not asked for.
+        photos: `folder/name` of each photo, in the order of the label files' rows.
+        train: indices into `photos`, in the order of TrainImagelist.txt.
+        test: the same for TestImagelist.txt.
+        concepts: names of the concepts.
+        tags: names of the tags; empty if they were not read.
     """
 
     photos: tuple[str, ...]
@@ -64,12 +64,12 @@ class Lists:
 
     @property
     def is_concept(self) -> np.ndarray:
-        """Which tags coincide with a concept, letter for letter: they are not seen classes."""
+        """(tags,) bool: the tag is spelled exactly like a concept, so it is not a seen class."""
         return np.isin(self.tags, self.concepts)
 
 
 def find(directory: pathlib.Path, places: tuple[str, ...]) -> pathlib.Path | None:
-    """Returns the first of some relative paths that exists, whatever its upper and lower case."""
+    """Returns the first of several relative paths that exists, ignoring letter case."""
     for place in places:
         found: pathlib.Path | None = directory
         for part in place.split("/"):
@@ -93,26 +93,26 @@ def _child(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 def require(
     directory: pathlib.Path, places: tuple[str, ...], problems: Problems
 ) -> pathlib.Path | None:
-    """Returns where an official file lies; notes a problem where it is not."""
+    """Returns the path of an official file, or reports a problem if it is missing."""
     found = find(directory, places)
     if found is None:
         archive = places[0].split("/")[0]
-        problems.add(places[0], None, f"not there; it comes with the archive {archive}.zip")
+        problems.add(places[0], None, f"not found; it is part of {archive}.zip")
     return found
 
 
 def label_file(folder: pathlib.Path, concept: str, split: str = "") -> pathlib.Path:
-    """Returns the file of a concept's labels."""
+    """Returns the path of a concept's label file."""
     return folder / f"Labels_{concept}{split}.txt"
 
 
 def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> Lists:
-    """Reads the lists; what is wrong with them is raised here.
+    """Reads the lists and raises their problems.
 
     Args:
-        directory: holds the unpacked archives.
-        with_tags: whether the 1,000 tags are needed.
-        problems: of the data set.
+        directory: folder of the unpacked archives.
+        with_tags: whether to read the 1,000 tags.
+        problems: collects the problems of the data set.
 
     Raises:
         UserError: a file is missing, a row is empty or repeated, or the training and test lists
@@ -126,7 +126,7 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
     photos = [normal_name(line) for line in lines[PHOTOS]]
     shown = {places: str(path.relative_to(directory)) for places, path in paths.items()}
     for places, values in ((PHOTOS, photos), (CONCEPTS, lines[CONCEPTS]), (TAGS, lines.get(TAGS))):
-        _note_repeated(values or (), shown.get(places, ""), problems)
+        _report_repeated(values or (), shown.get(places, ""), problems)
     problems.raise_if_any()
     positions = {name: row for row, name in enumerate(photos)}
     taken = np.zeros(len(photos), np.uint8)
@@ -139,7 +139,7 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
                 text = f"photo {line!r} is not in {shown[PHOTOS]}"
                 problems.add(shown[places], number, text)
             elif taken[row]:
-                text = f"photo {line!r} stands in a list for the second time"
+                text = f"photo {line!r} is listed twice"
                 problems.add(shown[places], number, text)
             else:
                 taken[row] = 1
@@ -148,8 +148,8 @@ def read_lists(directory: pathlib.Path, with_tags: bool, problems: Problems) -> 
     left = np.flatnonzero(taken == 0)
     if len(left):
         text = (
-            f"{len(left)} photos of {shown[PHOTOS]} are neither here nor in {shown[TEST]}, the "
-            f"first of them {photos[left[0]]!r} in row {left[0] + 1}: is a list cut short?"
+            f"{len(left)} photos of {shown[PHOTOS]} are neither here nor in {shown[TEST]}, first "
+            f"{photos[left[0]]!r} in row {left[0] + 1}: is a list truncated?"
         )
         problems.add(shown[TRAIN], len(lines[TRAIN]) + 1, text)
     problems.raise_if_any()
@@ -164,23 +164,23 @@ def normal_name(line: str) -> str:
 
 
 def _read_lines(path: pathlib.Path, directory: pathlib.Path, problems: Problems) -> list[str]:
-    # Names of files are bytes: whatever is not UTF-8 comes back as it was when they are opened.
+    # surrogateescape: file names that are not UTF-8 survive until the files are opened.
     text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     shown = str(path.relative_to(directory))
     if not lines:
-        problems.add(shown, None, "lists nothing")
+        problems.add(shown, None, "the file is empty")
     for number, line in enumerate(lines, start=1):
         if not line:
-            problems.add(shown, number, "an empty row")
+            problems.add(shown, number, "empty row")
     return lines
 
 
-def _note_repeated(values, shown: str, problems: Problems) -> None:
+def _report_repeated(values, shown: str, problems: Problems) -> None:
     first: dict[str, int] = {}
     for number, value in enumerate(values, start=1):
         if first.setdefault(value, number) != number:
-            text = f"{value!r} stands in row {first[value]} already"
+            text = f"{value!r} is already in row {first[value]}"
             problems.add(shown, number, text)

@@ -1,4 +1,4 @@
-"""NUS-WIDE for TensorFlow Datasets, on top of the reader that training uses."""
+"""NUS-WIDE builder for TensorFlow Datasets; uses the same reader as training."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,8 +10,8 @@ from training.data.tfds_examples import examples, split_examples, tagging_info
 
 HOMEPAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 DESCRIPTION = """\
-269,648 photos of Flickr with the 1,000 commonest of their users' tags and 81 concepts that people
-checked. In zero-shot tagging the tags that are no concept are seen classes, the concepts unseen.
+269,648 Flickr photos with the 1,000 most frequent user tags and 81 manually verified concepts. For
+zero-shot tagging, the tags that are not concepts are seen classes and the concepts are unseen.
 """
 CITATION = """\
 @inproceedings{chua2009nuswide,
@@ -23,14 +23,14 @@ CITATION = """\
 }
 """
 LICENSE = (
-    "For research; the photos belong to their photographers on Flickr and are given out by the "
+    "For research; the photos belong to their photographers on Flickr and are provided by the "
     "authors of the data set on request, under its Agreement and Disclaimer Form."
 )
 
 
 @dataclasses.dataclass
 class NusWideConfig(tfds.core.BuilderConfig):
-    """A choice of classes, and what photos without a label count as; see `read_nus_wide`."""
+    """The classes, and how photos without a label are treated; see `read_nus_wide`."""
 
     classes: str = "zero_shot"
     unlabelled: str = "keep"
@@ -41,11 +41,11 @@ class NusWide(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {
-        "1.0.0": "Tags that coincide with a concept, letter for letter, are no seen classes; the "
-        "last fifth of the training list is for validation.",
+        "1.0.0": "Tags spelled exactly like a concept are not seen classes; the last fifth of the "
+        "training list is used for validation.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-    Unpack ConceptsList.zip, Groundtruth.zip, ImageList.zip and NUS_WID_Tags.zip of {HOMEPAGE}
+    Unpack ConceptsList.zip, Groundtruth.zip, ImageList.zip and NUS_WID_Tags.zip from {HOMEPAGE}
     into manual_dir, and put the photos anywhere below it. The authors send the photos on request.
     """
     BUILDER_CONFIGS: ClassVar = [

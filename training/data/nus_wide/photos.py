@@ -1,15 +1,15 @@
-"""The photos of NUS-WIDE under any of the names in circulation.
+"""Finds the photos of NUS-WIDE under any of their common file names.
 
-| name | where it is from |
+| name | origin |
 |---|---|
-| `Flickr/actor/0001_2124494179.jpg` | the archive that the authors send, a folder a search word |
-| `0001_2124494179.jpg` | the same in one folder |
-| `actor_0001_2124494179.jpg` | the same, the folder in the name, as in the released code's lists |
-| `2124494179.jpg`, `2124494179_m.jpg` | Flickr's number of the photo, with or without its size |
-| `2124494179_1f0d6e2a3b_m.jpg` | as Flickr's addresses have it, with its secret |
-| `98796_2124494179_1f0d6e2a3b_m.jpg` | the same behind a running number |
+| `Flickr/actor/0001_2124494179.jpg` | the authors' archive, one folder per search word |
+| `0001_2124494179.jpg` | the same, all in one folder |
+| `actor_0001_2124494179.jpg` | folder as part of the name, as in the released code's lists |
+| `2124494179.jpg`, `2124494179_m.jpg` | Flickr's photo number, with or without size suffix |
+| `2124494179_1f0d6e2a3b_m.jpg` | as in Flickr's URLs, with the secret |
+| `98796_2124494179_1f0d6e2a3b_m.jpg` | the same after a running number |
 
-They may lie in any folders, beside each other as well.
+They may be in any folders and mixed.
 """
 
 import collections
@@ -21,22 +21,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from biam_tf.photos import ENDINGS
 from training.data.file_walk import files_below
 
-# Flickr answers for a removed photo with a small picture that says so, and tools save it under
-# the photo's name. It is known by its being everywhere: so many photos of the same few bytes.
+# For a removed photo Flickr sends a small placeholder picture, which download tools save under the
+# photo's name. It is recognized as many small files with identical bytes.
 PLACEHOLDER_BYTES = 10_000
 PLACEHOLDER_COPIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class FoundPhotos:
-    """Which files are the listed photos.
+    """The files of the listed photos.
 
     Attributes:
-        paths: of each listed photo, relative to the directory; None: not there.
-        empty: how many files of 0 bytes were passed over.
-        placeholders: how many files are Flickr's picture for a removed photo.
-        several: of how many photos there are several files; the one most like the listed name
-            counts, and of equals the first by name.
+        paths: path of each listed photo, relative to the directory; None: missing.
+        empty: number of files of 0 bytes, which are skipped.
+        placeholders: number of files that are Flickr's placeholder for a removed photo.
+        several: number of photos with several files; the file whose name matches the listed
+            one best is used, then the first by name.
     """
 
     paths: tuple[str | None, ...]
@@ -46,11 +46,11 @@ class FoundPhotos:
 
 
 def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
-    """Finds the listed photos below a directory; no file is read but small ones of equal size.
+    """Finds the listed photos below a directory; reads only small files of equal size.
 
     Args:
         directory: any folder above the photos.
-        listed: `folder/name` of each, as Imagelist.txt has them.
+        listed: `folder/name` of each photo, as in Imagelist.txt.
     """
     rows_of_id = collections.defaultdict(list)
     for row, name in enumerate(listed):
@@ -83,24 +83,24 @@ def find_photos(directory: pathlib.Path, listed: Sequence[str]) -> FoundPhotos:
 
 
 def photo_id(name: str) -> str:
-    """Returns Flickr's number of the photo in a list's `folder/0001_2124494179.jpg`."""
+    """Returns Flickr's photo number, `2124494179`, of `folder/0001_2124494179.jpg`."""
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0].rsplit("_", 1)[-1]
 
 
 def _matches(path, row_of_name, rows_of_id, listed) -> list[tuple[int, int]]:
-    """(rank, row) of the listed photos that a file can be; the lowest rank is the surest."""
+    """Returns (rank, row) of the listed photos that a file may be; rank 0 is an exact match."""
     parts = path.split("/")
     exact = row_of_name.get("/".join(parts[-2:]))
     if exact is not None:
         return [(0, exact)]
     pieces = parts[-1].rsplit(".", 1)[0].split("_")
     numbers = [piece for piece in pieces if piece.isdigit()]
-    # A running number may come first, and a secret of digits alone last.
+    # The name may start with a running number and end in an all-digit secret.
     known = [number for number in [*numbers[1:2], *numbers[:1]] if number in rows_of_id]
     if not known:
         return []
     rows = rows_of_id[known[0]]
-    # Where the lists have a photo twice, the running number or the folder tells which is meant.
+    # If a photo is listed twice, the running number or the folder selects the row.
     own = [row for row in rows if listed[row].rsplit("/", 1)[-1].split(".")[0] in parts[-1]]
     own = [row for row in own if listed[row].split("/")[0] == pieces[0]] or own
     return [(1, row) for row in own] or [(2, row) for row in rows]
@@ -111,7 +111,7 @@ def _placeholders(directory: pathlib.Path, sizes: dict[str, int]) -> set[str]:
     for path, size in sizes.items():
         if size <= PLACEHOLDER_BYTES:
             by_size[size].append(path)
-    found = set()
+    found: set[str] = set()
     for paths in by_size.values():
         if len(paths) >= PLACEHOLDER_COPIES:
             found.update(_copies(directory, paths))

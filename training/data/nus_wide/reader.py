@@ -1,4 +1,4 @@
-"""NUS-WIDE in its official layout, read in place as a `TaggingDataset`."""
+"""Reads NUS-WIDE in its official layout as a `TaggingDataset`."""
 
 import dataclasses
 import os
@@ -28,38 +28,38 @@ def read_nus_wide(
     progress: Callable[[int, int], None] | None = None,
     look_for_photos: bool = True,
 ) -> TaggingDataset:
-    """Reads NUS-WIDE from where its archives were unpacked; see `layout` for the files.
+    """Reads NUS-WIDE from the folder of its unpacked archives; see `layout` for the files.
 
-    `zero_shot`: the seen classes are the 1,000 tags without those that coincide, letter for
-    letter, with one of the 81 concepts (1,000 - 75 = 925), in the order of TagList1k.txt, and
-    their labels are what Flickr's users wrote; the unseen ones are the 81 concepts with their
-    checked labels. `standard_81`: the 81 concepts, all of them seen.
+    `zero_shot`: the seen classes are the 1,000 tags except those spelled exactly like one of the
+    81 concepts (1,000 - 75 = 925), in the order of TagList1k.txt, labelled by Flickr's users;
+    the unseen classes are the 81 concepts with their verified labels. `standard_81`: the 81
+    concepts, all seen.
 
-    Training photos are the first 80 % of TrainImagelist.txt, validation photos the rest of it.
-    The cut is made before missing photos are left out, so that it is the same for everyone.
+    The first 80 % of TrainImagelist.txt are training photos, the rest are validation photos. The
+    list is split before missing photos are left out, so that the split is always the same.
 
     Args:
-        manual_dir: the folder of the archives and, anywhere below it, the photos.
-        configuration: which classes there are.
-        unlabelled: photos without a label, that is, that show no class of a group. `keep`: all
-            these classes are absent, as the files say and the published figures count. `unknown`:
+        manual_dir: the folder of the unpacked archives, with the photos anywhere below it.
+        configuration: the classes, `zero_shot` or `standard_81`.
+        unlabelled: treatment of photos that show no class of a group (seen or unseen). `keep`:
+            the group's classes are absent, as in the files and in published figures. `unknown`:
             the group's labels are 0, neither present nor absent. `drop`: photos that show no
-            class of either group are left out.
-        progress: called with (rows read, rows in all) of the largest file.
-        look_for_photos: whether photos that are not there are left out; without, images are
-            named as Imagelist.txt has them.
+            class of any group are left out.
+        progress: called with (rows read, total rows) of the largest file.
+        look_for_photos: whether to find the photos and leave out missing ones; if False, images
+            are named as in Imagelist.txt.
 
     Returns:
         Classes in the order of the lists, seen ones first; splits train, val and test. Labels
-        take N x C bytes, 271 MB for the whole of `zero_shot`.
+        take N x C bytes, 271 MB for all of `zero_shot`.
 
     Raises:
-        UserError: files are missing, or their rows do not fit each other; all problems are in
-            the one message, with file and row. No listed photo is there.
+        UserError: files are missing or inconsistent (one message lists all problems with file
+            and row), or no listed photo is found.
     """
     directory = pathlib.Path(manual_dir)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; NUS-WIDE's archives were expected here")
+        raise UserError(f"{directory}: no such folder; expected the unpacked archives of NUS-WIDE")
     problems = Problems(directory)
     lists = layout.read_lists(directory, configuration == "zero_shot", problems)
     seen_tags = np.flatnonzero(~lists.is_concept)
@@ -70,8 +70,8 @@ def read_nus_wide(
     }
     if not any(map(len, kept.values())):
         raise UserError(
-            f"{directory}: none of the {len(lists.photos)} listed photos is there, under none of "
-            "the names in docs/datasets.md; put their folder, or a link to it, below this one"
+            f"{directory}: none of the {len(lists.photos)} listed photos was found under any of "
+            "the names in docs/datasets.md; move or link their folder below this one"
         )
     # One matrix, ordered by split: the splits are views of it, not copies.
     order = np.concatenate(list(kept.values()))
@@ -84,7 +84,7 @@ def read_nus_wide(
 
     groups = [slice(0, len(seen_tags)), slice(len(seen_tags), labels.shape[1])]
     groups = [group for group in groups if group.start < group.stop]
-    # (groups, N) whether a photo shows a class of the group. max() makes no copy of the labels.
+    # (groups, N) whether a photo shows a class of the group. max() does not copy the labels.
     shown = np.stack([labels[:, group].max(axis=1) > 0 for group in groups])
     if unlabelled == "unknown":
         for group, own in zip(groups, shown, strict=True):
@@ -106,7 +106,7 @@ def read_nus_wide(
     )
     partial = None
     if missing:
-        partial = f"{len(missing):,} of {len(lists.photos):,} listed photos are not there"
+        partial = f"{len(missing):,} of {len(lists.photos):,} listed photos are missing"
     concept_group = UNSEEN if configuration == "zero_shot" else SEEN
     return TaggingDataset(
         directory,
@@ -127,7 +127,7 @@ def _parts(lists: layout.Lists) -> dict[str, np.ndarray]:
 
 
 def _read_tags(directory, lists, seen_tags, place, labels, problems, progress) -> None:
-    """Fills the columns of the seen tags."""
+    """Fills in the columns of the seen tags."""
     if not len(lists.tags):
         return
     path = layout.require(directory, layout.TAG_MATRIX, problems)
@@ -149,7 +149,7 @@ def _read_tags(directory, lists, seen_tags, place, labels, problems, progress) -
 
 
 def _read_concepts(directory, lists, place, labels, problems) -> list[str]:
-    """Fills the concepts' columns; returns where the files by split say something else."""
+    """Fills in the concepts' columns; returns the differences from the files by split."""
     folder = layout.require(directory, layout.LABELS, problems)
     by_split = layout.find(directory, layout.LABELS_BY_SPLIT)
     if folder is None:
@@ -159,7 +159,7 @@ def _read_concepts(directory, lists, place, labels, problems) -> list[str]:
         path = layout.label_file(folder, concept)
         shown = str(path.relative_to(directory))
         if not path.is_file():
-            problems.add(shown, None, f"not there, but {layout.CONCEPTS[0]} lists {concept!r}")
+            problems.add(shown, None, f"not found, but {layout.CONCEPTS[0]} lists {concept!r}")
             continue
         whole = np.zeros(len(lists.photos), np.int8)
         count = len(lists.photos)
@@ -194,7 +194,7 @@ class NusWideSettings:
     Attributes:
         configuration: the classes, `zero_shot` (925 tags seen, 81 concepts unseen) or
             `standard_81`.
-        unlabelled: what photos that show no class count as.
+        unlabelled: treatment of photos that show no class: `keep`, `unknown` or `drop`.
     """
 
     configuration: Configuration = "zero_shot"
@@ -215,6 +215,6 @@ NUS_WIDE = DataSource(
     "nus_wide",
     _read,
     NusWideSettings,
-    needs_directory="NUS-WIDE needs the folder of its unpacked archives, see docs/datasets.md",
+    needs_directory="NUS-WIDE needs the folder of its unpacked archives; see docs/datasets.md",
     work=("reading labels", "photo"),
 )

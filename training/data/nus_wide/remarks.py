@@ -1,4 +1,4 @@
-"""What is said of NUS-WIDE when it is read: counts, rules, and differences from what is known."""
+"""Remarks on NUS-WIDE as it is read: counts, rules, differences from the documentation."""
 
 import collections
 import hashlib
@@ -27,18 +27,19 @@ def make_remarks(
     splits: Mapping[str, Split],
     disagreements: Sequence[str],
 ) -> tuple[str, ...]:
-    """Returns the lines.
+    """Returns the remarks, one line each.
 
     Args:
-        directory: of the data set.
-        configuration: zero_shot or standard_81.
-        unlabelled: what was done with photos without a label.
+        directory: folder of the data set.
+        configuration: `zero_shot` or `standard_81`.
+        unlabelled: treatment of photos without a label.
         lists: the official lists.
-        parts: rows of each split, photos that are not there included.
-        found: the photos.
-        shown: (groups, N) bool; whether a photo that is there shows a class of each group.
-        splits: as returned.
-        disagreements: between the two sets of label files.
+        parts: rows of each split, including missing photos.
+        found: the photo files.
+        shown: (groups, N) bool; whether a photo shows a class of the group, without missing
+            photos.
+        splits: the splits of the data set.
+        disagreements: differences between the two sets of label files.
     """
     removed = int(lists.is_concept.sum())
     lines = []
@@ -55,17 +56,17 @@ def make_remarks(
     lines += word_list_remarks(directory)
     cut = ", ".join(f"{name} {len(rows):,}" for name, rows in parts.items())
     lines.append(
-        f"split before photos are left out: {cut} (whole data set, released code: train 129,431, "
+        f"splits before photos are left out: {cut} (whole data set, released code: train 129,431, "
         "val 32,358, test 107,859); after: "
         + ", ".join(f"{name} {len(split):,}" for name, split in splits.items())
     )
     repeated = sum(count - 1 for count in collections.Counter(map(photo_id, lists.photos)).values())
     if repeated:
-        lines.append(f"{repeated} photos stand in the lists a second time, in another folder: kept")
+        lines.append(f"{repeated} photos are listed twice, in different folders: kept")
     if disagreements:
         more = f" and {len(disagreements) - SHOWN} more" * (len(disagreements) > SHOWN)
         lines.append(
-            f"{layout.LABELS_BY_SPLIT[0]} differs from {layout.LABELS[0]}, which is used: "
+            f"{layout.LABELS_BY_SPLIT[0]} differs from {layout.LABELS[0]} (used): "
             f"{'; '.join(disagreements[:SHOWN])}{more}"
         )
     return tuple(lines)
@@ -73,16 +74,16 @@ def make_remarks(
 
 def _photos_line(lists: layout.Lists, found: FoundPhotos) -> str:
     there = sum(path is not None for path in found.paths)
-    line = f"photos: {len(lists.photos):,} listed, {there:,} there"
+    line = f"photos: {len(lists.photos):,} listed, {there:,} found"
     missing = len(lists.photos) - there
     if missing:
         line += f", {missing:,} missing and left out"
     if found.empty:
-        line += f"; {found.empty:,} empty files passed over"
+        line += f"; {found.empty:,} empty files skipped"
     if found.placeholders:
-        line += f"; {found.placeholders:,} files are Flickr's picture for a removed photo"
+        line += f"; {found.placeholders:,} files are Flickr's placeholder for a removed photo"
     if found.several:
-        line += f"; of {found.several:,} there are several files"
+        line += f"; {found.several:,} photos have several files"
     return line
 
 
@@ -99,7 +100,7 @@ def _unlabelled_line(configuration: str, unlabelled: str, shown: np.ndarray) -> 
     done = {
         "keep": "kept, with every class absent",
         "unknown": "their labels are unknown, neither present nor absent",
-        "drop": f"the {none:,} are left out, {photos - none:,} stay",
+        "drop": f"the {none:,} are left out, {photos - none:,} remain",
     }
     return f"without a label: {counts}: {done[unlabelled]} (data.unlabelled: {unlabelled})"
 
@@ -114,15 +115,15 @@ def _differences(configuration: str, lists: layout.Lists, removed: int) -> list[
     if configuration == "zero_shot":
         here |= {"tags": len(lists.tags), "tags that are concepts": removed}
     found = [
-        f"{count:,} {what} ({layout.DOCUMENTED[what]:,})"
-        for what, count in here.items()
-        if count != layout.DOCUMENTED[what]
+        f"{count:,} {item} ({layout.DOCUMENTED[item]:,})"
+        for item, count in here.items()
+        if count != layout.DOCUMENTED[item]
     ]
     return [f"differs from the documentation, in brackets: {'; '.join(found)}"] * bool(found)
 
 
 def word_list_remarks(directory: pathlib.Path) -> list[str]:
-    """Returns a line for each list of classes that is not the one of the released code."""
+    """Returns a line for each class list that differs from the released code's."""
     lines = []
     for places in (layout.TAGS, layout.CONCEPTS):
         path = layout.find(directory, places)
@@ -132,5 +133,5 @@ def word_list_remarks(directory: pathlib.Path) -> list[str]:
         words = path.read_bytes().split()
         official_form = b"".join(word + b"\r\n" for word in words)
         if hashlib.sha256(official_form).hexdigest() != known.sha256:
-            lines.append(f"{places[0]}: not the list that the released code comes with")
+            lines.append(f"{places[0]}: differs from the list of the released code")
     return lines

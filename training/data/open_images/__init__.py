@@ -1,1 +1,1 @@
-"""Open Images v4: 9 million photos, labels of 19,794 classes checked by people, 7,186 trainable."""
+"""Open Images v4: 9 million photos, human-verified labels of 19,794 classes, 7,186 trainable."""

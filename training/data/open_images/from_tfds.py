@@ -1,8 +1,8 @@
-"""Open Images out of TensorFlow Datasets' `open_images_v4`, written in the official layout.
+"""Writes TensorFlow Datasets' `open_images_v4` in the official layout of Open Images.
 
-`open_images_v4` is prepared by TensorFlow Datasets itself (1.7 million training photos, 565 GiB
-to download). Its photos are encoded files inside of records; here they are written once, as the
-bytes they are, with label files beside them, and `read_open_images` reads the result:
+`open_images_v4` is prepared by TensorFlow Datasets (1.7 million training photos, 565 GiB to
+download). Its records contain encoded photos; this command writes them unchanged to files, with
+the label files beside them, for `read_open_images`:
 
     python -m training.data.open_images.from_tfds \\
         ~/tensorflow_datasets/open_images_v4/200k/2.0.0 data/open-images --limit 10000
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
+from biam_tf.files import replacing, write_text
 from biam_tf.progress import progress_of_total
 from training.data.from_tfds.builders import builder_in
 from training.data.open_images import layout
@@ -28,21 +29,23 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 CHECKED_SOURCES = ("verification", "crowdsource-verification")
-FULL_CONFIDENCE = 10  # TensorFlow Datasets has tenths as whole numbers
+FULL_CONFIDENCE = 10  # TensorFlow Datasets stores confidences as integers, in tenths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m training.data.open_images.from_tfds",
-        description="Writes open_images_v4 of TensorFlow Datasets, as it lies prepared on the "
-        "disk, in the official layout, for data.name: open_images. class-descriptions.csv comes "
-        "from the download page.",
+        description="Writes a prepared open_images_v4 of TensorFlow Datasets in the official "
+        "layout, for data.name: open_images. Get class-descriptions.csv from the download page of "
+        "Open Images.",
     )
-    parser.add_argument("prepared", metavar="DIR", help="its folder, which ends in a version")
-    parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="where everything goes")
+    parser.add_argument("prepared", metavar="DIR", help="version folder of the prepared data set")
+    parser.add_argument("output", type=pathlib.Path, metavar="OUT", help="output folder")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="the first N photos of each split (default: all)"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="write only the first N photos of each split (default: all)",
     )
     return run_command(parser, _command, argv)
 
@@ -51,7 +54,7 @@ def _command(arguments: argparse.Namespace) -> None:
     builder = builder_in(arguments.prepared)
     with progress_of_total("writing photos", "photo") as written:
         write_official_layout(builder, arguments.output, arguments.limit, written)
-    print(f"{arguments.output}: written; add {layout.DESCRIPTIONS} of the download page")
+    print(f"{arguments.output}: written; add {layout.DESCRIPTIONS} from the download page")
 
 
 def write_official_layout(
@@ -62,19 +65,19 @@ def write_official_layout(
 ) -> None:
     """Writes photos, label files and classes-trainable.txt of a prepared `open_images_v4`.
 
-    class-descriptions.csv, which has the names of the classes, is not among what TensorFlow
-    Datasets has; it comes from the download page.
+    class-descriptions.csv, which holds the class names, is not in TensorFlow Datasets; get it
+    from the download page of Open Images.
 
     Args:
-        builder: a `tfds.core.DatasetBuilder` of `open_images_v4`, in any of its configurations,
-            prepared.
-        directory: where everything goes.
-        limit: of each split no more than so many photos, the first ones; None: all.
-        progress: called with (photos written, photos in all).
+        builder: a prepared `open_images_v4`, in any of its configurations.
+        directory: output folder.
+        limit: writes only the first `limit` photos of each split; None: all.
+        progress: called with (photos written, total photos).
+
+    Raises:
+        UserError: a label file cannot be written.
     """
     import tensorflow_datasets as tfds
-
-    from biam_tf.files import write_text
 
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -126,13 +129,11 @@ def write_official_layout(
 
 @contextlib.contextmanager
 def _label_file(path: pathlib.Path):
-    """A CSV writer with the official header; the file is there when all rows are in it."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    """Yields a CSV writer that has written the official header; the file is written whole."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageID", "Source", "LabelName", "Confidence"])
         yield writer
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

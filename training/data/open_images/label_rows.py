@@ -1,7 +1,7 @@
-"""The label files of Open Images, a gigabyte of CSV, decoded block by block in NumPy.
+"""Reads the label files of Open Images, about a gigabyte of CSV, in blocks with NumPy.
 
-A row is `000060e3121c7305,verification,/m/06ht1,1`. Nothing in it is quoted, so that its fields
-are found by the places of commas and line ends, for hundreds of thousands of rows at once.
+A row is `000060e3121c7305,verification,/m/06ht1,1`. Nothing is quoted, so fields are found by the
+positions of commas and line ends, for hundreds of thousands of rows at once.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ for _digit, _code in enumerate(b"0123456789abcdef"):
 
 @dataclasses.dataclass(frozen=True)
 class LabelRows:
-    """Good rows of a label file.
+    """Valid rows of a label file.
 
     Attributes:
-        rows: (R,) their numbers in the file, as a spreadsheet counts them.
-        photos: (R,) uint64, the photos' numbers.
-        classes: (R,) bytes.
-        confidences: (R,) float32.
+        rows: (R,) int, row numbers in the file, starting at 1 for the header.
+        photos: (R,) uint64, photo ids.
+        classes: (R,) bytes, class ids.
+        confidences: (R,) float32, from 0 to 1.
     """
 
     rows: np.ndarray
@@ -43,12 +43,12 @@ class LabelRows:
 def read_label_rows(
     path: pathlib.Path, problems: Problems, progress: Callable[[int], None] | None = None
 ) -> Iterator[LabelRows]:
-    """Yields the rows of a label file, block after block, in the file's order.
+    """Yields the rows of a label file in blocks, in the order of the file.
 
     Args:
         path: the file.
-        problems: rows that cannot be understood are noted here and left out.
-        progress: called with the bytes that were read since the last call.
+        problems: collects the invalid rows, which are left out.
+        progress: called with the number of bytes read since the last call.
     """
     first = 2
     with path.open("rb") as file:
@@ -75,7 +75,7 @@ def read_label_rows(
 
 
 def parse_ids(ids: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns photos' numbers as uint64, and which of them are 16 hexadecimal digits."""
+    """Returns photo ids as uint64, and a mask of those that are 16 hexadecimal digits."""
     padded = np.array([b"", *ids], dtype=np.bytes_)[1:]
     good = np.char.str_len(padded) == ID_DIGITS
     digits = padded.astype(f"S{ID_DIGITS}").view(np.uint8).reshape(-1, ID_DIGITS)
@@ -84,7 +84,7 @@ def parse_ids(ids: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (R, 16) characters: their numbers, and whether they are hexadecimal."""
+    """Returns the numbers that (R, 16) characters spell, and whether they are hexadecimal."""
     nibbles = _NIBBLES[digits]
     numbers = np.zeros(len(digits), np.uint64)
     for column in range(ID_DIGITS):
@@ -93,7 +93,7 @@ def _numbers(digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decode(text: bytes, first: int, file: str, problems: Problems) -> tuple[LabelRows, int]:
-    """The rows of whole lines, and how many lines there were."""
+    """Returns the rows in complete lines, and the number of lines."""
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 1])
@@ -112,9 +112,9 @@ def _decode(text: bytes, first: int, file: str, problems: Problems) -> tuple[Lab
     starts, stops, numbers = starts[complete], stops[complete], numbers[complete]
 
     def field(begin, end, width) -> np.ndarray:
-        places = begin[:, None] + np.arange(width)
-        inside = places < end[:, None]
-        letters = np.where(inside, characters[np.minimum(places, len(characters) - 1)], 0)
+        indices = begin[:, None] + np.arange(width)
+        inside = indices < end[:, None]
+        letters = np.where(inside, characters[np.minimum(indices, len(characters) - 1)], 0)
         return np.ascontiguousarray(letters.astype(np.uint8)).view(f"S{width}")[:, 0]
 
     digits = characters[np.minimum(starts[:, None] + np.arange(ID_DIGITS), len(characters) - 1)]
@@ -122,7 +122,7 @@ def _decode(text: bytes, first: int, file: str, problems: Problems) -> tuple[Lab
     good = hexadecimal & (separators[:, 0] - starts == ID_DIGITS)
     for row in np.flatnonzero(~good):
         shown = text[starts[row] : separators[row, 0]].decode("utf-8", "replace")
-        problems.add(file, int(numbers[row]), f"{shown!r} is no photo's number of 16 hex digits")
+        problems.add(file, int(numbers[row]), f"{shown!r} is not a photo id of 16 hex digits")
     classes = field(separators[:, 1] + 1, separators[:, 2], LONGEST_CLASS)
     texts, inverse = np.unique(
         field(separators[:, 2] + 1, stops, LONGEST_NUMBER), return_inverse=True
@@ -130,7 +130,7 @@ def _decode(text: bytes, first: int, file: str, problems: Problems) -> tuple[Lab
     values = np.array([_confidence(value) for value in texts.tolist()], np.float32)[inverse]
     for row in np.flatnonzero(good & np.isnan(values)):
         shown = texts[inverse[row]].decode("utf-8", "replace")
-        problems.add(file, int(numbers[row]), f"confidence {shown!r} is no number from 0 to 1")
+        problems.add(file, int(numbers[row]), f"confidence {shown!r} is not a number from 0 to 1")
     good &= ~np.isnan(values)
     return LabelRows(numbers[good], photos[good], classes[good], values[good]), len(ends)
 

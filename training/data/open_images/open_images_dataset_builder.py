@@ -1,4 +1,4 @@
-"""Open Images v4 with zero-shot classes for TensorFlow Datasets, on top of training's reader."""
+"""Zero-shot Open Images v4 builder for TensorFlow Datasets; uses training's reader."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,8 +10,8 @@ from training.data.tfds_examples import examples, split_examples, tagging_info
 
 HOMEPAGE = "https://storage.googleapis.com/openimages/web/factsfigures_v4.html"
 DESCRIPTION = """\
-Photos of Flickr with image-level labels that people checked, present or absent; a class that
-nobody was asked about is unknown. The 7,186 trainable classes are seen, 400 others unseen.
+Flickr photos with human-verified image-level labels, present or absent; classes that were not
+verified are unknown. The 7,186 trainable classes are seen, 400 others unseen.
 """
 CITATION = """\
 @article{kuznetsova2020openimages,
@@ -24,35 +24,35 @@ CITATION = """\
 }
 """
 LICENSE = (
-    "Annotations: CC BY 4.0 (Google LLC). Photos are listed as CC BY 2.0; the publisher asks to "
-    "verify the license of each."
+    "Annotations: CC BY 4.0 (Google LLC). Photos are listed as CC BY 2.0; the publisher asks users "
+    "to verify the license of each photo."
 )
 
 
 @dataclasses.dataclass
 class OpenImagesConfig(tfds.core.BuilderConfig):
-    """A rule for the unseen classes; see `read_open_images`."""
+    """The rule for the unseen classes, and machine labels; see `read_open_images`."""
 
     unseen_classes: str = "most_frequent"
     machine_confidence: float | None = None
 
 
 class OpenImagesZeroShot(tfds.core.GeneratorBasedBuilder):
-    """Open Images v4; `manual_dir` holds the official CSV files, and those photos there are."""
+    """Open Images v4; `manual_dir` holds the official CSV files and any part of the photos."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {
-        "1.0.0": "Checked image-level labels of v4 (2018_04); photos that are not there left out.",
+        "1.0.0": "Human-verified image-level labels of v4 (2018_04); missing photos are left out.",
     }
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
     Put class-descriptions.csv, classes-trainable.txt and the three files
-    *-annotations-human-imagelabels.csv of https://storage.googleapis.com/openimages/2018_04/ into
+    *-annotations-human-imagelabels.csv from https://storage.googleapis.com/openimages/2018_04/ into
     manual_dir, and the photos, such as train/000060e3121c7305.jpg, anywhere below it.
     """
     BUILDER_CONFIGS: ClassVar = [
         OpenImagesConfig(
             name="most_frequent",
-            description="Unseen: the 400 most frequent classes of the test labels that are not "
+            description="Unseen: the 400 classes most frequent in the test labels that are not "
             "trainable.",
         ),
         OpenImagesConfig(

@@ -1,4 +1,4 @@
-"""Open Images v4 in its official layout, read in place as a `TaggingDataset`."""
+"""Reads Open Images v4 in its official layout as a `TaggingDataset`."""
 
 import dataclasses
 import os
@@ -21,14 +21,13 @@ from training.data.dataset import (
 )
 from training.data.open_images import layout
 from training.data.open_images.label_rows import read_label_rows
-from training.data.open_images.layout import ClassLists, positions_in
-from training.data.open_images.photos import find_photos
+from training.data.open_images.layout import ClassLists, find_photos, positions_in
 from training.data.open_images.remarks import SplitCounts, make_remarks
 from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
 
 UnseenClasses = Literal["most_frequent", "released"]
-KS = (3, 5, 10, 20)  # the paper's, and those of every other data set
+KS = (3, 5, 10, 20)  # the paper's, and the defaults of other data sets
 
 
 def read_open_images(
@@ -38,56 +37,58 @@ def read_open_images(
     progress: Callable[[int, int], None] | None = None,
     look_for_photos: bool = True,
 ) -> TaggingDataset:
-    """Reads Open Images v4 from where its files were put; see `layout` for them.
+    """Reads Open Images v4 from the folder of its files; see `layout` for the files.
 
-    Labels that people checked are +1 (confidence 1) and -1 (confidence 0); everything else is
-    unknown, 0. Of several rows for one photo and class the last counts, as in the released code.
+    Human-verified labels are +1 (confidence 1) or -1 (confidence 0); all others are 0, unknown.
+    If several rows have the same photo and class, the last one is used, as in the released code.
     Seen classes are the trainable ones, in the order of classes-trainable.txt. Splits are the
-    official ones; a split whose label file is not there is left out.
+    official ones; a split whose label file is missing is left out.
 
-    Only photos that are there count, so that any part of the 9 million can be used; the rules
-    for classes look at the label files alone and give everyone the same classes.
+    Missing photos are left out, so any part of the 9 million can be used. The classes depend only
+    on the label files, so they are the same for every part.
 
     Args:
-        manual_dir: the folder of the files and, anywhere below it, the photos.
-        unseen_classes: `most_frequent`: the 400 classes with the most checked present labels in
-            the test split's file among those that are not trainable; of equally frequent ones
-            those that come first by id. `released`: the 400 of the released code's lists.
-        machine_confidence: from which confidence on a machine-generated label of a training
-            photo counts as present, where people checked nothing; None: machine-generated
+        manual_dir: the folder of the files, with the photos anywhere below it.
+        unseen_classes: `most_frequent`: among the classes that are not trainable, the 400 with
+            the most human-verified present labels in the test split; ties are broken by id.
+            `released`: the 400 of the released code's lists.
+        machine_confidence: minimum confidence of a machine-generated label of a training photo
+            to count as present if there is no human-verified label; None: machine-generated
             labels are not read.
-        progress: called with (bytes read, bytes in all) of the label files.
-        look_for_photos: whether photos that are not there are left out; without, images are
-            named `train/000060e3121c7305.jpg`.
+        progress: called with (bytes read, total bytes) of the label files.
+        look_for_photos: whether to find the photos and leave out missing ones; if False, images
+            are named `train/000060e3121c7305.jpg`.
 
     Returns:
-        Seen classes first; an id stands behind names that several classes have. Labels take
-        N x C bytes.
+        Seen classes first; the id is appended to names that are not unique. Labels take N x C
+        bytes.
 
     Raises:
-        UserError: files are missing or rows are wrong; all problems are in the one message, with
-            file and row. No listed photo is there, or labels would not fit into the memory.
+        UserError: files are missing or rows are invalid (one message lists all problems with
+            file and row), no listed photo is found, or the labels do not fit into memory.
     """
     directory = pathlib.Path(manual_dir)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; the files of Open Images were expected here")
+        raise UserError(f"{directory}: no such folder; expected the files of Open Images")
     problems = Problems(directory)
     classes = layout.read_classes(directory, problems)
     files = {split: layout.find(directory, layout.human_labels(split)) for split in SPLITS}
     if unseen_classes == "most_frequent" and files["test"] is None:
-        text = "not there; the unseen classes are the most frequent of this file"
+        text = "not found; the unseen classes are the most frequent in this file"
         problems.add(layout.human_labels("test"), None, text)
     elif not any(files.values()):
-        problems.add(layout.human_labels("train"), None, "not there, nor any other split's")
+        problems.add(layout.human_labels("train"), None, "not found, nor that of any other split")
     machine = layout.find(directory, layout.machine_labels("train"))
     if machine_confidence is not None and machine is None:
-        problems.add(layout.machine_labels("train"), None, "not there: data.machine_confidence")
+        problems.add(
+            layout.machine_labels("train"), None, "not found; needed by data.machine_confidence"
+        )
     problems.raise_if_any()
 
     photos = find_photos(directory) if look_for_photos else None
     read = [path for path in files.values() if path]
     read += [machine] if machine_confidence is not None and machine is not None else []
-    counted = _Bytes(sum(path.stat().st_size for path in read), progress)
+    counted = _ByteProgress(sum(path.stat().st_size for path in read), progress)
     known = None if photos is None else photos[0]
     facts = {
         split: _read_split(directory, path, split, classes, known, problems, counted)
@@ -108,7 +109,9 @@ def read_open_images(
     else:
         unseen, candidates = most_frequent_unseen(facts["test"].frequencies, classes)
     if np.isin(unseen, classes.trainable).any():
-        raise UserError(f"{directory}: a class of the released unseen ones is trainable here")
+        raise UserError(
+            f"{directory}: one of the released unseen classes is trainable in these files"
+        )
     chosen = np.concatenate([classes.trainable, unseen])
     column_of = np.full(len(classes.ids), -1)
     column_of[chosen] = np.arange(len(chosen))
@@ -116,8 +119,8 @@ def read_open_images(
     numbers = {split: np.unique(fact.photos) for split, fact in facts.items()}
     if not any(map(len, numbers.values())):
         raise UserError(
-            f"{directory}: no listed photo is there; put the folders train, validation and test "
-            "with files such as 000060e3121c7305.jpg, or links to them, below this one"
+            f"{directory}: no listed photo was found; move or link the folders train, validation "
+            "and test, with files such as 000060e3121c7305.jpg, below this one"
         )
     _check_memory(directory, sum(map(len, numbers.values())), len(chosen))
     splits = {
@@ -130,7 +133,7 @@ def read_open_images(
     counts = {
         split: SplitCounts(
             listed=fact.listed,
-            there=len(numbers[split]),
+            found=len(numbers[split]),
             rows=fact.rows,
             size=path.stat().st_size,
         )
@@ -152,12 +155,12 @@ def read_open_images(
 def most_frequent_unseen(
     frequencies: np.ndarray, classes: ClassLists, count: int = layout.UNSEEN_CLASSES
 ) -> tuple[np.ndarray, int]:
-    """Returns the unseen classes, the most frequent first, and of how many they were chosen.
+    """Returns the unseen classes, the most frequent first, and the number of candidates.
 
     Args:
-        frequencies: (A,) how many present labels the test split's file has of each class.
-        classes: A classes; ids are sorted.
-        count: how many classes, at most.
+        frequencies: (A,) number of present labels of each class in the test split's file.
+        classes: all A classes.
+        count: maximum number of unseen classes.
     """
     frequencies = frequencies.copy()
     frequencies[classes.trainable] = 0
@@ -167,16 +170,16 @@ def most_frequent_unseen(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Facts:
-    """Labels of one split's photos that are there, and counts over all its photos.
+class _SplitLabels:
+    """Labels of the found photos of one split, and counts over all its photos.
 
     Attributes:
-        photos: (R,) uint64, the photo of each label.
-        classes: (R,) position of its class.
+        photos: (R,) uint64, photo id of each label.
+        classes: (R,) int32, index of its class.
         values: (R,) int8, +1 or -1.
-        frequencies: (A,) present labels of each class, in the whole file.
-        listed: how many photos the split has.
-        rows: of the file.
+        frequencies: (A,) number of present labels of each class in the whole file.
+        listed: number of photos of the split.
+        rows: number of rows of the file.
     """
 
     photos: np.ndarray
@@ -187,8 +190,8 @@ class _Facts:
     rows: int
 
 
-class _Bytes:
-    """Turns bytes read here and there into progress."""
+class _ByteProgress:
+    """Adds up the bytes read from several files and reports progress."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None):
         self._done, self._total, self._progress = 0, total, progress
@@ -199,7 +202,7 @@ class _Bytes:
             self._progress(self._done, self._total)
 
 
-def _read_split(directory, path, split, classes, known, problems, counted) -> _Facts:
+def _read_split(directory, path, split, classes, known, problems, counted) -> _SplitLabels:
     list_path = layout.find(directory, layout.photo_list(split))
     listed = None if list_path is None else layout.read_photo_list(list_path, problems)
     list_name = "" if list_path is None else list_path.name
@@ -209,7 +212,7 @@ def _read_split(directory, path, split, classes, known, problems, counted) -> _F
         rows += len(block.rows)
         wrong = (block.confidences != 0) & (block.confidences != 1)
         for row in np.flatnonzero(wrong):
-            text = f"confidence {block.confidences[row]:g}; a checked label has 0 or 1"
+            text = f"confidence {block.confidences[row]:g}; a human-verified label has 0 or 1"
             problems.add(path.name, int(block.rows[row]), text)
         position = _class_positions(block, classes, path.name, problems)
         if listed is None:
@@ -227,21 +230,23 @@ def _read_split(directory, path, split, classes, known, problems, counted) -> _F
         parts.append((block.photos[use], position[use].astype(np.int32), values))
     if listed is None:
         listed = np.unique(np.concatenate(ids)) if ids else np.empty(0, np.uint64)
-    return _Facts(*_joined(parts), frequencies, len(listed), rows)
+    return _SplitLabels(*_concatenate(parts), frequencies, len(listed), rows)
 
 
-def _with_machine_labels(facts, path, least, classes, known, problems, counted) -> _Facts:
-    """The checked labels behind the machine's: of two for one photo and class, the last counts."""
+def _with_machine_labels(
+    facts, path, min_confidence, classes, known, problems, counted
+) -> _SplitLabels:
+    """Puts the machine labels before the verified ones, since the last label is used."""
     parts = []
     for block in read_label_rows(path, problems, counted):
         position = _class_positions(block, classes, path.name, problems)
-        use = (position >= 0) & (block.confidences >= least)
+        use = (position >= 0) & (block.confidences >= min_confidence)
         if known is not None:
             use &= positions_in(known, block.photos) >= 0
         ones = np.ones(use.sum(), np.int8)
         parts.append((block.photos[use], position[use].astype(np.int32), ones))
     parts.append((facts.photos, facts.classes, facts.values))
-    photos, positions, values = _joined(parts)
+    photos, positions, values = _concatenate(parts)
     return dataclasses.replace(facts, photos=photos, classes=positions, values=values)
 
 
@@ -254,7 +259,7 @@ def _class_positions(block, classes, file: str, problems: Problems) -> np.ndarra
     return position
 
 
-def _joined(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _concatenate(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kinds = (np.uint64, np.int32, np.int8)
     if not parts:
         photos, classes, values = (np.empty(0, kind) for kind in kinds)
@@ -270,24 +275,26 @@ def _images(numbers: np.ndarray, split: str, photos) -> tuple[str, ...]:
     return tuple(photos[1][positions_in(photos[0], numbers)])
 
 
-def _labels(facts: _Facts, numbers: np.ndarray, column_of: np.ndarray, columns: int) -> np.ndarray:
+def _labels(
+    facts: _SplitLabels, numbers: np.ndarray, column_of: np.ndarray, columns: int
+) -> np.ndarray:
     labels = np.zeros((len(numbers), columns), np.int8)
     column = column_of[facts.classes]
     use = column >= 0
-    # Of a place that occurs twice, NumPy keeps the last value.
+    # For a repeated index NumPy keeps the last value.
     labels[np.searchsorted(numbers, facts.photos[use]), column[use]] = facts.values[use]
     return labels
 
 
 def _check_memory(directory: pathlib.Path, photos: int, classes: int) -> None:
-    from training.machine import total_memory  # which brings TensorFlow
+    from training.machine import total_memory  # imports TensorFlow
 
-    needed, there = photos * classes, total_memory()
-    if needed > there // 2:  # what comes later copies parts of them
+    needed, memory = photos * classes, total_memory()
+    if needed > memory // 2:  # later steps copy parts of the labels
         raise UserError(
             f"{directory}: labels of {photos:,} photos and {classes:,} classes take "
-            f"{needed / 1e9:.1f} GB, more than half of this machine's {there / 1e9:.1f} GB; use "
-            "fewer photos (those that are below the folder count), or a larger machine"
+            f"{needed / 1e9:.1f} GB, more than half of this machine's {memory / 1e9:.1f} GB; "
+            "use fewer photos (leave fewer below the folder) or a machine with more memory"
         )
 
 
@@ -296,9 +303,9 @@ class OpenImagesSettings:
     """The settings of Open Images; see `read_open_images`.
 
     Attributes:
-        unseen_classes: the 400 most frequent test classes that are not trainable, or those of the
-            released code's list.
-        machine_confidence: from which confidence on machine-generated labels of training photos
+        unseen_classes: `most_frequent`, the 400 most frequent test classes that are not trainable,
+            or `released`, those of the released code's lists.
+        machine_confidence: minimum confidence of machine-generated labels of training photos to
             count as present; null: they are not read.
     """
 
@@ -320,6 +327,6 @@ OPEN_IMAGES = DataSource(
     "open_images",
     _read,
     OpenImagesSettings,
-    needs_directory="Open Images needs the folder of its files, see docs/datasets.md",
+    needs_directory="Open Images needs the folder of its files; see docs/datasets.md",
     work=("reading labels", "byte"),
 )

@@ -1,4 +1,4 @@
-"""What is said of Open Images when it is read: counts, rules, differences from what is known."""
+"""Remarks on Open Images as it is read: counts, rules, differences from the documentation."""
 
 import dataclasses
 import pathlib
@@ -16,10 +16,10 @@ CHECKSUMS = pathlib.Path(__file__).with_name("checksums.tsv")
 
 @dataclasses.dataclass(frozen=True)
 class SplitCounts:
-    """Of one split: photos listed, photos there, rows of its label file and the file's bytes."""
+    """Counts of one split: photos listed and found, rows and bytes of its label file."""
 
     listed: int
-    there: int
+    found: int
     rows: int
     size: int
 
@@ -33,44 +33,48 @@ def make_remarks(
     unseen_classes: str,
     splits: Mapping[str, Split],
 ) -> tuple[tuple[str, ...], str | None]:
-    """Returns the lines, and what is not there; None where all photos are.
+    """Returns the remarks, and a text on what is missing, or None if nothing is.
 
     Args:
-        counts: of each split.
+        counts: counts of each split.
         classes: all classes.
-        unseen: positions of the unseen ones.
-        released: ids of the released code's unseen ones.
-        candidates: of how many classes the unseen ones were chosen.
-        unseen_classes: the rule for them.
-        splits: as returned.
+        unseen: indices of the unseen classes.
+        released: ids of the released code's unseen classes.
+        candidates: number of classes that the unseen ones were chosen from.
+        unseen_classes: rule for the unseen classes.
+        splits: the splits of the data set.
     """
     lines = [_classes_line(classes, unseen, released, candidates, unseen_classes)]
     for split, own in counts.items():
         lines.append(_split_line(split, own, splits.get(split)))
     lines += _differences(counts, classes)
-    lacking = [
-        f"{own.listed - own.there:,} of {own.listed:,} listed {split} photos"
+    missing = [
+        f"{own.listed - own.found:,} of {own.listed:,} listed {split} photos"
         for split, own in counts.items()
-        if own.there < own.listed
+        if own.found < own.listed
     ]
-    lacking += [f"split {split}" for split in OFFICIAL_SPLITS if split not in counts]
-    return tuple(lines), f"not there: {', '.join(lacking)}" if lacking else None
+    missing += [f"split {split}" for split in OFFICIAL_SPLITS if split not in counts]
+    return tuple(lines), f"missing: {', '.join(missing)}" if missing else None
 
 
 def _classes_line(classes, unseen, released, candidates: int, rule: str) -> str:
     line = f"classes: {len(classes.trainable):,} trainable seen; {len(unseen):,} unseen"
     if rule == "released":
         absent = len(released) - len(unseen)
-        return line + ", the released code's" + f" ({absent} of them unknown here)" * bool(absent)
+        return (
+            line
+            + ", the released code's"
+            + f" ({absent} of them not in these files)" * bool(absent)
+        )
     shared = np.isin(classes.ids[unseen], released).sum()
     return (
-        f"{line}, the most frequent of {candidates:,} that the test labels show and that are not "
+        f"{line}, the most frequent of {candidates:,} classes in the test labels that are not "
         f"trainable; {shared} of them are among the released code's {len(released)}"
     )
 
 
 def _split_line(split: str, own: SplitCounts, labels: Split | None) -> str:
-    line = f"{split}: {own.listed:,} photos listed, {own.there:,} there"
+    line = f"{split}: {own.listed:,} photos listed, {own.found:,} found"
     if labels is not None:
         present, absent = (labels.labels == 1).sum(), (labels.labels == -1).sum()
         line += f"; labels of these classes: {present:,} present, {absent:,} absent"

@@ -168,7 +168,7 @@ def test_a_folder_of_something_else_is_refused(prepared, tmp_path, changed, mess
 
 def test_a_folder_of_somebody_else_is_left_alone(prepared, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"was not written by data.name: tfds"):
+    with pytest.raises(UserError, match=r"were not written by data.name: tfds"):
         read_tfds(prepared["labelled_test"], "labels", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -223,7 +223,7 @@ class TestFindingABuilder:
             builders.find_builder("voc/2007")
 
     def test_a_folder_without_records_is_refused(self, tmp_path):
-        with pytest.raises(UserError, match="no data set that TensorFlow Datasets prepared"):
+        with pytest.raises(UserError, match="not a prepared TensorFlow Datasets data set"):
             builders.find_builder(str(tmp_path))
 
 
@@ -317,8 +317,8 @@ class TestZeroShotSplit:
     @pytest.mark.parametrize(
         ("split", "message"),
         [
-            ("coco_48_71", "no file; did you mean 'coco_48_17'"),
-            ("coco_48_17", "'bicycle' is no class of this data set"),
+            ("coco_48_71", "not a file; did you mean 'coco_48_17'"),
+            ("coco_48_17", "'bicycle' is not a class of this data set"),
         ],
     )
     def test_of_another_data_set_is_refused(self, prepared, tmp_path, split, message):
@@ -328,7 +328,7 @@ class TestZeroShotSplit:
     def test_with_a_misspelt_or_with_every_class_is_refused(self, prepared, tmp_path):
         dataset, path = self.dataset(prepared, tmp_path), tmp_path / "unseen.txt"
         path.write_text("zebr\n")
-        with pytest.raises(UserError, match=r"'zebr' is no class.*did you mean 'zebra'"):
+        with pytest.raises(UserError, match=r"'zebr' is not a class.*did you mean 'zebra'"):
             apply_zero_shot_split(dataset, str(path))
         path = tmp_path / "groups.csv"
         for table, message in (("cat,\ndog,seen", "every row needs"), ("cat,seem", "group 'seem'")):
@@ -337,7 +337,7 @@ class TestZeroShotSplit:
                 apply_zero_shot_split(dataset, str(path))
         path = tmp_path / "unseen.txt"
         path.write_text("\n".join(NAMES))
-        with pytest.raises(UserError, match="leaves no seen class"):
+        with pytest.raises(UserError, match="no class is seen"):
             apply_zero_shot_split(dataset, str(path))
 
 

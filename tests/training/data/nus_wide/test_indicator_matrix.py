@@ -46,9 +46,9 @@ def test_a_last_line_without_an_end_is_read(tmp_path):
     [
         (b"0 1\n1 0\n", r"m.txt row 3: the file ends after 2 rows; the list lists 3"),
         (b"0 1\n1 0\n1 1\n0 0\n", r"m.txt row 4: 4 rows, but the list lists 3"),
-        (b"0 1\n1\n1 1\n", r"m.txt row 2: 1 values where 2 are expected"),
-        (b"0 1\n1 0\n1 -1130179\n", r"m.txt row 3: value 2 is '-1130179'; 0 or 1 is expected"),
-        (b"0 1\n10 \n1 1\n", r"m.txt row 2: 1 values where 2"),
+        (b"0 1\n1\n1 1\n", r"m.txt row 2: expected 2 values, got 1"),
+        (b"0 1\n1 0\n1 -1130179\n", r"m.txt row 3: value 2 is '-1130179'; expected 0 or 1"),
+        (b"0 1\n10 \n1 1\n", r"m.txt row 2: expected 2 values, got 1"),
         (b"0 1\n2 0\n1 1\n", r"m.txt row 2: value 1 is '2'"),
     ],
 )

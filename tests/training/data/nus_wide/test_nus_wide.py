@@ -67,7 +67,7 @@ class TestClasses:
         assert dataset.names == CONCEPTS and set(dataset.groups) == {"seen"}
 
     def test_other_lists_of_classes_than_the_official_ones_are_told(self, nus_wide, copy):
-        assert "not the list" in remark(read_nus_wide(nus_wide), "ConceptsList/")
+        assert "differs from the list" in remark(read_nus_wide(nus_wide), "ConceptsList/")
         for folder, name in (("ConceptsList", "Concepts81.txt"), ("NUS_WID_Tags", "TagList1k.txt")):
             shutil.copy(WORDS / name, copy / folder / name)
         assert layout.find(copy, layout.TAGS).stat().st_size == 8121
@@ -126,7 +126,7 @@ class TestLabels:
         told = remark(read_nus_wide(nus_wide, unlabelled="drop"), "without a label:")
         assert told == (
             f"without a label: {no_tag} of 30 photos show no seen tag, {no_concept} no concept, "
-            "2 neither: the 2 are left out, 28 stay (data.unlabelled: drop)"
+            "2 neither: the 2 are left out, 28 remain (data.unlabelled: drop)"
         )
 
     def test_the_two_sets_of_label_files_are_compared(self, nus_wide, copy):
@@ -169,8 +169,8 @@ class TestPhotos:
         write_nus_wide(tmp_path, left_out=(0, 14))
         dataset = read_nus_wide(tmp_path)
         assert dataset.about.missing == (nus_name(0), nus_name(14))
-        assert dataset.about.partial == "2 of 30 listed photos are not there"
-        assert "30 listed, 28 there, 2 missing and left out" in remark(dataset, "photos:")
+        assert dataset.about.partial == "2 of 30 listed photos are missing"
+        assert "30 listed, 28 found, 2 missing and left out" in remark(dataset, "photos:")
         # The cut between training and validation stays where it is.
         whole = read_nus_wide(nus_wide)
         assert dataset.split("val").images == whole.split("val").images
@@ -185,7 +185,7 @@ class TestPhotos:
         (copy / "Flickr" / nus_name(1)).write_bytes(b"")
         dataset = read_nus_wide(copy)
         assert dataset.about.missing == (nus_name(1),)
-        assert "1 empty files passed over" in remark(dataset, "photos:")
+        assert "1 empty files skipped" in remark(dataset, "photos:")
 
     def test_flickrs_picture_for_removed_photos_is_no_photo(self, copy, monkeypatch):
         monkeypatch.setattr(photos, "PLACEHOLDER_COPIES", 3)
@@ -193,7 +193,7 @@ class TestPhotos:
             (copy / "Flickr" / nus_name(row)).write_bytes(b"this photo is no longer available")
         dataset = read_nus_wide(copy)
         assert dataset.about.missing == tuple(map(nus_name, (4, 7, 8)))
-        assert "3 files are Flickr's picture" in remark(dataset, "photos:")
+        assert "3 files are Flickr's placeholder" in remark(dataset, "photos:")
 
     def test_a_photo_listed_twice_is_two_files_or_one(self, tmp_path):
         listed = ["actor/0001_77.jpg", "zebra/0009_77.jpg"]
@@ -206,7 +206,7 @@ class TestPhotos:
 
     def test_none_at_all_is_an_error(self, copy):
         shutil.rmtree(copy / "Flickr")
-        with pytest.raises(UserError, match="none of the 30 listed photos is there"):
+        with pytest.raises(UserError, match="none of the 30 listed photos was found"):
             read_nus_wide(copy)
 
     def test_may_be_linked_and_links_may_go_round(self, copy, tmp_path, nus_wide):
@@ -248,7 +248,7 @@ class TestFiles:
                 "Groundtruth/AllLabels/Labels_sky.txt",
                 lambda lines: lines[:-4],
                 "Labels_sky.txt row 27: the file ends after 26 rows; ImageList/Imagelist.txt "
-                "lists 30: is it cut short?",
+                "lists 30: is it truncated?",
             ),
             (
                 "Groundtruth/AllLabels/Labels_sky.txt",
@@ -258,22 +258,22 @@ class TestFiles:
             (
                 "Groundtruth/AllLabels/Labels_sky.txt",
                 lambda lines: [*lines[:7], "7", *lines[8:]],
-                "Labels_sky.txt row 8: value 1 is '7'; 0 or 1 is expected",
+                "Labels_sky.txt row 8: value 1 is '7'; expected 0 or 1",
             ),
             (
                 "NUS_WID_Tags/AllTags1k.txt",
                 lambda lines: [*lines[:9], lines[9][:11], *lines[10:]],
-                "AllTags1k.txt row 10: 6 values where 12 are expected",
+                "AllTags1k.txt row 10: expected 12 values, got 6",
             ),
             (
                 "NUS_WID_Tags/TagList1k.txt",
                 lambda lines: lines[:-1],
-                "AllTags1k.txt row 1: 12 values where 11 are expected",
+                "AllTags1k.txt row 1: expected 11 values, got 12",
             ),
             (
                 "NUS_WID_Tags/TagList1k.txt",
                 lambda lines: [*lines[:-1], "sky"],
-                "TagList1k.txt row 12: 'sky' stands in row 2 already",
+                "TagList1k.txt row 12: 'sky' is already in row 2",
             ),
             (
                 "ImageList/TrainImagelist.txt",
@@ -288,14 +288,13 @@ class TestFiles:
             (
                 "ImageList/TestImagelist.txt",
                 lambda lines: [*lines, lines[0]],
-                "TestImagelist.txt row 11: photo 'actor\\\\0003_2124494014.jpg' stands in a list "
-                "for the second time",
+                "TestImagelist.txt row 11: photo 'actor\\\\0003_2124494014.jpg' is listed twice",
             ),
-            ("ImageList/Imagelist.txt", lambda lines: [], "Imagelist.txt: lists nothing"),
+            ("ImageList/Imagelist.txt", lambda lines: [], "Imagelist.txt: the file is empty"),
             (
                 "ConceptsList/Concepts81.txt",
                 lambda lines: [*lines, "fire"],
-                "Labels_fire.txt: not there, but ConceptsList/Concepts81.txt lists 'fire'",
+                "Labels_fire.txt: not found, but ConceptsList/Concepts81.txt lists 'fire'",
             ),
         ],
     )
@@ -309,7 +308,7 @@ class TestFiles:
             read_nus_wide(copy)
         for name in ("Imagelist.txt", "TrainImagelist.txt", "Concepts81.txt"):
             assert name in str(error.value)
-        assert "it comes with the archive ImageList.zip" in str(error.value)
+        assert "it is part of ImageList.zip" in str(error.value)
 
     def test_differences_from_the_documentation_are_told(self, nus_wide):
         told = remark(read_nus_wide(nus_wide), "differs from the documentation")

@@ -17,7 +17,7 @@ from biam_tf.errors import UserError
 from training.config import DataConfig
 from training.data.open_images import label_rows, layout, reader
 from training.data.open_images.label_rows import read_label_rows
-from training.data.open_images.photos import find_photos
+from training.data.open_images.layout import find_photos
 from training.data.open_images.reader import most_frequent_unseen, read_open_images
 from training.data.problems import Problems
 from training.data.registry import load_dataset
@@ -95,7 +95,7 @@ class TestClasses:
         append(copy / "class-descriptions.csv", f"{released[0]},Cod", f"{released[7]},Caravel")
         own = read_open_images(copy, unseen_classes="released")
         assert own.names[6:] == ("Cod", "Caravel")
-        assert "the released code's (398 of them unknown here)" in own.about.remarks[0]
+        assert "the released code's (398 of them not in these files)" in own.about.remarks[0]
         assert own.names[1] == "Drum"  # the other one is not among these classes
 
 
@@ -151,8 +151,7 @@ class TestPhotos:
         left_out = {("train", 3), ("train", 4), ("test", 0)}
         own = read_open_images(write_open_images(tmp_path, left_out))
         assert (
-            own.about.partial
-            == "not there: 2 of 24 listed train photos, 1 of 10 listed test photos"
+            own.about.partial == "missing: 2 of 24 listed train photos, 1 of 10 listed test photos"
         )
         for split, count in (("train", 22), ("val", 8), ("test", 9)):
             assert len(own.split(split)) == count
@@ -176,7 +175,9 @@ class TestPhotos:
     def test_none_at_all_is_an_error(self, copy):
         for split in OPEN_IMAGES_PHOTOS:
             shutil.rmtree(copy / split)
-        with pytest.raises(UserError, match="no listed photo is there; put the folders train"):
+        with pytest.raises(
+            UserError, match="no listed photo was found; move or link the folders train"
+        ):
             read_open_images(copy)
         own = read_open_images(copy, look_for_photos=False)
         assert own.split("val").images[0] == f"validation/{open_images_id('validation', 0)}.jpg"
@@ -188,7 +189,7 @@ class TestPhotos:
         path = copy / "test-images-with-rotation.csv"
         path.write_text("ImageID,Subset,OriginalURL,Title\n" + "\n".join(lines) + "\n")
         own = read_open_images(copy)
-        assert own.about.partial == "not there: 2 of 12 listed test photos"
+        assert own.about.partial == "missing: 2 of 12 listed test photos"
         path.write_text("ImageID,Subset,OriginalURL,Title\n" + "\n".join(lines[1:]) + "\n")
         with pytest.raises(UserError, match=rf"{HUMAN_TEST} row 2: photo {ids[0]} is not in test-"):
             read_open_images(copy)
@@ -236,12 +237,15 @@ class TestFiles:
         [
             ("000060e3121c7305,verification,/m/0aaa1", "expected 4 fields, got '000060e3121c7305"),
             ("000060e3121c7305,verification,/m/0aaa1,1,1", "expected 4 fields, got"),
-            ("60e3121c7305,verification,/m/0aaa1,1", "'60e3121c7305' is no photo's number"),
-            ("000060e3121c730X,verification,/m/0aaa1,1", "'000060e3121c730X' is no photo's number"),
+            ("60e3121c7305,verification,/m/0aaa1,1", "'60e3121c7305' is not a photo id"),
+            ("000060e3121c730X,verification,/m/0aaa1,1", "'000060e3121c730X' is not a photo id"),
             ("000060e3121c7305,verification,/m/0zzz,1", "class '/m/0zzz' is not in class-desc"),
-            ("000060e3121c7305,verification,/m/0aaa1,yes", "confidence 'yes' is no number"),
-            ("000060e3121c7305,verification,/m/0aaa1,", "confidence '' is no number"),
-            ("000060e3121c7305,machine,/m/0aaa1,0.7", "confidence 0.7; a checked label has 0 or 1"),
+            ("000060e3121c7305,verification,/m/0aaa1,yes", "confidence 'yes' is not a number"),
+            ("000060e3121c7305,verification,/m/0aaa1,", "confidence '' is not a number"),
+            (
+                "000060e3121c7305,machine,/m/0aaa1,0.7",
+                "confidence 0.7; a human-verified label has 0 or 1",
+            ),
         ],
     )
     def test_that_are_broken_are_named_with_their_row(self, copy, row, message):
@@ -267,18 +271,16 @@ class TestFiles:
         with pytest.raises(UserError) as error:
             read_open_images(copy)
         assert "classes-trainable.txt row 7: class '/m/0zzz' is not in" in str(error.value)
-        assert "classes-trainable.txt row 8: class '/m/0aaa1' stands here already" in str(
-            error.value
-        )
+        assert "classes-trainable.txt row 8: class '/m/0aaa1' is repeated" in str(error.value)
 
     def test_that_are_missing_are_named(self, copy):
         (copy / HUMAN_TEST).unlink()
         with pytest.raises(
-            UserError, match="the unseen classes are the most frequent of this file"
+            UserError, match="the unseen classes are the most frequent in this file"
         ):
             read_open_images(copy)
         (copy / "classes-trainable.txt").unlink()
-        with pytest.raises(UserError, match=r"classes-trainable.txt: not there; it is one of"):
+        with pytest.raises(UserError, match=r"classes-trainable.txt: not found; get it from"):
             read_open_images(copy)
 
     def test_differences_from_the_documentation_are_told(self, dataset):

@@ -94,9 +94,9 @@ def test_open_images_v4_of_tfds_becomes_the_official_layout(tmp_path):
     command = [str(tmp_path / "records" / "open_images_v4" / "2.0.0"), str(tmp_path / "some")]
     assert main([*command, "--limit", "5"]) == 0
     assert len(list((tmp_path / "some" / "train").iterdir())) == 5
-    assert not list((tmp_path / "some").glob(".*.partial"))
+    assert not list((tmp_path / "some").glob(".*"))
 
 
 def test_what_is_no_prepared_data_set_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), str(tmp_path / "out")]) == 2
-    assert f"{tmp_path}: no data set that TensorFlow Datasets prepared" in capsys.readouterr().err
+    assert f"{tmp_path}: not a prepared TensorFlow Datasets data set" in capsys.readouterr().err
