@@ -1,4 +1,4 @@
-"""Class names and their groups, from a data set's folder, its classes.csv, or a list of names."""
+"""Reads class names and their groups from a data set's folder, a classes.csv or a text file."""
 
 import csv
 import dataclasses
@@ -17,26 +17,26 @@ class ClassList:
     """Class names.
 
     Attributes:
-        names: C names, all different.
-        groups: "seen" or "unseen" for each; None where the list does not say.
+        names: C names without duplicates.
+        groups: "seen" or "unseen" for each class; None if the list has no groups.
     """
 
     names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
 
 
-def read_class_list(path: str | os.PathLike) -> ClassList:
+def read_class_list(path: str | os.PathLike[str]) -> ClassList:
     """Reads class names.
 
     Args:
-        path: a data set's folder, a .csv file with a column `name` (and `group`; ignored classes
-            are left out), or a text file with one name per line.
+        path: a data set's folder, a .csv file with a column `name` (and optionally `group`;
+            ignored classes are left out), or a text file with one name per line.
 
     Returns:
-        The names in Unicode's form NFC.
+        The names, normalized to Unicode NFC.
 
     Raises:
-        UserError: the file is missing, is not UTF-8, names a class twice, or names none.
+        UserError: the file is missing, is not UTF-8, contains a name twice, or no name.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -55,19 +55,19 @@ def read_class_list(path: str | os.PathLike) -> ClassList:
     first: dict[str, int] = {}
     for row, name, _ in rows:
         if name in first:
-            raise UserError(f"{path}: {name!r} stands in rows {first[name]} and {row}")
+            raise UserError(f"{path}: {name!r} is in rows {first[name]} and {row}")
         first[name] = row
     if not rows:
-        raise UserError(f"{path}: names no class")
+        raise UserError(f"{path}: contains no class names")
     groups = tuple(group for _, _, group in rows)
     return ClassList(tuple(first), groups if all(groups) else None)
 
 
-def read_row_names(path: str | os.PathLike) -> tuple[str, ...]:
+def read_row_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Returns the names of a text file with one name per line, which may be repeated.
 
     Raises:
-        UserError: there is no such file, or it is not UTF-8.
+        UserError: the file is missing or is not UTF-8.
     """
     path = pathlib.Path(path)
     if not path.is_file():

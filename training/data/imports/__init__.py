@@ -1,1 +1,1 @@
-"""Other people's lists of labeled photos, brought into a folder data set."""
+"""Import of photo lists in other formats, and of files of class embeddings."""

@@ -1,4 +1,4 @@
-"""Labeled photos as tables list them: a row for each photo, or for each of its labels."""
+"""Reads labeled photos from CSV and Parquet tables."""
 
 import dataclasses
 import hashlib
@@ -8,22 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from biam_tf.errors import UserError, did_you_mean
 from training.data.dataset import SPLITS
-from training.data.imports.listed_photo import ListedPhoto
-from training.data.imports.photo_collection import address_complaint, is_address
+from training.data.imports.listed_photos import ListedPhoto
+from training.data.imports.photo_collection import is_url, url_problem
 from training.data.problems import Problems
 from training.tables.csv_files import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class TableColumns:
-    """Which columns of a table mean what.
+    """Columns of a table of labeled photos.
 
     Attributes:
-        image: path or address of the photo.
-        labels: names of classes.
-        split: "train", "val" or "test"; None: drawn by `shares`.
-        separator: stands between two labels of one cell.
-        shares: of val and test where there is no column for the split.
+        image: column of the photo's path or URL.
+        labels: column of the class names.
+        split: column of "train", "val" or "test"; None: the split is chosen by file name.
+        separator: text between two labels in a cell.
+        shares: of the photos in val and test, used if `split` is None.
     """
 
     image: str = "image"
@@ -34,16 +34,17 @@ class TableColumns:
 
 
 def read_table(path: pathlib.Path, columns: TableColumns) -> list[ListedPhoto]:
-    """Reads a CSV or Parquet file with a row for each photo, or for each of its labels.
+    """Reads a CSV or Parquet file with one row per photo, or one row per label of a photo.
 
-    Rows of one photo are joined. Paths are relative to the table's folder.
+    Rows of the same photo are merged. Paths are relative to the table's folder.
 
     Args:
         path: `.csv` (UTF-8), or `.parquet`, whose labels may be lists.
-        columns: what its columns mean.
+        columns: names of the columns, and how they are read.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or has wrong rows: all are named.
+        UserError: the file cannot be read, lacks a column, or has invalid rows; the message
+            names all of them.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a .csv or .parquet file")
@@ -51,59 +52,59 @@ def read_table(path: pathlib.Path, columns: TableColumns) -> list[ListedPhoto]:
     splits: dict[str, str] = {}
     labels: dict[str, dict[str, None]] = {}
     for row, cells in _rows(path, columns, problems):
-        image, complaint = _location(cells[columns.image], path.parent)
-        own, wrong_labels = _labels(cells[columns.labels], columns.separator)
-        if complaint := complaint or wrong_labels:
-            problems.add(path.name, row, complaint)
+        image, problem = _location(cells[columns.image], path.parent)
+        own, labels_problem = _labels(cells[columns.labels], columns.separator)
+        if problem := problem or labels_problem:
+            problems.add(path.name, row, problem)
             continue
-        split = cells[columns.split] if columns.split else drawn_split(image, columns.shares)
+        split = cells[columns.split] if columns.split else _split_by_name(image, columns.shares)
         if split not in SPLITS:
             problems.add(path.name, row, f"unknown split {split!r}; use {', '.join(SPLITS)}")
         elif splits.setdefault(image, split) != split:
-            problems.add(path.name, row, f"{image!r} is in {splits[image]} already")
+            problems.add(path.name, row, f"{image!r} is already in {splits[image]}")
         labels.setdefault(image, {}).update(dict.fromkeys(own))
     problems.raise_if_any()
     if not splits:
-        raise UserError(f"{path}: lists no photo")
+        raise UserError(f"{path}: lists no photos")
     return [ListedPhoto(image, split, tuple(labels[image])) for image, split in splits.items()]
 
 
 def _location(cell: object, folder: pathlib.Path) -> tuple[str, str | None]:
-    """Returns a photo's path or address, or ("", what is wrong with it)."""
+    """Returns the path or URL in a cell, and what is wrong with it or None."""
     if not isinstance(cell, str):
-        return "", f"the photo {reprlib.repr(cell)} is no text"
+        return "", f"the photo {reprlib.repr(cell)} is not a string"
     image = cell.strip()
     if not image:
         return "", "names no photo"
-    if not is_address(image):
+    if not is_url(image):
         return str(folder / image), None
-    return image, address_complaint(image)
+    return image, url_problem(image)
 
 
 def _labels(cell: object, separator: str) -> tuple[list[str], str | None]:
-    """Returns the names in a cell, or ([], what is wrong with it)."""
+    """Returns the names in a cell, and what is wrong with it or None."""
     if cell is None:
-        return [], "has no list of labels (null); a photo without labels has an empty one"
+        return [], "the list of labels is null; a photo without labels needs an empty list"
     names = cell.split(separator) if isinstance(cell, str) else cell
     if not isinstance(names, list):
-        return [], f"the label {reprlib.repr(cell)} is no text"
+        return [], f"the label {reprlib.repr(cell)} is not a string"
     for name in names:
         if not isinstance(name, str):
-            return [], f"the label {reprlib.repr(name)} is no text"
+            return [], f"the label {reprlib.repr(name)} is not a string"
     return [stripped for name in names if (stripped := name.strip())], None
 
 
-def drawn_split(image: str, shares: tuple[float, float]) -> str:
-    """Returns the split that a photo's file name decides: the same one in every import.
+def _split_by_name(image: str, shares: tuple[float, float]) -> str:
+    """Returns the split that the hash of a photo's file name selects, the same in every import.
 
     Args:
-        image: path or address; its last part counts.
-        shares: of val and of test.
+        image: path or URL, of which the last part is hashed.
+        shares: of the photos in val and test.
     """
     digest = hashlib.sha256(image.rsplit("/", 1)[-1].encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    position = int.from_bytes(digest[:8], "big") / 2**64
     val, test = shares
-    return "val" if place < val else "test" if place < val + test else "train"
+    return "val" if position < val else "test" if position < val + test else "train"
 
 
 def _rows(
@@ -133,7 +134,7 @@ def _parquet_rows(
         schema = file.schema_arrow
         if not _has_columns(path.name, schema.names, wanted, problems):
             return
-        # Null is the empty cell of a column of texts; a list that is null is not an empty one.
+        # In a column of strings null is an empty cell; a null list is not an empty list.
         flat = [name for name in wanted if not pyarrow.types.is_nested(schema.field(name).type)]
         number = 0
         try:
@@ -148,7 +149,7 @@ def _parquet_rows(
 def _has_columns(
     file: str, found: Sequence[str], wanted: Sequence[str], problems: Problems
 ) -> bool:
-    """Whether each wanted column is there once; notes those that are not."""
+    """Whether each wanted column occurs once; adds the others to `problems`."""
     counts = {column: list(found).count(column) for column in wanted}
     for column, count in counts.items():
         if count > 1:

@@ -1,4 +1,4 @@
-"""Brings the photos of a list into a data set's folder: linked, copied, or fetched."""
+"""Links, copies or downloads the photos of a list into the folder of a data set."""
 
 import concurrent.futures
 import dataclasses
@@ -12,26 +12,27 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from biam_tf.errors import UserError
+from biam_tf.files import replacing
 from biam_tf.photos import photo_problem, stored_name
 
 CONNECTIONS = 16
-TRIES = 4
-MOST_REDIRECTS = 5
+ATTEMPTS = 4
+MAX_REDIRECTS = 5
 TIMEOUT_SECONDS = 30.0
-LONGEST_PAUSE_SECONDS = 60  # whatever a server asks for
-BUSY = (429, 500, 502, 503, 504)
+MAX_PAUSE_SECONDS = 60  # also if a server requests a longer one
+RETRIED_STATUSES = (429, 500, 502, 503, 504)
 MAX_BYTES = 200 << 20
 
-Placing = Literal["link", "copy"]
+Placement = Literal["link", "copy"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Collected:
-    """What came of it.
+class CollectedPhotos:
+    """Result of `collect_photos`.
 
     Attributes:
-        images: for each location that is there, its path below the data set's folder.
-        failed: for each other one, why.
+        images: path below the data set's folder, by location.
+        failed: what went wrong, by location, for the photos that are missing.
     """
 
     images: dict[str, str]
@@ -41,157 +42,160 @@ class Collected:
 def collect_photos(
     locations: Iterable[str],
     directory: pathlib.Path,
-    placing: Placing = "link",
-    done: Callable[[], None] = lambda: None,
-) -> Collected:
-    """Puts photos into `images/`; those that are there already are left as they are.
+    placement: Placement = "link",
+    on_photo: Callable[[], None] = lambda: None,
+) -> CollectedPhotos:
+    """Places photos in `images/`; existing files are kept as they are.
 
-    A photo keeps its file name behind sixteen digits that its location decides, so that two photos
-    of one name do not meet and a second call goes on where the first was stopped.
+    File names get a prefix of sixteen digits, a hash of the location, so that two photos with the
+    same name do not collide and a second call continues a stopped one.
 
     Args:
-        locations: paths and http(s) addresses. Addresses are tried four times, with growing
-            pauses or those the server asks for, up to a minute, where it does not answer, is busy
-            or breaks off midway. What arrives has to be a photo.
+        locations: paths and http(s) URLs. A download is attempted up to four times if the server
+            does not respond, is busy or closes the connection early, with growing pauses or those
+            that the server requests, up to a minute. Downloaded files are decoded to check them.
         directory: the data set's folder.
-        placing: "link" makes hard links where the file system can, else copies.
-        done: called after each photo.
+        placement: "link" creates hard links if the file system supports them, otherwise copies.
+        on_photo: called after each photo.
+
+    Raises:
+        UserError: a location is a URL, and urllib3 is not installed.
     """
     folder = directory / "images"
     folder.mkdir(parents=True, exist_ok=True)
     locations = list(dict.fromkeys(locations))
-    fetch = _fetcher() if any(map(is_address, locations)) else None
-    collected = Collected({}, {})
+    download = _downloader() if any(map(is_url, locations)) else None
+    collected = CollectedPhotos({}, {})
 
-    def bring(location: str) -> tuple[str, str | None]:
+    def collect(location: str) -> tuple[str, str | None]:
         target = folder / _file_name(location)
         if target.exists():
             return target.name, None
-        aside = target.with_name(f".{target.name}.partial")
         try:
-            if is_address(location):
-                aside.write_bytes(fetch(location))
+            if download is not None and is_url(location):
+                content = download(location)
+                with replacing(target) as partial:
+                    partial.write_bytes(content)
             else:
-                _place(pathlib.Path(stored_name("", location)), aside, placing)
-            os.replace(aside, target)
+                _place(pathlib.Path(stored_name("", location)), target, placement)
         except (OSError, ValueError) as error:
-            aside.unlink(missing_ok=True)
             return target.name, getattr(error, "strerror", None) or str(error)
         return target.name, None
 
     threads = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
-            brought = threads.map(bring, locations)
-            for location, (name, problem) in zip(locations, brought, strict=True):
+            warnings.simplefilter("ignore")  # about unusual metadata of photos that can be decoded
+            results = threads.map(collect, locations)
+            for location, (name, problem) in zip(locations, results, strict=True):
                 if problem is None:
                     collected.images[location] = f"images/{name}"
                 else:
                     collected.failed[location] = problem
-                done()
+                on_photo()
     finally:
-        threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
+        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining photos
     return collected
 
 
-def is_address(location: str) -> bool:
-    """Whether a photo has to be fetched."""
+def is_url(location: str) -> bool:
+    """Whether a location is an http(s) URL and not a path."""
     return location.lower().startswith(("http://", "https://"))
 
 
-def address_complaint(address: str) -> str | None:
-    """Returns what is wrong with the form of an address, or None."""
+def url_problem(url: str) -> str | None:
+    """Returns what is wrong with the syntax of a URL, or None."""
     try:
-        parts = urllib.parse.urlsplit(address)
-        parts.port  # noqa: B018  looked at, it is checked
+        parts = urllib.parse.urlsplit(url)
+        parts.port  # noqa: B018  reading the property checks it
     except ValueError as error:
-        return f"malformed address {address!r}: {error}"
-    return None if parts.hostname else f"malformed address {address!r}: it names no server"
+        return f"malformed URL {url!r}: {error}"
+    return None if parts.hostname else f"malformed URL {url!r}: it has no host name"
 
 
 def _file_name(location: str) -> str:
-    path = urllib.parse.urlsplit(location).path if is_address(location) else location
+    path = urllib.parse.urlsplit(location).path if is_url(location) else location
     name = urllib.parse.unquote(pathlib.PurePosixPath(path).name) or "photo"
     name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
-    name = name.encode()[-200:].decode(errors="ignore")  # file systems bear 255 bytes
+    name = name.encode()[-200:].decode(errors="ignore")  # file systems allow 255 bytes
     return f"{hashlib.sha256(location.encode()).hexdigest()[:16]}-{name}"
 
 
-def _place(source: pathlib.Path, target: pathlib.Path, placing: Placing) -> None:
-    target.unlink(missing_ok=True)
-    if placing == "link":
+def _place(source: pathlib.Path, target: pathlib.Path, placement: Placement) -> None:
+    source = source.resolve(strict=True)
+    if placement == "link":
         try:
-            os.link(source.resolve(strict=True), target)
+            with replacing(target) as partial:
+                os.link(source, partial)
             return
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, or one without links
+        except UserError:  # another file system, or one without hard links
             pass
-    shutil.copyfile(source, target)
+    # Opened first, so that an unreadable source is not reported as an unwritable target.
+    with source.open("rb"), replacing(target) as partial:
+        shutil.copyfile(source, partial)
 
 
-def _fetcher() -> Callable[[str], bytes]:
+def _downloader() -> Callable[[str], bytes]:
     try:
         import urllib3
     except ImportError:
         raise UserError(
-            "fetching photos needs urllib3; run pip install 'biam-tf[import]'"
+            "downloading photos needs urllib3; run pip install 'biam-tf[import]'"
         ) from None
 
-    class Patience(urllib3.Retry):
-        """Takes a Retry-After that is no time for none, where urllib3 gives up."""
+    class TolerantRetry(urllib3.Retry):
+        """Ignores an invalid Retry-After header, for which urllib3 raises an error."""
 
-        def parse_retry_after(self, retry_after):
+        def parse_retry_after(self, retry_after: str) -> float:
             try:
                 return super().parse_retry_after(retry_after)
             except (urllib3.exceptions.InvalidHeader, OverflowError):
-                return None
+                return 0.0  # the pauses of `backoff_factor`
 
-    patience = Patience(
-        total=None,  # each kind is counted by itself: a redirect is no failed try
-        connect=TRIES - 1,
-        read=TRIES - 1,
-        status=TRIES - 1,
-        other=TRIES - 1,
-        redirect=MOST_REDIRECTS,
+    retry_policy = TolerantRetry(
+        total=None,  # each kind has its own limit: a redirect is not a failed attempt
+        connect=ATTEMPTS - 1,
+        read=ATTEMPTS - 1,
+        status=ATTEMPTS - 1,
+        other=ATTEMPTS - 1,
+        redirect=MAX_REDIRECTS,
         backoff_factor=0.5,
-        status_forcelist=BUSY,
-        retry_after_max=LONGEST_PAUSE_SECONDS,
+        status_forcelist=RETRIED_STATUSES,
+        retry_after_max=MAX_PAUSE_SECONDS,
     )
     pool = urllib3.PoolManager(
-        maxsize=CONNECTIONS, timeout=urllib3.Timeout(TIMEOUT_SECONDS), retries=patience
+        maxsize=CONNECTIONS, timeout=urllib3.Timeout(TIMEOUT_SECONDS), retries=retry_policy
     )
 
-    def read(address: str) -> tuple[bytes, str]:
-        """Returns what the server sends, and what it says that it is."""
-        retries = patience
+    def read(url: str) -> tuple[bytes, str]:
+        """Returns the content of the response, and its Content-Type."""
+        retries: urllib3.Retry = retry_policy
         while True:
-            response = pool.request("GET", address, preload_content=False, retries=retries)
+            response = pool.request("GET", url, preload_content=False, retries=retries)
             with response:
                 if response.status != 200:
-                    raise ValueError(f"the server answered {response.status}")
+                    raise ValueError(f"the server responded with status {response.status}")
                 try:
                     content = response.read(MAX_BYTES + 1)
                     return content, response.headers.get("Content-Type", "no Content-Type")
                 except urllib3.exceptions.HTTPError as error:
-                    # The pool has only seen to the answer's head. This is one try of the same four.
-                    retries = response.retries.increment("GET", address, error=error)
+                    # The pool itself retries only until it has the headers.
+                    retries = (response.retries or retries).increment("GET", url, error=error)
             retries.sleep()
 
-    def fetch(address: str) -> bytes:
+    def download(url: str) -> bytes:
         try:
-            content, kind = read(address)
+            content, kind = read(url)
         except urllib3.exceptions.HTTPError as error:
-            reason = getattr(error, "reason", None) or error  # of the last try, without the address
-            raise ValueError(f"could not be fetched: {reason}") from None
+            reason = getattr(error, "reason", None) or error  # of the last attempt, without the URL
+            raise ValueError(f"download failed: {reason}") from None
         if len(content) > MAX_BYTES:
-            raise ValueError(f"has more than {MAX_BYTES >> 20} MB")
+            raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
         if not content:
-            raise ValueError("the server sent nothing")
+            raise ValueError("the server sent an empty response")
         problem = photo_problem(content)
         if problem:
-            raise ValueError(f"what the server sent ({kind}): {problem}")
+            raise ValueError(f"invalid download ({kind}): {problem}")
         return content
 
-    return fetch
+    return download

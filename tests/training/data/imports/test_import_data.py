@@ -5,7 +5,7 @@ import pytest
 from import_tables import labels_of, write_table
 
 from training.data.folder.reader import read_folder
-from training.data.imports.class_renaming import new_names
+from training.data.imports.listed_photos import new_names
 from training.import_data import main
 
 
@@ -123,11 +123,11 @@ def test_every_row_with_a_wrong_number_of_cells_is_named(photos, tmp_path, capsy
 @pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        ([["dog"], ["dog", None]], "t.parquet row 2: the label None is no text"),
-        ([["dog"], None], "t.parquet row 2: has no list of labels (null)"),
-        ([[3], [4]], "t.parquet row 1: the label 3 is no text"),
-        ([0, 4], "t.parquet row 1: the label 0 is no text"),
-        ([b"dog", b"cat"], "t.parquet row 1: the label b'dog' is no text"),
+        ([["dog"], ["dog", None]], "t.parquet row 2: the label None is not a string"),
+        ([["dog"], None], "t.parquet row 2: the list of labels is null"),
+        ([[3], [4]], "t.parquet row 1: the label 3 is not a string"),
+        ([0, 4], "t.parquet row 1: the label 0 is not a string"),
+        ([b"dog", b"cat"], "t.parquet row 1: the label b'dog' is not a string"),
     ],
 )
 def test_labels_of_parquet_that_are_no_texts_are_named(photos, tmp_path, capsys, labels, complaint):
@@ -200,10 +200,10 @@ def test_objects_of_coco_become_labels(photos, tmp_path):
     [
         ([("0.jpg", "dog", "dev")], ["--split-column=split"], "t.csv row 2: unknown split 'dev'"),
         ([("0.jpg", "dog", "train")], ["--split-column=splt"], "did you mean 'split'?"),
-        ([("0.jpg", "dog", "train")], ["--unseen=dgo"], "no photo has 'dgo'; did you mean 'dog'?"),
+        ([("0.jpg", "dog", "train")], ["--unseen=dgo"], "no class 'dgo'; did you mean 'dog'?"),
         ([("0.jpg", "dog", "train")], ["--unseen=dog"], "no class is left to train on"),
         ([("x.jpg", "dog", "train")], [], "x.jpg: No such file or directory"),
-        ([("0.jpg", "dog", "train")], ["--val-share=1"], "--val-share 1: expected 0 or more"),
+        ([("0.jpg", "dog", "train")], ["--val-share=1"], "--val-share 1: expected at least 0"),
         (
             [("0.jpg", "dog", "train")],
             ["--val-share=0.5", "--test-share=0.5"],
@@ -213,19 +213,19 @@ def test_objects_of_coco_become_labels(photos, tmp_path):
         (
             [("0.jpg", "dog", "train"), ("http://[bad/0.jpg", "dog", "train")],
             [],
-            "t.csv row 3: malformed address 'http://[bad/0.jpg'",
+            "t.csv row 3: malformed URL 'http://[bad/0.jpg'",
         ),
-        ([("http:///0.jpg", "dog", "train")], [], "row 2: malformed address 'http:///0.jpg'"),
-        ([("http://h:99999/0.jpg", "dog", "train")], [], "row 2: malformed address"),
+        ([("http:///0.jpg", "dog", "train")], [], "row 2: malformed URL 'http:///0.jpg'"),
+        ([("http://h:99999/0.jpg", "dog", "train")], [], "row 2: malformed URL"),
         ([("0.jpg", "dog", "train")], ["--rename=dgo=cat"], "no class 'dgo'; did you mean 'dog'?"),
         ([("0.jpg", "dog", "train")], ["--rename=dog"], "--rename 'dog': expected OLD=NEW"),
         (
             [("0.jpg", "dog", "train")],
             ["--rename=dog=a", "--rename=dog=b"],
-            "'dog' is to be both 'a' and 'b'",
+            "'dog' is renamed to both 'a' and 'b'",
         ),
         ([("0.jpg", "dog", "train")], ["--rename=dog=a;b"], "class 'a;b': a name must not"),
-        ([], [], "lists no photo"),
+        ([], [], "lists no photos"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(photos, tmp_path, capsys, rows, options, message):
@@ -239,8 +239,8 @@ def test_entries_of_coco_that_do_not_fit_are_named(photos, tmp_path, capsys):
     arguments = ["coco", str(tmp_path / "d"), f"--annotations=val={path}", f"--images=val={photos}"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "annotations[0]: image_id 1 is no image" in error
-    assert "annotations[1]: category_id None is no category" in error
+    assert "annotations[0]: image_id 1 is not the id of an image" in error
+    assert "annotations[1]: category_id None is not the id of a category" in error
 
 
 IMAGE, CATEGORY = {"id": 7, "file_name": "0.jpg"}, {"id": 3, "name": "dog"}
@@ -249,31 +249,43 @@ IMAGE, CATEGORY = {"id": 7, "file_name": "0.jpg"}, {"id": 3, "name": "dog"}
 @pytest.mark.parametrize(
     ("part", "entries", "complaint"),
     [
-        ("images", [IMAGE, IMAGE | {"file_name": "1.jpg"}], "[1]: id 7 is that of images[0]"),
+        (
+            "images",
+            [IMAGE, IMAGE | {"file_name": "1.jpg"}],
+            "[1]: id 7 is already used by images[0]",
+        ),
         (
             "images",
             [IMAGE, {"id": 8, "file_name": "./0.jpg"}],
-            "[1]: './0.jpg' is images[0] already",
+            "[1]: './0.jpg' is already listed as images[0]",
         ),
-        ("images", [IMAGE, {"id": 8}], "[1]: file_name None is no name"),
-        ("images", [{"file_name": "0.jpg"}], "[0]: id None is neither number nor text"),
-        ("images", [{"id": [7], "file_name": "0.jpg"}], "[0]: id [7] is neither number nor text"),
+        ("images", [IMAGE, {"id": 8}], "[1]: file_name None is not a name"),
+        ("images", [{"file_name": "0.jpg"}], "[0]: id None is neither a number nor a string"),
+        (
+            "images",
+            [{"id": [7], "file_name": "0.jpg"}],
+            "[0]: id [7] is neither a number nor a string",
+        ),
         ("images", ["0.jpg"], "[0]: expected an object, got '0.jpg'"),
         (
             "images",
             [{"id": 7, "file_name": "\ud800.jpg"}],
-            "[0]: file_name '\\ud800.jpg' is no text",
+            "[0]: file_name '\\ud800.jpg' is not valid Unicode",
         ),
-        ("images", [], "lists no photo"),
-        ("images", {}, "has no list 'images'; COCO's form"),
-        ("categories", [CATEGORY, {"id": 4}], "[1]: name None is no name"),
-        ("categories", [CATEGORY, {"id": 4, "name": 4}], "[1]: name 4 is no name"),
-        ("categories", [CATEGORY, CATEGORY], "[1]: id 3 is that of categories[0] already"),
+        ("images", [], "lists no photos"),
+        ("images", {}, "has no list 'images'; COCO's format"),
+        ("categories", [CATEGORY, {"id": 4}], "[1]: name None is not a name"),
+        ("categories", [CATEGORY, {"id": 4, "name": 4}], "[1]: name 4 is not a name"),
+        ("categories", [CATEGORY, CATEGORY], "[1]: id 3 is already used by categories[0]"),
         ("categories", [None], "[0]: expected an object, got None"),
         ("annotations", [[7, 3]], "[0]: expected an object, got [7, 3]"),
-        ("annotations", [{"category_id": 3}], "[0]: image_id None is no image"),
-        ("annotations", [{"image_id": {}, "category_id": 3}], "[0]: image_id {} is no image"),
-        ("annotations", [{"image_id": 7}], "[0]: category_id None is no category"),
+        ("annotations", [{"category_id": 3}], "[0]: image_id None is not the id of an image"),
+        (
+            "annotations",
+            [{"image_id": {}, "category_id": 3}],
+            "[0]: image_id {} is not the id of an image",
+        ),
+        ("annotations", [{"image_id": 7}], "[0]: category_id None is not the id of a category"),
     ],
 )
 def test_entries_of_coco_that_are_not_whole_are_named(
@@ -297,4 +309,4 @@ def test_a_split_given_twice_loses_no_photo_unseen(photos, tmp_path, capsys):
     assert f"--annotations: train has {path} and {path}" in capsys.readouterr().err
     other = [f"--annotations=test={path}", f"--images=test={photos}"]
     assert main([*arguments, *both, *other]) == 2
-    assert f"{photos / '0.jpg'} is in train already" in capsys.readouterr().err
+    assert f"{photos / '0.jpg'} is already in train" in capsys.readouterr().err

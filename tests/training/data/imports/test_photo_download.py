@@ -93,7 +93,7 @@ def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_pat
     arguments = ["csv", str(table), str(out), "--split-column=split"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert "1 of 3 photos could not be had" in error and "the server answered 404" in error
+    assert "1 of 3 photos are missing" in error and "the server responded with status 404" in error
     assert not (out / "annotations.csv").exists()
     assert "gone.jpg" in (out / "failed_photos.csv").read_text()
 
@@ -108,7 +108,7 @@ def test_what_breaks_off_is_asked_for_four_times(address, photos, tmp_path, paus
     assert main(["csv", str(table), str(out), "--max-broken-share=0.5"]) == 0
     assert Troubled.asked.count("/cut3/0.jpg") == Troubled.asked.count("/cut4/0.jpg") == 4
     failed = (out / "failed_photos.csv").read_text()
-    assert re.search('/cut4/0.jpg,"could not be fetched: .*Connection broken', failed)
+    assert re.search('/cut4/0.jpg,"download failed: .*Connection broken', failed)
     assert "/cut3/" not in failed
     (photo,) = (out / "images").iterdir()
     assert photo.read_bytes() == (photos / "0.jpg").read_bytes()
