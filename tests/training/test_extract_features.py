@@ -190,5 +190,7 @@ def test_a_store_of_fewer_photos_is_an_error(config, directory, backbone, tmp_pa
     dataset = read_folder(directory)
     train_alone = dataclasses.replace(dataset, splits={"train": dataset.split("train")})
     ensure_features(config, train_alone, backbone, tmp_path / "features")
-    with pytest.raises(UserError, match=r"no features of 5 of 11 photos.*the data set has changed"):
+    with pytest.raises(
+        UserError, match=r"no features for 5 of 11 photos.*the data set has changed"
+    ):
         ensure_features(config, dataset, backbone, tmp_path / "features")

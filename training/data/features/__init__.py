@@ -1,1 +1,1 @@
-"""Stored backbone features: extraction, on one machine or many, and reading."""
+"""Stored backbone features: extraction on one or many machines, and reading."""

@@ -1,11 +1,10 @@
-"""Feature extraction as an Apache Beam pipeline: the same store, computed by many machines.
+"""Feature extraction as an Apache Beam pipeline, for many machines.
 
-    the store's list of photos -> (shard number, its photos) -> reshuffle -> one shard's two files
+    list of photos in the store -> (shard number, its photos) -> reshuffle -> one shard's two files
 
-An element is a shard, and what is known of a shard is in the store itself, so that it does not
-matter which machine has it, how often it is tried, or whether the pipeline is the first or the
-fifth that works on the store. Gathering the shards into the manifest is left to the process that
-started the pipeline. Needs the extra [beam].
+Each element is a shard, and the state of a shard is kept in the store. A shard can therefore be
+processed by any machine, retried any number of times, and finished by a later pipeline. The process
+that started the pipeline collects the shards into the manifest. Needs the extra [beam].
 """
 
 import contextlib
@@ -41,21 +40,21 @@ except ImportError as error:
         "Apache Beam is not installed; install it with pip install 'biam-tf[beam]'"
     ) from error
 
-# What DirectRunner runs batch pipelines on, without looking on the internet for another engine.
+# DirectRunner's own engine for batch pipelines; named, it does not look for another one online.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-# The pieces of a pipeline's progress that are counted while it runs.
+# Namespace of the pipeline's counters.
 METRICS = "feature_extraction"
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardWork:
-    """What a machine needs to know to extract shards; small, and sent to each of them.
+    """The settings that every worker machine needs to extract shards.
 
     Attributes:
-        store: the store's folder, which all machines reach under this name.
+        store: the store's folder; must be accessible to all machines under this path.
         job: the store's manifest without shards.
-        photos_directory: the photos' folder, reached by all as well.
-        backbone: how to build it.
+        photos_directory: the folder of the photos; likewise.
+        backbone: the settings to build the backbone from.
     """
 
     store: str
@@ -64,41 +63,41 @@ class ShardWork:
     backbone: BackboneConfig
 
     def make_extractor(self) -> ShardExtractor:
-        """Builds the backbone on this machine, and checks that it is the job's.
+        """Builds the backbone on this machine and checks that its weights match the job.
 
         Raises:
-            UserError: this machine builds it with other weights.
+            UserError: the weights on this machine are different.
         """
         settings = self.backbone
         model = build_backbone(settings.name, settings.image_size, settings.weights)
         found = weights_fingerprint(model)
         if found != self.job.backbone.weights:
             raise UserError(
-                f"backbone.weights: {settings.weights} are other weights on this machine ({found}) "
-                f"than where the pipeline was started ({self.job.backbone.weights}); name a file "
-                "that all machines reach"
+                f"backbone.weights: {settings.weights}: the weights on this machine ({found}) "
+                f"differ from those where the pipeline was started ({self.job.backbone.weights}); "
+                "give a file that all machines can access"
             )
         store = UnfinishedStore(self.store, self.job)
         return ShardExtractor(model, store, self.photos_directory, settings.batch_size)
 
 
 class _ShardsOfList(beam.DoFn):
-    """From the store's folder to `(shard number, photos)` of each shard that is left to do."""
+    """Maps the store's folder to `(shard number, photos)` of each unfinished shard."""
 
     def __init__(self, job: StoreManifest, to_do: Sequence[int]):
         self._job = job
         self._to_do = tuple(to_do)
 
     def process(self, store: str) -> Iterator[tuple[int, list[str]]]:
-        # The list is read here: in the pipeline's description it would exceed what some runners
-        # accept, with millions of photos.
+        # Read here because a list of millions of photos in the pipeline's definition would
+        # exceed the size limit of some runners.
         images = json.loads(storage.read_text(storage.join(store, IMAGES)))
         for number in self._to_do:
             yield number, list(images_of_shard(self._job, images, number))
 
 
 class _ExtractShard(beam.DoFn):
-    """From `(shard number, photos)` to the number, once the shard is in the store."""
+    """Maps `(shard number, photos)` to the number, after writing the shard to the store."""
 
     def __init__(self, work: ShardWork):
         self._work = work
@@ -114,7 +113,7 @@ class _ExtractShard(beam.DoFn):
         number, images = shard
         extractor = self._extractor
         done = extractor.store.finished(number, extractor.photos_directory)
-        if done is None:  # else an earlier try of this bundle got so far
+        if done is None:  # else an earlier attempt has finished it
             done = extractor.extract(number, images, next(extractor.batches([images])))
         self._photos.inc(done.count)
         self._broken.inc(len(done.broken))
@@ -132,23 +131,24 @@ def extract_features_with_beam(
     max_broken_share: float = 0.0,
     options: Sequence[str] = (),
 ) -> FeatureStore:
-    """Does what `extract_features` does, with the same bytes as the result, as a Beam pipeline.
+    """Runs `extract_features` as a Beam pipeline; the files are byte for byte the same.
 
     Args:
-        backbone: the model that `settings` describe; it says what the features will be, and
-            each machine builds its own.
-        settings: of the backbone.
-        photos_directory: the folder that `images` are relative to, as all machines reach it.
-        images: (N,) relative paths, each once; the order of the records.
-        store: the folder, as all machines reach it.
-        shard_size: photos a file, unless the store was begun with another number.
-        max_broken_share: up to this share of `images` may be unreadable and is left out.
-        options: of the pipeline, as on Beam's command lines (`--runner=FlinkRunner`); without a
-            runner it runs in this process.
+        backbone: the model that `settings` describe. It determines the shapes and the weights
+            in the manifest; each machine builds its own.
+        settings: settings of the backbone.
+        photos_directory: the folder that `images` are relative to; must be accessible to all
+            machines.
+        images: (N,) unique relative paths, in the order of the records.
+        store: the store's folder; must be accessible to all machines.
+        shard_size: photos per file; an unfinished store keeps the size it was started with.
+        max_broken_share: largest share of `images` that may be unreadable; these are skipped.
+        options: pipeline options as on Beam's command line (`--runner=FlinkRunner`). Without a
+            runner the pipeline runs in this process.
 
     Raises:
-        UserError: what `extract_features` raises; broken photos are reported after all shards
-            were tried, and those without any stay. Also options that are none.
+        UserError: as `extract_features`, but broken photos are reported after all shards have
+            been processed; shards without broken photos are kept. Also for invalid options.
     """
     store = storage.normal_path(store)
     job = describe_job(backbone, settings.name, images, shard_size)
@@ -166,8 +166,8 @@ def extract_features_with_beam(
             if missing:
                 raise UserError(
                     f"{store}: the pipeline ended, but {missing} of {unfinished.job.shard_total} "
-                    "shards are not here; name a folder that all its machines reach under this "
-                    "name, or repeat the command"
+                    "shards are missing; use a folder that all machines can access under this "
+                    "path, or run the command again"
                 )
             broken = [photo for shard in shards.values() for photo in shard.broken]
             check_share(broken, job.count, max_broken_share, directory)
@@ -205,16 +205,16 @@ def _run(work: ShardWork, to_do: Sequence[int], options: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _user_errors() -> Iterator[None]:
-    """Turns errors that are the user's into a `UserError`, also those of another machine.
+    """Re-raises user errors of this and other machines as `UserError`.
 
-    Runners hand on what a worker raised as text within their own errors.
+    Runners report the error of a worker as text in an error of their own.
     """
     try:
         yield
     except UserError:
         raise
-    except SystemExit as stop:  # Beam's parser has printed what is wrong with an option
-        raise UserError("the options after -- are not a Beam pipeline's, see above") from stop
+    except SystemExit as stop:  # Beam's parser has printed the reason
+        raise UserError("the options after -- are not valid Beam options, see above") from stop
     except Exception as error:
         found = re.search(r"biam_tf\.errors\.UserError: (.+?)(?: \[while running|\n|$)", str(error))
         if not found:

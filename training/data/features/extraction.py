@@ -1,4 +1,4 @@
-"""Computes backbone features of photos and writes them as a feature store, resumably."""
+"""Computes backbone features of photos and writes them to a feature store; can be resumed."""
 
 import contextlib
 import os
@@ -38,29 +38,30 @@ def extract_features(
     max_broken_share: float = 0.0,
     progress: Callable[..., tqdm.tqdm] | None = None,
 ) -> FeatureStore:
-    """Computes the features of `images` and keeps them in the folder `store`.
+    """Computes the features of `images` and writes them to the folder `store`.
 
-    Finished shards stay when the work is interrupted, and the same call goes on after them. A
-    store that is whole is opened and returned. Several processes may call this for one local
-    folder: the others wait for the first. Features are rounded to float16.
+    An interrupted extraction keeps its finished shards and is resumed by the same call. A complete
+    store is opened and returned. If several processes call this for the same local folder, the
+    others wait for the first. Features are rounded to float16.
 
     Args:
         backbone: model from `images` (B, S, S, 3) in 0..255 to a dict of `region_features`
             (B, h, w, d) and `scene_feature` (B, d_g).
-        backbone_name: its name, for the manifest.
+        backbone_name: name of the backbone, for the manifest.
         photos_directory: the folder that `images` are relative to.
-        images: (N,) relative paths, each once; the order of the records. What matters for
-            `cache: stream` is that the photos of a split stand together.
-        store: the folder, local or of a file system of TensorFlow; made if it does not exist.
-        batch_size: photos at a time; None: as many as fit into memory, at most 32.
-        shard_size: photos a file, unless the store was begun with another number.
-        max_broken_share: up to this share of `images` may be unreadable and is left out.
-        progress: makes the bar, called as `biam_tf.progress.progress`; None shows nothing.
+        images: (N,) unique relative paths, in the order of the records. For `cache: stream` the
+            photos of each split must be consecutive.
+        store: the store's folder, local or on a file system supported by TensorFlow; created if
+            it does not exist.
+        batch_size: photos per batch; None: as many as fit into memory, at most 32.
+        shard_size: photos per file; an unfinished store keeps the size it was started with.
+        max_broken_share: largest share of `images` that may be unreadable; these are skipped.
+        progress: creates the progress bar, as `biam_tf.progress.progress`; None shows none.
 
     Raises:
-        UserError: too many photos that cannot be read (all of them are named), features that are
-            not finite in float16, too little space on the disk, or a store in this folder that
-            is of another backbone or of other photos.
+        UserError: too many photos are unreadable (the message lists them), features are not
+            finite in float16, the disk has too little space, or the folder holds a store of
+            another backbone or of other photos.
     """
     store = storage.normal_path(store)
     job = describe_job(backbone, backbone_name, images, shard_size)
@@ -105,7 +106,7 @@ def _check_broken(
     not_yet: Sequence[str],
     max_broken_share: float,
 ) -> None:
-    """Raises if too many photos are broken, naming those that were not come to as well."""
+    """Raises if too many photos are broken; the message includes unprocessed photos."""
     job, directory = extractor.store.job, extractor.photos_directory
     broken = [photo for number in sorted(shards) for photo in shards[number].broken]
     if len(broken) > max_broken_share * job.count and not_yet:
@@ -121,26 +122,27 @@ def ensure_features(
     photos_directory: str | os.PathLike | None = None,
     beam_options: Sequence[str] | None = None,
 ) -> FeatureStore:
-    """Returns a store with the features of all photos of `dataset`, extracting what is missing.
+    """Returns a store with the features of all photos of `dataset`; extracts missing ones.
 
-    A whole store is opened, an unfinished one is finished. Where no photo may be broken, those
-    that still need the backbone are checked first.
+    A complete store is opened, an unfinished one is resumed. If no photo may be broken, the photos
+    still to be processed are checked first.
 
     Args:
-        config: of the run; `data.feature_store` says where, `backbone` whose features.
-        dataset: the photos of all splits are extracted, split by split.
+        config: configuration of the run; uses `data.feature_store`, `data.max_broken_share` and
+            `backbone`.
+        dataset: the data set; the photos of all splits are extracted, split by split.
         backbone: the model that `config.backbone` describes.
-        default_location: the store's folder where `data.feature_store` is not set.
-        photos_directory: where the photos lie, if not in the data set's folder.
-        beam_options: the options of an Apache Beam pipeline that does the work; None does it
-            here.
+        default_location: the store's folder if `data.feature_store` is not set.
+        photos_directory: the folder of the photos; None: the data set's folder.
+        beam_options: options of an Apache Beam pipeline that extracts the features; None extracts
+            them in this process.
 
     Raises:
-        UserError: broken photos, more than `data.max_broken_share` of them; or a store in that
-            folder that is of another backbone or lacks some of the photos.
+        UserError: more than `data.max_broken_share` of the photos are broken, or the folder holds
+            a store of another backbone or without some of the photos.
     """
     path = storage.normal_path(config.data.feature_store or default_location)
-    images = dataset.images  # split by split, which is the order that streaming a split needs
+    images = dataset.images  # split by split, as streaming requires
     if storage.is_file(storage.join(path, MANIFEST)):
         store = FeatureStore.open(
             path,
@@ -184,7 +186,7 @@ def ensure_features(
 
 
 def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: float) -> None:
-    """Checks that a store has all `images` but the broken ones, and says which those are."""
+    """Checks that a store has all `images` except broken ones, and prints the broken ones."""
     wanted = set(images)
     broken = [photo for photo in store.broken if photo.image in wanted]
     left_out = {photo.image for photo in broken}

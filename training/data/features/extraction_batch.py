@@ -1,45 +1,44 @@
-"""How many photos a backbone takes at a time: no more than memory allows or than help."""
+"""Chooses the batch size of feature extraction from the available memory."""
 
 import tensorflow as tf
 
 from biam_tf.errors import UserError
 from training.machine import available_memory
 
-# More photos at a time are no faster on a CPU, from 8 on.
+# On a CPU, batches larger than 8 are no faster.
 MOST_PHOTOS = 32
-# Photos may take so much of the memory that is free: the rest is for those decoded ahead, for
-# records, and for other programs.
+# Share of the free memory for activations; the rest is for prefetched photos, records and other
+# programs.
 SHARE = 0.25
-# TensorFlow does not tell how much a GPU has; hardly one has less.
+# Assumed memory of a GPU, as TensorFlow does not report it; few have less.
 LEAST_GPU = 8 << 30
 
 
 def photos_at_a_time(features: tf.types.experimental.ConcreteFunction, memory: int) -> int:
-    """Returns a power of two, at most `MOST_PHOTOS`, whose activations fit into the memory.
+    """Returns a power of two, at most `MOST_PHOTOS`, whose activations fit into memory.
 
     Args:
-        features: of a batch of photos, whose size is the one that the graph leaves open.
-        memory: free bytes.
+        features: computes the features of a batch; its batch size is the only unknown dimension.
+        memory: free memory in bytes.
 
     Raises:
-        UserError: there is not enough memory for one photo.
+        UserError: one photo does not fit into memory.
     """
     photo = bytes_per_photo(features)
     fitting = int(SHARE * memory / photo)
     if not fitting:
         raise UserError(
-            f"backbone.batch_size: one photo takes the backbone {photo / 1e6:.0f} MB, and "
-            f"{memory / 1e6:.0f} MB of memory are free, of which it may take a quarter; use a "
-            "smaller backbone.image_size, free some memory, or set backbone.batch_size to 1 to "
-            "try nevertheless"
+            f"backbone.batch_size: the backbone needs {photo / 1e6:.0f} MB per photo and may use a "
+            f"quarter of the {memory / 1e6:.0f} MB of free memory; use a smaller "
+            "backbone.image_size, free some memory, or set backbone.batch_size to 1 to try anyway"
         )
     return min(MOST_PHOTOS, 1 << (fitting.bit_length() - 1))
 
 
 def bytes_per_photo(features: tf.types.experimental.ConcreteFunction) -> int:
-    """Estimates what a photo more in a batch takes: twice the largest operation's in- and outputs.
+    """Estimates the bytes per photo: twice the inputs and outputs of the largest operation.
 
-    Twice, since a convolution copies its inputs to multiply them.
+    Twice because a convolution copies its inputs.
     """
     return 2 * max(
         sum(_bytes(tensor) for tensor in (*operation.inputs, *operation.outputs))
@@ -48,12 +47,12 @@ def bytes_per_photo(features: tf.types.experimental.ConcreteFunction) -> int:
 
 
 def free_memory() -> int:
-    """Returns the bytes that the device of a backbone has free: of this machine, or of a GPU."""
+    """Returns the free memory of the GPU, or of this machine without one, in bytes."""
     return LEAST_GPU if tf.config.list_logical_devices("GPU") else available_memory()
 
 
 def _bytes(tensor: tf.Tensor) -> int:
-    """A tensor's bytes for one photo; 0 for one that is the same for any number of photos."""
+    """Returns the bytes per photo of a tensor; 0 for a tensor without a batch dimension."""
     shape = tensor.shape
     if not shape.rank or shape[0] is not None or not shape[1:].is_fully_defined():
         return 0

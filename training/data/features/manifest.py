@@ -1,4 +1,4 @@
-"""What a feature store says about itself: whose features it holds, and in which files."""
+"""The manifest of a feature store: the backbone, the photos and the files."""
 
 import dataclasses
 import hashlib
@@ -22,11 +22,11 @@ class Shard:
     """One file of a store.
 
     Attributes:
-        file: its name.
-        count: photos whose features it holds.
-        bytes: its size.
-        sha256: its checksum in hexadecimal.
-        broken: photos that belong here but could not be read, in the order of the photo list.
+        file: name of the file.
+        count: number of photos whose features it holds.
+        bytes: size of the file.
+        sha256: SHA-256 of the file in hexadecimal.
+        broken: photos of this shard that could not be read, in the order of the photo list.
     """
 
     file: str
@@ -37,14 +37,14 @@ class Shard:
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "Shard":
-        """Returns the shard that `dataclasses.asdict` gave `fields` of, also after JSON."""
+        """Creates a shard from its `dataclasses.asdict`, which may have been stored as JSON."""
         broken = tuple(BrokenPhoto(**photo) for photo in fields.get("broken", ()))
         return cls(**(fields | {"broken": broken}))
 
 
 @dataclasses.dataclass(frozen=True)
 class BackboneIdentity:
-    """What makes two backbones the same: name, side of the photo in pixels, and weights."""
+    """Identifies a backbone: name, side of the photos in pixels, fingerprint of the weights."""
 
     name: str
     image_size: int
@@ -56,19 +56,19 @@ class BackboneIdentity:
 
 @dataclasses.dataclass(frozen=True)
 class StoreManifest:
-    """The contents of a store.
+    """The manifest of a store.
 
     Attributes:
-        backbone: what computed the features.
-        preprocessing: how a file became the pixels that the backbone was given.
+        backbone: the backbone that computed the features.
+        preprocessing: how photos were decoded and resized.
         region_shape: (h, w, d) of one photo's region features.
         scene_size: d_g, length of one photo's scene feature.
-        dtype: of both.
-        count: photos in the list, broken ones included.
-        shard_size: photos of the list a shard; the last one may have fewer.
+        dtype: dtype of both.
+        count: number of photos in the list, including broken ones.
+        shard_size: photos per shard, including broken ones; the last shard may have fewer.
         images: SHA-256 of the list of photos, in the order of the records.
-        shards: the finished files, in order.
-        format: of the store; another one belongs to another version of this program.
+        shards: the finished shards, in order.
+        format: version of the store's format.
     """
 
     backbone: BackboneIdentity
@@ -84,12 +84,12 @@ class StoreManifest:
 
     @property
     def shard_total(self) -> int:
-        """How many shards the whole store has."""
+        """Number of shards of the complete store."""
         return -(-self.count // self.shard_size)
 
     @property
     def broken(self) -> tuple[BrokenPhoto, ...]:
-        """The photos of the finished shards that could not be read, in order."""
+        """The unreadable photos of the finished shards, in order."""
         return tuple(photo for shard in self.shards for photo in shard.broken)
 
     @property
@@ -99,16 +99,16 @@ class StoreManifest:
         return (math.prod(self.region_shape) + self.scene_size) * itemsize
 
     def shard_file(self, number: int) -> str:
-        """Returns the name of shard `number`, counted from 0."""
+        """Returns the file name of shard `number`, counted from 0."""
         return f"features-{number:05d}-of-{self.shard_total:05d}.tfrecord"
 
     def shard_photos(self, number: int) -> range:
-        """Returns the positions in the photo list that shard `number` holds."""
+        """Returns the positions of the photos of shard `number` in the photo list."""
         begin = number * self.shard_size
         return range(begin, min(begin + self.shard_size, self.count))
 
     def differences(self, now: "StoreManifest") -> list[str]:
-        """Says in which respects `now` is another job than this one; finished files aside."""
+        """Describes the differences between `now` and this job; ignores the finished shards."""
         named = {
             "backbone": (self.backbone.name, now.backbone.name),
             "image size": (self.backbone.image_size, now.backbone.image_size),
@@ -122,16 +122,16 @@ class StoreManifest:
         return [f"{what} {was}, now {is_}" for what, (was, is_) in named.items() if was != is_]
 
     def write(self, path: str) -> None:
-        """Writes the manifest as JSON; `path` never holds half of it."""
+        """Writes the manifest as JSON, atomically."""
         fields = dataclasses.asdict(self)
         storage.write_text(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: str) -> "StoreManifest":
-        """Reads what `write` wrote.
+        """Reads a manifest that `write` wrote.
 
         Raises:
-            UserError: the file is no manifest, or one of another version.
+            UserError: the file is not a manifest or has another format version.
         """
         advice = "delete the store's folder and extract the features again"
         try:
@@ -152,7 +152,7 @@ class StoreManifest:
 
 
 def encode_images(images: Sequence[str]) -> str:
-    """Returns the list of photos as the text that a store keeps and fingerprints."""
+    """Returns the list of photos as JSON text, as stored and fingerprinted."""
     return json.dumps(list(images), indent=0, ensure_ascii=False) + "\n"
 
 

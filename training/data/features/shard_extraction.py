@@ -1,4 +1,4 @@
-"""Computes the features of one shard; what every way of extracting features has in common."""
+"""Computes the features of one shard; shared by local and Beam extraction."""
 
 import itertools
 import os
@@ -27,9 +27,9 @@ Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
 def describe_job(
     backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
 ) -> StoreManifest:
-    """Returns the manifest of the store that is to be, without shards."""
+    """Returns the manifest of the store to create, without shards."""
     if len(set(images)) != len(images) or not images:
-        raise ValueError(f"{len(images)} images: expected at least one, and each only once")
+        raise ValueError(f"{len(images)} images: expected at least one, without duplicates")
     outputs = backbone.output
     return StoreManifest(
         backbone=BackboneIdentity(
@@ -46,20 +46,20 @@ def describe_job(
 
 
 class ShardExtractor:
-    """Writes shards of a store, any of them in any order, in one process among others.
+    """Writes shards of a store in any order; several processes may write to the same store.
 
-    A shard's bytes depend on its photos, the backbone and the batch size alone: batches never
-    reach from one shard into another, and broken photos are left out before batches are made.
+    The bytes of a shard depend only on its photos, the backbone and the batch size: no batch spans
+    two shards, and broken photos are removed before batching.
 
     Args:
         backbone: model from `images` (B, S, S, 3) in 0..255 to a dict of `region_features`
             (B, h, w, d) and `scene_feature` (B, d_g).
-        store: where the shards go.
+        store: the store to write to.
         photos_directory: the folder that photos are relative to.
-        batch_size: photos at a time; None: as many as fit into memory, see `extraction_batch`.
+        batch_size: photos per batch; None: as many as fit into memory, see `extraction_batch`.
 
     Raises:
-        UserError: not even one photo fits.
+        UserError: one photo does not fit into memory.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class ShardExtractor:
         )
 
     def batches(self, shards: Sequence[Sequence[str]]) -> Iterator[Batches]:
-        """Decodes the photos of several shards ahead of their use, also from shard to shard.
+        """Decodes the photos of several shards, with prefetching across shards.
 
         Args:
-            shards: the photos of each; all but the last one have the store's number of photos.
+            shards: the photos of each shard; all but the last have the store's shard size.
 
         Yields:
-            The batches of one shard after the other, to be used up before the next is asked for.
+            The batches of each shard; consume them before requesting those of the next.
         """
         job = self.store.job
         decoded = photo_reader.photo_batches(
@@ -110,19 +110,19 @@ class ShardExtractor:
         batches: Batches,
         update: Callable[[int], object] = lambda count: None,
     ) -> Shard:
-        """Writes shard `number` and notes that it is finished.
+        """Writes shard `number` and marks it as finished.
 
         Args:
-            number: of the shard.
-            images: its photos.
-            batches: of `images`, as the method `batches` gives them.
-            update: is told of each batch how many photos it had.
+            number: number of the shard.
+            images: the photos of the shard.
+            batches: the batches of `images`, from the method `batches`.
+            update: called after each batch with its number of photos.
 
         Raises:
-            UserError: features that are not finite in float16.
+            UserError: features are not finite in float16.
         """
         path, name = self.store.path, self.store.job.shard_file(number)
-        # Another process may be at the same shard: a runner may give it to two machines.
+        # A unique name, as a Beam runner may give the same shard to two machines.
         aside = storage.join(path, f"{name}.{uuid.uuid4().hex}.tmp")
         read = np.zeros(len(images), bool)
         try:
@@ -134,11 +134,13 @@ class ShardExtractor:
                     update(len(positions))
             broken = photo_reader.reasons(
                 self.photos_directory,
-                [images[i] for i in np.flatnonzero(~read)],
+                [images[i] for i in np.flatnonzero(~read).tolist()],
             )
             update(len(broken))
             checksum = storage.sha256_of_file(aside)
-            shard = Shard(name, int(read.sum()), storage.size_of(aside), checksum, broken)
+            size = storage.size_of(aside)
+            assert size is not None  # just written
+            shard = Shard(name, int(read.sum()), size, checksum, broken)
             storage.put_in_place(aside, storage.join(path, name))
         except BaseException:
             storage.remove(aside)
@@ -153,22 +155,21 @@ class ShardExtractor:
         if not finite.all():
             raise UserError(
                 f"{images[positions[int(np.argmin(finite))]]}: the backbone "
-                f"{self.store.job.backbone} gives features for this photo that are not finite or "
-                "exceed 65504, the largest float16; check its weights"
+                f"{self.store.job.backbone} computes features for this photo that are not finite "
+                "or exceed 65504, the largest float16; check its weights"
             )
         for position, region, scene in zip(positions, regions, scenes, strict=True):
             yield position, _serialize(images[position], region, scene)
 
 
 def images_of_shard(job: StoreManifest, images: Sequence[str], number: int) -> Sequence[str]:
-    """Returns the part of the whole list of photos that shard `number` holds."""
+    """Returns the photos of shard `number` from the whole list."""
     photos = job.shard_photos(number)
     return images[photos.start : photos.stop]
 
 
 def _half_precision_features(backbone: keras.Model) -> tf.types.experimental.PolymorphicFunction:
-    """Returns the backbone as a graph: region features, scene feature, and which are finite."""
-
+    """Returns a graph function of the backbone: region and scene features, and which are finite."""
     folded = fold_batch_norms(backbone)
 
     @tf.function(input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)])
@@ -195,5 +196,5 @@ def _serialize(image: str, regions: np.ndarray, scene: np.ndarray) -> bytes:
         "scene_feature": feature(scene.astype(little_endian, copy=False).tobytes()),
     }
     example = tf.train.Example(features=tf.train.Features(feature=fields))
-    # The fields are a map, whose order would otherwise be another one in each process.
+    # The fields are a map, whose order would otherwise differ between processes.
     return example.SerializeToString(deterministic=True)

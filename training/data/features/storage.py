@@ -1,8 +1,8 @@
-"""Files of a feature store, on this machine or wherever TensorFlow has a file system.
+"""File access of feature stores, on local disks and all file systems of TensorFlow.
 
-Everything a store reads and writes goes through here and so through `tf.io.gfile`: a path with a
-scheme, such as `gs://bucket/features`, is used like a local folder. What only a local disk can do,
-to be flushed and to be locked, is done where the path has no scheme.
+A store reads and writes all of its files through this module and `tf.io.gfile`, so a path with a
+scheme, such as `gs://bucket/features`, works like a local folder. Only local paths, which have no
+scheme, are flushed and locked.
 """
 
 import concurrent.futures
@@ -21,20 +21,20 @@ from biam_tf.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there, two extractions into one folder are not kept apart
+except ImportError:  # Windows has none: extractions to the same folder are not locked there
     fcntl = None  # type: ignore[assignment] # mypy has no name for a module that may be absent
 
 LOCK = ".lock"
 CHUNK_BYTES = 1 << 20
-# Requests at a time to a remote file system, where each one is mostly waiting.
+# Parallel requests to a remote file system; each mostly waits.
 REQUESTS = 16
 
 
 def normal_path(path: str | os.PathLike) -> str:
-    """Returns a path as text, after checking that TensorFlow can open such paths.
+    """Returns a path as a string, after checking that TensorFlow supports its scheme.
 
     Raises:
-        UserError: the path's scheme is one that this TensorFlow has no file system for.
+        UserError: TensorFlow has no file system for the scheme of the path.
     """
     text = os.fspath(path)
     scheme, separator, _ = text.partition("://")
@@ -45,28 +45,28 @@ def normal_path(path: str | os.PathLike) -> str:
         raise UserError(
             f"{text}: this TensorFlow ({tf.__version__}) has no file system for {scheme}://, only "
             f"for {', '.join(f'{name}://' for name in known)} and local folders; install its "
-            "plugin, or mount the storage and name the folder"
+            "plugin, or mount the storage and give the local folder"
         )
     return text.rstrip("/")
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path is one of this machine's own, without a scheme."""
+    """Returns whether a path is local, that is without a scheme."""
     return "://" not in path
 
 
 def join(folder: str, *names: str) -> str:
-    """Returns the path of something inside a folder."""
+    """Joins a folder and names to a path."""
     return "/".join((folder, *names))
 
 
 def is_file(path: str) -> bool:
-    """Tells whether there is a file at `path`."""
+    """Returns whether `path` is an existing file."""
     return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
 
 
 def size_of(path: str) -> int | None:
-    """Returns the size of a file in bytes, or None where there is none."""
+    """Returns the size of a file in bytes, or None if it does not exist."""
     try:
         return tf.io.gfile.stat(path).length
     except tf.errors.NotFoundError:
@@ -74,12 +74,12 @@ def size_of(path: str) -> int | None:
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and those it lies in, as far as they are not there."""
+    """Creates a folder and its parents unless they exist."""
     tf.io.gfile.makedirs(path)
 
 
 def names_in(folder: str) -> set[str]:
-    """Returns the names of what lies in a folder; none where there is no such folder."""
+    """Returns the names of the files and folders in a folder; empty if it does not exist."""
     try:
         return {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
     except tf.errors.NotFoundError:
@@ -87,13 +87,13 @@ def names_in(folder: str) -> set[str]:
 
 
 def read_text(path: str) -> str:
-    """Returns the contents of a text file, UTF-8."""
+    """Returns the contents of a UTF-8 text file."""
     with tf.io.gfile.GFile(path, "rb") as file:
         return file.read().decode("utf-8")
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a UTF-8 text file atomically."""
     aside = f"{path}.tmp"
     with tf.io.gfile.GFile(aside, "wb") as file:
         file.write(text.encode("utf-8"))
@@ -101,7 +101,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def put_in_place(aside: str, path: str) -> None:
-    """Gives a finished file its name; on a local disk, only after its bytes have arrived there."""
+    """Renames a finished file; on a local disk, after flushing it."""
     if is_local(aside):
         with open(aside, "rb") as file:
             os.fsync(file.fileno())
@@ -109,7 +109,7 @@ def put_in_place(aside: str, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes a file, if it is there."""
+    """Removes a file if it exists."""
     with contextlib.suppress(tf.errors.NotFoundError):
         tf.io.gfile.remove(path)
 
@@ -124,16 +124,16 @@ def sha256_of_file(path: str) -> str:
 
 
 def for_each(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    """Returns `function` of each value, in order; several wait for the storage at a time."""
+    """Returns `function(value)` for each value, in order; runs several calls in parallel."""
     with concurrent.futures.ThreadPoolExecutor(REQUESTS) as threads:
         return list(threads.map(function, values))
 
 
 def check_space(folder: str, needed: int) -> None:
-    """Checks that a local disk has room; of other storage the room is not known.
+    """Checks the free space of a local disk; does nothing for remote storage.
 
     Raises:
-        UserError: there are fewer than `needed` bytes left.
+        UserError: fewer than `needed` bytes are free.
     """
     if not is_local(folder):
         return
@@ -141,15 +141,15 @@ def check_space(folder: str, needed: int) -> None:
     if needed > free:
         raise UserError(
             f"{folder}: the features need another {needed / 1e9:.1f} GB, but the disk has "
-            f"{free / 1e9:.1f} GB left; name a folder on another disk"
+            f"{free / 1e9:.1f} GB left; use a folder on another disk"
         )
 
 
 @contextlib.contextmanager
 def one_process_at_a_time(folder: str) -> Iterator[None]:
-    """Keeps others of this machine out of a local folder; remote ones are not locked.
+    """Locks a local folder against other processes of this machine; does not lock remote folders.
 
-    The lock goes with the process, however that ends.
+    The lock is released when the process ends.
     """
     if not is_local(folder) or fcntl is None:
         yield

@@ -1,14 +1,14 @@
-"""Backbone features, computed once and kept in sharded TFRecord files: reading them.
+"""Reads stored backbone features from sharded TFRecord files.
 
-A store is a folder, local or of a file system that TensorFlow has (`gs://bucket/features`), written
-by `training.data.features.extraction`:
+A store is a folder, local or on a file system of TensorFlow (`gs://bucket/features`), written by
+`training.data.features.extraction`:
 
     features-00000-of-00005.tfrecord   tf.train.Example: image, region_features, scene_feature
     images.json                        the relative paths of the photos, in record order
-    broken_photos.csv                  those of them that could not be read and have no record
-    manifest.json                      whose features these are, and every shard's checksum
+    broken_photos.csv                  photos that could not be read and have no record
+    manifest.json                      the backbone, and the checksum of every shard
 
-The manifest is written last: without it the store is not whole, see
+The manifest is written last: a store without it is not complete, see
 `training.data.features.unfinished_store`.
 """
 
@@ -43,17 +43,17 @@ READ_BATCH = 64
 
 
 class FeatureStore:
-    """The stored features of a list of photos; made by `feature_extraction.extract_features`.
+    """The stored features of a list of photos, written by `extraction.extract_features`.
 
     Attributes:
         path: the store's folder.
-        manifest: what the store holds.
+        manifest: the manifest of the store.
     """
 
     def __init__(self, path: str, manifest: StoreManifest):
         self.path = path
         self.manifest = manifest
-        # Record numbers of the whole store, by shard.
+        # Record number of the first record of each shard, and the total.
         self._first_records = np.cumsum([0, *(shard.count for shard in manifest.shards)])
 
     @classmethod
@@ -69,9 +69,9 @@ class FeatureStore:
 
         Args:
             path: the store's folder.
-            backbone_name: the backbone that the features must be of; None takes any, as below.
-            image_size: the side in pixels that the photos must have had.
-            weights_fingerprint: of the backbone, as `biam_tf.backbones.weights_fingerprint` says.
+            backbone_name: expected backbone; None accepts any, also for the two below.
+            image_size: expected side of the photos in pixels.
+            weights_fingerprint: expected `biam_tf.backbones.weights_fingerprint`.
 
         Raises:
             UserError: no store, an unfinished one, one of another backbone, or one of which a
@@ -89,13 +89,13 @@ class FeatureStore:
         )
         if wanted != stored:
             raise UserError(
-                f"{path}: these features are of the backbone {stored}, but {wanted} was asked "
-                "for; name another folder for its features (data.feature_store) or delete this one"
+                f"{path}: these features are of the backbone {stored}, not of {wanted}; use "
+                "another folder for its features (data.feature_store) or delete this one"
             )
         if manifest.preprocessing != PREPROCESSING:
             raise UserError(
-                f"{path}: the photos were prepared otherwise ({manifest.preprocessing}) than this "
-                f"version does ({PREPROCESSING}); {EXTRACT_AGAIN}"
+                f"{path}: the photos were preprocessed differently ({manifest.preprocessing}) "
+                f"than by this version ({PREPROCESSING}); {EXTRACT_AGAIN}"
             )
         files = [storage.join(path, shard.file) for shard in manifest.shards]
         sizes = storage.for_each(storage.size_of, files)
@@ -111,22 +111,22 @@ class FeatureStore:
 
     @property
     def region_shape(self) -> tuple[int, int, int]:
-        """(h, w, d) of one photo's region features."""
+        """Shape (h, w, d) of the region features of a photo."""
         return self.manifest.region_shape
 
     @property
     def scene_size(self) -> int:
-        """Length of one photo's scene feature."""
+        """Size of the scene feature of a photo."""
         return self.manifest.scene_size
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the features of all photos take in memory."""
+        """Size of the features of all photos in memory, in bytes."""
         return len(self) * self.manifest.photo_nbytes
 
     @property
     def broken(self) -> tuple[BrokenPhoto, ...]:
-        """The photos that could not be read when the features were extracted."""
+        """The photos that could not be read during extraction."""
         return self.manifest.broken
 
     @functools.cached_property
@@ -135,7 +135,7 @@ class FeatureStore:
         file = storage.join(self.path, IMAGES)
         text = storage.read_text(file) if storage.is_file(file) else ""
         if store_manifest.fingerprint(text) != self.manifest.images:
-            raise UserError(f"{file}: not the list of photos of this store; {EXTRACT_AGAIN}")
+            raise UserError(f"{file}: this is not the photo list of this store; {EXTRACT_AGAIN}")
         broken = {photo.image for photo in self.broken}
         return tuple(image for image in json.loads(text) if image not in broken)
 
@@ -147,22 +147,22 @@ class FeatureStore:
         """Returns the record number of each image, int64 (N,).
 
         Raises:
-            UserError: the store has no features of some of the images.
+            UserError: the store has no features for some of the images.
         """
         missing = [image for image in images if image not in self._row_of]
         if missing:
             raise UserError(
-                f"{self.path}: no features of {len(missing)} of {len(images)} photos, such as "
-                f"{', '.join(missing[:5])}; the data set has changed since: name another folder "
-                "(data.feature_store) or delete this one, and the features are extracted again"
+                f"{self.path}: no features for {len(missing)} of {len(images)} photos, such as "
+                f"{', '.join(missing[:5])}; the data set has changed since: use another folder "
+                "(data.feature_store) or delete this one to extract the features again"
             )
         return np.fromiter((self._row_of[image] for image in images), np.int64, len(images))
 
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Parses records in a graph.
+        """Parses serialized records.
 
         Args:
-            serialized: (B,) strings.
+            serialized: (B,) string tensor.
 
         Returns:
             `image` (B,) strings, `region_features` (B, h, w, d) and `scene_feature` (B, d_g),
@@ -171,7 +171,7 @@ class FeatureStore:
         record = tf.io.parse_example(serialized, RECORD)
         regions = tf.io.decode_raw(record["region_features"], tf.float16)
         scenes = tf.io.decode_raw(record["scene_feature"], tf.float16)
-        count = serialized.shape[0] or -1  # static where the caller's batches are
+        count = serialized.shape[0] or -1  # static if the batch size is
         return {
             "image": record["image"],
             "region_features": tf.reshape(regions, (count, *self.region_shape)),
@@ -179,7 +179,7 @@ class FeatureStore:
         }
 
     def shards_of(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the numbers of the shards that hold `rows`, ascending."""
+        """Returns the numbers of the shards that contain `rows`, ascending."""
         return np.unique(np.searchsorted(self._first_records, rows, side="right") - 1)
 
     def shard_rows(self, number: int) -> range:
@@ -187,14 +187,14 @@ class FeatureStore:
         return range(*map(int, self._first_records[number : number + 2]))
 
     def shard_path(self, number: int) -> str:
-        """Returns the file of shard `number`."""
+        """Returns the path of shard `number`."""
         return storage.join(self.path, self.manifest.shard_file(number))
 
     def read(self, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the features of `images` into memory, in their order.
+        """Reads the features of `images` into memory, in the order of `images`.
 
         Returns:
-            region features (N, h, w, d) and scene features (N, d_g), both float16.
+            Region features (N, h, w, d) and scene features (N, d_g), both float16.
 
         Raises:
             UserError: the store lacks some of the images, or a shard is damaged.
@@ -202,7 +202,7 @@ class FeatureStore:
         rows = self.rows(images)
         regions = np.empty((len(rows), *self.region_shape), np.float16)
         scenes = np.empty((len(rows), self.scene_size), np.float16)
-        # Records come in store order: `order` says where in the result each wanted one goes.
+        # Records are read in store order; `order` maps them to their rows in the result.
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         shards = self.shards_of(rows)
@@ -229,30 +229,30 @@ class FeatureStore:
         try:
             yield from parsed.as_numpy_iterator()
         except tf.errors.OpError:
-            # TensorFlow does not say which file it was.
+            # TensorFlow does not report the file; `verify` does.
             self.verify()
             raise
 
     def verify(self) -> None:
-        """Compares every shard with its checksum.
+        """Verifies the checksums of all shards.
 
         Raises:
-            UserError: names the first shard that is not what was written.
+            UserError: a shard is missing or damaged; the message names the first one.
         """
         for shard in self.manifest.shards:
             file = storage.join(self.path, shard.file)
             if not storage.is_file(file) or storage.sha256_of_file(file) != shard.sha256:
-                raise UserError(f"{file}: damaged, its checksum is wrong; {EXTRACT_AGAIN}")
+                raise UserError(f"{file}: damaged (wrong checksum); {EXTRACT_AGAIN}")
 
 
 def _why_not_whole(path: str) -> str:
     if not storage.is_file(storage.join(path, PARTIAL)):
         return (
             f"{path}: no feature store here; `python -m training.extract_features` or a run with a "
-            "frozen backbone makes one"
+            "frozen backbone creates one"
         )
     partial = StoreManifest.read(storage.join(path, PARTIAL))
     return (
         f"{path}: the extraction of features was not finished ({photos_extracted(path)} of "
-        f"{partial.count} photos); repeat the command that was interrupted, and it goes on"
+        f"{partial.count} photos); run the interrupted command again to resume it"
     )

@@ -1,14 +1,14 @@
-"""A feature store whose shards are being written, by one process or by many machines.
+"""An unfinished feature store, whose shards are written by one or many machines.
 
-While it is not whole its folder holds, beside the features:
+Until the store is complete, its folder also holds:
 
-    partial.json                  the job: the manifest without its shards
-    images.json                   the list of photos, cut into shards by position alone
-    features-00000-of-00005.json  one a finished shard: its photos, size, checksum, broken photos
+    partial.json                  the job: the manifest without shards
+    images.json                   the list of photos, split into shards by position
+    features-00000-of-00005.json  one per finished shard: photos, size, checksum, broken photos
 
-A shard is finished when its JSON file is there, which is written after the features have got their
-name. That is all that resuming needs, and nothing in it is written by two: who extracts a shard
-writes its two files. The end gathers the JSON files into the manifest and removes them.
+A shard is finished when its JSON file exists, which is written after the features are in place. The
+two files of a shard are written by one process only. Finally the JSON files are collected into the
+manifest and removed.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ from training.data.input.photo_reader import why_unreadable
 
 
 class UnfinishedStore:
-    """The folder of a store that is being made.
+    """The folder of an unfinished store.
 
     Attributes:
         path: the folder.
-        job: what the whole store will be; a manifest without shards.
+        job: the manifest of the complete store, without shards.
     """
 
     def __init__(self, path: str, job: StoreManifest):
@@ -40,7 +40,7 @@ class UnfinishedStore:
 
     @classmethod
     def begin(cls, path: str, job: StoreManifest, images: Sequence[str]) -> "UnfinishedStore":
-        """Begins the job, or goes on with it where it was begun before.
+        """Starts the job, or resumes it if it was started before.
 
         Raises:
             UserError: the folder holds an unfinished store of another job.
@@ -49,21 +49,21 @@ class UnfinishedStore:
         if storage.is_file(partial):
             begun = StoreManifest.read(partial)
             check_same_job(path, begun, job)
-            return cls(path, begun)  # which may have shards of another size
+            return cls(path, begun)  # its shard size may differ
         storage.write_text(storage.join(path, IMAGES), store_manifest.encode_images(images))
         job.write(partial)
         return cls(path, job)
 
     def add(self, number: int, shard: Shard) -> None:
-        """Notes that a shard is finished; its features are in place."""
+        """Marks a shard as finished, after its features are in place."""
         text = json.dumps(dataclasses.asdict(shard), ensure_ascii=False) + "\n"
         storage.write_text(self._note(number), text)
 
     def finished(self, number: int, photos_directory: str | os.PathLike) -> Shard | None:
-        """Returns shard `number` where it is finished.
+        """Returns shard `number`, or None if it is not finished.
 
-        It is not where its features are gone or cut, or where a photo that was broken can be
-        read by now.
+        A shard is not finished if its file is missing or truncated, or if a photo that was broken
+        can now be read.
         """
         try:
             shard = Shard.from_fields(json.loads(storage.read_text(self._note(number))))
@@ -82,7 +82,7 @@ class UnfinishedStore:
         return {n: shard for n, shard in zip(noted, shards, strict=True) if shard is not None}
 
     def finish(self, shards: Mapping[int, Shard]) -> None:
-        """Makes the store whole: writes the manifest, and the list of broken photos if any."""
+        """Completes the store: writes the manifest, and the list of broken photos if any."""
         manifest = dataclasses.replace(
             self.job, shards=tuple(shards[number] for number in range(self.job.shard_total))
         )
@@ -92,12 +92,12 @@ class UnfinishedStore:
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Removes what a whole store does not need, whoever left it."""
+        """Removes the files that a complete store does not need."""
         names = storage.names_in(self.path)
         notes = {note_name(self.job, number) for number in range(self.job.shard_total)}
         leftovers = [n for n in names if n.endswith(".tmp")] + sorted(names & notes)
         storage.for_each(lambda name: storage.remove(storage.join(self.path, name)), leftovers)
-        # Last: while it is there, an interrupted clearing is taken up again.
+        # Last: while this file exists, an interrupted cleanup is resumed.
         storage.remove(storage.join(self.path, PARTIAL))
 
     def _note(self, number: int) -> str:
@@ -105,7 +105,7 @@ class UnfinishedStore:
 
 
 def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> UnfinishedStore | None:
-    """Returns the unfinished store to go on with, or None where the folder holds a whole one.
+    """Returns the unfinished store to start or resume, or None if the store is complete.
 
     Raises:
         UserError: the folder holds the features of another job.
@@ -115,7 +115,7 @@ def begin_or_open(store: str, job: StoreManifest, images: Sequence[str]) -> Unfi
         return UnfinishedStore.begin(store, job, images)
     whole = StoreManifest.read(manifest)
     check_same_job(store, whole, job)
-    if storage.is_file(storage.join(store, PARTIAL)):  # stopped while clearing up
+    if storage.is_file(storage.join(store, PARTIAL)):  # interrupted during cleanup
         UnfinishedStore(store, whole).remove_leftovers()
     return None
 
@@ -126,23 +126,23 @@ def note_name(job: StoreManifest, number: int) -> str:
 
 
 def noted_shards(path: str, job: StoreManifest) -> list[int]:
-    """Returns the numbers of the shards whose JSON file is in the folder, ascending."""
+    """Returns the numbers of the shards whose JSON file exists, ascending."""
     names = storage.names_in(path)
     return [number for number in range(job.shard_total) if note_name(job, number) in names]
 
 
 def check_same_job(path: str, stored: StoreManifest, job: StoreManifest) -> None:
-    """Raises the `UserError` for a folder that holds the features of another job."""
+    """Raises a `UserError` if the folder holds the features of another job."""
     differences = stored.differences(job)
     if differences:
         raise UserError(
-            f"{path}: holds the features of another job ({'; '.join(differences)}); name another "
+            f"{path}: holds the features of another job ({'; '.join(differences)}); use another "
             "folder for the new features or delete this one"
         )
 
 
 def photos_extracted(store: str | os.PathLike) -> int:
-    """Returns how many photos of a store, whole or not, are dealt with; 0 where there is none."""
+    """Returns the number of processed photos of a store, complete or not; 0 without a store."""
     path = storage.normal_path(store)
     if storage.is_file(storage.join(path, MANIFEST)):
         return StoreManifest.read(storage.join(path, MANIFEST)).count
@@ -153,7 +153,7 @@ def photos_extracted(store: str | os.PathLike) -> int:
 
 
 def images_to_do(store: str, images: Sequence[str]) -> list[str]:
-    """Returns those of `images` whose shards are not finished in an unfinished store."""
+    """Returns the `images` in unfinished shards of an unfinished store."""
     if not storage.is_file(storage.join(store, PARTIAL)):
         return list(images)
     job = StoreManifest.read(storage.join(store, PARTIAL))

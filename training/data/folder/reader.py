@@ -10,6 +10,7 @@ Images, a class listed in neither column is unknown.
 """
 
 import concurrent.futures
+import functools
 import os
 import pathlib
 import warnings
@@ -75,7 +76,11 @@ def _rows(
 
 
 def _header_is_good(
-    file: str, header: list[str], required: Iterable[str], optional: Iterable[str], problems
+    file: str,
+    header: list[str],
+    required: Iterable[str],
+    optional: Iterable[str],
+    problems: Problems,
 ) -> bool:
     complaints = []
     for column in required:
@@ -191,7 +196,7 @@ def _declared(
     found = dict.fromkeys(normalize(name) for part in listed.split(";") if (name := part.strip()))
     for name in found:
         if classes and name not in classes:
-            problems.add(ANNOTATIONS, row, lambda name=name: _undeclared(name, classes))
+            problems.add(ANNOTATIONS, row, functools.partial(_undeclared, name, classes))
     return found
 
 

@@ -1,1 +1,1 @@
-"""From photos or stored features to the batches of a training step."""
+"""Input pipelines: batches from photos or stored features."""

@@ -1,7 +1,7 @@
-"""Photos varied from epoch to epoch: mirrored, and cropped at random and brought back to size.
+"""Data augmentation of photos: random horizontal flips and random resized crops.
 
-What happens to a photo is a function of the run's seed, the epoch and the photo's place in the
-epoch, and of nothing else: no thread and no interruption changes a batch.
+The augmentation of a photo depends only on the seed of the run, the epoch and the position of the
+photo in the epoch; threads and interruptions do not change a batch.
 """
 
 import math
@@ -11,16 +11,15 @@ import tensorflow as tf
 
 from training.config.schema import AugmentationConfig
 
-ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a crop, between which its logarithm is drawn evenly
-# Keeps the draws apart from others that start from the same seed and epoch.
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a crop; its logarithm is drawn uniformly
+# Separates these draws from others with the same seed and epoch.
 STREAM = 2
 
 
 def picture_side(image_size: int, augmentation: AugmentationConfig) -> int:
-    """Returns the side in pixels of the pictures that are kept in memory to be varied.
+    """Returns the side in pixels of the pictures that are cached in memory for augmentation.
 
-    The smallest square crop of one still has `image_size` pixels, so that no crop is blurred by
-    being enlarged.
+    Even the smallest square crop then has `image_size` pixels and need not be enlarged.
     """
     if augmentation.crop_scale is None:
         return image_size
@@ -28,21 +27,20 @@ def picture_side(image_size: int, augmentation: AugmentationConfig) -> int:
 
 
 def epoch_seed(seed: int, epoch: int) -> np.ndarray:
-    """Returns the seed (2,) int32 that all draws of one epoch are made from."""
+    """Returns the seed of all draws of an epoch, int32 (2,)."""
     return np.random.SeedSequence([seed, epoch, STREAM]).generate_state(2).view(np.int32)
 
 
 def augment(
     picture: tf.Tensor, image_size: int, augmentation: AugmentationConfig, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Returns one photo, varied.
+    """Augments one photo.
 
     Args:
-        picture: (height, width, 3), values 0 to 255; of any size where it is cropped, else
-            (S, S, 3).
-        image_size: S, side of the result.
-        augmentation: what may happen to it.
-        seed: (2,) int32, of this photo's place in the epoch.
+        picture: (height, width, 3), values 0 to 255; any size if it is cropped, else (S, S, 3).
+        image_size: side S of the result in pixels.
+        augmentation: the augmentation settings.
+        seed: (2,) int32, specific to the photo's position in the epoch.
 
     Returns:
         float32 (S, S, 3), values 0 to 255.
@@ -53,7 +51,7 @@ def augment(
         begin, size = _crop(augmentation.crop_scale, draws[:4])
         sides = tf.cast(tf.shape(photo)[:2], tf.float32)
         scale = image_size / (size * sides)
-        # One step from the crop to its new size, antialiased where it shrinks.
+        # Crops and resizes in one step, antialiased when shrinking.
         photo = tf.raw_ops.ScaleAndTranslate(
             images=photo[tf.newaxis],
             size=(image_size, image_size),
@@ -69,13 +67,13 @@ def augment(
 
 
 def _crop(crop_scale: tuple[float, float], draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns where a crop begins (y, x) and its size (height, width), as shares of the side.
+    """Returns the begin (y, x) and the size (height, width) of a crop, relative to the picture.
 
-    Its area is uniform in `crop_scale`, its place uniform among those where it fits.
+    The area is uniform in `crop_scale`, the position uniform where the crop fits.
     """
     least, most = crop_scale
     area = least + draws[0] * (most - least)
-    # A crop of area a fits into the picture where its aspect ratio is in [a, 1 / a].
+    # A crop of area a fits into the picture if its aspect ratio is in [a, 1 / a].
     narrowest = tf.math.log(tf.maximum(ASPECT_RATIOS[0], area))
     widest = tf.math.log(tf.minimum(ASPECT_RATIOS[1], 1 / area))
     ratio = tf.exp(narrowest + draws[1] * (widest - narrowest))

@@ -1,4 +1,4 @@
-"""How the examples of a source come into batches: out of memory, photo files, or records."""
+"""Readers that create batches of examples from memory, photo files or records."""
 
 import os
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from training.data.input.augmentation import augment, epoch_seed
 from training.data.input.photo_reader import read_photo, read_whole_photo
 from training.data.input.sampling import Natural, Sampler
 
-# Photos among which a streamed epoch is mixed. A constant, not a share of the memory: the order
-# of the batches would otherwise depend on the machine.
+# Size of the shuffle buffer of a streamed epoch, in photos. A constant, so that the order of the
+# batches does not depend on the memory of the machine.
 SHUFFLE_BUFFER = 2048
 SHARDS_AT_ONCE = 4
 
 
 class Reader(Protocol):
-    """Gives `(indices (B,), inputs)` batches; an index is a position in the source's images."""
+    """Creates batches `(indices (B,), inputs)`; an index is a position in the source's images."""
 
     def training(
         self, batch_size: int, seed: int, epoch: int, skip_batches: int
     ) -> tf.data.Dataset:
-        """Returns the batches of an epoch, all of the same size, without the first ones."""
+        """Returns the batches of an epoch, all of the same size, skipping the first ones."""
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        """Returns all images once, in their order."""
+        """Returns all images once, in order."""
 
 
 class Arrays:
@@ -49,7 +49,7 @@ class Arrays:
         return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        """Returns all images in their order."""
+        """Returns all images in order."""
         indices = tf.data.Dataset.range(self._count).batch(batch_size)
         return indices.map(self._gather, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -61,16 +61,16 @@ class Arrays:
 
 
 class Photos:
-    """Photos one by one: decoded, or taken from memory, when their turn comes; then varied.
+    """Photos that are decoded or taken from memory one by one, then augmented.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
-        image_size: S, side of the photos that are given.
-        augmentation: of training photos; those of an evaluation never are varied.
-        sampler: says how often each photo comes in an epoch.
-        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes them in every epoch,
-            and takes crops from the photos as they are.
+        image_size: side S of the photos in a batch, in pixels.
+        augmentation: augmentation of training photos; evaluation photos are never augmented.
+        sampler: determines how often each photo occurs in an epoch.
+        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes the photos in every
+            epoch and crops them at their original size.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Photos:
         return photos.batch(batch_size, drop_remainder=True)
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        """Returns all images in their order."""
+        """Returns all images in order."""
         indices = tf.data.Dataset.range(len(self._images))
         return indices.map(
             lambda index: (index, {"images": self._decode(index)}),
@@ -126,7 +126,7 @@ class Photos:
 
 
 class StreamedRecords:
-    """Features of a store that is larger than the memory, read once an epoch."""
+    """Stored features that do not fit into memory, read once per epoch."""
 
     def __init__(self, store: FeatureStore, rows: np.ndarray, sampler: Sampler):
         self._store = store
@@ -140,7 +140,7 @@ class StreamedRecords:
     def training(
         self, batch_size: int, seed: int, epoch: int, skip_batches: int
     ) -> tf.data.Dataset:
-        """Returns the rest of an epoch, mixed by shards and in a buffer."""
+        """Returns the rest of an epoch, shuffled by shards and in a buffer."""
         rng = np.random.default_rng([seed, epoch])
         records = self._records(rng.permutation(self._shards), SHARDS_AT_ONCE)
         if not isinstance(self._sampler, Natural):
@@ -151,25 +151,25 @@ class StreamedRecords:
         records = records.shuffle(
             SHUFFLE_BUFFER, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
         )
-        # What is skipped is read, as the order is only known by shuffling, but not parsed.
+        # Skipped records are read, as shuffling determines the order, but not parsed.
         return self._parse(records.batch(batch_size, drop_remainder=True).skip(skip_batches))
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        """Returns all images in their order.
+        """Returns all images in order.
 
         Raises:
-            UserError: that is not the order of the store.
+            UserError: the store has another order.
         """
         if not self._ascending:
             raise UserError(
-                f"{self._store.path}: the photos stand in another order than in the data set, so "
-                "that their features cannot be streamed in order; set data.cache to memory, or "
-                "delete the folder and extract the features again"
+                f"{self._store.path}: the order of the photos differs from the data set, so their "
+                "features cannot be streamed in order; set data.cache to memory, or delete the "
+                "folder and extract the features again"
             )
         return self._parse(self._records(self._shards, shards_at_once=1).batch(batch_size))
 
     def _records(self, shards: np.ndarray, shards_at_once: int) -> tf.data.Dataset:
-        """Returns `(index, serialized record)` of this source's images, shard by shard."""
+        """Returns `(index, serialized record)` of the images of this source, shard by shard."""
         files = [self._store.shard_path(number) for number in shards]
         first_rows = [self._store.shard_rows(number).start for number in shards]
         records = tf.data.Dataset.from_tensor_slices(
@@ -195,10 +195,10 @@ class StreamedRecords:
 
 
 def take(array: np.ndarray, indices: tf.Tensor) -> tf.Tensor:
-    """Returns `array[indices]` in a graph, with a static shape where `indices` has one.
+    """Returns `array[indices]` in a graph, with a static shape if `indices` has one.
 
-    NumPy does it because a tensor in a pipeline's graph is copied whenever TensorFlow rewrites
-    or distributes the pipeline, which is every epoch, and these arrays are all the examples.
+    Uses NumPy because TensorFlow copies the tensors in a pipeline's graph whenever it rewrites or
+    distributes the pipeline, that is in every epoch, and these arrays hold all examples.
     """
     taken = tf.numpy_function(
         lambda indices: array.take(indices, axis=0), [indices], array.dtype, stateful=False

@@ -1,4 +1,4 @@
-"""Photos that cannot be read: how many a run bears, what it says of them, and going on without."""
+"""Photos that cannot be read: checking their share, reporting them and leaving them out."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ SETTING = "data.max_broken_share"
 
 @dataclasses.dataclass(frozen=True)
 class BrokenPhoto:
-    """A photo that cannot be read: its path as the data set names it, and why."""
+    """A photo that cannot be read: its path in the data set, and the reason."""
 
     image: str
     reason: str
@@ -27,29 +27,29 @@ class BrokenPhoto:
 def check_share(
     broken: Sequence[BrokenPhoto], total: int, max_share: float, directory: object
 ) -> None:
-    """Checks that no larger share of the photos is broken than is allowed.
+    """Checks that the share of broken photos is within the limit.
 
     Args:
-        broken: the broken ones among `total` photos.
-        total: how many photos there are.
-        max_share: `data.max_broken_share`.
-        directory: where the photos lie, for the message.
+        broken: the broken photos.
+        total: number of photos, including broken ones.
+        max_share: `data.max_broken_share`, the limit, from 0 to 1.
+        directory: the folder of the photos, for the message.
 
     Raises:
-        UserError: more are broken; the message names them and says why.
+        UserError: more photos are broken; the message lists them with the reasons.
     """
     if len(broken) <= max_share * total:
         return
     allowed = f" ({SETTING}: {max_share:g} allows {int(max_share * total)})" if max_share else ""
     raise UserError(
         f"{directory}: {len(broken)} of {total} photos cannot be read{allowed}; replace them, "
-        f"remove their rows from the data set, or raise {SETTING} to go on without them:\n"
+        f"remove their rows from the data set, or raise {SETTING} to continue without them:\n"
         + "\n".join(_lines(broken))
     )
 
 
 def report(broken: Sequence[BrokenPhoto], total: int, listed_in: str) -> str:
-    """Returns what is said on the screen of photos that are left out."""
+    """Returns the message about photos that are left out."""
     count = "1 photo is" if len(broken) == 1 else f"{len(broken)} photos are"
     share = 100 * len(broken) / total
     return f"{count} broken and left out, {share:.2g} % of {total}; listed in {listed_in}:\n" + (
@@ -63,17 +63,17 @@ def _lines(broken: Sequence[BrokenPhoto], most: int = MOST_NAMED) -> list[str]:
 
 
 def to_csv(broken: Sequence[BrokenPhoto]) -> str:
-    """Returns the list as the text of a CSV file with the columns image and reason."""
+    """Returns the photos as CSV text with the columns image and reason."""
     return csv_text(["image", "reason"], ((photo.image, photo.reason) for photo in broken))
 
 
 def from_csv(text: str) -> tuple[BrokenPhoto, ...]:
-    """Returns the list that `to_csv` made a text of."""
+    """Parses the text that `to_csv` returned."""
     return tuple(BrokenPhoto(**row) for row in csv.DictReader(io.StringIO(text)))
 
 
 def without_photos(dataset: TaggingDataset, images: Collection[str]) -> TaggingDataset:
-    """Returns the data set without some photos; a split that loses all of them goes as well."""
+    """Returns the data set without some photos, and without splits that have no photo left."""
     if not images:
         return dataset
     left_out = frozenset(images)

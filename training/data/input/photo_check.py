@@ -1,4 +1,4 @@
-"""Which photos of a data set a run goes without, where its backbone reads the photos themselves."""
+"""Finds the photos that a run must leave out because they cannot be read."""
 
 import pathlib
 
@@ -11,19 +11,18 @@ from training.data.input.photo_reader import find_broken
 def broken_photos(
     dataset: TaggingDataset, image_size: int, max_share: float, listed_in: pathlib.Path
 ) -> tuple[BrokenPhoto, ...]:
-    """Returns the photos of all splits that cannot be read: as listed, or found by reading all.
+    """Returns the unreadable photos of all splits, from an existing list or by reading all photos.
 
-    A run that resumes takes its list, so that it goes on with the same photos whatever has
-    happened to the others.
+    A resumed run uses its list, and so the same photos, even if other photos have changed since.
 
     Args:
-        dataset: the photos.
-        image_size: side in pixels.
-        max_share: `data.max_broken_share`; with 0 nothing is looked for.
-        listed_in: the run's list, as `broken_photos.to_csv` writes it; need not be there.
+        dataset: the data set.
+        image_size: side of the decoded photos in pixels.
+        max_share: `data.max_broken_share`; 0 skips the check.
+        listed_in: the list of the run, written by `broken_photos.to_csv`; need not exist.
 
     Raises:
-        UserError: more than `max_share` of the photos are broken; all are named.
+        UserError: more than `max_share` of the photos are broken; the message lists them.
     """
     if not max_share:
         return ()

@@ -1,4 +1,4 @@
-"""Reads and decodes photos in parallel, and says which cannot be decoded and why."""
+"""Reads and decodes photos in parallel, and finds those that cannot be decoded."""
 
 import os
 import re
@@ -18,8 +18,7 @@ from biam_tf.photos import (
 )
 from training.data.input.broken_photos import BrokenPhoto, check_share
 
-# What a photo itself is to blame for. Anything else, such as a server that does not answer, says
-# nothing about the photo and is raised as it is.
+# Errors caused by the photo. Others, such as a server that does not respond, are raised unchanged.
 PHOTO_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.InvalidArgumentError,
@@ -31,14 +30,14 @@ PHOTO_ERRORS = (
 def read_photo(directory: str | os.PathLike, image: tf.Tensor, image_size: int) -> tf.Tensor:
     """Returns the photo `image` of `directory`, float32 (image_size, image_size, 3) in 0..255.
 
-    In a graph; a photo that is missing or broken fails there, see `find_broken`.
+    For use in a graph. A missing or broken photo is an error there, see `find_broken`.
     """
     path = tf.strings.join([os.fspath(directory), image], separator="/")
     return decode_photo(tf.io.read_file(path), image_size)
 
 
 def read_whole_photo(directory: str | os.PathLike, image: tf.Tensor) -> tf.Tensor:
-    """Returns the photo `image` as it is, uint8 (height, width, 3); otherwise as `read_photo`."""
+    """Returns the photo `image` at its original size, uint8 (height, width, 3), in a graph."""
     path = tf.strings.join([os.fspath(directory), image], separator="/")
     return decode_whole_photo(tf.io.read_file(path))
 
@@ -50,19 +49,18 @@ def photo_batches(
     batch_size: int,
     group_size: int | None = None,
 ) -> tf.data.Dataset:
-    """Returns the photos that can be read, in order, with their positions in `images`.
+    """Returns the readable photos, in order, with their positions in `images`.
 
     Batches are `(positions (B,) int64, photos (B, image_size, image_size, 3) float32)`, B being
-    at most `batch_size`. Whatever fails is not in any batch: look for the gaps in the positions,
-    and ask `why_unreadable`.
+    at most `batch_size`. Unreadable photos are left out; their positions are missing from the
+    batches, and `why_unreadable` returns the reason.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: side of the decoded photos in pixels.
-        batch_size: photos at a time.
-        group_size: no batch reaches from one group of so many images into the next; None makes
-            all images one group.
+        batch_size: photos per batch.
+        group_size: images per group; no batch spans two groups. None makes all images one group.
     """
 
     def group_batches(positions: tf.Tensor, group: tf.Tensor) -> tf.data.Dataset:
@@ -86,19 +84,19 @@ def load_photos(
     image_size: int,
     progress: Callable[..., tqdm.tqdm] | None = None,
 ) -> np.ndarray:
-    """Decodes all photos into memory, rounded to whole pixel values.
+    """Decodes all photos into memory, rounded to integer pixel values.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: side of the decoded photos in pixels.
-        progress: makes a bar, called as `biam_tf.progress.progress`; None shows nothing.
+        progress: creates the progress bar, as `biam_tf.progress.progress`; None shows none.
 
     Returns:
         uint8 (N, image_size, image_size, 3).
 
     Raises:
-        UserError: photos that cannot be read, all of them named.
+        UserError: some photos cannot be read; the message lists them.
     """
     photos = np.empty((len(images), image_size, image_size, 3), np.uint8)
     loaded = np.zeros(len(images), bool)
@@ -115,7 +113,7 @@ def load_photos(
     finally:
         if bar:
             bar.close()
-    broken = reasons(directory, [images[i] for i in np.flatnonzero(~loaded)])
+    broken = reasons(directory, [images[i] for i in np.flatnonzero(~loaded).tolist()])
     check_share(broken, len(images), 0.0, directory)
     return photos
 
@@ -126,20 +124,20 @@ def find_broken(
     image_size: int,
     update: Callable[[int], object] = lambda count: None,
 ) -> tuple[BrokenPhoto, ...]:
-    """Decodes all `images` and returns those that cannot be, in their order.
+    """Decodes all `images` and returns the unreadable ones, in order.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
-        image_size: side in pixels.
-        update: is told how many more photos were found to be good.
+        image_size: side of the decoded photos in pixels.
+        update: called with the number of readable photos since the last call.
     """
     numbered = tf.data.Dataset.from_tensor_slices(
         (np.arange(len(images), dtype=np.int64), list(images))
     )
 
     def position_if_readable(position: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # A pixel goes out with the position: a photo that nothing depends on is not read at all.
+        # Returns a pixel as well: tf.data does not read a photo that nothing depends on.
         return position, read_photo(directory, image, image_size)[0, 0, 0]
 
     readable = (
@@ -151,23 +149,23 @@ def find_broken(
     for positions, _ in readable.as_numpy_iterator():
         found[positions] = True
         update(len(positions))
-    return reasons(directory, [images[i] for i in np.flatnonzero(~found)])
+    return reasons(directory, [images[i] for i in np.flatnonzero(~found).tolist()])
 
 
 def reasons(directory: str | os.PathLike, images: Sequence[str]) -> tuple[BrokenPhoto, ...]:
-    """Returns each of `images`, none of which could be read, with the reason why.
+    """Returns `images`, none of which could be read, each with its reason.
 
     Raises:
-        tf.errors.OpError: it was not the photo's fault; or it can be read now.
+        tf.errors.OpError: the photo was not the cause, or it can be read now.
     """
     return tuple(BrokenPhoto(image, _reason(directory, image)) for image in images)
 
 
 def why_unreadable(directory: str | os.PathLike, image: str) -> str | None:
-    """Returns what is wrong with a photo, or None where it can be read.
+    """Returns why a photo cannot be read, or None if it can.
 
     Raises:
-        tf.errors.OpError: the photo could not be looked at, which is not its fault.
+        tf.errors.OpError: the photo could not be accessed, for another reason.
     """
     path = f"{os.fspath(directory)}/{image}"
     try:
@@ -179,7 +177,7 @@ def why_unreadable(directory: str | os.PathLike, image: str) -> str | None:
     except tf.errors.NotFoundError:
         return NO_FILE
     except PHOTO_ERRORS as error:
-        # TensorFlow puts the operation's name before the reason, and again after it.
+        # TensorFlow puts the name of the operation before and after the reason.
         reason = re.sub(r"^\{\{.*?\}\}\s*|\s*\[Op:.*$", "", error.message, flags=re.DOTALL)
         return " ".join(reason.split())
     return decoding_problem(contents)
@@ -191,7 +189,7 @@ def _reason(directory: str | os.PathLike, image: str) -> str:
         raise tf.errors.UnavailableError(
             None,
             None,
-            f"{os.fspath(directory)}/{image}: failed while it was being read, and can be read now; "
-            "the disk or the network is not reliable: repeat the command",
+            f"{os.fspath(directory)}/{image}: reading failed before, but works now; the disk or "
+            "the network is unreliable: run the command again",
         )
     return reason

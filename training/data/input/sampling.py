@@ -1,7 +1,7 @@
-"""How often each training photo comes in an epoch; docs/features.md has the formulas.
+"""Samplers: how often each training photo occurs in an epoch; docs/features.md has the formulas.
 
-A sampler is asked for one epoch after the other and answers from the seed and the epoch's number
-alone. All epochs are of the same length, which a schedule of the learning rate relies on.
+The result of a sampler depends only on the seed and the epoch. All epochs have the same length, as
+learning rate schedules require.
 """
 
 from typing import Protocol
@@ -10,21 +10,21 @@ import numpy as np
 
 from training.config.schema import DataConfig
 
-# Keeps the draws apart from others that start from the same seed and epoch.
+# Separates these draws from others with the same seed and epoch.
 STREAM = 1
 
 
 class Sampler(Protocol):
-    """Says how often each photo comes.
+    """Determines how often each photo occurs in an epoch.
 
     Attributes:
-        epoch_size: photos an epoch, repeated ones counted each time.
+        epoch_size: photos per epoch, including repetitions.
     """
 
     epoch_size: int
 
     def counts(self, seed: int, epoch: int) -> np.ndarray:
-        """Returns how often each of the N photos comes in an epoch, int64 (N,)."""
+        """Returns how often each of the N photos occurs in an epoch, int64 (N,)."""
 
 
 class Natural:
@@ -39,14 +39,14 @@ class Natural:
 
 
 class Balanced:
-    """As many photos as there are, each as often as its rarest class is rare.
+    """N of N photos with repetition, photos of rare classes more often.
 
-    A photo's weight is 1 / n, n being the number of photos of the rarest class it shows. It comes
-    e = N * weight / (sum of weights) times an epoch on average, and in each epoch either as often
-    as e rounded down or as e rounded up: no class owes its place to luck.
+    The weight of a photo is 1 / n, where n is the number of photos of the rarest class it shows. It
+    occurs e = N * weight / (sum of weights) times per epoch on average, and in each epoch either e
+    rounded down or e rounded up times.
 
     Args:
-        labels: (N, S) int8; +1 where a photo shows a class.
+        labels: (N, S) int8; +1 if a photo shows a class.
     """
 
     def __init__(self, labels: np.ndarray):
@@ -56,10 +56,10 @@ class Balanced:
         self.expected = self.epoch_size * weights / weights.sum()
 
     def counts(self, seed: int, epoch: int) -> np.ndarray:
-        """Returns each photo's expected number, rounded down or up, summing to N."""
+        """Returns the expected count of each photo, rounded down or up; they sum to N."""
         rng = np.random.default_rng([seed, epoch, STREAM])
         order = rng.permutation(self.epoch_size)
-        # Marks at distance 1 along a line on which each photo is as long as it is expected often.
+        # Systematic sampling: marks at distance 1 on a line where a photo has its expected length.
         ends = np.cumsum(self.expected[order])
         ends[-1] = self.epoch_size
         marks = np.floor(ends + rng.random()).astype(np.int64)
@@ -69,32 +69,32 @@ class Balanced:
 
 
 class Capped:
-    """Photos once or not at all, so that no class has more than a set number in an epoch.
+    """Each photo at most once, and at most a given number of photos per class.
 
-    A walk over all photos takes each one whose classes all have room left. It goes from the photos
-    whose rarest class is rarest to those whose rarest class is most frequent, in random order
-    among equals: rare classes are served before frequent ones are full. The shortest of all
-    epochs says how many photos an epoch has; from the others the surplus is left out at random.
+    Photos are taken greedily if none of their classes has reached the limit, in ascending order of
+    the frequency of their rarest class and in random order among ties: rare classes come before
+    frequent classes reach the limit. The shortest epoch determines the length of all epochs; in
+    longer ones the surplus is left out at random.
 
     Args:
-        labels: (N, S) int8; +1 where a photo shows a class.
-        most: photos a class, at most.
-        seed: of the run.
-        epochs: of the run.
+        labels: (N, S) int8; +1 if a photo shows a class.
+        most: largest number of photos per class.
+        seed: seed of the run.
+        epochs: number of epochs of the run.
     """
 
     def __init__(self, labels: np.ndarray, most: int, seed: int, epochs: int):
         positive = labels > 0
         self._rarest = _photos_of_rarest_class(labels)
         self._most = most
-        # Classes with no more photos than that never run out of room.
+        # Classes with no more photos than that never reach the limit.
         limited = positive[:, positive.sum(axis=0) > most]
         self._classes = limited.shape[1]
         self._limited = [np.flatnonzero(row).tolist() for row in limited]
         self.epoch_size = min(len(self._walk(seed, epoch)) for epoch in range(epochs))
 
     def counts(self, seed: int, epoch: int) -> np.ndarray:
-        """Returns ones for the photos that are taken, and zeros."""
+        """Returns 1 for the photos that are taken, else 0."""
         taken = self._walk(seed, epoch)
         rng = np.random.default_rng([seed, epoch, STREAM, 1])
         counts = np.zeros(len(self._rarest), np.int64)
@@ -116,13 +116,13 @@ class Capped:
 
 
 def make_sampler(config: DataConfig, labels: np.ndarray, seed: int, epochs: int) -> Sampler:
-    """Returns the sampler that `data.sampling` asks for.
+    """Returns the sampler for `data.sampling`.
 
     Args:
         config: the `data` section.
-        labels: (N, S) int8 of the training photos for the seen classes; every row has a positive.
-        seed: of the run.
-        epochs: of the run.
+        labels: (N, S) int8 of the training photos and seen classes; each row has a positive.
+        seed: seed of the run.
+        epochs: number of epochs of the run.
     """
     if config.sampling == "balanced":
         return Balanced(labels)
@@ -133,6 +133,6 @@ def make_sampler(config: DataConfig, labels: np.ndarray, seed: int, epochs: int)
 
 
 def _photos_of_rarest_class(labels: np.ndarray) -> np.ndarray:
-    """Returns, for each photo, how many photos its rarest class has, float64 (N,)."""
+    """Returns the number of photos of each photo's rarest class, float64 (N,)."""
     positive = labels > 0
     return np.where(positive, positive.sum(axis=0, dtype=np.float64), np.inf).min(axis=1)

@@ -1,7 +1,7 @@
-"""Batches of training and evaluation examples, in an order that depends on the seed alone.
+"""Batches of training and evaluation examples, in an order that depends only on the seed.
 
-A source gives the same batches to every run with the same seed, and gives the rest of an epoch
-to a run that was stopped within it. Features and photos have sources of the same interface.
+Runs with the same seed get the same batches, and a run that was stopped within an epoch can get the
+rest of it. Feature and photo sources have the same interface.
 """
 
 import os
@@ -27,7 +27,7 @@ CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 
 
 class _Source:
-    """What feature and photo sources share: labels, checks, and the pipeline's options."""
+    """Base class of feature and photo sources: labels, checks and pipeline options."""
 
     def __init__(self, images: Sequence[str], cache: Cache, sampler: Sampler, reader: Reader):
         self.images = tuple(images)
@@ -36,7 +36,7 @@ class _Source:
         self._reader = reader
 
     def __len__(self) -> int:
-        """Returns how many examples an epoch draws from: all images, unless a sampler says less."""
+        """Returns the number of examples per epoch: all images, unless a sampler takes fewer."""
         return self._epoch_size
 
     def training_batches(
@@ -49,26 +49,27 @@ class _Source:
     ) -> tf.data.Dataset:
         """Returns one epoch of shuffled `(inputs, labels)` batches of the same size.
 
-        Each example comes as often as the sampler says, once without one; the
-        `len(self) % batch_size` left over are others in each epoch. Under `tf.distribute`, pass
-        this to `experimental_distribute_dataset`: `batch_size` is the global one.
+        The sampler determines how often each example occurs, by default once. The last
+        `len(self) % batch_size` examples are dropped; they differ between epochs. With
+        `tf.distribute`, pass the result to `experimental_distribute_dataset`; `batch_size` is the
+        global batch size.
 
         Args:
             labels: (N, C) int8, aligned with the source's images; not copied.
-            batch_size: examples a batch.
-            seed: with `epoch`, decides the order.
+            batch_size: examples per batch.
+            seed: determines the order, together with `epoch`.
             epoch: number of the epoch, from 0.
-            skip_batches: leaves out so many batches at the beginning, for a run that resumes.
+            skip_batches: number of batches to skip at the beginning, to resume an epoch.
 
         Raises:
-            UserError: fewer images than one batch needs.
+            UserError: there are fewer examples than `batch_size`.
         """
         if len(labels) != len(self.images):
             raise ValueError(f"{len(labels)} rows of labels for {len(self.images)} images")
         if len(self) < batch_size:
             raise UserError(
                 f"training.batch_size: {batch_size}, but there are only {len(self)} photos to "
-                "train on; give a smaller one"
+                "train on; use a smaller batch size"
             )
         batches = self._reader.training(batch_size, seed, epoch, skip_batches).map(
             lambda indices, inputs: (inputs, take(labels, indices)),
@@ -77,7 +78,7 @@ class _Source:
         return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Returns the inputs of all images in their order; the last batch may be smaller."""
+        """Returns the inputs of all images in order; the last batch may be smaller."""
         batches = self._reader.evaluation(batch_size).map(lambda indices, inputs: inputs)
         return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
@@ -85,18 +86,17 @@ class _Source:
 class FeatureSource(_Source):
     """Batches of stored features: `region_features` (B, h, w, d) and `scene_feature` (B, d_g).
 
-    Both are float32 in a batch and float16 where they are kept. The order of the batches
-    depends on the seed and on the cache: set it to other than "auto" where a run may be resumed
-    on a machine with less memory.
+    Both are float32 in a batch and float16 in the store. The order of the batches depends on the
+    seed and the cache: do not use "auto" if a run may be resumed on a machine with less memory.
 
     Args:
-        store: the features.
+        store: the feature store.
         images: (N,) the photos of this source, such as those of one split.
         cache: "memory" reads the features of `images` once and shuffles all of them; "stream"
             reads them from the disk in every epoch, shuffled by shards and in a buffer; "auto"
-            takes memory if the whole store fits.
-        memory_limit_bytes: for "auto"; None is half of this machine's memory.
-        sampler: says how often each image comes in an epoch of training; None is once.
+            is "memory" if the whole store fits.
+        memory_limit_bytes: limit for "auto"; None is half of the machine's memory.
+        sampler: determines how often each image occurs in a training epoch; None is once.
 
     Raises:
         UserError: the store lacks some of the images, or is damaged.
@@ -112,7 +112,7 @@ class FeatureSource(_Source):
     ):
         sampler = sampler or Natural(len(images))
         reader: Reader
-        # The whole store, though this source may be one split: the others are read as well.
+        # The size of the whole store, as other splits are read as well.
         cache = choose_cache(cache, store.nbytes, memory_limit_bytes)
         if cache == "memory":
             regions, scenes = store.read(images)
@@ -125,27 +125,27 @@ class FeatureSource(_Source):
 class PhotoSource(_Source):
     """Batches of `images` (B, S, S, 3), float32 in 0..255, for a backbone that is trained.
 
-    Pixels are rounded to whole numbers, with either cache: exact for photos that have the size
-    already, and within 0.5 of 255 for those that are resized. The batches do not depend on the
-    cache, except where training photos are cropped: from memory that is done with pictures of a
-    fixed size (see `augmentation.picture_side`), from the disk with the photos themselves.
+    Pixels are rounded to integers with either cache, which is exact for photos that are not resized
+    and within 0.5 of 255 otherwise. The batches do not depend on the cache unless training photos
+    are cropped: "memory" crops pictures of a fixed size (see `augmentation.picture_side`),
+    "stream" the original photos.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
-        image_size: S, side of the photos in pixels.
+        image_size: side S of the photos in pixels.
         cache: "memory" decodes all photos once and keeps them as bytes; "stream" decodes them
-            in every epoch; "auto" takes memory if they fit.
-        memory_limit_bytes: for "auto"; None is half of this machine's memory.
-        progress: makes the bar shown while photos are read into memory, called as
-            `biam_tf.progress.progress`; None shows nothing.
-        augmentation: how photos are varied in training; never in an evaluation, which reads them
-            from the disk where those in memory are of another size.
-        sampler: says how often each photo comes in an epoch of training; None is once.
+            in every epoch; "auto" is "memory" if they fit.
+        memory_limit_bytes: limit for "auto"; None is half of the machine's memory.
+        progress: creates the progress bar for reading photos into memory, as
+            `biam_tf.progress.progress`; None shows none.
+        augmentation: augmentation of training photos. Evaluation photos are not augmented; they
+            are read from the disk if those in memory have another size.
+        sampler: determines how often each photo occurs in a training epoch; None is once.
 
     Raises:
-        UserError: photos that cannot be read, all of them named. With "stream" a broken photo
-            is only met, as a TensorFlow error, when its turn comes.
+        UserError: some photos cannot be read; the message lists them. With "stream", a broken
+            photo raises a TensorFlow error when it is read.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class PhotoSource(_Source):
 
 
 def choose_cache(cache: Cache, nbytes: int, memory_limit_bytes: int | None = None) -> Cache:
-    """Returns "memory" or "stream": what a source with this setting and so many bytes does."""
+    """Returns "memory" or "stream": the cache that a source of `nbytes` bytes uses."""
     if cache not in ("auto", "memory", "stream"):
         raise ValueError(f"cache: expected 'auto', 'memory' or 'stream', got {cache!r}")
     if cache != "auto":
@@ -184,15 +184,14 @@ def choose_cache(cache: Cache, nbytes: int, memory_limit_bytes: int | None = Non
 
 
 def default_memory_limit() -> int:
-    """Returns half of this machine's memory in bytes, or of the container's where it has less.
+    """Returns half of the memory of the machine, or of the container if less, in bytes.
 
-    Half of all memory, not of what happens to be free: a run that is resumed has to come to
-    the same answer.
+    Uses the total memory, not the free memory, so that a resumed run makes the same choice.
     """
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if CONTAINER_LIMIT.is_file():
         limit = CONTAINER_LIMIT.read_text().strip()
-        if limit.isdigit():  # "max" where there is none
+        if limit.isdigit():  # "max" if there is no limit
             total = min(total, int(limit))
     return total // 2
 
@@ -200,6 +199,6 @@ def default_memory_limit() -> int:
 def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # Workers of a distribution take their part of every batch, never a part of the files.
+    # With tf.distribute, each worker gets a part of every batch, not some of the files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return options

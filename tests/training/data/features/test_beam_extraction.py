@@ -124,19 +124,19 @@ def test_a_worker_with_other_weights_stops_the_pipeline(with_beam, settings, sma
     other.save_weights(tmp_path / "other.weights.h5")
     settings = dataclasses.replace(settings, weights=str(tmp_path / "other.weights.h5"))
     with pytest.raises(
-        UserError, match=r"^backbone\.weights: .* are other weights on this machine"
+        UserError, match=r"^backbone\.weights: the weights .* on this machine .* differ from"
     ):
         with_beam(settings=settings)
 
 
 def test_shards_that_went_elsewhere_are_an_error(with_beam, monkeypatch):
     monkeypatch.setattr(beam_extraction, "_run", lambda *arguments: None)
-    with pytest.raises(UserError, match="6 of 6 shards are not here; name a folder that all"):
+    with pytest.raises(UserError, match="6 of 6 shards are missing; use a folder that all"):
         with_beam()
 
 
 def test_wrong_pipeline_options_are_errors(with_beam, capfd):
-    with pytest.raises(UserError, match="the options after -- are not a Beam pipeline's"):
+    with pytest.raises(UserError, match="the options after -- are not valid Beam options"):
         with_beam(options=["--direct_num_workers=two"])
     assert "direct_num_workers" in capfd.readouterr().err
     with pytest.raises(UserError, match=r"--runner=FlingRunner: Unexpected .*FlinkRunner"):

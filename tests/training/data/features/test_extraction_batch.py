@@ -35,7 +35,7 @@ def test_as_many_photos_as_fit_a_quarter_of_the_memory_but_no_more_than_help(
 
 def test_too_little_memory_for_one_photo_says_what_to_do(features):
     with pytest.raises(
-        UserError, match=r"backbone.batch_size: one photo takes .* smaller backbone.image_size"
+        UserError, match=r"backbone.batch_size: the backbone needs .* smaller backbone.image_size"
     ):
         photos_at_a_time(features, 3 * bytes_per_photo(features))
 

@@ -66,7 +66,9 @@ def test_features_come_in_the_order_asked_for(extract, photos):
 
 
 def test_an_interrupted_extraction_is_not_taken_for_whole(interrupted):
-    with pytest.raises(UserError, match=r"not finished \(10 of 26 photos\).*repeat the command"):
+    with pytest.raises(
+        UserError, match=r"not finished \(10 of 26 photos\); run the interrupted command again"
+    ):
         FeatureStore.open(interrupted)
     assert photos_extracted(interrupted) == 10
 
@@ -167,7 +169,7 @@ def test_broken_photos_up_to_the_share_are_listed_and_left_out(extract, photos, 
         f"image,reason\n{images[3]},the file is empty\n{images[12]},no such file\n"
     )
     store.verify()
-    with pytest.raises(UserError, match=f"no features of 1 of 1 photos, such as {images[3]}"):
+    with pytest.raises(UserError, match=f"no features for 1 of 1 photos, such as {images[3]}"):
         store.rows([images[3]])
 
 
@@ -193,7 +195,7 @@ def test_a_photo_that_only_failed_for_a_moment_is_not_taken_for_broken(extract, 
         return decode(tf.constant(b"half of it"), image_size)
 
     monkeypatch.setattr(photo_reader, "decode_photo", fails)
-    with pytest.raises(tf.errors.UnavailableError, match=r"can be read now; .*repeat the command"):
+    with pytest.raises(tf.errors.UnavailableError, match=r"but works now; .*run the command again"):
         extract(max_broken_share=0.99)
     assert calls == [False]
 
@@ -268,7 +270,7 @@ def test_a_store_from_before_broken_photos_were_left_out_is_opened(extract, phot
 def test_photos_prepared_otherwise_are_an_error(extract):
     manifest = pathlib.Path(extract().path, "manifest.json")
     manifest.write_text(manifest.read_text().replace("resized straight", "cropped"))
-    with pytest.raises(UserError, match="prepared otherwise"):
+    with pytest.raises(UserError, match="preprocessed differently"):
         FeatureStore.open(manifest.parent)
 
 
@@ -301,10 +303,10 @@ def test_a_changed_byte_is_found_by_verifying_and_by_reading(extract, photos):
 def test_a_changed_list_of_photos_is_found(extract, photos):
     store = extract()
     pathlib.Path(store.path, "images.json").write_text("[]")
-    with pytest.raises(UserError, match=r"images\.json: not the list of photos"):
+    with pytest.raises(UserError, match=r"images\.json: this is not the photo list"):
         store.read(photos[1])
 
 
 def test_photos_that_are_not_in_the_store_are_named(extract, photos):
-    with pytest.raises(UserError, match=r"no features of 2 of 3 photos, such as a\.jpg, b\.jpg"):
+    with pytest.raises(UserError, match=r"no features for 2 of 3 photos, such as a\.jpg, b\.jpg"):
         extract().read(["a.jpg", photos[1][0], "b.jpg"])
