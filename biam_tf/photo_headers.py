@@ -1,21 +1,21 @@
-"""Headers of photos, read in a TensorFlow graph: what a file claims to be, before it is decoded."""
+"""Reads the headers of photos in a TensorFlow graph, to check their size before decoding."""
 
 import tensorflow as tf
 
-_HEADER = 26  # bytes; holds the sizes of PNG, GIF and BMP
+_HEADER = 26  # bytes; contains the sizes of PNG, GIF and BMP
 _BROKEN = -1
-_GIF_BLOCKS = 100_000  # 25 MB as usually written; bounds the search for the first frame's end
+_GIF_BLOCKS = 100_000  # usually 25 MB; limits the search for the end of the first frame
 
 
 def header_pixels(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reads the header of a photo; nothing is decoded.
+    """Reads the header of a photo without decoding it.
 
     Args:
-        contents: scalar string, a file.
+        contents: scalar string, the contents of a file.
 
     Returns:
-        The bytes to decode, a GIF without its later frames, and the pixels that they claim,
-        int64, 0 or less where the header is not that of a photo.
+        The bytes to decode (only the first frame of a GIF), and the number of pixels that they
+        claim, int64, 0 or less if the header is invalid.
     """
     header = tf.strings.substr(
         tf.strings.substr(contents, 0, _HEADER) + b"\0" * _HEADER, 0, _HEADER
@@ -25,14 +25,14 @@ def header_pixels(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     def starts_with(magic: bytes) -> tf.Tensor:
         return tf.strings.substr(header, 0, len(magic)) == magic
 
-    def jpeg():
+    def jpeg() -> tuple[tf.Tensor, tf.Tensor]:
         shape = tf.cast(tf.image.extract_jpeg_shape(contents), tf.int64)
         return contents, shape[0] * shape[1]
 
-    def png():  # width and height, big-endian
+    def png() -> tuple[tf.Tensor, tf.Tensor]:  # big-endian width and height
         return contents, _size(_number(data, 19, -1, 4)) * _size(_number(data, 23, -1, 4))
 
-    def bmp():  # a negative height says that the rows go from top to bottom
+    def bmp() -> tuple[tf.Tensor, tf.Tensor]:  # a negative height means top-down rows
         return contents, _size(_number(data, 18, 1, 4)) * _size(_number(data, 22, 1, 4))
 
     return tf.case(
@@ -47,32 +47,33 @@ def header_pixels(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _number(data: tf.Tensor, first: int, step: int, count: int) -> tf.Tensor:
-    """The number whose lowest byte is at `first` and the next ones `step` further each."""
+    """Returns the number with its lowest byte at `first` and each next byte `step` further."""
     return tf.add_n([data[first + i * step] * 256**i for i in range(count)])
 
 
 def _size(number: tf.Tensor) -> tf.Tensor:
-    """A width or height of 32 bits with its sign dropped; two of them fit into 64 bits."""
+    """Returns the absolute value of a signed 32-bit number; a product of two fits in 64 bits."""
     return tf.where(number < 2**31, number, 2**32 - number)
 
 
 def _first_gif_frame(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts an animated GIF after its first frame; also returns the pixels it claims.
+    """Truncates a GIF after its first frame; also returns the number of pixels it claims.
 
-    The decoder would unpack every frame, in the size that each claims, to return the first: a
-    small file can ask for any amount of memory that way.
+    The decoder would decode all frames, each at the size it claims, to return the first one. A
+    small file could thus require any amount of memory.
     """
-    # Reading past the end of a file that is cut short gives zeros: end of data, then no block.
+    # Past the end of a truncated file there are zeros: end of data, then an invalid block.
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros(32, tf.uint8)], axis=0)
     length = tf.strings.length(contents)
 
-    def byte(position):
+    def byte(position: tf.Tensor) -> tf.Tensor:
         return tf.cast(data[tf.minimum(position, length)], tf.int32)
 
-    def color_table(flags):
+    def color_table(flags: tf.Tensor) -> tf.Tensor:
         return tf.where(flags >= 0x80, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def after_data(position, left):  # blocks of 1 to 255 bytes; one of 0 bytes ends them
+    def after_data(position: tf.Tensor, left: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Blocks of 1 to 255 bytes, ended by a block of 0 bytes.
         end, left = tf.while_loop(
             lambda at, left: (byte(at) > 0) & (left > 0),
             lambda at, left: (at + 1 + byte(at), left - 1),

@@ -1,14 +1,14 @@
-"""Photos: which files can be read, the largest size, and how they become pixels.
+"""Decoding of photos: supported files, the size limit and the conversion to pixels.
 
-A photo is a whole JPEG, PNG, GIF or BMP file that TensorFlow decodes and that claims at most
-`MAX_PIXELS` pixels. There are two readers, which refuse the same files: `decode_photo` in a
-TensorFlow graph, for training and serving, and `open_photo` with Pillow, for what does without
-TensorFlow (imports, descriptions, pictures for people).
+A photo is a complete JPEG, PNG, GIF or BMP file that TensorFlow can decode and whose header claims
+at most `MAX_PIXELS` pixels. There are two decoders, which reject the same files: `decode_photo` in
+a TensorFlow graph, for training and serving, and `open_photo` with Pillow, for code that does not
+need TensorFlow (imports, descriptions, pictures for display).
 
-What becomes of less usual files: grayscale is repeated over the three channels, CMYK JPEGs are
-converted, 16 bits become 8, transparency is dropped without blending (the color that is stored
-under it shows), an animated GIF gives its first frame. The orientation note of a camera (EXIF) is
-not followed. TensorFlow takes the indices of a BMP with a palette for shades of gray.
+Special cases: grayscale is repeated over the three channels, CMYK JPEGs are converted, 16 bits are
+reduced to 8, transparency is dropped without blending (which shows the stored color), and only the
+first frame of an animated GIF is decoded. EXIF orientation is ignored. TensorFlow decodes the
+palette indices of a BMP as shades of gray.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP")
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")  # of their files
-# A photo is decoded to 3 bytes per pixel and resized from 12: 64 million pixels take 1 GB.
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp")  # file name extensions
+# Decoded, a pixel has 3 bytes, and 12 for resizing: 64 million pixels need 1 GB.
 MAX_PIXELS = 64_000_000
 
 NO_FILE, IS_FOLDER, IS_EMPTY = "no such file", "is a folder", "the file is empty"
 NOT_WHOLE = "not a whole JPEG, PNG, GIF or BMP photo"
 
-_BMP_BITS = (8, 24, 32)  # per pixel, those that TensorFlow decodes
+_BMP_BITS = (8, 24, 32)  # bits per pixel that TensorFlow supports
 
 
 def too_large(max_pixels: int = MAX_PIXELS) -> str:
-    """Returns the reason for which a photo of more pixels is refused."""
+    """Returns the reason for rejecting a photo with more pixels."""
     return f"more than {max_pixels} pixels"
 
 
 class PhotoError(ValueError):
-    """A photo cannot be read; the message is the reason, without the photo's name."""
+    """A photo cannot be read; the message is the reason, without the name of the photo."""
 
 
 # === TensorFlow ===
 
 
 def decode_photo(contents: tf.Tensor, image_size: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Decodes a photo and resizes it straight to a square.
+    """Decodes a photo and resizes it to a square.
 
-    The whole photo is kept and its proportions are not, as in the authors' released code; the
-    resizing is bilinear, with antialiasing where it shrinks.
+    The photo is not cropped and its aspect ratio is not kept, as in the authors' released code.
+    Resizing is bilinear, with antialiasing when shrinking.
 
     Args:
         contents: scalar string, an encoded JPEG, PNG, GIF or BMP.
-        image_size: side S of the result.
-        max_pixels: photos whose header claims more are refused.
+        image_size: side S of the result in pixels.
+        max_pixels: photos whose header claims more pixels are rejected.
 
     Returns:
-        float32 `(S, S, 3)`, RGB from 0 to 255, with a static shape: fit for `tf.data` and for
-        a serving signature.
+        float32 `(S, S, 3)`, RGB from 0 to 255, with a static shape, for `tf.data` and serving
+        signatures.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, if the bytes are not a whole photo or claim
-            more pixels; `decoding_problem` returns the reason.
+        tf.errors.InvalidArgumentError: at run time, if the bytes are not a complete photo or claim
+            too many pixels; `decoding_problem` returns the reason.
     """
     return resize_photo(decode_whole_photo(contents, max_pixels), image_size)
 
 
 def decode_whole_photo(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Decodes a photo in its own size, uint8 `(height, width, 3)`; otherwise as `decode_photo`.
+    """Decodes a photo at its original size, uint8 `(height, width, 3)`; see `decode_photo`.
 
-    The decoder itself refuses what takes more than 512 MB, so that the number of pixels is checked
-    afterwards, which is much faster in tf.data than reading every header (`decode_if_allowed`).
+    Checks the number of pixels after decoding, which is much faster in tf.data than reading every
+    header (`decode_if_allowed`), and safe because the decoder rejects photos of more than 512 MB.
     """
     import tensorflow as tf
 
@@ -86,21 +86,24 @@ def decode_whole_photo(contents: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.
     height, width = tf.unstack(tf.shape(photo)[:2])
     is_webp = tf.strings.substr(contents, 0, 4) == b"RIFF"
     is_allowed = (height * width <= max_pixels) & ~is_webp
-    # The slice is the whole photo, or is refused. An assertion would be a state, which slows
-    # tf.data down.
+    # The slice is the whole photo or fails. An assertion would be stateful and slow down tf.data.
     rows = tf.where(is_allowed, height, height + 1)
     return tf.slice(photo, [0, 0, 0], tf.stack([rows, width, 3]))
 
 
 def decode_if_allowed(contents: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a photo, unless its header claims too much or is broken.
+    """Decodes a photo, unless its header is invalid or claims too many pixels.
+
+    Args:
+        contents: scalar string, an encoded JPEG, PNG, GIF or BMP.
+        max_pixels: photos whose header claims more pixels are rejected.
 
     Returns:
-        The pixels that the header claims, int64, 0 or less where it is not that of a photo; and
-        uint8 `(height, width, 3)`, `(0, 0, 3)` where the photo is refused.
+        The number of pixels that the header claims, int64, 0 or less if the header is invalid; and
+        the photo, uint8 `(height, width, 3)`, `(0, 0, 3)` if it is rejected.
 
     Raises:
-        tf.errors.InvalidArgumentError: when it runs, if the bytes after the header are broken.
+        tf.errors.InvalidArgumentError: at run time, if the bytes after the header are invalid.
     """
     import tensorflow as tf
 
@@ -116,7 +119,7 @@ def decode_if_allowed(contents: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, 
 
 
 def decoding_problem(contents: bytes, max_pixels: int = MAX_PIXELS) -> str | None:
-    """Returns why `decode_photo` refuses a photo, or None where it does not."""
+    """Returns why `decode_photo` rejects a photo, or None if it does not."""
     import tensorflow as tf
 
     if not contents:
@@ -134,24 +137,24 @@ def decoding_problem(contents: bytes, max_pixels: int = MAX_PIXELS) -> str | Non
 
 
 def resize_photo(photo: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Resizes a decoded photo as `decode_photo` does.
+    """Resizes a decoded photo to a square, as `decode_photo` does.
 
     Args:
         photo: `(height, width, 3)`, values 0 to 255.
-        image_size: side S of the result.
+        image_size: side S of the result in pixels.
 
     Returns:
-        float32 `(S, S, 3)`.
+        float32 `(S, S, 3)`, values 0 to 255.
     """
     import tensorflow as tf
 
     photo = tf.ensure_shape(photo, (None, None, 3))
     photo = tf.image.resize(photo, (image_size, image_size), method="bilinear", antialias=True)
-    return tf.clip_by_value(photo, 0.0, 255.0)  # weights that sum to 1 + 1e-7 overshoot
+    return tf.clip_by_value(photo, 0.0, 255.0)  # the weights may sum to 1 + 1e-7
 
 
 class _GraphFunctions:
-    """Parts of the decoding as graphs: eagerly, their loops would take minutes for a large GIF."""
+    """Graph functions for decoding; eagerly, their loops would take minutes for a large GIF."""
 
     def __init__(self) -> None:
         import tensorflow as tf
@@ -161,7 +164,7 @@ class _GraphFunctions:
         def first_gif_frame(contents: tf.Tensor) -> tf.Tensor:
             return header_pixels(contents)[0]
 
-        # Inlined, each of their operations would take time with every photo that is not a GIF.
+        # Not inlined, so that photos that are not GIFs do not run each of their operations.
         options = {
             "input_signature": [tf.TensorSpec((), tf.string)],
             "experimental_attributes": {"_noinline": True},
@@ -190,9 +193,9 @@ class OpenPhoto:
     """A photo that Pillow has decoded.
 
     Attributes:
-        image: the pixels, in the mode that was asked for.
-        size: (width, height) of the file; `image` may be smaller.
-        form: the file's format, such as "JPEG".
+        image: the pixels, in the requested mode.
+        size: (width, height) in the file, in pixels; `image` may be smaller.
+        form: format of the file, such as "JPEG".
     """
 
     image: Image.Image
@@ -206,17 +209,17 @@ def open_photo(
     at_least: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> OpenPhoto:
-    """Decodes a photo with Pillow, to its end.
+    """Decodes a photo completely with Pillow.
 
     Args:
         source: a path, or the bytes of a file.
-        mode: of the image that is returned: the colors, or shades of gray.
-        at_least: a JPEG may be decoded at a fraction of its size that has at least this width and
-            height, which takes a part of the time; None: in its own size.
-        max_pixels: photos whose header claims more are refused.
+        mode: mode of the result, "RGB" or "L" (grayscale).
+        at_least: (width, height); a JPEG may be decoded at a fraction of its size that is at least
+            this large, which is faster. None decodes it at its original size.
+        max_pixels: photos whose header claims more pixels are rejected.
 
     Raises:
-        PhotoError: the file is missing, empty, or not a whole photo, or claims more pixels.
+        PhotoError: the file is missing, empty or not a complete photo, or claims too many pixels.
     """
     contents = source if isinstance(source, bytes) else read_photo_file(source)
     if not contents:
@@ -236,14 +239,14 @@ def open_photo(
         raise PhotoError(too_large(max_pixels)) from error
     except PhotoError:
         raise
-    except Exception as error:  # decoders raise whatever the broken bytes lead them to
+    except Exception as error:  # decoders raise many types of errors for broken bytes
         raise PhotoError(NOT_WHOLE) from error
 
 
 def photo_problem(source: str | os.PathLike[str] | bytes) -> str | None:
-    """Returns why a photo, a path or the bytes of a file, cannot be read, or None where it can."""
+    """Returns why a photo (a path or bytes) cannot be read, or None if it can."""
     try:
-        # A JPEG is read to its end at any scale; an eighth is the quickest.
+        # A JPEG is read completely at any scale; 1/8 is the fastest.
         open_photo(source, at_least=(1, 1))
     except PhotoError as error:
         return str(error)
@@ -251,10 +254,10 @@ def photo_problem(source: str | os.PathLike[str] | bytes) -> str | None:
 
 
 def read_photo_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the bytes of a photo's file.
+    """Returns the contents of a photo file.
 
     Raises:
-        PhotoError: it cannot be opened.
+        PhotoError: the file cannot be read.
     """
     try:
         return pathlib.Path(path).read_bytes()
@@ -268,7 +271,7 @@ def read_photo_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def _is_whole(contents: bytes, form: str) -> bool:
-    """Tells whether all is there that TensorFlow's decoders need and Pillow ignores."""
+    """Checks what TensorFlow's decoders require but Pillow ignores."""
     if form == "PNG":
         return b"IEND\xaeB`\x82" in contents
     if form == "GIF":
@@ -279,7 +282,7 @@ def _is_whole(contents: bytes, form: str) -> bool:
 
 
 def _first_gif_frame_end(contents: bytes) -> int:
-    """Returns where the first frame of a GIF ends, or more than there are bytes."""
+    """Returns the end of the first frame of a GIF; larger than the file if it is incomplete."""
     data = contents + bytes(32)
 
     def after_data(position: int) -> int:
@@ -299,7 +302,7 @@ def _first_gif_frame_end(contents: bytes) -> int:
 
 
 def _as_decoded(photo: Image.Image) -> Image.Image:
-    """Returns a photo with the pixels that TensorFlow gives, where Pillow understands others."""
+    """Converts a photo where Pillow and TensorFlow decode different pixels."""
     if photo.mode.startswith("I"):  # 16 bits per pixel
         return Image.fromarray((np.asarray(photo).astype(np.uint32) >> 8).astype(np.uint8))
     if photo.mode == "P" and photo.format == "BMP":
@@ -311,10 +314,10 @@ def _as_decoded(photo: Image.Image) -> Image.Image:
 
 
 def stored_name(directory: str | os.PathLike[str], image: str) -> str:
-    """Returns the path of a photo below a folder in the Unicode form that the disk has.
+    """Returns the path of a photo relative to a folder, in the Unicode form used on the disk.
 
-    A list may write an accented letter as one character (NFC) and the disk as two (NFD), or the
-    other way around. A path that is there in neither form is returned as it is.
+    A list may contain an accented letter as one character (NFC) and the disk as two (NFD), or vice
+    versa. A path that exists in neither form is returned unchanged.
     """
     if image.isascii():
         return image

@@ -1,4 +1,4 @@
-"""Photos that a person uploads, and small pictures of them."""
+"""Uploaded photos and their thumbnails."""
 
 import dataclasses
 import os
@@ -9,17 +9,17 @@ from PIL import Image
 from biam_tf.errors import UserError
 from biam_tf.photos import PhotoError, open_photo
 
-# A message's 64 MB, less what is around the photo.
+# A message has at most 64 MB, including what surrounds the photo.
 MAX_BYTES = 60 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFile:
-    """The file of a photo.
+    """An uploaded photo.
 
     Attributes:
-        path: of the file.
-        name: of the file, for messages.
+        path: path of the file.
+        name: name of the file, for messages.
         size: (width, height) in pixels.
     """
 
@@ -28,10 +28,10 @@ class PhotoFile:
     size: tuple[int, int]
 
     def read(self) -> bytes:
-        """Returns the bytes of the file.
+        """Returns the contents of the file.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the file cannot be read.
         """
         try:
             return self.path.read_bytes()
@@ -43,7 +43,7 @@ def open_photo_file(path: str | os.PathLike) -> PhotoFile:
     """Checks an uploaded file.
 
     Raises:
-        UserError: it is not a photo that can be read, or too large to be sent.
+        UserError: the file is not a readable photo or is too large.
     """
     path = pathlib.Path(path)
     try:
@@ -52,8 +52,8 @@ def open_photo_file(path: str | os.PathLike) -> PhotoFile:
         raise UserError(f"{path.name}: {error.strerror or error}") from error
     if size > MAX_BYTES:
         raise UserError(
-            f"{path.name}: {size / 2**20:.0f} MB; photos of at most {MAX_BYTES >> 20} MB can be "
-            "sent, so make it smaller"
+            f"{path.name}: {size / 2**20:.0f} MB, but the largest allowed size is "
+            f"{MAX_BYTES >> 20} MB; use a smaller photo"
         )
     try:
         return PhotoFile(path, path.name, open_photo(path, at_least=(1, 1)).size)
@@ -62,17 +62,17 @@ def open_photo_file(path: str | os.PathLike) -> PhotoFile:
 
 
 def read_picture(path: pathlib.Path, side: int) -> Image.Image:
-    """Returns a photo as RGB, its longer side `side` pixels long, larger or smaller than it is.
+    """Returns a photo as RGB, resized up or down so that its longer side is `side` pixels.
 
-    As the model sees it: the orientation note of a camera is not followed.
+    EXIF orientation is ignored, as for the model.
 
     Raises:
-        UserError: it cannot be decoded.
+        UserError: the photo cannot be decoded.
     """
     try:
         photo = open_photo(path, at_least=(side, side)).image
     except PhotoError as error:
-        raise UserError(f"{path.name}: cannot be shown: {error}") from error
+        raise UserError(f"{path.name}: cannot be displayed: {error}") from error
     scale = side / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     return photo.resize(size, Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Photos of strangers, decoded in the graph: sizes are checked before, errors name the photo."""
+"""Decodes untrusted photos in the serving graph: checks sizes first, and names rejected photos."""
 
 from collections.abc import Callable
 
@@ -7,35 +7,35 @@ import tensorflow as tf
 from biam_tf.photos import NOT_WHOLE, decode_if_allowed, resize_photo, too_large
 
 _BROKEN = -1
-_AT_A_TIME = 4  # photos of one request in memory at full size
+_AT_A_TIME = 4  # photos of a request that are decoded in parallel, at full size
 
 
 def photo_decoder(image_size: int, max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function of encoded photos to what `biam_tf.photos.decode_photo` makes of them.
+    """Returns a function that decodes a batch of photos as `biam_tf.photos.decode_photo` does.
 
-    The number of pixels that a photo claims is read from its header before anything is decoded
-    (of an animated GIF, only the first frame is ever decoded).
+    The size of a photo is read from its header before decoding. Only the first frame of an
+    animated GIF is decoded.
 
-    The function takes string `(B,)`, JPEG, PNG, GIF or BMP, and returns float32 `(B, S, S, 3)`,
-    RGB from 0 to 255. It raises `tf.errors.InvalidArgumentError`, when it runs, for photos that
-    are too large or can't be decoded; the message names them by their index.
+    The function maps encoded photos, string `(B,)`, JPEG, PNG, GIF or BMP, to float32
+    `(B, S, S, 3)`, RGB from 0 to 255. It raises `tf.errors.InvalidArgumentError` at run time for
+    photos that are too large or cannot be decoded; the message contains their indices.
 
     Args:
-        image_size: side S of the result.
-        max_pixels: photos that claim more are refused.
+        image_size: side S of the result in pixels.
+        max_pixels: photos that claim more pixels are rejected.
     """
     signature = [tf.TensorSpec((None,), tf.string)]
-    # A tf.function keeps everything in it that has a state in order, data sets too, and would
-    # decode one photo of a request after the other. Wrapped, only the order asked for is kept.
+    # A tf.function runs stateful operations, including data sets, one after the other, and so would
+    # decode the photos of a request sequentially. wrap_function adds no such dependencies.
     return tf.compat.v1.wrap_function(
         lambda images: _decode_photos(images, image_size, max_pixels), signature
     )
 
 
 def _decode_photos(images: tf.Tensor, image_size: int, max_pixels: int) -> tf.Tensor:
-    def decode(contents):
+    def decode(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels, photo = _decode_or_empty(contents, max_pixels)
-        # Of a refused photo one black pixel is resized: map_fn wants a result of each.
+        # map_fn needs a result for each photo: a black pixel for a rejected one.
         photo = tf.cond(tf.size(photo) > 0, lambda: photo, lambda: tf.zeros((1, 1, 3), tf.uint8))
         return pixels, resize_photo(photo, image_size)
 
@@ -64,10 +64,10 @@ def _refuse(bad: tf.Tensor, problem: str) -> tf.Operation:
 
 
 def _decode_or_empty(contents: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixels that a photo claims and its uint8 `(h, w, 3)`, empty if it is refused.
+    """Returns the pixels that a photo claims and the photo, uint8 `(h, w, 3)`, empty if rejected.
 
-    A graph can't catch the error of a decoder. A data set can leave out an element that fails:
-    what is left then is the second one, which stands for a broken photo.
+    A graph cannot catch the error of a decoder, but a data set can skip an element that fails; the
+    next element then represents the broken photo.
     """
     broken = tf.data.Dataset.from_tensors(
         (tf.constant(_BROKEN, tf.int64), tf.zeros((0, 0, 3), tf.uint8))
@@ -76,8 +76,7 @@ def _decode_or_empty(contents: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, t
         lambda contents: decode_if_allowed(contents, max_pixels)
     )
     photo = photo.ignore_errors().concatenate(broken).take(1)
-    # One element needs none of what speeds up a data set, and setting that up takes longer
-    # than decoding a small photo.
+    # For a single element, optimizing the data set takes longer than decoding a small photo.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False

@@ -1,9 +1,9 @@
-"""Which photos, labels and classes a run used, as checksums that two people can compare.
+"""Checksums of the photos, labels and classes that a run used, to compare runs.
 
-Nothing in it depends on where the data lies, or on the order of rows and classes: who read the
-same photos with the same labels has the same manifest. A photo counts by its name and the size of
-its file, which costs a look at the folder and not at the bytes; `data.hash_photos: true` reads all
-of them once more and notes a checksum of the contents as well.
+Except for `fingerprint`, a manifest does not depend on the location of the data or the order of
+rows and classes: the same photos with the same labels give the same manifest. Photos are identified
+by name and file size, without reading them; `data.hash_photos: true` also reads and hashes their
+contents.
 """
 
 import concurrent.futures
@@ -24,19 +24,19 @@ from training.data.input.broken_photos import BrokenPhoto
 
 FORMAT = 1
 _THREADS, _AT_A_TIME = 16, 4096
-_NO_FILE = -1  # the size of a photo that lies elsewhere: its features came from another machine
+_NO_FILE = -1  # size of a photo that is not on this machine, only its features are
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitManifest:
-    """One split.
+    """The manifest of one split.
 
     Attributes:
-        photos: how many.
-        names: SHA-256 of the photos' names, sorted.
-        sizes: of the sizes of their files in bytes, in that order.
-        labels: of their labels, in that order of photos and sorted classes.
-        contents: of the checksums of their contents; None: they were not read for that.
+        photos: number of photos.
+        names: SHA-256 of the sorted names of the photos.
+        sizes: SHA-256 of the file sizes in bytes, in the order of `names`.
+        labels: SHA-256 of the labels, in the order of `names` and of the sorted classes.
+        contents: SHA-256 of the checksums of the photos; None if they were not computed.
     """
 
     photos: int
@@ -48,18 +48,18 @@ class SplitManifest:
 
 @dataclasses.dataclass(frozen=True)
 class DataManifest:
-    """The data of a run.
+    """The manifest of the data of a run.
 
     Attributes:
-        name: of the data set, as `data.name` says.
-        fingerprint: of the data set as it was read; unlike all else here it depends on the order.
-        classes: SHA-256 of the classes' names, sorted.
-        groups: of each class's group, in that order.
-        embeddings: of the class embeddings, in that order; no part of `hash`, as runs that differ
-            in nothing else are worth comparing.
-        splits: by name.
-        excluded: photos that cannot be read and were left out, with the reason.
-        format: of this file.
+        name: `data.name`.
+        fingerprint: `TaggingDataset.fingerprint`; depends on the order of photos and classes.
+        classes: SHA-256 of the sorted class names.
+        groups: SHA-256 of the groups, in the order of `classes`.
+        embeddings: SHA-256 of the class embeddings, in the order of `classes`; not part of `hash`,
+            so that runs that differ only in the embeddings can be compared.
+        splits: the manifests of the splits by name.
+        excluded: photos that were left out because they cannot be read, with the reason.
+        format: version of the file format.
     """
 
     name: str
@@ -73,15 +73,15 @@ class DataManifest:
 
     @property
     def hash(self) -> str:
-        """16 hex digits for photos, sizes, labels, classes and groups of all splits."""
+        """Hash of the photos, sizes, labels, classes and groups of all splits, 16 hex digits."""
         return _digest([self.split_hash(name) for name in sorted(self.splits)])[:16]
 
     def split_hash(self, name: str) -> str:
-        """Returns 16 hex digits for one split: its photos, sizes and labels, and the classes."""
+        """Returns the hash of a split: photos, sizes, labels, classes and groups, 16 hex digits."""
         return _split_hash(name, self.splits[name], self.classes, self.groups)
 
     def differences(self, other: "DataManifest") -> list[str]:
-        """Says in which respects `other` is of other data, a sentence each; embeddings aside."""
+        """Describes the differences from `other`, one line each; ignores embeddings."""
         found = []
         if self.classes != other.classes:
             found.append("other classes")
@@ -104,17 +104,17 @@ class DataManifest:
         return found
 
     def to_json(self) -> str:
-        """Returns the manifest as JSON, with the hashes that stand in metrics.json."""
+        """Returns the manifest as JSON, with the hashes that are also in metrics.json."""
         hashes = {name: self.split_hash(name) for name in self.splits}
         fields = {"hash": self.hash, "split_hashes": hashes, **dataclasses.asdict(self)}
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, path: pathlib.Path) -> "DataManifest":
-        """Reads what `to_json` wrote.
+        """Reads a file written with `to_json`.
 
         Raises:
-            UserError: the file is no manifest, or one of another version.
+            UserError: the file is not a manifest or has another format version.
         """
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -130,8 +130,8 @@ class DataManifest:
             if isinstance(error, UserError):
                 raise
             raise UserError(
-                f"{path}: not the manifest of a run's data ({error!r}); a run's folder must stay "
-                "as training left it"
+                f"{path}: not the data manifest of a run ({error!r}); the files in a run's "
+                "folder must not be edited"
             ) from error
 
 
@@ -146,13 +146,13 @@ def describe_data(
 
     Args:
         name: `data.name`.
-        dataset: without the photos that cannot be read.
-        vocabulary: embeddings of its classes.
-        excluded: the photos that cannot be read.
-        hash_photos: also reads the contents of all photos.
+        dataset: the data set without unreadable photos.
+        vocabulary: the class embeddings.
+        excluded: the unreadable photos.
+        hash_photos: whether to hash the contents of all photos.
 
     Raises:
-        UserError: with `hash_photos`, a photo that is not there.
+        UserError: a photo cannot be read, if `hash_photos` is set.
     """
     order = _sorted_classes(dataset)
     rows = {name: row for row, name in enumerate(vocabulary.names)}
@@ -172,7 +172,7 @@ def describe_data(
 
 
 def hash_of_split(dataset: TaggingDataset, name: str) -> str:
-    """Returns the `DataManifest.split_hash` of a data set's split."""
+    """Returns `DataManifest.split_hash` for a split of a data set."""
     order = _sorted_classes(dataset)
     classes, groups = (_digest(own[c] for c in order) for own in (dataset.names, dataset.groups))
     split = _describe_split(dataset, dataset.split(name), order, hash_photos=False)
@@ -226,8 +226,8 @@ def _checksum(path: str) -> str:
         return sha256_of(path)
     except OSError as error:
         raise UserError(
-            f"data.hash_photos: {path} cannot be read ({error.strerror}); set it to false where "
-            "the photos lie on another machine"
+            f"data.hash_photos: {path} cannot be read ({error.strerror}); set it to false if "
+            "the photos are on another machine"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What every reader of a data set returns: class names, groups, and photos with their labels."""
+"""The data set returned by all readers: class names, groups, and photos with labels."""
 
 import dataclasses
 import functools
@@ -14,13 +14,13 @@ from biam_tf.errors import UserError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 SEEN, UNSEEN, IGNORED = "seen", "unseen", "ignored"
-# What public data sets call the splits.
+# Names of the splits in public data sets.
 OFFICIAL_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """The photos of one split and what is known of their classes.
+    """The photos of one split and their labels.
 
     Attributes:
         images: (N,) paths relative to the data set's directory, in annotation order.
@@ -44,14 +44,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What the reader of a data set found that is not in its photos and labels.
+    """Information about a data set besides its photos and labels.
 
     Attributes:
-        remarks: lines for a person: counts, rules applied, differences from the documentation.
-        missing: photos that the data set lists and that are not there, as its lists name them.
-        partial: what is not there, where figures are not those of the whole data set.
-        headline: the mean of the classes' average precision that papers on it report.
-        ks: the Ks of F1@K that are reported.
+        remarks: messages for the user: counts, applied rules, differences from the documentation.
+        missing: photos that the data set lists but that do not exist, as listed.
+        partial: describes what is missing if the data set is not complete; None if it is complete.
+        headline: the metric that papers on the data set report.
+        ks: the values of K for which F1@K is reported.
     """
 
     remarks: tuple[str, ...] = ()
@@ -63,15 +63,15 @@ class About:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaggingDataset:
-    """Photos, classes and labels of one data set; the photos themselves stay on the disk.
+    """Photos, classes and labels of a data set; the photos themselves are not loaded.
 
     Attributes:
-        directory: the folder that image paths start from.
-        names: (C,) the classes that are trained or scored; ignored ones are not among them.
+        directory: the folder that image paths are relative to.
+        names: (C,) names of the classes, without ignored ones.
         groups: (C,) "seen" or "unseen", aligned with `names`.
-        splits: by name, "train", "val" or "test"; a data set need not have all of them.
-        about: what its reader found beside them.
-        groups_as_read: (C,) the groups, where `counting_as_seen` has changed them since.
+        splits: the splits by name, "train", "val" or "test"; some may be missing.
+        about: further information from the reader.
+        groups_as_read: (C,) the original groups if `counting_as_seen` has changed them, else None.
     """
 
     directory: pathlib.Path
@@ -106,9 +106,9 @@ class TaggingDataset:
         return np.flatnonzero(np.asarray(self.groups, dtype=object) == group)
 
     def counting_as_seen(self, names: Collection[str]) -> "TaggingDataset":
-        """Returns the data set with these of its classes seen, whatever they were read as.
+        """Returns the data set with the given classes in the group "seen".
 
-        With all names it is that of the standard multi-label task.
+        With all names, this is the standard multi-label task.
         """
         names = set(names)
         moved = [column for column in self.unseen if self.names[column] in names]
@@ -129,7 +129,7 @@ class TaggingDataset:
         """Returns the split called `name`.
 
         Raises:
-            UserError: the data set has no such split; the message names those it has.
+            UserError: the data set has no such split; the message lists its splits.
         """
         if name not in self.splits:
             hint = "" if name in SPLITS else did_you_mean(name, SPLITS)
@@ -147,14 +147,14 @@ class TaggingDataset:
         )
 
     def photo_path(self, image: str) -> pathlib.Path:
-        """Returns where the photo `image`, as named in a split, lies on the disk."""
+        """Returns the path of the photo `image` of a split."""
         return self.directory / image
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with any class, group as it was read, photo name or label.
+        """Fingerprint of the classes, original groups, photo names and labels, 16 hex digits.
 
-        The directory does not count, so that a data set may move; nor do the photos' bytes.
+        It does not depend on the directory, so a data set may be moved, nor on the photos' bytes.
         """
         digest, groups = hashlib.sha256(), self.groups_as_read or self.groups
         add_texts(digest, [str(len(self.names)), *self.names, *groups])
@@ -165,9 +165,9 @@ class TaggingDataset:
 
 
 def add_texts(digest: "hashlib._Hash", texts: Iterable[str]) -> None:
-    """Feeds texts to a `hashlib` object, each with its length.
+    """Updates a `hashlib` object with texts, each preceded by its length.
 
-    The length keeps ("ab", "c") and ("a", "bc") apart.
+    The lengths distinguish ("ab", "c") from ("a", "bc").
     """
     for text in texts:
         encoded = text.encode()

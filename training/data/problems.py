@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, collected while it is read."""
+"""Collects the problems of a data set while it is read."""
 
 import pathlib
 from collections.abc import Callable
@@ -9,7 +9,7 @@ PROBLEMS_SHOWN = 30
 
 
 class Problems:
-    """Everything wrong with a data set, told at once and not one run at a time."""
+    """The problems of a data set, to be reported in one error."""
 
     def __init__(self, directory: pathlib.Path):
         self._directory = directory
@@ -17,7 +17,7 @@ class Problems:
         self.count = 0
 
     def add(self, file: str, row: int | None, problem: str | Callable[[], str]) -> None:
-        """Notes a problem; a text that takes time to make comes as a function."""
+        """Adds a problem; a function is only called if its text is shown."""
         self.count += 1
         if self.count <= PROBLEMS_SHOWN:
             place = file if row is None else f"{file} row {row}"
@@ -25,7 +25,7 @@ class Problems:
             self._lines.append(f"  {place}: {text}")
 
     def raise_if_any(self) -> None:
-        """Raises the one `UserError` with all of them."""
+        """Raises one `UserError` with all problems, if there are any."""
         if not self.count:
             return
         hidden = self.count - len(self._lines)

@@ -1,4 +1,4 @@
-"""The data sets by their `data.name`; a new one is added to `DATA_SOURCES`."""
+"""The data sets by `data.name`; add new ones to `DATA_SOURCES`."""
 
 import pathlib
 from collections.abc import Callable
@@ -23,20 +23,20 @@ def load_dataset(
     progress: Callable[[int, int], None] | None = None,
     look_for_photos: bool = True,
 ) -> TaggingDataset:
-    """Returns the data set of a configuration; scenes are drawn where they are not yet.
+    """Reads the data set of a configuration; generates scenes if they do not exist.
 
     Args:
         config: the `data` section.
-        progress: called with (done, in all) while pictures are drawn or labels are read.
-        look_for_photos: whether photos are looked for on the disk.
+        progress: called with (done, total) while pictures are generated or labels are read.
+        look_for_photos: whether to check that the photos exist.
 
     Raises:
-        UserError: the data set is not there, or is broken.
+        UserError: the data set does not exist or is invalid.
     """
     source = DATA_SOURCES[config.name]
     if source.needs_directory and not config.directory:
         raise UserError(
-            f"data.directory: not set; {source.needs_directory}; give it with "
+            f"data.directory: not set; {source.needs_directory}; set it with "
             "--set data.directory=PATH"
         )
     dataset = source.read(

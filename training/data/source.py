@@ -1,4 +1,4 @@
-"""What a data set registers: its name, its settings and its reader."""
+"""The interface of data sets: name, settings and reader."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # brings NumPy, which `--help` of the commands does without
+if TYPE_CHECKING:  # imports NumPy, which `--help` does not need
     from training.data.dataset import TaggingDataset
 
 
 @dataclasses.dataclass(frozen=True)
 class NoSettings:
-    """The settings of a data set that has none of its own."""
+    """The settings of a data set without settings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadRequest:
-    """What the reader of a data set is given.
+    """The arguments of a reader.
 
     Attributes:
-        directory: `data.directory`; None where it is not set.
+        directory: `data.directory`; None if it is not set.
         settings: an instance of the data set's `settings_type`.
-        progress: called with (done, in all) while the data set is read.
-        look_for_photos: whether photos are looked for on the disk.
-        missing_is_error: whether a missing photo ends the reading, where the data set promises
-            all of its photos; never where `data.max_broken_share` allows broken ones, as a
-            missing photo is counted with those.
+        progress: called with (done, total) while the data set is read.
+        look_for_photos: whether to check that the photos exist.
+        missing_is_error: whether a missing photo is an error, for data sets that should have all
+            photos. False if `data.max_broken_share` is positive, as missing photos then count as
+            broken.
     """
 
     directory: pathlib.Path | None = None
@@ -38,24 +38,24 @@ class ReadRequest:
 
     @property
     def required_directory(self) -> pathlib.Path:
-        """The directory of a data set that has `needs_directory`."""
+        """The directory of a data set with `needs_directory`."""
         assert self.directory is not None
         return self.directory
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSource:
-    """A kind of data set, found by `data.name`.
+    """A kind of data set, selected by `data.name`.
 
     Attributes:
         name: the value of `data.name`.
-        read: returns the data set.
-        settings_type: a frozen dataclass; its fields are further keys of `data:`, checked by
-            their types. Its constructor may raise a `UserError` that begins with the name of a
+        read: reads the data set.
+        settings_type: a frozen dataclass whose fields are further keys of `data:`, checked against
+            their types. Its constructor may raise a `UserError` that starts with the name of a
             field and a colon.
-        needs_directory: says which folder is missing where `data.directory` is not set; None:
-            the data set does without one.
-        work: what the reader does while it calls `progress`, and the unit that it counts.
+        needs_directory: the error message if `data.directory` is not set; None if the data set
+            does not need a directory.
+        work: label and unit of the progress bar.
     """
 
     name: str
@@ -66,5 +66,5 @@ class DataSource:
 
     @property
     def settings_names(self) -> tuple[str, ...]:
-        """The keys of `data:` that only this data set has."""
+        """The keys of `data:` that are specific to this data set."""
         return tuple(field.name for field in dataclasses.fields(self.settings_type))

@@ -1,4 +1,4 @@
-"""One pass over all photos: which cannot be read, what they look like, which are the same file."""
+"""Scans all photos: problems, sizes, formats, checksums and perceptual hashes."""
 
 import concurrent.futures
 import dataclasses
@@ -22,15 +22,15 @@ _AHEAD = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A photo that was opened.
+    """The result of scanning a photo.
 
     Attributes:
-        problem: why it cannot be read; None: it can.
-        size: width and height in pixels.
-        form: its format, such as "JPEG".
-        sha256: of the file.
-        hash: of `perceptual_hash`.
-        coarse: of `coarse_picture`, as 64 bytes.
+        problem: why the photo cannot be read; None if it can.
+        size: (width, height) in pixels.
+        form: format of the file, such as "JPEG".
+        sha256: SHA-256 of the file.
+        hash: its `perceptual_hash`.
+        coarse: its `coarse_picture`, as 64 bytes.
     """
 
     problem: str | None
@@ -46,12 +46,12 @@ def scan_photos(
     images: Sequence[str],
     update: Callable[[int], object] = lambda count: None,
 ) -> list[Photo]:
-    """Opens all photos, several at a time.
+    """Scans all photos in parallel.
 
     Args:
         directory: the folder that `images` are relative to.
         images: N relative paths.
-        update: is told of each photo that is done.
+        update: called with 1 after each photo.
 
     Returns:
         N photos, in the order of `images`.
@@ -61,19 +61,19 @@ def scan_photos(
     threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _THREADS))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
+            warnings.simplefilter("ignore")  # unusual metadata is not an error
             for start in range(0, len(images), _AHEAD):
                 part = images[start : start + _AHEAD]
                 for photo in threads.map(lambda image: examine_photo(directory / image), part):
                     photos.append(photo)
                     update(1)
     finally:
-        threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
+        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
     return photos
 
 
 def examine_photo(path: pathlib.Path) -> Photo:
-    """Decodes a photo to its end."""
+    """Decodes a photo completely and returns the result."""
     try:
         content = read_photo_file(path)
     except PhotoError as error:

@@ -67,7 +67,7 @@ def test_a_photo_is_shown_at_the_size_asked_for(tmp_path):
     assert open_photo_file(path).size == (30, 60)
     assert read_picture(path, 120).size == (60, 120)
     path.write_bytes(encoded("PNG", (30, 60))[:300])
-    with pytest.raises(UserError, match=r"a\.png: cannot be shown"):
+    with pytest.raises(UserError, match=r"a\.png: cannot be displayed"):
         read_picture(path, 120)
 
 

@@ -98,8 +98,8 @@ def test_a_manifest_is_read_as_it_was_written(one, tmp_path):
     assert f'"hash": "{manifest.hash}"' in path.read_text()
     for text, problem in (
         (manifest.to_json().replace('"format": 1', '"format": 2'), "format 2, but this version"),
-        ("{}", "not the manifest of a run's data"),
-        ("no JSON", "not the manifest of a run's data"),
+        ("{}", "not the data manifest of a run"),
+        ("no JSON", "not the data manifest of a run"),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=problem):

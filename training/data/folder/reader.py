@@ -5,8 +5,8 @@
       annotations.csv      image,split,labels[,absent]; names joined by ';'
       classes.csv          name,group; seen, unseen or ignored
 
-Without the `absent` column a class that a row does not list is absent. With it, as in Open
-Images, a class listed in neither column is unknown.
+Without the `absent` column, classes that a row does not list are absent. With it, as in Open
+Images, classes listed in neither column are unknown.
 """
 
 import concurrent.futures
@@ -31,24 +31,25 @@ GROUPS = (SEEN, UNSEEN, IGNORED)
 
 
 def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
-    """Reads a folder data set; photos are looked for, but not opened (see `check_photos`).
+    """Reads a folder data set without opening the photos (see `check_photos` for that).
 
-    Unseen classes keep their labels in training rows; it is training that never looks at them.
+    Unseen classes keep their labels in training rows; training does not use them.
 
     Args:
         directory: the folder with `annotations.csv` and `classes.csv`.
-        look_for_photos: whether a photo that is not there, or empty, is an error here and now.
+        look_for_photos: whether missing or empty photos are errors.
 
     Returns:
-        The classes that are not ignored, in the order of classes.csv, and the splits that occur.
+        The data set with the classes that are not ignored, in the order of classes.csv, and the
+        splits that occur.
 
     Raises:
-        UserError: the folder or a file is missing, or rows are wrong; all wrong rows are in the
-            one message, with their numbers as a spreadsheet counts them (the header is row 1).
+        UserError: the folder or a file is missing, or rows are invalid. The message lists all
+            invalid rows, numbered as in a spreadsheet (the header is row 1).
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; a folder data set was expected here")
+        raise UserError(f"{directory}: no such folder; it should hold a folder data set")
     problems = Problems(directory)
     for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
         if not (directory / file).is_file():
@@ -67,7 +68,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
 def _rows(
     path: pathlib.Path, required: Sequence[str], optional: Sequence[str], problems: Problems
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (row number, cells by column) of the rows, where the header has what is required."""
+    """Yields (row number, cells by column) for each row, unless the header is invalid."""
     return read_rows(
         path,
         lambda header: _header_is_good(path.name, header, required, optional, problems),
@@ -89,7 +90,7 @@ def _header_is_good(
                 f"no column {column!r}; the columns are: {', '.join(header) or 'none'}"
             )
     for column in optional:
-        # Other columns are the user's own, but a misspelt optional one must not pass as such.
+        # Other columns are allowed, except a misspelled optional one.
         near = [n for n in nearest_names(column, header) if n not in required and n != column]
         if column not in header and near:
             complaints.append(f"unknown column {near[0]!r}; did you mean {column!r}?")
@@ -102,7 +103,7 @@ def _header_is_good(
 
 
 def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]:
-    """Returns the group of each declared class, also of those with a wrong one."""
+    """Returns the group of each declared class, including invalid groups."""
     first_rows: dict[str, int] = {}
     classes: dict[str, str] = {}
     rows = 0
@@ -113,7 +114,9 @@ def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]
             problems.add(CLASSES, row, "the class has no name")
             continue
         if ";" in name:
-            problems.add(CLASSES, row, f"class {name!r}: a name cannot hold ';', which joins names")
+            problems.add(
+                CLASSES, row, f"class {name!r}: a name cannot contain ';', which separates names"
+            )
         if name in classes:
             problems.add(
                 CLASSES, row, f"class {name!r} is already declared in row {first_rows[name]}"
@@ -125,7 +128,7 @@ def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]
             )
         classes[name], first_rows[name] = group, row
     if not rows and not problems.count:
-        problems.add(CLASSES, None, "declares no class")
+        problems.add(CLASSES, None, "no class is declared")
     return classes
 
 
@@ -168,7 +171,7 @@ def _read_annotations(
         for listed, value in ((present, 1), (absent, -1)):
             cells_of[split].extend((number, columns[n], value) for n in listed if n in columns)
     if row is None and problems.count == earlier_problems:
-        problems.add(ANNOTATIONS, None, "lists no photo")
+        problems.add(ANNOTATIONS, None, "no photo is listed")
     return {
         split: Split(tuple(images[split]), _fill(len(images[split]), len(names), unlisted, cells))
         for split, cells in cells_of.items()
@@ -185,14 +188,14 @@ def _fill(rows: int, columns: int, unlisted: int, cells: list[tuple[int, int, in
 
 
 def _as_relative(image: str) -> str:
-    """Returns the path without `./` and `//`, so that two spellings are seen to be one photo."""
+    """Returns the path without `./` and `//`, so that two spellings name the same photo."""
     return pathlib.PurePosixPath(image).as_posix() if image else ""
 
 
 def _declared(
     listed: str, classes: dict[str, str], row: int, problems: Problems
 ) -> dict[str, None]:
-    """Returns the names of a cell, in order; notes those that classes.csv does not declare."""
+    """Returns the names in a cell, in order; adds a problem for each undeclared name."""
     found = dict.fromkeys(normalize(name) for part in listed.split(";") if (name := part.strip()))
     for name in found:
         if classes and name not in classes:
@@ -218,7 +221,7 @@ def _photo_is_named(image: str, row: int, problems: Problems) -> bool:
 
 def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: Problems) -> None:
     try:
-        # One call tells existence and size. ValueError: a NUL character in the name.
+        # One call for existence and size. ValueError: a NUL character in the name.
         size = os.stat(f"{directory}/{image}").st_size
     except (OSError, ValueError):
         moved = f"images/{image}"
@@ -236,16 +239,16 @@ def check_photos(
     images: Iterable[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Decodes photos to their end and reports every one that cannot be.
+    """Decodes photos completely and reports all that are broken.
 
     Args:
         dataset: a folder data set.
-        images: which photos; None is those of all splits.
-        progress: called with (photos done, photos in all) after each photo.
+        images: the photos to check; None checks those of all splits.
+        progress: called with (photos done, total photos) after each photo.
 
     Raises:
-        UserError: truncated or unreadable photos, and files that are no photo, each with its
-            row in annotations.csv.
+        UserError: some files are truncated, unreadable or not photos; the message lists them with
+            their rows in annotations.csv.
     """
     if images is None:
         images = [image for split in dataset.splits.values() for image in split.images]
@@ -255,7 +258,7 @@ def check_photos(
     threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual metadata is no defect of a picture
+            warnings.simplefilter("ignore")  # unusual metadata is not an error
             complaints = threads.map(lambda image: photo_problem(dataset.photo_path(image)), images)
             numbered = enumerate(zip(images, complaints, strict=True), start=1)
             for done, (image, complaint) in numbered:
@@ -264,7 +267,7 @@ def check_photos(
                 if progress:
                     progress(done, len(images))
     finally:
-        threads.shutdown(cancel_futures=True)  # at Ctrl-C, not after the last photo
+        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
     if broken:
         problems = Problems(dataset.directory)
         rows = _rows_of(dataset.directory)
@@ -286,5 +289,5 @@ def _read(request: ReadRequest) -> TaggingDataset:
 
 
 FOLDER = DataSource(
-    "folder", _read, needs_directory="a folder data set needs the folder of your photos"
+    "folder", _read, needs_directory="a folder data set needs the folder of the photos"
 )

@@ -1,4 +1,4 @@
-"""Writes the two lists of a folder data set, which `training.data.folder.reader` reads."""
+"""Writes the two CSV files of a folder data set; `training.data.folder.reader` reads them."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ class PhotoLabels:
     """A row of annotations.csv.
 
     Attributes:
-        image: path of the photo below the data set's folder, with `/`.
+        image: path of the photo relative to the data set's folder, with `/`.
         split: "train", "val" or "test".
-        present: names of the classes that it shows.
-        absent: names of the classes that it is known not to show; None: all others.
+        present: names of the classes that the photo shows.
+        absent: names of the classes that it does not show; None: all others.
     """
 
     image: str
@@ -30,17 +30,17 @@ class PhotoLabels:
 def write_folder_lists(
     directory: str | os.PathLike, photos: Iterable[PhotoLabels], groups: Mapping[str, str]
 ) -> int:
-    """Writes classes.csv and annotations.csv, each whole or not at all; returns the row count.
+    """Writes classes.csv and annotations.csv atomically, and returns the number of photos.
 
-    annotations.csv comes last: where it stands, the data set is complete.
+    annotations.csv is written last: if it exists, the data set is complete.
 
     Args:
-        directory: the data set's folder; made where it is not there.
-        photos: all photos; either all or none of them with `absent`.
+        directory: the data set's folder; created if it does not exist.
+        photos: all photos; either all or none with `absent`.
         groups: "seen", "unseen" or "ignored" for each class, in the order of classes.csv.
 
     Raises:
-        UserError: a name holds `;`, which joins names, or a row names a class without a group.
+        UserError: a name is empty or contains `;`, or a photo has a label without a group.
     """
     directory = pathlib.Path(directory)
     check_class_names(groups)
@@ -55,10 +55,10 @@ def write_folder_lists(
 
 
 def check_class_names(names: Iterable[str]) -> None:
-    """Raises a UserError where a name cannot stand in the lists of a folder data set."""
+    """Raises a UserError if a class name is not allowed in a folder data set."""
     for name in names:
         if ";" in name or not name.strip():
-            raise UserError(f"class {name!r}: a name must not be empty or hold ';'; rename it")
+            raise UserError(f"class {name!r}: a name must not be empty or contain ';'; rename it")
 
 
 def _cells(photo: PhotoLabels, groups: Mapping[str, str], header: Sequence[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The quickstart data set: drawn pictures of colored shapes."""
+"""The quickstart data set: generated pictures of colored shapes."""

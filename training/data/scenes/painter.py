@@ -1,4 +1,4 @@
-"""Paints one picture of the drawn data set: a blurry background and a few colored objects."""
+"""Paints a picture of the scenes data set: a blurred background and a few colored objects."""
 
 import colorsys
 import itertools
@@ -36,7 +36,7 @@ OBJECT_CLASSES = tuple(ObjectClass(*words) for words in itertools.product(COLORS
 
 
 class Box(NamedTuple):
-    """Where an object lies, in pixels; x1 and y1 are the first ones outside."""
+    """Bounding box of an object in pixels; x1 and y1 are exclusive."""
 
     x0: int
     y0: int
@@ -59,7 +59,7 @@ class Box(NamedTuple):
 def paint(
     rng: np.random.Generator, size: int, classes: Sequence[ObjectClass]
 ) -> tuple[Image.Image, list[Box]]:
-    """Paints one object of each of the `classes`, at random places, sizes and angles.
+    """Paints one object per class, at random positions, sizes and angles.
 
     Returns:
         A `size` x `size` RGB picture and the objects' boxes.
@@ -81,7 +81,7 @@ def paint(
 
 
 def _place(rng: np.random.Generator, size: int, count: int) -> list[Box]:
-    """Returns square boxes that hardly overlap, large ones where they fit."""
+    """Returns square boxes with at most `MAXIMAL_OVERLAP`, smaller ones after failed attempts."""
     tries = 40 * count
     while True:
         boxes: list[Box] = []
@@ -97,7 +97,7 @@ def _place(rng: np.random.Generator, size: int, count: int) -> list[Box]:
 
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Returns (size, size, 3) float32 of soft, muted blobs: out of focus, as behind a subject."""
+    """Returns a background of soft, muted blobs, float32 (size, size, 3)."""
     base = rng.uniform(75, 190) - 128 + rng.uniform(-16, 16, 3)
     blobs = _enlarge(base + _noise(rng, 3, brightness=45, tint=10), size)
     blobs += _enlarge(_noise(rng, 7, brightness=18, tint=6), size)
@@ -111,14 +111,14 @@ def _noise(rng: np.random.Generator, cells: int, brightness: float, tint: float)
 
 
 def _enlarge(values: np.ndarray, size: int) -> np.ndarray:
-    """Returns (cells, cells, 3) values as a smooth (size, size, 3) picture."""
-    # Pillow enlarges bytes only where there are three channels; 128 keeps the sign.
+    """Resizes (cells, cells, 3) values smoothly to (size, size, 3)."""
+    # Pillow resizes three channels only as bytes; the offset 128 keeps the sign.
     coarse = Image.fromarray(np.clip(values + 128, 0, 255).astype(np.uint8))
     return np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.float32) - 128
 
 
 def _mask(rng: np.random.Generator, shape: str, box: Box) -> np.ndarray:
-    """Returns how much of each pixel of the box the rotated shape covers, 0 to 1."""
+    """Returns the share of each pixel of the box that the rotated shape covers, 0 to 1."""
     side = (box.x1 - box.x0) * SUPERSAMPLING
     center, radius = (side - 1) / 2, side / 2 - SUPERSAMPLING / 2
     angle = rng.uniform(0, 2 * math.pi)
@@ -159,7 +159,7 @@ def _plus(arm: float) -> list[tuple[float, float]]:
     return corners
 
 
-# Corners as (radius, angle) within the unit circle, so that every rotation stays in its box.
+# Corners as (radius, angle) in the unit circle, so that every rotation stays in its box.
 _OUTLINES = {
     "square": _regular(4),
     "triangle": _regular(3),
@@ -171,7 +171,7 @@ _OUTLINES = {
 def _surface(
     rng: np.random.Generator, object_class: ObjectClass, side: int, light: float
 ) -> np.ndarray:
-    """Returns (side, side, 3) float32: the object's color, lit from one side, with its stripes."""
+    """Returns the color of the object, lit from one side, with stripes, float32 (side, side, 3)."""
     hue = HUES[object_class.color] + rng.uniform(-0.025, 0.025)
     saturation, value = rng.uniform(0.72, 1.0), rng.uniform(0.72, 1.0)
     color = np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32) * 255
@@ -181,7 +181,7 @@ def _surface(
     if object_class.texture == "striped":
         other = 0.35 * color if rng.random() < 0.5 else 0.3 * color + 0.7 * 245
         angle, phase = rng.uniform(0, 2 * math.pi, 2)
-        # Stripes of three pixels at least: thinner ones would melt into another plain color.
+        # Stripes of at least three pixels: thinner ones would look like another plain color.
         stripes = min(rng.uniform(2.2, 3.6), side / 6)
         wave = np.sin(math.pi * stripes * (x * math.cos(angle) + y * math.sin(angle)) + phase)
         share = np.clip(wave * side / (math.pi * stripes * 2) + 0.5, 0, 1)[:, :, None]
@@ -193,7 +193,7 @@ def _surface(
 def _shadow(
     rng: np.random.Generator, size: int, boxes: Sequence[Box], masks: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Returns (size, size, 1): what share of the light the objects leave to the background."""
+    """Returns the brightness of the background under the objects' shadows, (size, size, 1)."""
     canvas = Image.new("L", (size, size))
     reach = max(size // 40, 1)
     dx, dy = rng.integers(-reach, reach, 2, endpoint=True)
@@ -205,7 +205,7 @@ def _shadow(
 
 
 def _tight(box: Box, mask: np.ndarray) -> Box:
-    """Returns the box around the pixels that the object covers at least by half."""
+    """Returns the bounding box of the pixels that the object covers by at least half."""
     rows, columns = np.flatnonzero((mask >= 0.5).any(1)), np.flatnonzero((mask >= 0.5).any(0))
     return Box(
         box.x0 + int(columns[0]),

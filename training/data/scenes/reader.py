@@ -1,8 +1,8 @@
-"""A data set that is drawn: pictures of two to four objects, whose classes are attributes.
+"""The scenes data set: generated pictures of two to four objects.
 
-A class is a combination such as "red striped circle" and its embedding is the vector of its
-attributes, so that a class without a single training picture can be told by what it is made of.
-The result has exactly the form of a folder data set and is read as one.
+A class is a combination of attributes such as "red striped circle", and its embedding is its
+attribute vector, so that classes without training pictures can be recognized by their attributes.
+The pictures are stored and read as a folder data set.
 """
 
 import csv
@@ -34,7 +34,7 @@ from training.data.scenes.painter import (
 )
 from training.data.source import DataSource, ReadRequest
 
-VERSION = 1  # of the drawing; to be raised when the same seed gives other pictures
+VERSION = 1  # increment when the same seed gives different pictures
 ATTRIBUTES = (*COLORS, *TEXTURES, *SHAPES)
 CLASS_ATTRIBUTES, BOXES, SETTINGS = "class_attributes.csv", "boxes.csv", "scenes.json"
 
@@ -47,11 +47,11 @@ class _Picture(NamedTuple):
 
 
 def unseen_classes(seed: int) -> frozenset[ObjectClass]:
-    """Returns the third of the classes that never stands in a training picture.
+    """Returns the third of the classes that does not occur in training pictures.
 
-    Six pairs of color and shape are unseen in both textures, twelve more in one of them. Every
-    color and every shape is missing in 4 of its 12 classes and each texture in 12 of its 36, so
-    that every attribute is learned from equally many classes.
+    Six pairs of color and shape are unseen with both textures, twelve more with one of them. Of
+    each color and each shape 4 of 12 classes are unseen, of each texture 12 of 36, so that all
+    attributes of a kind have the same number of seen classes.
     """
     rng = np.random.default_rng([seed, 0])
     colors, shapes = rng.permutation(COLORS), rng.permutation(SHAPES)
@@ -70,25 +70,26 @@ def draw_scenes(
     image_size: int = 96,
     progress: Callable[[int, int], None] | None = None,
 ) -> pathlib.Path:
-    """Draws the data set, or finds it drawn before.
+    """Generates the data set, unless it exists.
 
     Training and validation pictures hold seen classes only; in test pictures all classes are
-    equally likely. Beside the files of a folder data set there are `class_attributes.csv` (the
-    class embeddings) and `boxes.csv` (image, class, x0, y0, x1, y1 in pixels, one object a row).
+    equally likely. In addition to the files of a folder data set, this writes
+    `class_attributes.csv` (the class embeddings) and `boxes.csv` (image, class, x0, y0, x1, y1 in
+    pixels, one row per object).
 
     Args:
-        directory: the folder to make.
-        pictures: of the training split; a tenth as many are drawn for validation and a fifth
-            for the test.
-        seed: the same seed gives the same pictures.
+        directory: the folder to create.
+        pictures: number of training pictures; there are a tenth as many validation pictures and a
+            fifth as many test pictures.
+        seed: seed of the pictures.
         image_size: side of the square pictures in pixels.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (pictures done, total pictures).
 
     Returns:
         `directory`.
 
     Raises:
-        UserError: the folder exists and holds something else; it is left as it is.
+        UserError: the folder exists with other contents; it is not changed.
     """
     directory = pathlib.Path(directory)
     settings = {"version": VERSION, "pictures": pictures, "seed": seed, "image_size": image_size}
@@ -99,10 +100,10 @@ def draw_scenes(
     aside = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
     try:
         _draw_into(aside, settings, progress)
-        aside.chmod(0o755)  # mkdtemp lets nobody else in
+        aside.chmod(0o755)  # mkdtemp creates 0o700
         try:
             aside.rename(directory)
-        except OSError:  # another run has drawn them meanwhile
+        except OSError:  # another run has created it meanwhile
             _check_drawn(directory, settings)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -110,12 +111,12 @@ def draw_scenes(
 
 
 def _check_drawn(directory: pathlib.Path, settings: dict[str, Any]) -> None:
-    advice = "it is left as it is; name another folder, or remove this one"
+    advice = "nothing was changed; use another folder, or remove this one"
     try:
         found = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{directory}: exists, but holds no drawn scenes ({SETTINGS} is missing or broken); "
+            f"{directory}: exists, but holds no scenes data set ({SETTINGS} is missing or broken); "
             f"{advice}"
         ) from None
     if found != settings:
@@ -147,7 +148,7 @@ def _draw_into(
 
     drawn = []
     for number, split in enumerate(splits):
-        # A generator for each picture: it does not depend on the ones drawn before.
+        # One generator per picture, so that it does not depend on the other pictures.
         rng = np.random.default_rng([settings["seed"], number + 1])
         choice = OBJECT_CLASSES if split == "test" else seen
         drawn.append(_draw(directory, rng, number, split, choice, settings["image_size"]))
@@ -169,7 +170,7 @@ def _draw(
     positions = rng.choice(len(choice), rng.integers(2, 4, endpoint=True), replace=False)
     classes = tuple(choice[position] for position in positions)
     picture, boxes = paint(rng, size, classes)
-    # Noise has no repetitions to look for; this is quicker than the default, and no larger.
+    # For noise this is faster than the default, and no larger.
     picture.save(directory / image, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
     return _Picture(image, split, classes, tuple(boxes))
 
@@ -207,11 +208,11 @@ def _write_tables(
 
 @dataclasses.dataclass(frozen=True)
 class ScenesSettings:
-    """The settings of drawn scenes.
+    """The settings of the scenes data set.
 
     Attributes:
         pictures: number of training pictures.
-        seed: of the drawing.
+        seed: seed of the pictures.
     """
 
     pictures: Annotated[int, Range(at_least=1)] = 3000
@@ -219,7 +220,7 @@ class ScenesSettings:
 
     @property
     def directory(self) -> pathlib.Path:
-        """Where scenes are drawn by default; the name holds what the pictures depend on."""
+        """Default folder; its name contains the settings that determine the pictures."""
         return pathlib.Path("data") / f"scenes-{self.pictures}-seed{self.seed}"
 
 

@@ -114,7 +114,7 @@ def test_every_bad_row_is_reported_at_once_with_its_number(folder):
         "classes.csv row 6: class 'cat' is already declared in row 2",
         "classes.csv row 7: class 'fox': unknown group 'hidden'; use seen, unseen, ignored",
         "classes.csv row 8: the class has no name",
-        "classes.csv row 9: class 'a;b': a name cannot hold ';', which joins names",
+        "classes.csv row 9: class 'a;b': a name cannot contain ';', which separates names",
         "classes.csv row 10: expected 2 cells (name,group), got 1; a cell with a comma needs "
         "quotes",
         "annotations.csv row 3: photo 'images/a.png' is already listed in row 2",
@@ -153,13 +153,13 @@ def test_a_long_list_of_problems_is_cut(folder):
     [
         ("annotations.csv", "image,split\n", "row 1: no column 'labels'; the columns are: image"),
         ("annotations.csv", "", "row 1: no column 'image'; the columns are: none"),
-        ("annotations.csv", "image,split,labels\n", "annotations.csv: lists no photo"),
+        ("annotations.csv", "image,split,labels\n", "annotations.csv: no photo is listed"),
         ("annotations.csv", "image,split,labels,absnet\n", "'absnet'; did you mean 'absent'?"),
         ("annotations.csv", "image,split,labels,labels\n", "column 'labels' occurs 2 times"),
         ("annotations.csv", 'image,split,labels\n"a,b\n', "is not a CSV file: line 2: unexpected"),
         ("annotations.csv", b"image,split,labels\n\xe9,train,cat\n", "is not UTF-8 text"),
         ("classes.csv", "class,group\ncat,seen\n", "row 1: no column 'name'"),
-        ("classes.csv", "name,group\n", "classes.csv: declares no class"),
+        ("classes.csv", "name,group\n", "classes.csv: no class is declared"),
         ("classes.csv", "name,group\ncat,ignored\n", "classes.csv: every class is ignored"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_bad_header_of_one_file_does_not_hide_the_other_files_problems(folder)
 
 def test_missing_folders_and_files_are_named(folder):
     assert message_of(folder / "other") == (
-        f"{folder / 'other'}: no such folder; a folder data set was expected here"
+        f"{folder / 'other'}: no such folder; it should hold a folder data set"
     )
     (folder / "annotations.csv").unlink()
     (folder / "classes.csv").unlink()

@@ -139,7 +139,9 @@ def test_progress_counts_all_pictures(tmp_path):
 
 def test_scenes_drawn_otherwise_are_not_overwritten(drawn):
     before = contents(drawn)
-    with pytest.raises(UserError, match=r"drawn with .*seed 3.*, not with .*seed 5.*left as it is"):
+    with pytest.raises(
+        UserError, match=r"drawn with .*seed 3.*, not with .*seed 5.*nothing was changed"
+    ):
         draw_scenes(drawn, PICTURES, seed=5)
     assert contents(drawn) == before
 
@@ -149,7 +151,7 @@ def test_a_folder_of_something_else_is_not_overwritten(tmp_path, text):
     (tmp_path / "thesis.txt").write_text("years of work")
     if text is not None:
         (tmp_path / "scenes.json").write_text(text)
-    with pytest.raises(UserError, match="it is left as it is"):
+    with pytest.raises(UserError, match="nothing was changed"):
         draw_scenes(tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
