@@ -150,7 +150,7 @@ def test_a_source_of_some_images_gives_those_alone(cache, make_source, store, ph
 def test_streaming_in_another_order_than_the_store_is_an_error(make_source, photos):
     source = make_source(FeatureSource, "stream", photos[1][::-1])
     assert len(epoch_of(source)[0]) == 6  # training has its own order anyway
-    with pytest.raises(UserError, match=r"another order.*set data.cache to memory"):
+    with pytest.raises(UserError, match=r"order of the photos differs.*set data.cache to memory"):
         source.evaluation_batches(4)
 
 
