@@ -278,6 +278,7 @@ def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, phot
     page.click("#search-index")
     tab.wait_for_text("#search-progress", f"{PHOTOS} photos are indexed")
     tab.type("search", MISSPELT)
+    tab.wait_for_text("#search-chips", MISSPELT)  # not of a part of it, while it is still typed
     page.get_by_role("button", name=f"Take {MEANT}").click()
     tab.wait_for_text("#search-status", f"{MEANT}: the best of {PHOTOS} photos")
     page.wait_for_function("document.querySelectorAll('#search-grid .thumbnail-item').length == 12")
