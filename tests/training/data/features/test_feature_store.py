@@ -232,11 +232,11 @@ def test_reading_with_another_backbone_names_both(extract, backbone):
     store = extract()
     right = weights_fingerprint(backbone)
     FeatureStore.open(store.path, backbone_name="tiny", image_size=16, weights_fingerprint=right)
-    with pytest.raises(UserError, match=r"backbone tiny at 16 pixels.* but vgg19 at 16 pixels"):
+    with pytest.raises(UserError, match=r"backbone tiny at 16 pixels.* not of vgg19 at 16 pixels"):
         FeatureStore.open(store.path, backbone_name="vgg19")
-    with pytest.raises(UserError, match=r"tiny at 16 pixels.* but tiny at 32 pixels"):
+    with pytest.raises(UserError, match=r"tiny at 16 pixels.* not of tiny at 32 pixels"):
         FeatureStore.open(store.path, image_size=32)
-    with pytest.raises(UserError, match=f"weights {right}, but .* weights 0123"):
+    with pytest.raises(UserError, match=f"weights {right}, not of .* weights 0123"):
         FeatureStore.open(store.path, weights_fingerprint="0123")
 
 
