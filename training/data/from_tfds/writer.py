@@ -56,8 +56,8 @@ def write_folder(
                 f"data.absent_feature: its classes differ from those of {label_feature}"
             )
     image = builders.photo_feature(features, name)
-    there = [split for split in OFFICIAL_SPLITS.values() if split in builder.info.splits]
-    labelled = [split for split in there if _has_labels(builder, split, label_feature)]
+    official = [split for split in OFFICIAL_SPLITS.values() if split in builder.info.splits]
+    labelled = [split for split in official if _has_labels(builder, split, label_feature)]
     definition = define_splits(labelled, name)
 
     total = sum(builder.info.splits[split].num_examples for split in definition)
@@ -89,7 +89,7 @@ def write_folder(
             "splits": definition,
             "left_out": {
                 split: "no photo has a label"
-                if split in there
+                if split in official
                 else "not a train, validation or test split"
                 for split in builder.info.splits
                 if split not in definition

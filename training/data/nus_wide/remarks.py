@@ -73,9 +73,9 @@ def make_remarks(
 
 
 def _photos_line(lists: layout.Lists, found: FoundPhotos) -> str:
-    there = sum(path is not None for path in found.paths)
-    line = f"photos: {len(lists.photos):,} listed, {there:,} found"
-    missing = len(lists.photos) - there
+    present = sum(path is not None for path in found.paths)
+    line = f"photos: {len(lists.photos):,} listed, {present:,} found"
+    missing = len(lists.photos) - present
     if missing:
         line += f", {missing:,} missing and left out"
     if found.empty:
