@@ -31,7 +31,7 @@ def test_nus_wide_trains_as_the_papers_configuration_says(tmp_path, capsys):
     assert train("nus_wide_paper.yaml", data, tmp_path / "run") == 0
     printed = capsys.readouterr().out
     assert "12 tags - 4 that are concepts = 8 seen; 6 concepts unseen" in printed
-    assert "30 listed, 28 there, 2 missing and left out" in printed
+    assert "30 listed, 28 found, 2 missing and left out" in printed
     assert "PARTIAL DATA, not comparable with published figures: 2 of 30 listed photos" in printed
     missing = (tmp_path / "run" / "missing_photos.txt").read_text().splitlines()
     assert missing == [nus_name(0), nus_name(14)]
