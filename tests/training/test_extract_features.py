@@ -182,7 +182,7 @@ def test_a_store_of_other_weights_is_an_error(config, directory, backbone, tmp_p
     ensure_features(config, dataset, backbone, tmp_path / "features")
     other = build_backbone("small", 32, "none")
     other.set_weights([weights + 1 for weights in other.get_weights()])
-    with pytest.raises(UserError, match="but small at 32 pixels with weights"):
+    with pytest.raises(UserError, match="not of small at 32 pixels with weights"):
         ensure_features(config, dataset, other, tmp_path / "features")
 
 
