@@ -110,9 +110,24 @@ class Tab:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.goto(address)
         self.page.wait_for_selector("#tag-go")
+        self.wait_for_text("#server-state", "server")  # written by the page's own load event
 
     def drop(self, *files):
-        self.page.set_input_files("#tag-photos input[type=file]", [str(file) for file in files])
+        from playwright.sync_api import TimeoutError
+
+        # Files given before the page's scripts listen are lost: give them until they are sent.
+        for _ in range(9):
+            try:
+                with self.page.expect_response(
+                    lambda response: "/upload" in response.url, timeout=WAIT_MS / 9
+                ):
+                    self.page.set_input_files(
+                        "#tag-photos input[type=file]", [str(file) for file in files]
+                    )
+                return
+            except TimeoutError:
+                continue
+        raise AssertionError("the page does not send the photos")
 
     def type(self, view, text):
         self.page.locator(f"#{view}-classes textarea").click()
@@ -120,11 +135,24 @@ class Tab:
         self.page.keyboard.type(text)
 
     def tag(self, text, bars):
-        self.type("tag", text)
-        self.page.click("#tag-go")
-        self.page.wait_for_function(
-            "count => document.querySelectorAll('#tag-bars .bar').length === count", arg=bars
-        )
+        from playwright.sync_api import TimeoutError
+
+        # The answer to a dropped photo may overwrite what is typed meanwhile: type until it stays.
+        for _ in range(9):
+            self.type("tag", text)
+            self.page.click("#tag-go")
+            try:
+                self.page.wait_for_function(
+                    "([text, count]) =>"
+                    " document.querySelectorAll('#tag-bars .bar').length === count"
+                    " && document.querySelector('#tag-classes textarea').value === text",
+                    arg=[text, bars],
+                    timeout=WAIT_MS / 9,
+                )
+                return
+            except TimeoutError:
+                continue
+        raise AssertionError(f"the page does not show {bars} bars for {text!r}")
 
     def bars(self):
         return self.page.locator("#tag-bars .bar-name").all_inner_texts()
