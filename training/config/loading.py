@@ -26,7 +26,8 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
 
     Args:
         path: a YAML file; None is the quickstart.
-        overrides: `a.b.c=value` each, applied in this order; values are read as YAML.
+        overrides: `a.b.c=value` each, applied in this order; text is taken as it is, other
+            values are read as YAML.
 
     Raises:
         UserError: the file or an override is wrong; the message names the file or the `--set`
@@ -40,7 +41,8 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
         settings.override(override)
     values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
     head = _build_head_config(settings, values.pop("head", None))
-    data = _build_data_config(settings, values.pop("data", None))
+    is_resolved = _is_resolved(settings)
+    data = _build_data_config(settings, values.pop("data", None), is_resolved)
     config = dataclasses.replace(settings.build(RunConfig, values), head=head, data=data)
     _check_backbone(settings, config)
     _check_data(settings, config)
@@ -89,7 +91,7 @@ def _field_names(cls: type) -> list[str]:
 def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
     from biam_tf.models.systems import SYSTEMS
 
-    name = HeadConfig.system
+    name, values = HeadConfig.system, settings.plain(values)
     if isinstance(values, dict):
         name = settings.convert(values.get("system", name), str, "head.system")
     if name not in SYSTEMS:
@@ -119,10 +121,23 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
         settings.fail("head", str(error))
 
 
-def _build_data_config(settings: Settings, values: Any) -> DataConfig:
+def _is_resolved(settings: Settings) -> bool:
+    """Returns whether these are all settings of a run of version 0.1, as it wrote them.
+
+    They include those of all data sets, whichever one the run used.
+    """
+    data = settings.plain(settings.values.get("data"))
+    return (
+        settings.values.keys() >= set(_field_names(RunConfig)) - {"logical_cpu_devices"}
+        and isinstance(data, dict)
+        and data.keys() >= {"name", "directory", "feature_store", "cache", "max_broken_share"}
+    )
+
+
+def _build_data_config(settings: Settings, values: Any, is_resolved: bool) -> DataConfig:
     from training.data.registry import DATA_SOURCES
 
-    name = DataConfig.name
+    name, values = DataConfig.name, settings.plain(values)
     if isinstance(values, dict):
         name = settings.convert(values.get("name", name), str, "data.name")
     if name not in DATA_SOURCES:
@@ -138,7 +153,7 @@ def _build_data_config(settings: Settings, values: Any) -> DataConfig:
         values = {
             key: value
             for key, value in values.items()
-            if key in hints or not _is_other_default(settings, name, key, value, others)
+            if key in hints or not _is_ignored(settings, name, key, value, others, is_resolved)
         }
     given = settings.section(values, "data", hints)
     given = {key: settings.convert(v, hints[key], f"data.{key}") for key, v in given.items()}
@@ -153,19 +168,25 @@ def _build_data_config(settings: Settings, values: Any) -> DataConfig:
     return DataConfig(**given, settings=None if is_default else made)
 
 
-def _is_other_default(
-    settings: Settings, name: str, key: str, value: Any, others: Iterable[DataSource]
+def _is_ignored(
+    settings: Settings,
+    name: str,
+    key: str,
+    value: Any,
+    others: Iterable[DataSource],
+    is_resolved: bool,
 ) -> bool:
-    """Returns whether a key is the setting of another data set at its default: it is ignored.
+    """Returns whether a key is the setting of another data set that an earlier run wrote.
 
     Configurations of earlier runs list the settings of all data sets.
 
     Raises:
-        UserError: it is not at its default.
+        UserError: it is such a setting, but not at its default and not in the file of a run.
     """
     for source in others:
         if key in source.settings_names:
-            if value != getattr(source.settings_type, key):
+            written_by_run = is_resolved and not settings.is_override(f"data.{key}")
+            if settings.plain(value) != getattr(source.settings_type, key) and not written_by_run:
                 settings.fail_combination(
                     [f"data.{key}", "data.name"],
                     f"has no effect with data.name: {name}; it is a setting of {source.name}",

@@ -1,7 +1,13 @@
-"""YAML files into frozen dataclasses, with errors that name file, key path, value and remedy."""
+"""YAML files into frozen dataclasses, with errors that name file, key path, value and remedy.
+
+A setting that is text takes what is written: `2024`, `no` and `12:30` are not read as YAML's
+numbers, and the value of a `--set` option is not read as YAML at all, so that ` #3` in it is no
+comment. The type of the setting decides, and so both readings of a value are kept until then.
+"""
 
 import dataclasses
 import math
+import os
 import pathlib
 import re
 import types
@@ -15,6 +21,10 @@ from biam_tf.errors import UserError, did_you_mean
 
 # YAML 1.1 requires a dot and a sign in a float: PyYAML reads 1e-4 as text.
 _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+# YAML 1.1 reads 010 as 8 and 12:30 as 750, which nobody means: for numbers they are mistakes.
+_MISLEADING_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+_QUOTED = re.compile(r"""'([^']|'')*'|"([^"\\]|\\.)*\"""", re.DOTALL)
+_NULL = ("", "null", "Null", "NULL")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +57,37 @@ class Range:
         )
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which by itself would silently use the last of two equal keys."""
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """A value as it is written, for settings that are text, and as YAML reads it, for others.
+
+    Attributes:
+        text: what is written.
+        read: what YAML makes of it, or the `UserError` that says why it makes nothing of it.
+        is_null: whether it means that an optional text is left out.
+    """
+
+    text: str
+    read: Any
+    is_null: bool
+
+    @property
+    def value(self) -> Any:
+        if isinstance(self.read, UserError):
+            raise self.read
+        return self.read
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as YAML reads it."""
+    return value.value if isinstance(value, _Written) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with scalars as `_Written`, and an error for a key that is given twice.
+
+    By itself it would silently use the last of two equal keys.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[Any, int] = {}
@@ -63,7 +102,22 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                     key_node.start_mark,
                 )  # fmt: skip
             lines[key] = line
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        return {_plain(key): value for key, value in mapping.items()}
+
+    def construct_written(self, node: yaml.ScalarNode) -> _Written:
+        """Constructs a scalar that YAML does not read as text."""
+        try:
+            read = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        except ValueError:  # a date such as 2024-13-99
+            read = node.value
+        if isinstance(read, (int, float)) and _MISLEADING_NUMBER.fullmatch(node.value):
+            read = node.value
+        return _Written(node.value, read, read is None)
+
+
+for _tag in ("null", "bool", "int", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_written)
 
 
 class Settings:
@@ -99,7 +153,10 @@ class Settings:
         return cls(_parse_mapping(text, str(path)), str(path))
 
     def override(self, assignment: str) -> None:
-        """Applies one `a.b.c=value`; the value is read as YAML.
+        """Applies one `a.b.c=value`.
+
+        A setting that is text takes the value as it is, without spaces around it and without
+        quotes around the whole of it; all others read it as YAML.
 
         Raises:
             UserError: not of that form, or a key on the way is not a section.
@@ -112,13 +169,14 @@ class Settings:
         *parents, last = keys
         section = self.values
         for depth, key in enumerate(parents, start=1):
-            if section.get(key) is None:
+            section[key] = _plain(section.get(key))
+            if section[key] is None:
                 section[key] = {}
             if not isinstance(section[key], dict):
                 before = ".".join(keys[:depth])
                 raise UserError(f"{option}: {before} is a single value, not a section")
             section = section[key]
-        section[last] = _parse(text, option)
+        section[last] = _written(text, option)
         self._overrides[".".join(keys)] = option
 
     def is_override(self, key_path: str) -> bool:
@@ -148,9 +206,18 @@ class Settings:
             }
         )
 
+    @staticmethod
+    def plain(value: Any) -> Any:
+        """Returns a value as YAML reads it; that of a mapping's members is left to `convert`.
+
+        Raises:
+            UserError: it is the value of an option and not valid YAML.
+        """
+        return _plain(value)
+
     def section(self, values: Any, key_path: str, known: Iterable[str]) -> dict[str, Any]:
         """Returns `values` as a mapping whose keys are all among the `known` ones."""
-        known = list(known)
+        known, values = list(known), _plain(values)
         if values is None:  # a section whose lines are all commented out
             return {}
         if not isinstance(values, dict):
@@ -162,7 +229,10 @@ class Settings:
         return values
 
     def convert(self, value: Any, expected: Any, key_path: str) -> Any:
-        """Returns `value` as the type `expected`; see `_EXPECTED` for the simple types."""
+        """Returns `value` as the type `expected`; see `_EXPECTED` for the simple types.
+
+        In text, `~` and `~user` at the beginning are replaced by that home folder.
+        """
         origin, arguments = typing.get_origin(expected), typing.get_args(expected)
         if isinstance(expected, type) and dataclasses.is_dataclass(expected):
             return self.build(expected, value, key_path)
@@ -175,7 +245,10 @@ class Settings:
         if origin is Literal:
             return self._convert_choice(value, arguments, key_path)
         if origin is tuple:
-            return self._convert_list(value, arguments, key_path)
+            return self._convert_list(_plain(value), arguments, key_path)
+        if expected is str and isinstance(value, _Written) and not value.is_null:
+            value = value.text
+        value = _plain(value)
         if expected is float and isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
             value = float(value)
         if expected is float and type(value) is int:
@@ -184,7 +257,7 @@ class Settings:
             self.fail(key_path, f"expected {_EXPECTED[expected]}, got {_shown(value)}")
         if expected is float and not math.isfinite(value):
             self.fail(key_path, f"expected a finite number, got {_shown(value)}")
-        return value
+        return os.path.expanduser(value) if expected is str else value
 
     def _check_range(self, number: float, metadata: Iterable[Any], key_path: str) -> None:
         for limits in metadata:
@@ -192,7 +265,7 @@ class Settings:
                 self.fail(key_path, f"expected a number {limits}, got {number!r}")
 
     def _convert_union(self, value: Any, members: tuple, key_path: str) -> Any:
-        if value is None and types.NoneType in members:
+        if types.NoneType in members and _is_null(value, str in members):
             return None
         members = tuple(member for member in members if member is not types.NoneType)
         if len(members) == 1:
@@ -206,6 +279,9 @@ class Settings:
         self.fail(key_path, f"expected {kinds}, got {_shown(value)}")
 
     def _convert_choice(self, value: Any, choices: tuple, key_path: str) -> Any:
+        if isinstance(value, _Written) and value.text in choices:
+            return value.text
+        value = _plain(value)
         if not any(value == choice and type(value) is type(choice) for choice in choices):
             hint = did_you_mean(value, choices) if isinstance(value, str) else ""
             hint = hint if "did you mean" in hint else ""
@@ -234,24 +310,55 @@ _EXPECTED = {
 
 def _shown(value: Any) -> str:
     """Returns a value as it is written in YAML or Python."""
+    value = _without_texts(value)
     return "null" if value is None else repr(value)
+
+
+def _without_texts(value: Any) -> Any:
+    """Returns a value as YAML reads it, in all its depth."""
+    value = _plain(value)
+    if isinstance(value, dict):
+        return {key: _without_texts(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_without_texts(member) for member in value]
+    return value
+
+
+def _is_null(value: Any, is_text: bool) -> bool:
+    if is_text and isinstance(value, _Written):
+        return value.is_null
+    return _plain(value) is None
+
+
+def _written(text: str, option: str) -> _Written:
+    """Returns the value of an option."""
+    text = text.strip()
+    try:
+        read = _plain(_parse(text, option))
+    except UserError as error:
+        read = error
+    if isinstance(read, str) and _QUOTED.fullmatch(text):
+        return _Written(read, read, False)
+    return _Written(text, read, text in _NULL)
 
 
 def _parse(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"{source}: {line}{error.problem or 'not valid YAML'}") from None
+        problem = error.problem or "not valid YAML"
+        if re.search("not allowed here|cannot start|undefined alias|constructor for", problem):
+            problem += "; text that has ': ' or begins with one of @ % * & ! needs quotes"
+        raise UserError(f"{source}: {line}{problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date such as 2024-13-99, which YAML recognizes and Python refuses.
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _parse_mapping(text: str, source: str) -> dict[str, Any]:
-    values = _parse(text, source)
+    values = _plain(_parse(text, source))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{source}: expected `section: …` lines, got {values!r}")
+        raise UserError(f"{source}: expected `section: …` lines, got {_shown(values)}")
     return values
