@@ -1,9 +1,13 @@
 """Runs a command line; a user's mistake becomes one clear message."""
 
 import argparse
+import io
+import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from biam_tf.errors import TemporaryFailure, UserError
 
@@ -16,21 +20,29 @@ def run_command(
     command: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parses `argv`, runs `command` and returns the exit status of the process.
+    r"""Parses `argv`, runs `command` and returns the exit status of the process.
 
     A `UserError` is printed to standard error and gives status 2, a `TemporaryFailure` is printed
     and gives its own status, Ctrl-C gives status 130. The option `--debug`, added here, shows the
     traceback. All other exceptions are bugs or broken machines and keep their traceback. Options
     cannot be abbreviated: an abbreviation could become ambiguous when options are added.
 
+    What the terminal cannot show is printed as `\xe9` or `\U0001f600`. Arguments that
+    begin with `~` or `~user` are paths in that home folder.
+
     Args:
         parser: of the command's own options.
         command: called with the parsed arguments; returns the exit status, None for 0.
         argv: arguments; None: those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser.allow_abbrev = False
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args(argv)
+    for name, value in vars(arguments).items():
+        setattr(arguments, name, _with_home(value))
     try:
         return command(arguments) or 0
     except UserError as error:
@@ -49,3 +61,10 @@ def run_command(
             traceback.print_exc()
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _with_home(value: Any) -> Any:
+    """Returns an argument with `~` or `~user` at its beginning replaced by that home folder."""
+    if isinstance(value, (str, pathlib.Path)):
+        return type(value)(os.path.expanduser(value))
+    return [_with_home(member) for member in value] if isinstance(value, list) else value

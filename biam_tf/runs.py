@@ -202,7 +202,7 @@ def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model
 
     if folder.backbone.exists():
         return load_backbone(settings["backbone"]["name"], folder.backbone)
-    identity = json.loads(folder.backbone_identity.read_text())
+    identity = json.loads(folder.backbone_identity.read_text(encoding="utf-8"))
     weights = identity.get("weights", settings["backbone"]["weights"])  # early runs lack the key
     backbone = build_backbone(identity["name"], identity["image_size"], weights)
     found = weights_fingerprint(backbone)

@@ -132,7 +132,7 @@ def named_classes(arguments: argparse.Namespace) -> list[str] | None:
     elif arguments.classes_file is not None:
         where = str(arguments.classes_file)
         try:
-            names = read_file(where).decode().splitlines()
+            names = read_file(where).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: not UTF-8 text ({error})") from error
     else:

@@ -242,7 +242,7 @@ class _Preset:
 def _find_folder(name: str) -> pathlib.Path:
     preset = name.removeprefix(PREFIX)
     listed = import_keras_hub().models.Backbone.presets
-    folder = pathlib.Path(preset)
+    folder = pathlib.Path(os.path.expanduser(preset))
     if preset and folder.is_dir():
         return folder
     if preset not in listed:

@@ -133,7 +133,7 @@ def _outcome(trial: Trial, seed: int, config: RunConfig) -> Outcome:
 
 def best_validation(folder: RunFolder) -> dict[str, float]:
     """Returns the validation mAP of a run's best epoch, per cent, by part."""
-    records = [json.loads(line) for line in folder.log.read_text().splitlines()]
+    records = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
     epochs = {record["epoch"]: record for record in records if "best_epoch" in record}
     best = epochs[records[-1]["best_epoch"]]
     return {part: 100 * value for part, value in best.get("validation", {}).items()}

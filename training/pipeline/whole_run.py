@@ -134,7 +134,7 @@ def _read_complete_run(folder: RunFolder, profiled_steps: int | None) -> dict[st
             f"--profile {profiled_steps}: {folder.path} is complete and has no step left; "
             "choose another folder with --set output=PATH"
         )
-    metrics = json.loads(folder.metrics.read_text())
+    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
     print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
     return metrics
 

@@ -129,7 +129,7 @@ def _records(data: ReportData) -> list[dict]:
     """The log's records of the epochs; a closed form has none."""
     if not data.of_training or not data.run.folder.log.exists():
         return []
-    records = [json.loads(line) for line in data.run.folder.log.read_text().splitlines()]
+    records = [json.loads(line) for line in data.run.folder.log.read_text(encoding="utf-8").splitlines()]
     return [record for record in records if "loss" in record]
 
 
@@ -252,7 +252,7 @@ def _now() -> str:
 def _processor() -> str:
     information = pathlib.Path("/proc/cpuinfo")
     if information.exists():
-        for line in information.read_text().splitlines():
+        for line in information.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

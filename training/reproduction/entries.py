@@ -138,7 +138,7 @@ def _train(config: RunConfig, label: str) -> Mapping:
     folder = RunFolder(pathlib.Path(config.output))
     if folder.metrics.exists():
         print(f"--- {label}: done in {folder.path}", flush=True)
-        return json.loads(folder.metrics.read_text())
+        return json.loads(folder.metrics.read_text(encoding="utf-8"))
     print(f"--- {label}: {folder.path}", flush=True)
     try:
         metrics = run(config)

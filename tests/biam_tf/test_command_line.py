@@ -1,0 +1,49 @@
+"""What `run_command` does for all commands."""
+
+import argparse
+import io
+import pathlib
+import sys
+
+import pytest
+
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding, monkeypatch):
+    shown = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    for name, stream in shown.items():
+        monkeypatch.setattr(sys, name, stream)
+
+    def command(arguments):
+        print("a dog \U0001f436 a caf\u00e9 \udce9")
+        raise UserError("no file \U0001f436.jpg")
+
+    assert run_command(argparse.ArgumentParser(), command, []) == 2
+    for stream in shown.values():
+        stream.flush()
+    printed, failed = (stream.buffer.getvalue().decode(encoding) for stream in shown.values())
+    dog = "\U0001f436" if encoding == "utf-8" else r"\U0001f436"
+    assert printed.startswith(f"a dog {dog} a caf") and failed == f"error: no file {dog}.jpg\n"
+    assert ("caf\u00e9" in printed) == (encoding != "ascii")
+
+
+def test_paths_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("photos", nargs="+")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--count", type=int, default=3)
+    found = []
+    command = ["~/a", "~/b.jpg", "c/~/d", "~", "~nobody-here/x", "--set", "a=~/b"]
+    assert run_command(parser, found.append, command) == 0
+    (arguments,) = found
+    assert arguments.folder == pathlib.Path("/home/someone/a")
+    home = "/home/someone"
+    assert arguments.photos == [f"{home}/b.jpg", "c/~/d", home, "~nobody-here/x"]
+    assert (arguments.set, arguments.count) == (["a=~/b"], 3)
