@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,11 +43,7 @@ class Vocabulary:
         names = _checked_names(self.names)
         groups = tuple(map(str, self.groups))
         embeddings = np.asarray(self.embeddings)
-        if embeddings.ndim != 2 or not len(names) == len(embeddings) == len(groups):
-            raise UserError(
-                f"vocabulary: {len(names)} names, {len(groups)} groups and embeddings of shape "
-                f"{embeddings.shape} do not match; expected one group and one row per name"
-            )
+        _require_as_many(names, embeddings, groups)
         for name, group in zip(names, groups, strict=True):
             if group not in GROUPS:
                 raise UserError(f"vocabulary: class {name!r}: group {group!r}; use seen or unseen")
@@ -116,17 +113,10 @@ class Vocabulary:
 
         Raises:
             UserError: the file cannot be read, lacks an array or holds Python objects, or does
-                not have some of the names.
+                not have some of the names; the embeddings of those are not finite or all zero.
         """
         path = pathlib.Path(path)
-        arrays = read_arrays(path)
-        table_names = tuple(arrays["names"])
-        table_groups = tuple(arrays["groups"]) if "groups" in arrays else None
-        with _errors_naming(path):
-            table = cls(
-                table_names, arrays["embeddings"], _groups_or_seen(table_groups, table_names)
-            )
-        return table._choose(names, groups, f"{path}: no embedding")
+        return _read_npz(path).choose(names, groups, f"{path}: no embedding")
 
     @classmethod
     def from_attributes(
@@ -141,13 +131,17 @@ class Vocabulary:
 
         Raises:
             UserError: the file cannot be read or does not have some of the names, or rows are
-                broken: all of them, with their line numbers.
+                broken: all of them, with their line numbers. Numbers that are not finite are
+                only refused in the rows of the names.
         """
         path = pathlib.Path(path)
-        table_names, rows = read_attribute_table(path)
-        with _errors_naming(path):
-            table = cls(table_names, rows, _groups_or_seen(None, table_names))
-        return table._choose(names, groups, f"{path}: no row")
+        table = _read_csv(path, allow_not_finite=names is not None)
+        try:
+            return table.choose(names, groups, f"{path}: no row")
+        except UserError as error:
+            if "not finite" in str(error):
+                _read_csv(path)  # its error names the lines
+            raise
 
     @classmethod
     def from_file(
@@ -157,8 +151,9 @@ class Vocabulary:
 
         Word vectors are text unless the name ends in .bin or .bin.gz.
         """
-        read = _table_reader(path) or cls.from_word_vectors
-        return read(path, names, groups)
+        ending = pathlib.Path(path).suffix.lower()
+        readers = {".npz": cls.from_npz, ".csv": cls.from_attributes}
+        return readers.get(ending, cls.from_word_vectors)(path, names, groups)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Vocabulary":
@@ -215,27 +210,90 @@ class Vocabulary:
             tuple(self.groups[row] for row in rows),
         )
 
-    def _choose(
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Table:
+    """The rows of a file, which are only checked where they are needed.
+
+    Attributes:
+        path: the file.
+        names: C different names, in NFC.
+        rows: (C, d_a) numbers.
+        groups: C groups.
+    """
+
+    path: pathlib.Path
+    names: tuple[str, ...]
+    rows: np.ndarray
+    groups: tuple[str, ...]
+
+    def choose(
         self, names: Sequence[str] | None, groups: Sequence[str] | None, problem: str
-    ) -> "Vocabulary":
-        """Returns the rows of `names`, in the caller's spelling and groups."""
+    ) -> Vocabulary:
+        """Returns the rows of `names` (None: all), in the caller's spelling and groups."""
         names = self.names if names is None else _checked_names(names)
-        found = [look_up(name, None, self.index) for name in names]
+        index = NameIndex(self.names)
+        found = [look_up(name, None, index) for name in names]
         refuse_missing(names, found, self.names, problem)
         rows = [words.row for words in found if words.row is not None]
         if groups is None:
             groups = [self.groups[row] for row in rows]
-        return Vocabulary(names, self.embeddings[np.asarray(rows, dtype=np.intp)], tuple(groups))
+        with _errors_naming(self.path):
+            embeddings = self.rows[np.asarray(rows, dtype=np.intp)]
+            return Vocabulary(names, embeddings, tuple(groups))
+
+    def usable(self) -> Vocabulary:
+        """Returns all classes whose numbers are finite and not all zero; warns of the others."""
+        norms = np.linalg.norm(self.rows.astype(np.float64), axis=1)
+        is_usable = np.isfinite(norms) & (norms > 0)
+        if not is_usable.any():
+            return self.choose(None, None, "")  # raises
+        if not is_usable.all():
+            left_out = [
+                name for name, usable in zip(self.names, is_usable, strict=True) if not usable
+            ]
+            warnings.warn(
+                f"{self.path}: embeddings that are not finite or all zero are left out: "
+                f"{_listed(left_out)}",
+                stacklevel=3,
+            )
+        return self.choose([self.names[row] for row in np.flatnonzero(is_usable)], None, "")
+
+
+def _read_npz(path: pathlib.Path) -> _Table:
+    arrays = read_arrays(path)
+    with _errors_naming(path):
+        names = _checked_names(arrays["names"])
+        groups = _groups_or_seen(arrays.get("groups"), names)
+        _require_as_many(names, arrays["embeddings"], groups)
+    return _Table(path, names, arrays["embeddings"], groups)
+
+
+def _read_csv(path: pathlib.Path, allow_not_finite: bool = False) -> _Table:
+    names, rows = read_attribute_table(path, allow_not_finite)
+    with _errors_naming(path):
+        names = _checked_names(names)
+    return _Table(path, names, rows, _groups_or_seen(None, names))
+
+
+def _read_table(path: str | os.PathLike) -> _Table | None:
+    """Returns the rows of an .npz file or of a .csv table; None for a file of word vectors."""
+    path = pathlib.Path(path)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    return _read_csv(path, allow_not_finite=True) if path.suffix.lower() == ".csv" else None
 
 
 def read_table(path: str | os.PathLike) -> Vocabulary | None:
     """Returns all classes of an .npz file or of a .csv table; None for a file of word vectors.
 
+    Classes whose embeddings are not finite or all zero are left out, with a warning.
+
     Raises:
         UserError: the file cannot be read.
     """
-    read = _table_reader(path)
-    return None if read is None else read(path)
+    table = _read_table(path)
+    return None if table is None else table.usable()
 
 
 def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tuple[str, ...]:
@@ -248,11 +306,12 @@ def names_without_embedding(path: str | os.PathLike, names: Sequence[str]) -> tu
     Raises:
         UserError: the file cannot be read.
     """
-    table = read_table(path)
+    table = _read_table(path)
     if table is None:
         found = look_up_in_file(pathlib.Path(path), names).found
     else:
-        found = tuple(look_up(name, None, table.index) for name in names)
+        index = NameIndex(table.names)
+        found = tuple(look_up(name, None, index) for name in names)
     return tuple(name for name, words in zip(names, found, strict=True) if words.missing)
 
 
@@ -284,9 +343,12 @@ def require_embedding_size(vocabulary: Vocabulary, size: int, where: str) -> Non
         )
 
 
-def _table_reader(path: str | os.PathLike) -> Callable[..., Vocabulary] | None:
-    readers = {".npz": Vocabulary.from_npz, ".csv": Vocabulary.from_attributes}
-    return readers.get(pathlib.Path(path).suffix.lower())
+def _require_as_many(names: Sequence[str], embeddings: np.ndarray, groups: Sequence[str]) -> None:
+    if embeddings.ndim != 2 or not len(names) == len(embeddings) == len(groups):
+        raise UserError(
+            f"vocabulary: {len(names)} names, {len(groups)} groups and embeddings of shape "
+            f"{embeddings.shape} do not match; expected one group and one row per name"
+        )
 
 
 def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -304,7 +366,7 @@ def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _groups_or_seen(groups: Sequence[str] | None, names: Sequence[str]) -> tuple[str, ...]:
-    return (GROUPS[0],) * len(names) if groups is None else tuple(groups)
+    return (GROUPS[0],) * len(names) if groups is None else tuple(map(str, groups))
 
 
 def _unit_rows(embeddings: np.ndarray, names: Sequence[str]) -> np.ndarray:

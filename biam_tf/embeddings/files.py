@@ -9,18 +9,22 @@ import csv
 import dataclasses
 import gzip
 import pathlib
+import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import IO, NoReturn, cast
 
 import numpy as np
 
-from biam_tf.embeddings.names import NO_NAMES, NameIndex, Words, look_up, normalize, spellings
+from biam_tf.embeddings.glove_text import AnyWord, read_glove_text
+from biam_tf.embeddings.names import NO_NAMES, NameIndex, Words, look_up, spellings
 from biam_tf.embeddings.word2vec_binary import is_word2vec_binary, read_word2vec_binary
 from biam_tf.errors import UserError
 
 _ROWS_IN_AN_ERROR = 20
+_DECIMAL_COMMA = r"^(\s*[-+]?\d*),(\d+(?:[eE][-+]?\d+)?\s*)$"
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError)
 
 
@@ -40,54 +44,35 @@ def read_word_vectors(
         wanted: words in NFC.
 
     Raises:
-        UserError: the file cannot be read, holds no words, or has a broken line.
+        UserError: the file cannot be read, holds no words, or has a broken line; or numbers of a
+            wanted word are not finite.
     """
+    vectors, known, size, not_finite = _read_words(path, wanted)
+    for problem in not_finite.values():
+        _refuse(path, problem)
+    return vectors, known, size
+
+
+def _read_words(
+    path: pathlib.Path, wanted: Container[str]
+) -> tuple[dict[str, np.ndarray], set[str], int, dict[str, str]]:
+    """As `read_word_vectors`, with what is not finite as a problem by word instead of an error."""
     way_out = (
         "give a GloVe text file, plain or .gz (https://nlp.stanford.edu/projects/glove/), "
         "fastText's .vec, word2vec's .bin, an .npz file of names and embeddings, or a .csv table "
         "of attributes"
     )
     with _reading(path, "word vectors", way_out), _open_packed(path) as file:
-        if is_word2vec_binary(path):
-            vectors, known, size = read_word2vec_binary(file, path, wanted)
-        else:
-            vectors, known, size = _read_text(file, path, wanted)
+        read = read_word2vec_binary if is_word2vec_binary(path) else read_glove_text
+        vectors, known, size, not_finite = read(file, path, wanted)
     if not known:
         raise UserError(f"{path}: no word vectors in this file; {way_out}")
-    return vectors, known, size
+    return vectors, known, size, not_finite
 
 
-def _read_text(
-    lines: Iterable[bytes], path: pathlib.Path, wanted: Container[str]
-) -> tuple[dict[str, np.ndarray], set[str], int]:
-    vectors: dict[str, np.ndarray] = {}
-    known: set[str] = set()
-    size: int | None = None
-    promised, number = 0, 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if size is None:
-            fields = line.split()
-            if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-                promised, size = map(int, fields)
-                continue
-            size = len(fields) - 1
-        try:
-            word, numbers = _split_line(line, size)
-            known.add(word)
-            if word in wanted and word not in vectors:
-                vectors[word] = _parse_numbers(numbers)
-        except ValueError as error:
-            raise UserError(
-                f"{path}, line {number}: {error}; correct the line or get the file again"
-            ) from None
-    if known and number - 1 < promised:
-        raise UserError(
-            f"{path}: its first line promises {promised} words, but only {number - 1} lines "
-            "follow; the file is cut short, get it again"
-        )
-    return vectors, known, size or 0
+def _refuse(path: pathlib.Path, problem: str) -> NoReturn:
+    comma = ", " if problem.startswith("line ") else ": "
+    raise UserError(f"{path}{comma}{problem}; correct it or get the file again")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,27 +107,37 @@ def look_up_in_file(
         UserError: as `read_word_vectors` does. A missing name is no error here.
     """
     wanted = {spelling for name in names for spelling in spellings(name)}
-    vectors, known, size = read_word_vectors(path, wanted)
+    vectors, known, size, not_finite = _read_words(path, wanted)
     found = tuple(look_up(name, vectors, whole) for name in names)
     means = np.zeros((len(names), size))
     for row, words in enumerate(found):
         if words.found and words.row is None:
+            for word in words.found:
+                if word in not_finite:
+                    _refuse(path, not_finite[word])
             means[row] = np.mean([vectors[word] for word in words.found], axis=0)
     return NamesInFile(found, means, known)
-
-
-class _AnyWord:
-    def __contains__(self, word: object) -> bool:
-        return True
 
 
 def read_all_word_vectors(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns all W words of a file, in its order, and their vectors (W, d), float32.
 
+    Words whose numbers are not finite are left out, with a warning.
+
     Raises:
-        UserError: as `read_word_vectors` does.
+        UserError: as `read_word_vectors` does, or the numbers of no word are finite.
     """
-    vectors, _, _ = read_word_vectors(path, _AnyWord())
+    vectors, _, _, not_finite = _read_words(path, AnyWord())
+    if len(not_finite) == len(vectors):
+        _refuse(path, next(iter(not_finite.values())))
+    if not_finite:
+        words = ", ".join(map(repr, list(not_finite)[:_ROWS_IN_AN_ERROR]))
+        warnings.warn(
+            f"{path}: {len(not_finite)} words have numbers that are not finite and are left out: "
+            f"{words}",
+            stacklevel=2,
+        )
+    vectors = {word: vector for word, vector in vectors.items() if word not in not_finite}
     return tuple(vectors), np.stack(list(vectors.values()))
 
 
@@ -165,8 +160,18 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             return {key: _read_array(file, path, key) for key in keys}
 
 
-def read_attribute_table(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarray]:
+def read_attribute_table(
+    path: pathlib.Path, allow_not_finite: bool = False
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the names (C,) and numbers (C, d) of a CSV table whose first column is `name`.
+
+    The columns are separated by commas, semicolons or tabs. In a table with semicolons or tabs a
+    number may have a decimal comma.
+
+    Args:
+        path: the file.
+        allow_not_finite: an empty cell is NaN, and NaN and infinities are returned; else they are
+            errors.
 
     Raises:
         UserError: the file cannot be read, or rows are broken: all of them, with their lines.
@@ -177,16 +182,21 @@ def read_attribute_table(path: pathlib.Path) -> tuple[tuple[str, ...], np.ndarra
         _reading(path, "a table of attributes", way_out),
         open(path, encoding="utf-8-sig", newline="") as file,
     ):
-        table = csv.reader(file, strict=True)
+        first = file.readline()
+        file.seek(0)
+        named = re.match(r'\s*"?name"?\s*([;\t])', first)
+        table = csv.reader(file, strict=True, delimiter=named[1] if named else ",")
         try:
             header = next(table, [])
             if len(header) < 2 or header[0].strip() != "name":
                 raise UserError(f"{path}: the columns are {', '.join(header) or 'none'}; {way_out}")
             for row in table:
-                if not row:
-                    continue
+                if not any(map(str.strip, row)):
+                    continue  # spreadsheets write such rows at the end
                 names.append(row[0].strip())
-                numbers, problem = _attribute_row(row, header)
+                if named:
+                    row = [row[0], *(re.sub(_DECIMAL_COMMA, r"\1.\2", cell) for cell in row[1:])]
+                numbers, problem = _attribute_row(row, header, allow_not_finite)
                 rows.append(numbers)
                 if problem:
                     problems.append(f"  line {table.line_num}: {problem}")
@@ -230,62 +240,6 @@ def _open_packed(path: pathlib.Path) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _split_line(line: bytes, size: int) -> tuple[str, list[bytes]]:
-    """Splits a line into its word and its `size` numbers, which are not parsed yet.
-
-    Parsing 400,000 lines of 300 numbers would take most of the time, so that only the numbers of
-    words that are needed are parsed. Here a field is a number if it has the characters of one.
-    """
-    fields = line.split()
-    # Some words contain spaces (". . ."): the numbers are the last fields.
-    words, numbers = (fields[:-size], fields[-size:]) if 0 < size < len(fields) else (fields, [])
-    if not numbers or any(_looks_like_a_number(word) for word in words[1:]):
-        raise ValueError(
-            f"{len(fields) - 1} numbers after {_shown(fields[0])} where "
-            f"{size or 'some'} are expected"
-        )
-    if _foreign_letters(b"".join(numbers)):
-        _parse_numbers(numbers)
-    try:
-        return normalize(b" ".join(words).decode("utf-8")), numbers
-    except UnicodeDecodeError:
-        raise ValueError(f"the word {words[0]!r} is not UTF-8") from None
-
-
-def _looks_like_a_number(field: bytes) -> bool:
-    return field[-1:].isdigit() and not _foreign_letters(field)
-
-
-def _foreign_letters(text: bytes) -> bytes:
-    return text.translate(None, b"0123456789+-.eE")
-
-
-def _parse_numbers(numbers: Sequence[bytes]) -> np.ndarray:
-    try:
-        parsed = np.array(list(map(float, numbers)), np.float32)
-    except ValueError:
-        _refuse_number(numbers)
-    if not np.isfinite(parsed).all():
-        _refuse_number(numbers)
-    return parsed
-
-
-def _refuse_number(numbers: Sequence[bytes]) -> NoReturn:
-    """Raises the error that names the first field that is not a finite number."""
-    for number in numbers:
-        try:
-            finite = np.isfinite(np.float32(float(number)))
-        except ValueError:
-            raise ValueError(f"{_shown(number)} is not a number") from None
-        if not finite:
-            raise ValueError(f"{_shown(number)} is not a finite number")
-    raise AssertionError("all of these are finite numbers")
-
-
-def _shown(field: bytes) -> str:
-    return repr(field.decode("utf-8", "backslashreplace"))
-
-
 def _read_array(file: np.lib.npyio.NpzFile, path: pathlib.Path, key: str) -> np.ndarray:
     try:
         array = file[key]
@@ -309,15 +263,17 @@ def _read_array(file: np.lib.npyio.NpzFile, path: pathlib.Path, key: str) -> np.
     return array
 
 
-def _attribute_row(row: Sequence[str], header: Sequence[str]) -> tuple[list[float], str | None]:
+def _attribute_row(
+    row: Sequence[str], header: Sequence[str], allow_not_finite: bool
+) -> tuple[list[float], str | None]:
     if len(row) != len(header):
         return [], f"{len(row)} fields, but the header has {len(header)}"
     numbers = []
     for column, value in zip(header[1:], row[1:], strict=True):
         try:
-            numbers.append(float(value))
+            numbers.append(float(value if value.strip() or not allow_not_finite else "nan"))
         except ValueError:
             return [], f"column {column!r}: {value!r} is not a number"
-        if not np.isfinite(numbers[-1]):
+        if not allow_not_finite and not np.isfinite(numbers[-1]):
             return [], f"column {column!r}: {value!r} is not a finite number"
     return numbers, None

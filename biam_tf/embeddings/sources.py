@@ -92,10 +92,11 @@ def embed_names(
     path = pathlib.Path(source)
     if path.suffix.lower() == ".npz":
         arrays = read_arrays(path)
-        table = tuple(map(str, arrays["names"])), np.asarray(arrays["embeddings"], np.float64)
-        return _by_table(source, "embeddings (.npz)", *table, names)
+        rows = np.asarray(arrays["embeddings"], np.float64)
+        return _by_table(source, "embeddings (.npz)", tuple(map(str, arrays["names"])), rows, names)
     if path.suffix.lower() == ".csv":
-        return _by_table(source, "table of attributes", *read_attribute_table(path), names)
+        table = read_attribute_table(path, allow_not_finite=True)
+        return _by_table(source, "table of attributes", *table, names)
     return _by_words(source, names)
 
 

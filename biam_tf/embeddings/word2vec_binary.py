@@ -23,8 +23,8 @@ def is_word2vec_binary(path: pathlib.Path) -> bool:
 
 def read_word2vec_binary(
     file: IO[bytes], path: pathlib.Path, wanted: Container[str]
-) -> tuple[dict[str, np.ndarray], set[str], int]:
-    """Returns the vectors of `wanted` words, all words of the file, and the vectors' length.
+) -> tuple[dict[str, np.ndarray], set[str], int, dict[str, str]]:
+    """Returns the vectors of `wanted` words, all words, their length, and what is not finite.
 
     The file is read once, some megabytes at a time; only the vectors that are needed are kept.
     Words that are not UTF-8, which some tools cut in the middle of a character, are skipped.
@@ -34,13 +34,18 @@ def read_word2vec_binary(
         path: named in errors.
         wanted: words in NFC.
 
+    Returns:
+        The vectors, the words and the length, and for the `wanted` words whose numbers are not
+        finite, which are among the vectors, a message.
+
     Raises:
         UserError: the first line is not word2vec's; the file ends early or continues after its
-            last word; a number that is needed is not finite.
+            last word.
     """
     count, size = _header(file, path)
     vectors: dict[str, np.ndarray] = {}
     known: set[str] = set()
+    not_finite: dict[str, str] = {}
     buffer, start = b"", 0
     for number in range(1, count + 1):
         if len(buffer) - start < _LONGEST_WORD + 1 + 4 * size:
@@ -66,14 +71,16 @@ def read_word2vec_binary(
         if word is not None:
             known.add(word)
             if word in wanted and word not in vectors:
-                vectors[word] = _numbers(buffer[space + 1 : end], word, path)
+                vectors[word] = np.frombuffer(buffer[space + 1 : end], "<f4").astype(np.float32)
+                if not np.isfinite(vectors[word]).all():
+                    not_finite[word] = f"the vector of {word!r} has numbers that are not finite"
         start = end
     if (buffer[start:] + file.read(2)).strip(b"\n"):
         raise UserError(
             f"{path}: goes on after the {count} words of {size} numbers that its first line "
             "promises; the file is damaged or not in word2vec's binary format"
         )
-    return vectors, known, size
+    return vectors, known, size, not_finite
 
 
 def _header(file: IO[bytes], path: pathlib.Path) -> tuple[int, int]:
@@ -93,10 +100,3 @@ def _header(file: IO[bytes], path: pathlib.Path) -> tuple[int, int]:
     if not 0 < size <= _LONGEST_VECTOR:
         raise UserError(f"{path}: its first line promises vectors of {size} numbers")
     return count, size
-
-
-def _numbers(raw: bytes, word: str, path: pathlib.Path) -> np.ndarray:
-    numbers = np.frombuffer(raw, "<f4").astype(np.float32)
-    if not np.isfinite(numbers).all():
-        raise UserError(f"{path}: the vector of {word!r} has numbers that are not finite")
-    return numbers

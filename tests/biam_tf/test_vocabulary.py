@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from biam_tf import vocabulary as vocabulary_module
+from biam_tf.embeddings.files import read_all_word_vectors
 from biam_tf.errors import UserError
-from biam_tf.vocabulary import Vocabulary, require_embedding_size
+from biam_tf.vocabulary import (
+    Vocabulary,
+    names_without_embedding,
+    read_table,
+    require_embedding_size,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -117,13 +123,9 @@ def test_a_class_without_direction_is_named(words):
     ("line", "problem"),
     [
         (b"cat 1 2", "2 numbers after 'cat' where 3 are expected"),
-        (b"cat 1 2 3 4", "4 numbers after 'cat' where 3 are expected"),
         (b"cat", "0 numbers after 'cat'"),
         (b"cat 1 x 3", "'x' is not a number"),
         (b"cat 1 2,5 3", "'2,5' is not a number"),
-        (b"cat 1 nan 3", "'nan' is not a finite number"),
-        (b"cat 1 -inf 3", "'-inf' is not a finite number"),
-        (b"c\xff\xfet 1 2 3", "is not UTF-8"),
     ],
 )
 def test_a_broken_line_is_named_whether_it_is_needed_or_not(tmp_path, line, problem):
@@ -133,6 +135,70 @@ def test_a_broken_line_is_named_whether_it_is_needed_or_not(tmp_path, line, prob
         with pytest.raises(UserError) as error:
             embedded(path, name)
         assert f"{path}, line 2: " in str(error.value) and problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"cat 1 2 3 4", "4 numbers after 'cat' where 3 are expected"),
+        (b"cat 1 nan 3", "'nan' is not a finite number"),
+        (b"cat 1 -inf 3", "'-inf' is not a finite number"),
+        (b"cat 1 1e99 3", "'1e99' is not a finite number"),
+        ("c\u00e4t 1 2 3".encode("latin-1"), "is not UTF-8"),
+    ],
+)
+def test_a_line_that_nobody_asks_for_refuses_no_file(tmp_path, line, problem):
+    path = tmp_path / "broken.txt"
+    path.write_bytes(b"red 0 2 0\n" + line + b"\ncar 0 0 4\ncats 9 9 9\ncat 9 9 9\n")
+    np.testing.assert_array_equal(embedded(path, "red", "car"), [[0, 1, 0], [0, 0, 1]])
+    with pytest.raises(UserError) as error:
+        embedded(path, "red", line.decode("latin-1").split()[0])
+    assert f"{path}, line 2: " in str(error.value) and problem in str(error.value)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \n", "\t\n", "\n\n"])
+@pytest.mark.parametrize("header", ["", "5 3\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("between", [" ", "\t"])
+def test_the_first_word_is_found_however_a_file_is_written(tmp_path, mark, header, ending, between):
+    lines = ["dog 1 0 0", "sea 0 1 0", "dogs 0 0 1", "dog 0 0 1", "3 4 0 5 0"]
+    path = tmp_path / "words.txt"
+    text = mark + header + ending.join(line.replace(" ", between) for line in lines) + ending
+    path.write_bytes(text.encode())
+    np.testing.assert_array_equal(embedded(path, "dog", "sea"), [[1, 0, 0], [0, 1, 0]])
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    np.testing.assert_array_equal(embedded(path, "dog", "sea"), [[1, 0, 0], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("first", [". . .", "3 4", "1 / 2", "at name@example.com", "chapter 1"])
+def test_a_word_with_spaces_may_stand_anywhere(tmp_path, first):
+    path = tmp_path / "words.txt"
+    lines = [f"{first} 0.5 0 0", "dog 1 0 0", "sea 0 1 0"]
+    for order in (lines, lines[::-1]):
+        path.write_text("\n".join(order))
+        np.testing.assert_array_equal(embedded(path, "dog", "sea"), [[1, 0, 0], [0, 1, 0]])
+        np.testing.assert_array_equal(embedded(path, first, "dog"), [[1, 0, 0]] * 2)
+
+
+def test_a_word_that_is_a_space_is_skipped(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("dog 1 0 0\n  0 0 1\nsea 0 1 0\n")
+    np.testing.assert_array_equal(embedded(path, "sea"), [[0, 1, 0]])
+
+
+def test_utf_16_is_named(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(WORDS.encode("utf-16"))
+    with pytest.raises(UserError, match="is UTF-16 text; save it as UTF-8"):
+        embedded(path, "red")
+
+
+def test_all_words_of_a_file_are_those_that_are_finite(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("dog 1 0\nnan nan nan\nsea 0 1\n")
+    with pytest.warns(UserWarning, match="1 words have numbers that are not finite .*'nan'"):
+        words, rows = read_all_word_vectors(path)
+    assert words == ("dog", "sea") and np.isfinite(rows).all()
 
 
 @pytest.mark.parametrize("number", ["1e5e5", "--1", "1.2.3"])
@@ -261,6 +327,48 @@ def test_broken_rows_of_an_attribute_table_come_in_one_error(tmp_path):
         "  line 3: column 'round': 'x' is not a number",
         "  line 5: column 'round': 'inf' is not a finite number",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name;red;round\r\nball;0,5;1\r\ncar;2;0\r\n;;\r\n;;\r\n",
+        "name\tred\tround\nball\t0.5\t1\n\ncar\t2\t0\n\t\t\n",
+        "name,red,round\n ball , 0.5,1\n,,\ncar,2,0\n,,\n",
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_attribute_table_is_read_as_spreadsheets_write_it(tmp_path, text, mark):
+    path = tmp_path / "attributes.csv"
+    path.write_bytes((mark + text).encode())
+    table = Vocabulary.from_attributes(path)
+    assert table.names == ("ball", "car")
+    np.testing.assert_allclose(table.embeddings, [unit(0.5, 1), [1, 0]], rtol=1e-6)
+
+
+def test_only_rows_that_are_asked_for_must_be_finite(tmp_path):
+    path = tmp_path / "attributes.csv"
+    path.write_text("name,red,round\nball,0,1\nfog,nan,1\nair,,1\nnothing,0,0\n")
+    arrays = tmp_path / "embeddings.npz"
+    rows = np.array([[0, 1], [np.nan, 1], [np.inf, 1], [0, 0]], np.float16)
+    np.savez(arrays, names=np.array([b"ball", b"fog", b"air", b"nothing"]), embeddings=rows)
+    for file in (path, arrays):
+        np.testing.assert_array_equal(Vocabulary.from_file(file, ["Ball"]).embeddings, [[0, 1]])
+        assert names_without_embedding(file, ["ball", "fog", "mist"]) == ("mist",)
+        with pytest.raises(UserError, match="all zero for 'nothing'"):
+            Vocabulary.from_file(file, ["nothing"])
+        with pytest.warns(UserWarning, match="left out: 'fog', 'air', 'nothing'"):
+            assert read_table(file).names == ("ball",)
+    with pytest.raises(UserError, match=r"\n  line 3: column 'red': 'nan' is not a finite number"):
+        Vocabulary.from_file(path, ["ball", "fog"])
+    with pytest.raises(UserError, match="not finite for 'air'"):
+        Vocabulary.from_file(arrays, ["ball", "air"])
+
+
+def test_names_of_an_npz_file_may_be_decomposed(tmp_path):
+    path = tmp_path / "embeddings.npz"
+    np.savez(path, names=["Cafe\u0301", "bar"], embeddings=np.eye(2))
+    np.testing.assert_array_equal(Vocabulary.from_file(path, ["Caf\u00e9"]).embeddings, [[1, 0]])
 
 
 @pytest.mark.parametrize(

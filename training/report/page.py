@@ -129,7 +129,9 @@ def _records(data: ReportData) -> list[dict]:
     """The log's records of the epochs; a closed form has none."""
     if not data.of_training or not data.run.folder.log.exists():
         return []
-    records = [json.loads(line) for line in data.run.folder.log.read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line) for line in data.run.folder.log.read_text(encoding="utf-8").splitlines()
+    ]
     return [record for record in records if "loss" in record]
 
 

@@ -85,7 +85,9 @@ def measure_costs(folder: pathlib.Path) -> Costs:
         begun = time.perf_counter()
         scorer(inputs, embeddings_tensor)["scores"].numpy()
         seconds.append(time.perf_counter() - begun)
-    records = [json.loads(line) for line in RunFolder(folder).log.read_text(encoding="utf-8").splitlines()]
+    records = [
+        json.loads(line) for line in RunFolder(folder).log.read_text(encoding="utf-8").splitlines()
+    ]
     command = [sys.executable, "-m", "training.reproduction.costs", str(folder)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return Costs(
