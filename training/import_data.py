@@ -1,4 +1,4 @@
-"""Converts CSV, Parquet or COCO lists of labeled photos to a folder data set.
+"""Converts lists of labeled photos in other formats to a folder data set.
 
 `python -m training.import_data --help` lists the options.
 """
@@ -14,25 +14,31 @@ from training.cli import run_command
 DESCRIPTION = """\
 Creates a folder data set (images/, annotations.csv, classes.csv) from lists in other formats:
 
-  csv    a CSV or Parquet file with one row per photo, or one row per label of a photo; photos are
-         paths relative to the folder of the file, or http(s) URLs, which are downloaded
-  coco   JSON files in COCO's format, one per split; the labels of a photo are the categories of
-         its objects
+  csv           a table with a column of labels: CSV, .tsv, .xlsx or Parquet; one row per photo, or
+                one row per label of a photo; photos are paths relative to the folder of the table,
+                or http(s) URLs, which are downloaded
+  coco          JSON files in the format of COCO, LVIS or Roboflow, one per split; the labels of a
+                photo are the categories of its objects
 
-Classes can be renamed (--rename, --lower-case); classes that get the same name are merged.
+Labels in a cell are joined by ';', or are lists as pandas, JSON and Label Studio write them. A
+column that can be read in two ways is an error that names the rows and the option to give.
+Names that differ only in spaces or in their Unicode form are merged. Names that differ in case are
+an error: merge them with --lower-case or --rename, or keep them apart with --keep-case.
 Photos are hard links if the file system supports them (--photos copy always copies). Downloads use
 16 connections and up to four attempts per photo. To continue a stopped import, repeat the command.
-Photos that are missing are listed in failed_photos.csv. annotations.csv is written last: if it
-exists, the import is complete.
+Photos that are missing or broken are listed in failed_photos.csv. annotations.csv is written last:
+if it exists, the import is complete. The command prints what it took, and what it left out and why.
 """
 
 EXAMPLES = """\
 examples:
   python -m training.import_data csv labels.csv my-photos --unseen zebra,okapi
+  python -m training.import_data csv labels.csv my-photos --separator ,
   python -m training.import_data csv urls.parquet my-photos --image-column url \\
       --labels-column tag --max-broken-share 0.1
-  python -m training.import_data csv labels.csv my-photos --lower-case \\
+  python -m training.import_data csv labels.xlsx my-photos --lower-case \\
       --rename "TV set=television" --rename Telly=television
+  python -m training.import_data csv labels.tsv my-photos --replace-path "C:\\photos\\=photos/"
   python -m training.import_data coco my-photos \\
       --annotations train=instances_train2017.json --images train=train2017 \\
       --annotations test=instances_val2017.json --images test=val2017 --unseen unseen.txt
@@ -47,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     forms = parser.add_subparsers(dest="form", required=True, metavar="csv|coco")
-    table = forms.add_parser("csv", help="a CSV or Parquet file", allow_abbrev=False)
-    table.add_argument("table", type=pathlib.Path, metavar="FILE", help=".csv or .parquet file")
+    table = forms.add_parser("csv", help="a table with a column of labels", allow_abbrev=False)
+    table.add_argument(
+        "table", type=pathlib.Path, metavar="FILE", help=".csv, .tsv, .txt, .xlsx or .parquet file"
+    )
     coco = forms.add_parser("coco", help="JSON files in COCO's format", allow_abbrev=False)
     for form in (table, coco):
         _add_common_arguments(form)
@@ -57,21 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"--{column}-column", default=column, metavar="NAME", help=f"default: {column}"
         )
     table.add_argument(
-        "--separator", default=";", help="text between two labels in a cell (default: ;)"
+        "--separator",
+        metavar="TEXT",
+        help="text between two labels in a cell (default: ';', or what the whole column shows)",
     )
     table.add_argument(
-        "--split-column",
-        metavar="NAME",
-        help="column with train, val or test (default: the split is chosen by the file name)",
+        "--no-label",
+        metavar="TEXTS",
+        help="texts of cells that mean that there is no label, separated by commas; '' for none "
+        "(default: nan, None, NULL, N/A and the like)",
     )
-    for split in ("val", "test"):
-        table.add_argument(
-            f"--{split}-share",
-            type=float,
-            default=0.1,
-            metavar="SHARE",
-            help=f"share of the photos in {split} if there is no --split-column (default: 0.1)",
-        )
+    _add_table_arguments(table)
     for name, what in (("annotations", "JSON file"), ("images", "folder of the photos")):
         coco.add_argument(
             f"--{name}",
@@ -81,6 +85,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             help=f"{what} of train, val or test; give it once per split",
         )
     return run_command(parser, _command, argv)
+
+
+def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split-column",
+        metavar="NAME",
+        help="column with train, val or test (default: the split is chosen by the photo's path)",
+    )
+    _add_share_arguments(parser)
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="of a text file, e.g. cp1252 (default: UTF-8 or UTF-16)"
+    )
+    parser.add_argument("--sheet", metavar="NAME", help="of an Excel workbook with several sheets")
+
+
+def _add_share_arguments(parser: argparse.ArgumentParser) -> None:
+    for split in ("val", "test"):
+        parser.add_argument(
+            f"--{split}-share",
+            type=float,
+            default=0.1,
+            metavar="SHARE",
+            help=f"share of the photos in {split} where the list has no splits (default: 0.1)",
+        )
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +125,11 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="convert all class names to lower case, after --rename",
     )
+    parser.add_argument(
+        "--keep-case",
+        action="store_true",
+        help="names that differ only in case are different classes",
+    )
     for group, what in (("unseen", "not trained on"), ("ignored", "neither trained nor scored")):
         parser.add_argument(
             f"--{group}",
@@ -110,16 +143,24 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help="hard links or copies (default: link; copy if the file system has no hard links)",
     )
     parser.add_argument(
+        "--replace-path",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="replace the beginning of photos' paths; may be given many times",
+    )
+    parser.add_argument(
         "--max-broken-share",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="share of the photos that may be missing; they are left out (default: 0)",
+        help="share of the photos that may be missing or broken; they are left out (default: 0)",
     )
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    from training.data.imports.folder_import import ImportOptions, import_folder
+    from training.data.imports.folder_import import import_folder
+    from training.data.imports.import_options import ImportOptions
 
     names = {field.name for field in dataclasses.fields(ImportOptions)}
     options = {name: value for name, value in vars(arguments).items() if name in names}

@@ -24,10 +24,16 @@ class Problems:
             text = problem() if callable(problem) else problem
             self._lines.append(f"  {place}: {text}")
 
-    def raise_if_any(self) -> None:
-        """Raises one `UserError` with all problems, if there are any."""
+    def raise_if_any(self, alone_in_one_line: bool = False) -> None:
+        """Raises one `UserError` with all problems, if there are any.
+
+        Args:
+            alone_in_one_line: whether a single problem has no heading.
+        """
         if not self.count:
             return
+        if self.count == 1 and alone_in_one_line:
+            raise UserError(f"{self._directory}: {self._lines[0].strip()}")
         hidden = self.count - len(self._lines)
         more = [f"  and {hidden} more"] if hidden else []
         count = "1 problem" if self.count == 1 else f"{self.count} problems"

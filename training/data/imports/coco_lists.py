@@ -1,53 +1,183 @@
-"""Reads labeled photos from JSON files in COCO's format."""
+"""Reads labeled photos from JSON files in the formats of COCO, LVIS and Roboflow."""
 
 import json
+import os
 import pathlib
 import reprlib
-from collections.abc import Container
+import urllib.parse
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from biam_tf.errors import UserError
-from training.data.imports.listed_photos import ListedPhoto
+from training.data.imports.listed_photos import ListedPhoto, Listing, some_of
+from training.data.imports.photo_paths import PhotoPaths
 from training.data.problems import Problems
 
 PARTS = ("images", "annotations", "categories")
+NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
+
+_Id = int | float | str
 
 
 def read_coco(
-    path: pathlib.Path, folder: pathlib.Path, split: str
-) -> tuple[list[ListedPhoto], list[str]]:
+    path: pathlib.Path,
+    folder: pathlib.Path,
+    split: str,
+    problems: Problems,
+    replacements: Sequence[str] = (),
+) -> Listing:
     """Reads an annotation file; the labels of a photo are the categories of its objects.
+
+    If images have `neg_category_ids`, as in LVIS, these categories are absent and all others
+    without an object are unknown. Without, all others are absent.
 
     Args:
         path: JSON with `images`, `annotations` and `categories`.
-        folder: that each `file_name` is relative to.
+        folder: that each `file_name` is relative to. An image without one has the name in its
+            `coco_url`.
         split: of all photos in the file.
-
-    Returns:
-        The photos, and the names of all categories, both in the order of the file.
+        problems: collects the entries that are incomplete or refer to unknown ids.
+        replacements: "OLD=NEW" for beginnings of paths.
 
     Raises:
-        UserError: the file is not in COCO's format, or entries are incomplete or refer to
-            unknown ids; the message names all of these entries.
+        UserError: the file is not in COCO's format.
     """
-    problems = Problems(path.parent)
     parts = _read_parts(path)
-    names = _by_id(path.name, "categories", parts["categories"], "name", problems)
-    files = _by_id(path.name, "images", parts["images"], "file_name", problems)
-    _find_repeated_files(path.name, parts["images"], problems)
+    before = problems.count
+    listing = Listing()
+    names = _by_id(path.name, "categories", parts["categories"], _category_name, problems)
+    used = {_get(entry, "category_id") for entry in parts["annotations"] if _is_object(entry)}
+    for root in _roots(parts["categories"], used & names.keys()):
+        listing.notes.append(
+            f"{path.name}: category {names.pop(root)!r} is left out: it is the group of the "
+            "others (supercategory none), without objects"
+        )
+    files = _by_id(path.name, "images", parts["images"], _file_name, problems)
+    finder = PhotoPaths(folder, replacements)
+    locations = _locations(path.name, parts["images"], finder, problems)
     # Otherwise the objects of an invalid image would be reported as well.
-    problems.raise_if_any()
+    if problems.count > before:
+        return listing
     if not files:
-        raise UserError(f"{path}: lists no photos")
-    labels: dict[int | str, dict[str, None]] = {image: {} for image in files}
+        problems.add(path.name, None, "lists no photos")
+    written = {
+        identity: listing.classes.add(name, f"{path.name} category {identity}")
+        for identity, name in names.items()
+    }
+    labels: dict[_Id, dict[str, None]] = {image: {} for image in files}
     for index, entry in enumerate(parts["annotations"]):
         problem = _object_problem(entry, files, names)
         if problem:
             problems.add(path.name, None, f"annotations[{index}]: {problem}")
         else:
-            labels[entry["image_id"]][names[entry["category_id"]]] = None
-    problems.raise_if_any()
-    photos = [ListedPhoto(str(folder / files[i]), split, tuple(labels[i])) for i in files]
-    return photos, list(dict.fromkeys(names.values()))
+            labels[entry["image_id"]][written[entry["category_id"]]] = None
+    absent = _absent(path.name, parts["images"], written, labels, problems)
+    if absent:
+        listing.notes.append(
+            f"{path.name}: absent are the {NEGATIVE} of each photo; classes that are neither in "
+            "them nor among its objects are unknown"
+        )
+    listing.notes += _about(path.name, parts["annotations"], names, labels)
+    listing.photos = [
+        ListedPhoto(
+            locations[image],
+            split,
+            tuple(labels[image]),
+            absent[image] if absent else None,
+            f"{path.name} image {image}",
+        )
+        for image in files
+    ]
+    return listing
+
+
+def _roots(categories: Sequence[Mapping], used: Container[object]) -> list[_Id]:
+    """Returns the category with which Roboflow groups the others, if there is one."""
+    ids = [_get(c, "id") for c in categories if _is_object(c) and c.get("supercategory") == "none"]
+    return [0] if ids == [0] and 0 not in used and len(categories) > 1 else []
+
+
+def _locations(
+    file: str,
+    images: Sequence[Mapping],
+    finder: PhotoPaths,
+    problems: Problems,
+) -> dict[_Id, str]:
+    """Returns the path or URL of each photo; adds wrong and repeated ones to `problems`."""
+    found: dict[_Id, str] = {}
+    first: dict[str, int] = {}
+    for index, entry in enumerate(images):
+        if _entry_problem(entry, _file_name):
+            continue
+        location, problem = _location(entry, finder)
+        if not problem and first.setdefault(location, index) != index:
+            problem = f"{_file_name(entry)[1]!r} is already listed as images[{first[location]}]"
+        if problem:
+            problems.add(file, None, f"images[{index}]: {problem}")
+        else:
+            found[entry["id"]] = location
+    return found
+
+
+def _location(entry: Mapping, finder: PhotoPaths) -> tuple[str, str | None]:
+    key, name = _file_name(entry)
+    location, problem = finder.find(str(name))
+    if key == "coco_url" and not problem and not os.path.lexists(location):
+        return finder.find(str(name).rpartition("/")[2])
+    return location, problem
+
+
+def _absent(
+    file: str,
+    images: Sequence[Mapping],
+    names: Mapping[_Id, str],
+    labels: Mapping[_Id, Container[str]],
+    problems: Problems,
+) -> dict[_Id, tuple[str, ...]]:
+    """Returns the absent classes of each photo; nothing where all other classes are absent."""
+    if not any(NEGATIVE in entry for entry in images):
+        return {}
+    absent: dict[_Id, tuple[str, ...]] = {}
+    for index, entry in enumerate(images):
+        listed: dict[str, list[_Id]] = {}
+        for key in (NEGATIVE, NOT_EXHAUSTIVE):
+            ids = entry.get(key, [])
+            wrong = [i for i in ids if not _is_id(i) or i not in names] if _is_list(ids) else [ids]
+            if wrong:
+                problems.add(
+                    file,
+                    None,
+                    f"images[{index}]: {key} {some_of(map(reprlib.repr, wrong))} is not the id of "
+                    "a category",
+                )
+            listed[key] = [] if wrong else ids
+        unknown = {names[i] for i in listed[NOT_EXHAUSTIVE]}
+        negative = dict.fromkeys(names[i] for i in listed[NEGATIVE] if names[i] not in unknown)
+        for name in negative:
+            if name in labels[entry["id"]]:
+                problems.add(
+                    file, None, f"images[{index}]: {name!r} has an object and is in {NEGATIVE}"
+                )
+        absent[entry["id"]] = tuple(negative)
+    return absent
+
+
+def _about(
+    file: str,
+    annotations: Sequence[Mapping],
+    names: Mapping[_Id, str],
+    labels: Mapping[_Id, Mapping],
+) -> list[str]:
+    notes = []
+    empty = sum(not found for found in labels.values())
+    if empty:
+        notes.append(f"{file}: {empty} of {len(labels)} photos have no object; they are kept")
+    crowds = sum(bool(_get(entry, "iscrowd")) for entry in annotations)
+    if crowds:
+        notes.append(f"{file}: {crowds} annotations of crowds count as labels, as others do")
+    repeated = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    if repeated:
+        notes.append(f"{file}: several categories are called {some_of(map(repr, repeated))}")
+    return notes
 
 
 def _read_parts(path: pathlib.Path) -> dict[str, list]:
@@ -67,44 +197,47 @@ def _read_parts(path: pathlib.Path) -> dict[str, list]:
 
 
 def _by_id(
-    file: str, part: str, entries: list, key: str, problems: Problems
-) -> dict[int | str, str]:
-    """Returns the text under `key` by id; adds invalid entries to `problems`."""
-    texts: dict[int | str, str] = {}
-    first: dict[int | str, int] = {}
+    file: str,
+    part: str,
+    entries: list,
+    text_of: Callable[[Mapping], tuple[str, object]],
+    problems: Problems,
+) -> dict[_Id, str]:
+    """Returns the text of each entry by id; adds invalid entries to `problems`."""
+    texts: dict[_Id, str] = {}
+    first: dict[_Id, int] = {}
     for index, entry in enumerate(entries):
-        problem = _entry_problem(entry, key)
+        problem = _entry_problem(entry, text_of)
         if not problem and entry["id"] in first:
             problem = f"id {entry['id']!r} is already used by {part}[{first[entry['id']]}]"
         if problem:
             problems.add(file, None, f"{part}[{index}]: {problem}")
         else:
-            texts[entry["id"]], first[entry["id"]] = entry[key].strip(), index
+            texts[entry["id"]] = str(text_of(entry)[1]).strip()
+            first[entry["id"]] = index
     return texts
 
 
-def _find_repeated_files(file: str, entries: list, problems: Problems) -> None:
-    first: dict[pathlib.PurePath, int] = {}
-    for index, entry in enumerate(entries):
-        if _entry_problem(entry, "file_name"):
-            continue
-        name = entry["file_name"].strip()
-        file_path = pathlib.PurePath(name)  # "./1.jpg" equals "1.jpg"
-        if first.setdefault(file_path, index) != index:
-            problems.add(
-                file,
-                None,
-                f"images[{index}]: {name!r} is already listed as images[{first[file_path]}]",
-            )
+def _category_name(entry: Mapping) -> tuple[str, object]:
+    return "name", entry.get("name")
 
 
-def _entry_problem(entry: object, key: str) -> str | None:
+def _file_name(entry: Mapping) -> tuple[str, object]:
+    """Returns the key that has the photo's name, and the name."""
+    url = entry.get("coco_url")
+    if entry.get("file_name") is None and isinstance(url, str):
+        # The last two parts, as LVIS has photos of both folders, train2017/ and val2017/.
+        return "coco_url", "/".join(urllib.parse.urlsplit(url).path.split("/")[-2:])
+    return "file_name", entry.get("file_name")
+
+
+def _entry_problem(entry: object, text_of: Callable[[Mapping], tuple[str, object]]) -> str | None:
     """Returns what is wrong with an image or a category, or None."""
     if not isinstance(entry, dict):
         return f"expected an object, got {reprlib.repr(entry)}"
     if not _is_id(entry.get("id")):
         return f"id {reprlib.repr(entry.get('id'))} is neither a number nor a string"
-    text = entry.get(key)
+    key, text = text_of(entry)
     if not isinstance(text, str) or not text.strip():
         return f"{key} {reprlib.repr(text)} is not a name"
     try:
@@ -129,3 +262,17 @@ def _object_problem(
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int | float | str)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _get(entry: object, key: str) -> _Id | None:
+    """Returns a value by which entries can be looked up, or None."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if _is_id(value) else None

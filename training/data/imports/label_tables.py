@@ -1,17 +1,16 @@
-"""Reads labeled photos from CSV and Parquet tables."""
+"""Reads labeled photos from tables with a column of labels."""
 
 import dataclasses
-import hashlib
 import pathlib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from biam_tf.errors import UserError, did_you_mean
 from training.data.dataset import SPLITS
-from training.data.imports.listed_photos import ListedPhoto
-from training.data.imports.photo_collection import is_url, url_problem
+from training.data.imports.label_cells import NO_LABEL, read_cells
+from training.data.imports.listed_photos import ListedPhoto, Listing
+from training.data.imports.photo_paths import PhotoPaths, split_named
+from training.data.imports.table_files import open_table
 from training.data.problems import Problems
-from training.tables.csv_files import read_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,140 +20,86 @@ class TableColumns:
     Attributes:
         image: column of the photo's path or URL.
         labels: column of the class names.
-        split: column of "train", "val" or "test"; None: the split is chosen by file name.
-        separator: text between two labels in a cell.
+        split: column of "train", "val" or "test"; None: the split is chosen by the path.
+        separator: text between two labels in a cell; None: found in the column.
         shares: of the photos in val and test, used if `split` is None.
+        no_label: texts of cells that mean that there is no label.
     """
 
     image: str = "image"
     labels: str = "labels"
     split: str | None = None
-    separator: str = ";"
+    separator: str | None = None
     shares: tuple[float, float] = (0.1, 0.1)
+    no_label: Collection[str] = NO_LABEL
 
 
-def read_table(path: pathlib.Path, columns: TableColumns) -> list[ListedPhoto]:
-    """Reads a CSV or Parquet file with one row per photo, or one row per label of a photo.
+def read_table(
+    path: pathlib.Path,
+    columns: TableColumns,
+    problems: Problems,
+    replacements: Sequence[str] = (),
+    encoding: str | None = None,
+    sheet: str | None = None,
+) -> Listing:
+    """Reads a table with one row per photo, or one row per label of a photo.
 
     Rows of the same photo are merged. Paths are relative to the table's folder.
 
     Args:
-        path: `.csv` (UTF-8), or `.parquet`, whose labels may be lists.
+        path: of a file that `table_files.open_table` reads; in Parquet, labels may be lists.
         columns: names of the columns, and how they are read.
+        problems: collects the invalid rows.
+        replacements: "OLD=NEW" for beginnings of paths.
+        encoding: of a text file.
+        sheet: of a workbook.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or has invalid rows; the message
-            names all of them.
+        UserError: the file cannot be read.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .csv or .parquet file")
-    problems = Problems(path.parent)
-    splits: dict[str, str] = {}
-    labels: dict[str, dict[str, None]] = {}
-    for row, cells in _rows(path, columns, problems):
-        image, problem = _location(cells[columns.image], path.parent)
-        own, labels_problem = _labels(cells[columns.labels], columns.separator)
-        if problem := problem or labels_problem:
-            problems.add(path.name, row, problem)
-            continue
-        split = cells[columns.split] if columns.split else _split_by_name(image, columns.shares)
-        if split not in SPLITS:
-            problems.add(path.name, row, f"unknown split {split!r}; use {', '.join(SPLITS)}")
-        elif splits.setdefault(image, split) != split:
-            problems.add(path.name, row, f"{image!r} is already in {splits[image]}")
-        labels.setdefault(image, {}).update(dict.fromkeys(own))
-    problems.raise_if_any()
-    if not splits:
-        raise UserError(f"{path}: lists no photos")
-    return [ListedPhoto(image, split, tuple(labels[image])) for image, split in splits.items()]
-
-
-def _location(cell: object, folder: pathlib.Path) -> tuple[str, str | None]:
-    """Returns the path or URL in a cell, and what is wrong with it or None."""
-    if not isinstance(cell, str):
-        return "", f"the photo {reprlib.repr(cell)} is not a string"
-    image = cell.strip()
-    if not image:
-        return "", "names no photo"
-    if not is_url(image):
-        return str(folder / image), None
-    return image, url_problem(image)
-
-
-def _labels(cell: object, separator: str) -> tuple[list[str], str | None]:
-    """Returns the names in a cell, and what is wrong with it or None."""
-    if cell is None:
-        return [], "the list of labels is null; a photo without labels needs an empty list"
-    names = cell.split(separator) if isinstance(cell, str) else cell
-    if not isinstance(names, list):
-        return [], f"the label {reprlib.repr(cell)} is not a string"
-    for name in names:
-        if not isinstance(name, str):
-            return [], f"the label {reprlib.repr(name)} is not a string"
-    return [stripped for name in names if (stripped := name.strip())], None
-
-
-def _split_by_name(image: str, shares: tuple[float, float]) -> str:
-    """Returns the split that the hash of a photo's file name selects, the same in every import.
-
-    Args:
-        image: path or URL, of which the last part is hashed.
-        shares: of the photos in val and test.
-    """
-    digest = hashlib.sha256(image.rsplit("/", 1)[-1].encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    val, test = shares
-    return "val" if position < val else "test" if position < val + test else "train"
-
-
-def _rows(
-    path: pathlib.Path, columns: TableColumns, problems: Problems
-) -> Iterator[tuple[int, Mapping]]:
     wanted = [columns.image, columns.labels, *([columns.split] if columns.split else [])]
-    if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path, wanted, problems)
-    return read_rows(path, lambda found: _has_columns(path.name, found, wanted, problems), problems)
+    table = open_table(path, wanted, problems, encoding, sheet)
+    rows: list[tuple[int, object, str]] = []
+    cells: list[object] = []
+    for row, content in table.rows:
+        rows.append((row, content[columns.image], str(content.get(columns.split or "", ""))))
+        cells.append(content[columns.labels])
+    read = read_cells([row for row, _, _ in rows], cells, columns.separator, columns.no_label)
+    for bad_row, problem in read.problems:
+        place = "" if bad_row else f"column {columns.labels!r}: "
+        problems.add(path.name, bad_row, f"{place}{problem}")
 
-
-def _parquet_rows(
-    path: pathlib.Path, wanted: Sequence[str], problems: Problems
-) -> Iterator[tuple[int, Mapping]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise UserError(
-            f"{path}: reading Parquet needs pyarrow; run pip install 'biam-tf[import]'"
-        ) from None
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {error}") from None
-    with file:
-        schema = file.schema_arrow
-        if not _has_columns(path.name, schema.names, wanted, problems):
-            return
-        # In a column of strings null is an empty cell; a null list is not an empty list.
-        flat = [name for name in wanted if not pyarrow.types.is_nested(schema.field(name).type)]
-        number = 0
-        try:
-            for batch in file.iter_batches(columns=list(wanted)):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row | {name: "" for name in flat if row[name] is None}
-        except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
-            raise UserError(f"{path}: is damaged after row {number}: {error}") from None
-
-
-def _has_columns(
-    file: str, found: Sequence[str], wanted: Sequence[str], problems: Problems
-) -> bool:
-    """Whether each wanted column occurs once; adds the others to `problems`."""
-    counts = {column: list(found).count(column) for column in wanted}
-    for column, count in counts.items():
-        if count > 1:
-            problems.add(file, None, f"column {column!r} occurs {count} times")
-        elif not count:
-            known = did_you_mean(column, found) or "; the file is empty"
-            problems.add(file, None, f"no column {column!r}{known}")
-    return set(counts.values()) == {1}
+    listing = Listing(notes=[f"{path.name}: {note}" for note in read.notes])
+    paths = PhotoPaths(path.parent, replacements)
+    photos: dict[str, tuple[str, str]] = {}
+    labels: dict[str, dict[str, None]] = {}
+    for (row, image, written_split), names in zip(rows, read.labels, strict=True):
+        location, wrong = (
+            paths.find(image)
+            if isinstance(image, str)
+            else ("", f"the photo {reprlib.repr(image)} is not a string")
+        )
+        if wrong:
+            problems.add(path.name, row, wrong)
+            continue
+        place = f"{path.name} row {row}"
+        split = split_named(written_split) if columns.split else None
+        if columns.split and split is None:
+            problems.add(
+                path.name, row, f"unknown split {written_split!r}; use {', '.join(SPLITS)}"
+            )
+            split = "train"
+        split = split or paths.split(location, columns.shares)
+        first, _ = photos.setdefault(location, (split, place))
+        if first != split:
+            problems.add(path.name, row, f"{location!r} is already in {first}")
+        own = labels.setdefault(location, {})
+        own |= dict.fromkeys(listing.classes.add(name, place) for name in names)
+    listing.photos = [
+        ListedPhoto(location, split, tuple(labels[location]), None, place)
+        for location, (split, place) in photos.items()
+    ]
+    listing.classes.sort()
+    if not photos and not problems.count:
+        problems.add(path.name, None, "lists no photos")
+    return listing

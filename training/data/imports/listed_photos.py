@@ -1,9 +1,14 @@
-"""Photos as a list names them, before they are imported, and the renaming of their classes."""
+"""What a list of labeled photos says, before the photos are collected."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 
-from biam_tf.errors import UserError, did_you_mean
+from biam_tf.embeddings.names import normalize
+
+_PLACES_SHOWN = 3
+# Characters without width that editors and web pages leave in names.
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,46 +19,108 @@ class ListedPhoto:
         location: path of the file, or its http(s) URL.
         split: "train", "val" or "test".
         labels: names of its classes, without duplicates.
+        absent: names of the classes that it does not show, all others being unknown; None: it
+            shows no class but `labels`.
+        place: file and row or entry of the list, for messages.
     """
 
     location: str
     split: str
     labels: tuple[str, ...]
+    absent: tuple[str, ...] | None = None
+    place: str = ""
 
 
-def new_names(
-    names: Collection[str], renames: Sequence[str] = (), lower_case: bool = False
-) -> dict[str, str]:
-    """Returns the new name of each class.
+class ClassNames:
+    """The class names of a list, in the order in which they are added, and where they stand."""
 
-    Args:
-        names: of the classes in the list.
-        renames: "OLD=NEW" for each class to rename. OLD is always a name in the list, not the NEW
-            of another one.
-        lower_case: whether all names are then converted to lower case.
+    def __init__(self) -> None:
+        self._places: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+        self._written: dict[str, dict[str, str]] = {}
 
-    Raises:
-        UserError: an entry is not "OLD=NEW", or its OLD is not a class or has two new names.
+    def add(self, written: str, place: str) -> str:
+        """Adds a name; returns it in Unicode's form NFC, with single spaces between its words.
+
+        Args:
+            written: the name as the list has it, not empty.
+            place: such as "labels.csv row 2"; the first three of a name are kept.
+        """
+        name = clean_name(written)
+        self._counts[name] = self._counts.get(name, 0) + 1
+        places = self._places.setdefault(name, [])
+        if len(places) < _PLACES_SHOWN and place not in places:
+            places.append(place)
+        self._written.setdefault(name, {}).setdefault(written.strip(), place)
+        return name
+
+    @property
+    def names(self) -> list[str]:
+        """The names, in the order in which they were added."""
+        return list(self._places)
+
+    def places(self, name: str) -> str:
+        """Returns where a name stands: its first places, and how many more there are."""
+        more = self._counts[name] - len(self._places[name])
+        return ", ".join(self._places[name]) + (f" and {more} more" if more > 0 else "")
+
+    def update(self, other: "ClassNames") -> None:
+        """Adds the names of another list after these."""
+        for name, places in other._places.items():
+            self._counts[name] = self._counts.get(name, 0) + other._counts[name]
+            mine = self._places.setdefault(name, [])
+            mine += [place for place in places if place not in mine][: _PLACES_SHOWN - len(mine)]
+            self._written[name] = other._written[name] | self._written.get(name, {})
+
+    def sort(self) -> None:
+        """Sorts the names."""
+        self._places = dict(sorted(self._places.items()))
+
+    def merged(self) -> list[str]:
+        """Returns a line for each name that the list writes in several ways."""
+        return [
+            f"{name!r} is also written {', '.join(others)}"
+            for name, written in self._written.items()
+            if (others := [_described(w, name, at) for w, at in written.items() if w != name])
+            and len(written) > 1
+        ]
+
+
+@dataclasses.dataclass
+class Listing:
+    """What a reader of lists returns.
+
+    Attributes:
+        photos: in the order of the list, each once.
+        classes: all classes, also those without a photo.
+        notes: lines for the screen: how the list was read, what was left out and why.
+        failed: photos that cannot be used, and why, by location.
     """
-    changes: dict[str, str] = {}
-    for text in renames:
-        old, _, new = map(str.strip, text.partition("="))
-        if not old or not new:
-            raise UserError(f"--rename {text!r}: expected OLD=NEW")
-        if old not in names:
-            raise UserError(f"--rename {text!r}: no class {old!r}{did_you_mean(old, names)}")
-        if changes.setdefault(old, new) != new:
-            raise UserError(
-                f"--rename: {old!r} is renamed to both {changes[old]!r} and {new!r}; give one of "
-                "them"
-            )
-    renamed = {name: changes.get(name, name) for name in names}
-    return {old: new.lower() if lower_case else new for old, new in renamed.items()}
+
+    photos: list[ListedPhoto] = dataclasses.field(default_factory=list)
+    classes: ClassNames = dataclasses.field(default_factory=ClassNames)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def rename_labels(photos: Iterable[ListedPhoto], names: Mapping[str, str]) -> list[ListedPhoto]:
-    """Returns the photos with the new `names` of their labels, without duplicates."""
-    return [
-        dataclasses.replace(photo, labels=tuple(dict.fromkeys(names[old] for old in photo.labels)))
-        for photo in photos
-    ]
+def clean_name(written: str) -> str:
+    """Returns a name in NFC without invisible characters, with single spaces between its words."""
+    return normalize(" ".join(written.translate(_INVISIBLE).split()))
+
+
+def some_of(things: Iterable[object], shown: int = _PLACES_SHOWN) -> str:
+    """Returns the first things, separated by commas, and how many more there are."""
+    things = list(things)
+    more = f" and {len(things) - shown} more" if len(things) > shown else ""
+    return ", ".join(map(str, things[:shown])) + more
+
+
+def rows_text(rows: Sequence[int]) -> str:
+    """Returns "row 2", or "rows 2, 3, 5 and 7 more"."""
+    return f"{'row' if len(rows) == 1 else 'rows'} {some_of(rows)}"
+
+
+def _described(written: str, name: str, place: str) -> str:
+    if unicodedata.normalize("NFC", written) == name:
+        return f"in another Unicode form ({place})"
+    return f"{written!r} ({place})"

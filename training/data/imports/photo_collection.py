@@ -45,7 +45,7 @@ def collect_photos(
     placement: Placement = "link",
     on_photo: Callable[[], None] = lambda: None,
 ) -> CollectedPhotos:
-    """Places photos in `images/`; existing files are kept as they are.
+    """Places photos that can be decoded in `images/`; existing files are kept as they are.
 
     File names get a prefix of sixteen digits, a hash of the location, so that two photos with the
     same name do not collide and a second call continues a stopped one.
@@ -53,7 +53,7 @@ def collect_photos(
     Args:
         locations: paths and http(s) URLs. A download is attempted up to four times if the server
             does not respond, is busy or closes the connection early, with growing pauses or those
-            that the server requests, up to a minute. Downloaded files are decoded to check them.
+            that the server requests, up to a minute.
         directory: the data set's folder.
         placement: "link" creates hard links if the file system supports them, otherwise copies.
         on_photo: called after each photo.
@@ -77,7 +77,10 @@ def collect_photos(
                 with replacing(target) as partial:
                     partial.write_bytes(content)
             else:
-                _place(pathlib.Path(stored_name("", location)), target, placement)
+                source = pathlib.Path(stored_name("", location)).resolve(strict=True)
+                if problem := photo_problem(source):
+                    return target.name, problem
+                _place(source, target, placement)
         except (OSError, ValueError) as error:
             return target.name, getattr(error, "strerror", None) or str(error)
         return target.name, None
@@ -122,7 +125,6 @@ def _file_name(location: str) -> str:
 
 
 def _place(source: pathlib.Path, target: pathlib.Path, placement: Placement) -> None:
-    source = source.resolve(strict=True)
     if placement == "link":
         try:
             with replacing(target) as partial:

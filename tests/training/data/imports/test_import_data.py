@@ -5,7 +5,7 @@ import pytest
 from import_tables import labels_of, write_table
 
 from training.data.folder.reader import read_folder
-from training.data.imports.listed_photos import new_names
+from training.data.imports.class_names import new_names
 from training.import_data import main
 
 
