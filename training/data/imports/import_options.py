@@ -131,7 +131,7 @@ def paths_by_split(option: str, values: Sequence[str]) -> dict[str, pathlib.Path
             raise UserError(
                 f"{option}: {split} has {paths[split]} and {path}; give one path per split"
             )
-        paths[split] = pathlib.Path(path)
+        paths[split] = pathlib.Path(path).expanduser()
     return paths
 
 
@@ -145,7 +145,9 @@ def sources_by_split(values: Sequence[str]) -> list[tuple[str | None, pathlib.Pa
     for value in values:
         split, sign, path = value.partition("=")
         has_split = sign and split in SPLITS
-        found.append((split, pathlib.Path(path)) if has_split else (None, pathlib.Path(value)))
+        found.append(
+            (split, pathlib.Path(path).expanduser()) if has_split else (None, pathlib.Path(value))
+        )
     without = [str(path) for split, path in found if split is None]
     if without and len(without) < len(found):
         raise UserError(f"{without[0]}: has no split, and others have; give SPLIT=PATH for all")
