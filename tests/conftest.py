@@ -20,7 +20,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     folders = all(pathlib.Path(argument).is_dir() for argument in config.args)
     if folders and config.option.numprocesses is None and not config.option.usepdb:
-        config.option.numprocesses, config.option.dist = 2, "worksteal"
+        # By file: a module's servers, exports and browsers are made in one worker alone.
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:

@@ -149,7 +149,7 @@ def add_classes_input(
             return message(str(error), "error")
         return class_chips(model.classes, names, model.groups(names))
 
-    def correct(event: gr.EventData, text: str, which: str | None = None) -> tuple[str, str]:
+    def correct(event: gr.EventData, text: str, which: str | None = None) -> str:
         model = get_model(which)
         names = model.classes.read(text)
         if event.name:
@@ -157,9 +157,11 @@ def add_classes_input(
         else:
             unknown = {each.name for each in model.classes.unknown(names)}
             names = [each for each in names if each not in unknown]
-        return write_classes(names), class_chips(model.classes, names, model.groups(names))
+        return write_classes(names)
 
-    changes: list[Listen] = [text.input] if which is None else [text.input, which.change]
+    # Gradio's `input` event is that of a key that writes a character: pasting, deleting, dictation
+    # and most keyboards of phones send `change` alone.
+    changes: list[Listen] = [text.change] if which is None else [text.change, which.change]
     for on_change in changes:
         on_change(
             check,
@@ -168,7 +170,7 @@ def add_classes_input(
             show_progress="hidden",
             trigger_mode="always_last",
         )
-    corrected = chips.click(correct, [text, *others], [text, chips], show_progress="hidden")
+    corrected = chips.click(correct, [text, *others], text, show_progress="hidden")
     return ClassesInput(text, chips, corrected.then)
 
 

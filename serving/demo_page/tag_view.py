@@ -19,7 +19,7 @@ from serving.demo_page.components import (
     photo_files,
     script,
 )
-from serving.demo_page.html_parts import class_chips, empty_panel, errors, message, render
+from serving.demo_page.html_parts import empty_panel, errors, message, render
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tag_results import (
     NO_BARS,
@@ -252,12 +252,10 @@ def _add_choices(
 
 
 def _add_filling(served: ServedModel, fill: gr.Button, classes: ClassesInput) -> None:
-    def fill_in_vocabulary():
-        own = served.model.vocabulary
-        chips = class_chips(served.model.classes, own.names, own.groups)
-        return write_classes(own.names), chips
+    def fill_in_vocabulary() -> str:
+        return write_classes(served.model.vocabulary.names)
 
-    fill.click(fill_in_vocabulary, None, [classes.text, classes.chips], show_progress="hidden")
+    fill.click(fill_in_vocabulary, None, classes.text, show_progress="hidden")
 
 
 def _tag(
