@@ -63,8 +63,7 @@ def measure(smoke: bool) -> list[Table]:
     """
     rounds, size = (1, "smallest") if smoke else (ROUNDS, "real")
     for statement, left_out in STARTS.items():
-        if left_out:
-            _check_imports(statement, left_out)
+        _check_imports(statement, left_out)
     with tempfile.TemporaryDirectory() as folder:
         part = functools.partial(_part, folder=folder, size=size)
         contents = part("export")
