@@ -44,7 +44,8 @@ def softmax_over_images(labels: Tensor, scores: Tensor) -> tf.Tensor:
         loss_i = -1/|P_i| Σ_{p∈P_i} log( exp s_ip / Σ_{j∈J} exp s_jp )
 
     Average precision ranks the images of a class, which a loss within each image does not
-    compare. Under `tf.distribute`, the images are those of one replica.
+    compare. The images are those of the arguments: where a batch is divided among devices, their
+    scores must be gathered first, as `training.loop.train_step.TrainStep` does.
 
     Args:
         labels: (B, C), +1 present, -1 absent, 0 unknown.

@@ -22,8 +22,8 @@ class RankingLoss(keras.losses.Loss):
 
     `sample_weight`, one number per image, multiplies the images' losses; as elsewhere in Keras
     it does not change the mean's divisor. Images that a Keras mask excludes count as absent
-    from the batch. Under `fit` with a `tf.distribute` strategy, the mean is over each replica's
-    own images and then over replicas, as with every Keras loss.
+    from the batch. Under `fit` with a `tf.distribute` strategy, the mean is over the images of all
+    replicas together.
 
     ```python
     model.compile("adam", loss=RankingLoss(reduction="mean_of_violations"))
@@ -86,8 +86,13 @@ class RankingLoss(keras.losses.Loss):
             if self.reduction == "sum":
                 return total
             # Replicas' gradients are added up, so each contributes its share of the mean.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            return tf.math.divide_no_nan(total, tf.reduce_sum(counts)) / replicas
+            divisor = tf.reduce_sum(counts)
+            replica = tf.distribute.get_replica_context()
+            if replica is None:  # in the strategy's scope, but not on a replica
+                divisor *= tf.distribute.get_strategy().num_replicas_in_sync
+            elif replica.num_replicas_in_sync > 1:
+                divisor = replica.all_reduce(tf.distribute.ReduceOp.SUM, divisor)
+            return tf.math.divide_no_nan(total, divisor)
 
     def get_config(self) -> dict:
         return {

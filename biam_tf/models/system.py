@@ -106,6 +106,9 @@ class System:
         prepare: called with the head and all labels (N, seen classes) of the training examples
             before the first step, to set weights that depend on them. Defaults to `None`.
         open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
+        compares_images: whether an image's loss of `make_losses` depends on the other images of
+            its batch; with several devices or `training.accumulation_steps`, such losses are
+            computed from the gathered outputs of the whole batch. Defaults to `False`.
     """
 
     title: str
@@ -117,6 +120,7 @@ class System:
     fit: Callable[[keras.Model, Any, Iterable, np.ndarray], None] | None = None
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     open_vocabulary: bool = True
+    compares_images: bool = False
 
     @property
     def settings_type(self) -> type:

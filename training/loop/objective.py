@@ -21,16 +21,21 @@ class Objective:
     Attributes:
         losses: a function of labels (B, C) and the model's outputs by name to losses (B,).
         is_mean: whether the loss of a batch is their mean; else it is their sum.
+        compares_images: whether the loss of an image depends on the other images of its batch.
+            Such losses are computed from the outputs of the whole batch, over all devices and
+            parts, and must depend on labels and outputs alone. Defaults to `False`.
     """
 
     losses: Losses
     is_mean: bool
+    compares_images: bool = False
 
     @classmethod
     def of_loss(cls, loss: LossConfig) -> "Objective":
         """Returns the objective that a configuration's `training.loss` describes."""
         if loss.name == "softmax":
-            return cls(_softmax(loss.over_images), is_mean=True)
+            over_images = loss.over_images
+            return cls(_softmax(over_images), is_mean=True, compares_images=over_images > 0)
         by_violations = loss.reduction == "mean_of_violations"
 
         def ranking(labels: tf.Tensor, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -49,7 +54,8 @@ def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> O
     """
     system, settings = SYSTEMS[config.system], config.settings
     if system.make_losses is not None:
-        return Objective(system.make_losses(head, settings), is_mean=True)
+        losses = system.make_losses(head, settings)
+        return Objective(losses, is_mean=True, compares_images=system.compares_images)
     if loss.name is None:
         is_cosine = getattr(settings, "classifier", None) == "cosine"
         loss = dataclasses.replace(loss, name="softmax" if is_cosine else "ranking")

@@ -3,6 +3,11 @@
 The gradients are summed over the devices first, so that the sum can be clipped by its norm, and a
 step that overflowed on one device is skipped on all. Every device then makes the same update of
 its own copy of the weights.
+
+A loss that is a sum over photos needs no more than that. For one that compares the photos of a
+batch (`Objective.compares_images`), the scores of the whole batch are gathered first, see
+`training.loop.whole_batch`; those of a batch in parts are computed in a first pass without
+gradients.
 """
 
 import dataclasses
@@ -21,6 +26,7 @@ from training.loop.optimizer import (
     WeightAverages,
     make_optimizer,
 )
+from training.loop.whole_batch import LayerState, Outputs, share_of_batch, share_of_parts
 
 Inputs: TypeAlias = Any  # of a batch: tensors by name, or a single tensor
 
@@ -94,6 +100,11 @@ class TrainStep:
                 if settings.accumulation_steps > 1
                 else []
             )
+        devices, parts = strategy.num_replicas_in_sync, settings.accumulation_steps
+        self._gathers = objective.compares_images and devices > 1
+        self._two_passes = objective.compares_images and parts > 1
+        if self._two_passes:
+            self._layer_state = LayerState(strategy, model.non_trainable_variables)
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -113,31 +124,69 @@ class TrainStep:
             stop: whether this process was asked to stop; the result tells it to all processes.
         """
         loss = 0.0
+        if self._two_passes:
+            loss, parts = self._first_pass(parts)
         for _ in range(self._settings.accumulation_steps - 1):
             loss += float(self._accumulate(*next(parts)))
-        last_loss, rate, stops = self._finish(*next(parts), tf.constant(float(stop)))
+        last_loss, rate, stops = self._finish(tf.constant(float(stop)), *next(parts))
         return StepResult(loss + float(last_loss), float(rate), float(stops) > 0)
 
+    def _first_pass(self, parts: Iterator) -> tuple[float, Iterator]:
+        """Returns the loss of a batch, and its parts with the slopes of the loss in their outputs.
+
+        The second pass repeats the first one's dropout, and changes the statistics of batch
+        normalization, which the first pass leaves as they were.
+        """
+        batch = [next(parts) for _ in range(self._settings.accumulation_steps)]
+        self._layer_state.keep()
+        outputs = [self._outputs_of_part(inputs) for inputs, _ in batch]
+        self._layer_state.restore()
+        loss, slopes = self._slopes(tuple(labels for _, labels in batch), tuple(outputs))
+        second = [(*part, own) for part, own in zip(batch, slopes, strict=True)]
+        return float(loss), iter(second)
+
     @tf.function
-    def _accumulate(self, inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
-        def replica_step(inputs: Inputs, labels: tf.Tensor) -> tf.Tensor:
-            loss, gradients = self._gradients(inputs, labels)
+    def _outputs_of_part(self, inputs: Inputs) -> Outputs:
+        return self._strategy.run(self._outputs, (inputs,))
+
+    @tf.function
+    def _slopes(
+        self, labels: tuple[tf.Tensor, ...], outputs: tuple[Outputs, ...]
+    ) -> tuple[tf.Tensor, list[Outputs]]:
+        def replica_slopes(
+            labels: tuple[tf.Tensor, ...], outputs: tuple[Outputs, ...]
+        ) -> tuple[tf.Tensor, list[Outputs]]:
+            return share_of_parts(self._objective, labels, outputs, self._settings.batch_size)
+
+        loss, slopes = self._strategy.run(replica_slopes, (labels, outputs))
+        return self._sum(loss), slopes
+
+    @tf.function
+    def _accumulate(
+        self, inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None = None
+    ) -> tf.Tensor:
+        def replica_step(inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None) -> tf.Tensor:
+            loss, gradients = self._gradients(inputs, labels, slopes)
             for total, gradient in zip(self._sums, gradients, strict=True):
                 total.assign_add(gradient)
             return loss
 
-        return self._sum(self._strategy.run(replica_step, (inputs, labels)))
+        return self._sum(self._strategy.run(replica_step, (inputs, labels, slopes)))
 
     @tf.function
     def _finish(
-        self, inputs: Inputs, labels: tf.Tensor, stop: tf.Tensor
+        self,
+        stop: tf.Tensor,
+        inputs: Inputs,
+        labels: tf.Tensor,
+        slopes: Outputs | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rate = self.optimizer.learning_rate
 
         def replica_step(
-            inputs: Inputs, labels: tf.Tensor
+            inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            loss, gradients = self._gradients(inputs, labels)
+            loss, gradients = self._gradients(inputs, labels, slopes)
             for i, total in enumerate(self._sums):
                 gradients[i] += total
                 total.assign(tf.zeros_like(total))
@@ -155,27 +204,52 @@ class TrainStep:
                 self._update(gradients, rate)
             return loss, tf.identity(stop), finite  # reduced below: a value of each device
 
-        loss, stops, finite = self._strategy.run(replica_step, (inputs, labels))
+        loss, stops, finite = self._strategy.run(replica_step, (inputs, labels, slopes))
         applied = self._strategy.experimental_local_results(finite)[0]  # the same on all devices
         self.optimizer.iterations.assign_add(tf.cast(applied, tf.int64))
         if self._loss_scale:
             self._loss_scale.update(applied)
         return self._sum(loss), rate, self._sum(stops)
 
-    def _gradients(self, inputs: Inputs, labels: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns loss and gradients of this device's examples; they add up to the batch's."""
+    def _gradients(
+        self, inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns loss and gradients of this device's examples; they add up to the batch's.
+
+        With the slopes of a first pass, which knows the loss, the loss is 0.
+        """
+        scale = self._loss_scale.value if self._loss_scale else None
         with tf.GradientTape() as tape:
-            outputs = self._model(inputs, training=True)
-            if not isinstance(outputs, dict):
-                outputs = {"scores": outputs}
-            losses = self._objective.losses(labels, outputs)
-            # A sum over devices and parts: the mean divides by the whole batch.
-            divisor = self._settings.batch_size if self._objective.is_mean else 1
-            loss = tf.reduce_sum(losses) / divisor
-            scaled = loss * self._loss_scale.value if self._loss_scale else loss
-        zero = tf.UnconnectedGradients.ZERO
+            outputs = self._outputs(inputs)
+            if slopes is not None:
+                loss = tf.constant(0.0)
+            elif self._gathers:
+                with tape.stop_recording():
+                    size = self._settings.batch_size
+                    loss, slopes = share_of_batch(self._objective, labels, outputs, size)
+            else:
+                losses = self._objective.losses(labels, outputs)
+                # A sum over devices and parts: the mean divides by the whole batch.
+                divisor = self._settings.batch_size if self._objective.is_mean else 1
+                loss = tf.reduce_sum(losses) / divisor
+            target = loss if scale is None or slopes is not None else loss * scale
         weights = list(self._weights.values())
-        return loss, tape.gradient(scaled, weights, unconnected_gradients=zero)
+        zero = tf.UnconnectedGradients.ZERO
+        if slopes is None:
+            return loss, tape.gradient(target, weights, unconnected_gradients=zero)
+        if scale is not None:
+            slopes = {name: slope * tf.cast(scale, slope.dtype) for name, slope in slopes.items()}
+        gradients = tape.gradient(
+            [outputs[name] for name in slopes],
+            weights,
+            output_gradients=list(slopes.values()),
+            unconnected_gradients=zero,
+        )
+        return loss, gradients
+
+    def _outputs(self, inputs: Inputs) -> Outputs:
+        outputs = self._model(inputs, training=True)
+        return outputs if isinstance(outputs, dict) else {"scores": outputs}
 
     def _update(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
         """Changes this device's weights, by a gradient that is the same on all devices."""

@@ -79,7 +79,6 @@ def command(scenes, finished, output, *settings) -> list[str]:
         "training.optimizer.name=sgd",
         "training.optimizer.learning_rate=1e-3",
         "training.loss.name=softmax",
-        "training.loss.over_images=0.0",
         "training.schedule.warmup_epochs=0",
         "training.epochs=20",
         "training.batch_size=36",
