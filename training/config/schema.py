@@ -132,13 +132,28 @@ class VocabularyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer; `adam` adds weight decay to the gradient, `adamw` to the step."""
+    """The optimizer.
+
+    Attributes:
+        name: `adam`, `adamw` or `sgd`.
+        learning_rate: after the warm-up.
+        beta_1: decay of the mean of gradients (adam, adamw).
+        beta_2: decay of the mean of their squares (adam, adamw).
+        weight_decay: `adamw` adds it to the step, the others to the gradient.
+        decay_vectors: whether biases and the scales of normalizations (vectors and scalars) decay
+            too, as in PyTorch's optimizers; else only matrices and kernels do.
+        momentum: share of the last step that the next one keeps (sgd).
+        nesterov: whether that is Nesterov's momentum (sgd).
+    """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Positive = 1e-3
     beta_1: Beta = 0.5
     beta_2: Beta = 0.999
     weight_decay: NotNegative = 0.0
+    decay_vectors: bool = False
+    momentum: Beta = 0.0
+    nesterov: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,12 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class GradientDescent:
-    """Stochastic gradient descent without momentum.
+    """Stochastic gradient descent, with or without momentum, as `keras.optimizers.SGD`.
+
+    With the gradient g, the rate r and the momentum m, a velocity v starts at 0::
+
+        v = m · v - r · g
+        w = w + v                   or, after Nesterov,  w = w + m · v - r · g
 
     The Keras optimizers are not used: they clip before the gradients of the devices are summed,
     and offer the update of a single weight as private methods only.
@@ -84,14 +89,19 @@ class GradientDescent:
     Args:
         weights: the trained variables, by name.
         schedule: the learning rate as a function of the number of updates.
+        momentum: share of the velocity that a step keeps. Defaults to `0.0`.
+        nesterov: whether the gradient is applied after the momentum. Defaults to `False`.
     """
 
     def __init__(
         self,
         weights: Mapping[str, tf.Variable],
         schedule: keras.optimizers.schedules.LearningRateSchedule,
+        momentum: float = 0.0,
+        nesterov: bool = False,
     ):
         self.schedule = schedule
+        self._momentum, self._nesterov = momentum, nesterov
         self.iterations = tf.Variable(
             0,
             dtype=tf.int64,
@@ -99,6 +109,14 @@ class GradientDescent:
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self.variables: dict[str, tf.Variable] = {"iterations": self.iterations}
+        if momentum:
+            self._add_moments(weights, "momentum")
+
+    def _add_moments(self, weights: Mapping[str, tf.Variable], *moments: str) -> None:
+        for name, weight in weights.items():
+            for moment in moments:
+                zeros = tf.zeros(weight.shape, weight.dtype)
+                self.variables[f"{moment}/{name}"] = tf.Variable(zeros, trainable=False)
 
     @property
     def learning_rate(self) -> tf.Tensor:
@@ -114,7 +132,13 @@ class GradientDescent:
             gradient: of its shape.
             rate: float32 scalar, the learning rate.
         """
-        weight.assign_sub(tf.cast(gradient, weight.dtype) * tf.cast(rate, weight.dtype))
+        step = tf.cast(gradient, weight.dtype) * tf.cast(rate, weight.dtype)
+        if not self._momentum:
+            weight.assign_sub(step)
+            return
+        velocity = self.variables[f"momentum/{name}"]
+        velocity.assign(self._momentum * velocity - step)
+        weight.assign_add(self._momentum * velocity - step if self._nesterov else velocity)
 
 
 class Adam(GradientDescent):
@@ -141,10 +165,7 @@ class Adam(GradientDescent):
     ):
         super().__init__(weights, schedule)
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
-        for name, weight in weights.items():
-            for moment in ("momentum", "velocity"):
-                zeros = tf.zeros(weight.shape, weight.dtype)
-                self.variables[f"{moment}/{name}"] = tf.Variable(zeros, trainable=False)
+        self._add_moments(weights, "momentum", "velocity")
 
     def update(self, name: str, weight: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor) -> None:
         """Changes one weight; see `GradientDescent.update`."""
@@ -186,7 +207,7 @@ def make_optimizer(
         decay=schedule.decay,
     )
     if chosen.name == "sgd":
-        return GradientDescent(weights, rate)
+        return GradientDescent(weights, rate, chosen.momentum, chosen.nesterov)
     return Adam(weights, rate, chosen.beta_1, chosen.beta_2)
 
 

@@ -116,6 +116,12 @@ class TrainStep:
             variables |= _below("averages", self.averages.variables)
         return variables
 
+    @property
+    def last_learning_rate(self) -> float:
+        """The rate of the last update, which may have been made before a resumed run stopped."""
+        optimizer = self.optimizer
+        return float(optimizer.schedule(tf.maximum(optimizer.iterations - 1, 0)))
+
     def __call__(self, parts: Iterator, stop: bool) -> StepResult:
         """Makes one step.
 
@@ -256,11 +262,14 @@ class TrainStep:
         settings = self._settings
         if settings.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, settings.clip_norm)
-        decay = settings.optimizer.weight_decay
+        chosen = settings.optimizer
         for (name, weight), gradient, scale, constraint in zip(
             self._weights.items(), gradients, self._rate_scales, self._constraints, strict=True
         ):
-            if decay and settings.optimizer.name == "adamw":
+            # A vector is a bias or a scale of a normalization, which nothing draws away from 0.
+            decays = chosen.decay_vectors or weight.shape.rank > 1
+            decay = chosen.weight_decay if decays else 0.0
+            if decay and chosen.name == "adamw":
                 weight.assign_sub(weight * decay * rate * scale)
             elif decay:  # L2, the weight_decay of PyTorch's Adam and SGD
                 gradient += decay * weight

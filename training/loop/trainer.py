@@ -231,7 +231,7 @@ class _Training:
             "epoch": epoch + 1,
             "step": (epoch + 1) * self._steps_per_epoch,
             "loss": float(self._state.loss_sum) / self._steps_per_epoch,
-            "learning_rate": float(self._train_step.optimizer.learning_rate),
+            "learning_rate": self._train_step.last_learning_rate,
             **self._speed(self._steps_per_epoch - first_step, started, parts),
         }
         record |= self._keep_if_best()
