@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from biam_tf.errors import UserError, did_you_mean
+from training.config.effects import as_early_runs, refuse_settings_without_effect
 from training.config.schema import DataConfig, HeadConfig, LossConfig, RunConfig, TrainingConfig
 from training.config.typed_yaml import Settings
 from training.data.source import DataSource
@@ -48,6 +49,9 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     _check_data(settings, config)
     _check_training(settings, config.training)
     _check_loss(settings, config)
+    if is_resolved:
+        config = as_early_runs(settings, config)
+    refuse_settings_without_effect(settings, config, is_resolved)
     if config.strategy == "multi_worker" and config.logical_cpu_devices > 1:
         settings.fail_combination(
             ["logical_cpu_devices", "strategy"],

@@ -15,7 +15,7 @@ from biam_tf.files import replacing, write_json
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
-from training.config import RunConfig, load_config
+from training.config import OptimizerConfig, RunConfig, load_config
 from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
 from training.experiments.trials import best_validation
@@ -229,6 +229,12 @@ def _fingerprint(config: RunConfig) -> str:
         for key, value in flat_settings(config).items()
         if key != "training.seed" and not key.startswith("head.")
     }
+    optimizer = config.training.optimizer
+    for name in ("momentum", "nesterov"):
+        if getattr(optimizer, name) == getattr(OptimizerConfig, name):
+            del settings[f"training.optimizer.{name}"]
+    if optimizer.decay_vectors or not optimizer.weight_decay:  # as in all early runs
+        del settings["training.optimizer.decay_vectors"]
     head = config.head.settings
     plain = {field.name: field.default for field in dataclasses.fields(head)}
     own = {k: v for k, v in dataclasses.asdict(head).items() if v != plain[k]}

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.unit
         (
             "training: {optimizer: adam}",
             "training.optimizer: expected a section with name, learning_rate, beta_1, beta_2, "
-            "weight_decay; got 'adam'",
+            "weight_decay, decay_vectors, momentum, nesterov; got 'adam'",
         ),
         (
             "training: {optimizer: {name: adan}}",

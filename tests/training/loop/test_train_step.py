@@ -204,3 +204,74 @@ def test_a_step_that_overflows_is_left_out_and_halves_the_scale(batches, monkeyp
     for a, b in zip(before, everything_else(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert float(scale) == pytest.approx(1.5e38)
+
+
+def with_biases() -> keras.Model:
+    """A model with a matrix, a bias, and the scale and offset of a normalization."""
+    return keras.Sequential([keras.Input((FEATURES,)), dense(), keras.layers.BatchNormalization()])
+
+
+def dense() -> keras.layers.Layer:
+    return keras.layers.Dense(CLASSES, kernel_initializer="ones", bias_initializer="ones")
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("decay_vectors", [False, True])
+def test_only_matrices_decay_unless_vectors_are_to_decay_too(name, decay_vectors):
+    model, decay = with_biases(), 0.2
+    chosen = OptimizerConfig(
+        name=name, learning_rate=0.1, weight_decay=decay, decay_vectors=decay_vectors
+    )
+    # Without a pair of classes there is no loss: only decay changes a weight.
+    nothing = [(np.ones((BATCH, FEATURES), "float32"), np.zeros((BATCH, CLASSES), "int8"))]
+    before = [v.numpy() for v in model.trainable_variables]
+    (after,), _, _ = trained(nothing, model, optimizer=chosen)
+    own_rate = {id(v) for v in model.layers[0].trainable_variables}  # a tenth, see `trained`
+    for variable, old, new in zip(model.trainable_variables, before, after, strict=True):
+        rate = 0.01 if id(variable) in own_rate else 0.1
+        # Adam divides the gradient, which is the decay alone, by its own size.
+        change = rate * np.sign(old) if name == "adam" else rate * decay * old
+        expected = old - change if decay_vectors or old.ndim > 1 else old
+        np.testing.assert_allclose(new, expected, rtol=1e-5, err_msg=variable.path)
+
+
+def test_adamw_is_that_of_keras_with_vectors_excluded(batches):
+    chosen = OptimizerConfig(name="adamw", learning_rate=0.1, weight_decay=0.2, beta_1=0.5)
+    model, twin = (keras.Sequential([keras.Input((FEATURES,)), dense()]) for _ in range(2))
+    found, _, _ = trained(batches, model, optimizer=chosen)
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.2, beta_1=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[twin.layers[0].bias])
+    for a, b in zip(found[-1], keras_steps(twin, optimizer, batches), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def keras_steps(model, optimizer, batches):
+    """The weights after steps of an optimizer of Keras."""
+    for inputs, labels in batches:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(pairwise_ranking_loss(labels, model(inputs, training=True)))
+        weights = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+    return [v.numpy() for v in model.trainable_variables]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_that_of_keras(batches, nesterov):
+    chosen = OptimizerConfig(name="sgd", learning_rate=0.02, momentum=0.9, nesterov=nesterov)
+    found, _, step = trained(batches, optimizer=chosen)
+    optimizer = keras.optimizers.SGD(0.02, momentum=0.9, nesterov=nesterov)
+    expected = keras_steps(linear_model(), optimizer, batches)
+    np.testing.assert_allclose(found[-1][0], expected[0], rtol=1e-5, atol=1e-6)
+    plain, _, _ = trained(batches)
+    assert np.abs(found[-1][0] - plain[-1][0]).max() > 0.1
+    assert "optimizer/momentum/" in " ".join(step.variables)  # kept in checkpoints
+
+
+def test_the_rate_of_a_step_is_that_of_the_schedule_at_this_step(batches):
+    schedule = ScheduleConfig(warmup_epochs=0.5, decay="cosine")
+    _, _, step = trained(batches[:1], schedule=schedule)
+    # Half of 4 steps are the warm-up: the first has half of the peak.
+    assert step.last_learning_rate == pytest.approx(0.01)
+    inputs, labels = batches[1]
+    result = step(iter([(tf.constant(inputs), tf.constant(labels))]), False)
+    assert result.learning_rate == step.last_learning_rate == pytest.approx(0.02)
