@@ -158,10 +158,10 @@ class TrainStep:
     @tf.function
     def _slopes(
         self, labels: tuple[tf.Tensor, ...], outputs: tuple[Outputs, ...]
-    ) -> tuple[tf.Tensor, list[Outputs]]:
+    ) -> tuple[tf.Tensor, list[dict[str, tf.Tensor]]]:
         def replica_slopes(
             labels: tuple[tf.Tensor, ...], outputs: tuple[Outputs, ...]
-        ) -> tuple[tf.Tensor, list[Outputs]]:
+        ) -> tuple[tf.Tensor, list[dict[str, tf.Tensor]]]:
             return share_of_parts(self._objective, labels, outputs, self._settings.batch_size)
 
         loss, slopes = self._strategy.run(replica_slopes, (labels, outputs))
