@@ -71,7 +71,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
     package_data={
-        "biam_tf": ["py.typed"],
+        "biam_tf": ["py.typed", "backbones/imagenet_classes.txt"],
         "serving": [
             "deploy/*.config",
             "demo_page/style.css",

@@ -7,6 +7,11 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from biam_tf.backbones.classifier import (
+    BackboneClassifier,
+    imagenet_names_for,
+    torch_dense_layer,
+)
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.torch_files import read_torch_state
@@ -150,6 +155,26 @@ def load_file(model: keras.Model, path: pathlib.Path) -> None:
     assign_torch_weights(_torch_names(model), state, path, leave_out=["_fc"])
 
 
+def load_classifier(path: pathlib.Path | None = None) -> BackboneClassifier:
+    """Returns the classifier of the weights' 1,000 ImageNet classes.
+
+    The network computes the mean over the picture of the head's 1280 channels, and from that the
+    logits. The same two layers, head and classifier, give every region its own logits.
+
+    Args:
+        path: a `.pth` file. Defaults to `None`: that of the installed package.
+
+    Raises:
+        UserError: the package is not installed, or the file has no classifier.
+    """
+    path = packaged_weights() if path is None else path
+    state = read_torch_state(path)
+    head = torch_dense_layer(state, "_conv_head", str(path), norm="_bn1")
+    classifier = torch_dense_layer(state, "_fc", str(path))
+    names = imagenet_names_for(len(classifier.bias), str(path))
+    return BackboneClassifier(names, (classifier,), (head, classifier))
+
+
 def _torch_names(model: keras.Model) -> dict[str, keras.Layer]:
     names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0"}
     names |= {"head_conv": "_conv_head", "head_bn": "_bn1"}
@@ -174,5 +199,6 @@ SPEC = BackboneSpec(
     image_size_step=32,
     load_imagenet=load_imagenet,
     load_file=load_file,
+    load_classifier=load_classifier,
     published_files=(".pth", ".pt"),
 )

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from biam_tf.backbones import efficientnet_lite0, keras_hub_presets, resnet50, small, vgg19
+from biam_tf.backbones.classifier import BackboneClassifier
 from biam_tf.backbones.preset_network import PresetNetwork
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
@@ -65,6 +66,36 @@ def build_backbone(
     load(model)
     model.trainable = trainable
     return model
+
+
+def load_classifier(name: str, weights: str | os.PathLike | None = "default") -> BackboneClassifier:
+    """Returns the classifier that was trained together with a backbone's weights.
+
+    Args:
+        name: as for `build_backbone`.
+        weights: likewise.
+
+    Raises:
+        UserError: the backbone or these weights come without one, or are not on this machine.
+    """
+    spec = _find_spec(name)
+    weights = "default" if weights is None else weights
+    own = "default" if spec.load_preset else "imagenet"
+    if spec.load_classifier is None:
+        have = ", ".join(n for n, other in BACKBONES.items() if other.load_classifier)
+        raise UserError(
+            f"backbone {name}: it has no classifier of its own; backbones with one: {have}"
+        )
+    if weights in ("default", own):
+        return spec.load_classifier(None)
+    path = pathlib.Path(weights)
+    if weights == "none" or not path.is_file() or path.suffix not in spec.published_files:
+        kinds = " or ".join(spec.published_files)
+        raise UserError(
+            f"backbone {name}: weights {str(weights)!r} come without the classifier that was "
+            f"trained with them; use {own!r}{f', or a {kinds} file' if kinds else ''}"
+        )
+    return spec.load_classifier(path)
 
 
 def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:

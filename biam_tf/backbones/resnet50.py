@@ -6,7 +6,13 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from biam_tf.backbones.classifier import (
+    BackboneClassifier,
+    imagenet_names_for,
+    torch_dense_layer,
+)
 from biam_tf.backbones.spec import BackboneSpec
+from biam_tf.errors import UserError
 from biam_tf.legacy_formats.torch_files import read_torch_state
 from biam_tf.legacy_formats.torch_weights import assign_torch_weights
 
@@ -123,6 +129,24 @@ def load_file(model: keras.Model, path: pathlib.Path) -> None:
     assign_torch_weights(_torch_names(model), nested or state, path, leave_out=["fc"])
 
 
+def load_classifier(path: pathlib.Path | None = None) -> BackboneClassifier:
+    """Returns the classifier of a `.pth` file of torchvision.
+
+    It takes the scene feature. Regions are those of the third stage, and the fourth, which is
+    between them and the classifier, has a coarser grid.
+
+    Raises:
+        UserError: there is no file, or it has no classifier, like DINO's.
+    """
+    if path is None:
+        raise UserError(
+            "backbone resnet50: its classifier comes with weights of torchvision; set the "
+            "backbone's weights to that .pth file"
+        )
+    classifier = torch_dense_layer(read_torch_state(path), "fc", str(path))
+    return BackboneClassifier(imagenet_names_for(len(classifier.bias), str(path)), (classifier,))
+
+
 def _torch_names(model: keras.Model) -> dict[str, keras.Layer]:
     names = {"stem_conv": "conv1", "stem_bn": "bn1"}
     parts = {
@@ -152,5 +176,6 @@ SPEC = BackboneSpec(
     default_image_size=224,
     image_size_step=32,
     load_file=load_file,
+    load_classifier=load_classifier,
     published_files=(".pth", ".pt"),
 )

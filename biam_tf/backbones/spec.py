@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import keras
 
+from biam_tf.backbones.classifier import BackboneClassifier
+
 
 @dataclasses.dataclass(frozen=True)
 class BackboneSpec:
@@ -26,6 +28,9 @@ class BackboneSpec:
             trained. Defaults to `None`: there is no such size.
         load_file: loads one of `published_files`; files of Keras are read without it. Defaults to
             `None`.
+        load_classifier: function of one of `published_files`, or `None` for the ImageNet weights or
+            those of the preset, to the classifier that was trained with them. Defaults to `None`:
+            there is none.
         published_files: suffixes of the files in which its pretrained weights are published.
             Defaults to `()`.
     """
@@ -40,4 +45,5 @@ class BackboneSpec:
     load_preset: Callable[[keras.Model], None] | None = None
     check_trainable: Callable[[int], None] | None = None
     load_file: Callable[[keras.Model, pathlib.Path], None] | None = None
+    load_classifier: Callable[[pathlib.Path | None], BackboneClassifier] | None = None
     published_files: tuple[str, ...] = ()

@@ -5,8 +5,10 @@ import pathlib
 
 import h5py
 import keras
+import numpy as np
 from keras import layers, ops
 
+from biam_tf.backbones.classifier import BackboneClassifier, DenseLayer, imagenet_names_for
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError
 
@@ -51,6 +53,15 @@ def load_imagenet(model: keras.Model) -> None:
     Raises:
         UserError: they are not in the cache of Keras and cannot be downloaded.
     """
+    load_file(model, published_weights())
+
+
+def published_weights() -> pathlib.Path:
+    """Returns the weights file of keras.applications, downloading it once (575 MB).
+
+    Raises:
+        UserError: it is not in the cache of Keras and cannot be downloaded.
+    """
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
         path = keras.utils.get_file(
@@ -64,7 +75,7 @@ def load_imagenet(model: keras.Model) -> None:
             "'none' (random). Or use the backbone efficientnet_lite0, whose weights come with a "
             "Python package"
         ) from error
-    load_file(model, pathlib.Path(path))
+    return pathlib.Path(path)
 
 
 def load_file(model: keras.Model, path: pathlib.Path) -> None:
@@ -96,6 +107,39 @@ def load_file(model: keras.Model, path: pathlib.Path) -> None:
         raise UserError(f"{path}: does not fit VGG19 ({error})") from error
 
 
+def load_classifier(path: pathlib.Path | None = None) -> BackboneClassifier:
+    """Returns the classifier of a weights file of VGG19 of keras.applications.
+
+    It takes the scene feature. The dense layers before it belong to one 7x7 grid of regions, the
+    whole picture, so that single regions have no logits.
+
+    Args:
+        path: the `.h5` file. Defaults to `None`: the published one.
+
+    Raises:
+        UserError: the file is not available or has no layer `predictions`.
+    """
+    path = published_weights() if path is None else path
+    try:
+        with h5py.File(path, "r") as file:
+            root = file["model_weights"] if "model_weights" in file else file
+            weights = [np.asarray(root["predictions"][n]) for n in _weight_names(root)]
+    except (OSError, KeyError) as error:
+        raise UserError(
+            f"{path}: has no layer 'predictions', the classifier of ImageNet's classes ({error}); "
+            f"expected {WEIGHTS_FILE}"
+        ) from None
+    kernel, bias = sorted(weights, key=lambda array: -array.ndim)
+    names = imagenet_names_for(len(bias), str(path))
+    return BackboneClassifier(names, (DenseLayer(kernel, bias),))
+
+
+def _weight_names(root: h5py.Group) -> list[str]:
+    """Names of the arrays of the layer `predictions`."""
+    names = root["predictions"].attrs["weight_names"]
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
+
+
 SPEC = BackboneSpec(
     name="vgg19",
     description="VGG19 on ImageNet, the paper's backbone: regions 14x14x512, scene feature 4096",
@@ -105,5 +149,6 @@ SPEC = BackboneSpec(
     fixed_image_size="the dense layers behind its scene feature take 224x224 pictures only",
     load_imagenet=load_imagenet,
     load_file=load_file,
+    load_classifier=load_classifier,
     published_files=(".h5", ".hdf5"),
 )

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from biam_tf.backbones.classifier import BackboneClasses
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.tensor_types import Shape
 
@@ -26,12 +27,14 @@ class HeadInputs:
         class_embeddings: `keras.Input`, (classes, embedding_size), without a batch axis.
         seen_embeddings: array (seen classes, embedding_size), the classes it will be trained on;
             `None`: unknown.
+        backbone_classes: the classes that the backbone was trained on; `None`: unknown.
     """
 
     region_features: keras.KerasTensor
     scene_feature: keras.KerasTensor
     class_embeddings: keras.KerasTensor
     seen_embeddings: np.ndarray | None
+    backbone_classes: BackboneClasses | None = None
 
     @classmethod
     def of_shapes(
@@ -40,6 +43,7 @@ class HeadInputs:
         scene_size: int,
         embedding_size: int,
         seen_embeddings: ArrayLike | None = None,
+        backbone_classes: BackboneClasses | None = None,
     ) -> "HeadInputs":
         """Makes the three inputs.
 
@@ -48,9 +52,11 @@ class HeadInputs:
             scene_size: length of the scene feature.
             embedding_size: length of a class embedding.
             seen_embeddings: `(seen classes, embedding_size)`. Defaults to `None`.
+            backbone_classes: the classes that the backbone was trained on. Defaults to `None`.
 
         Raises:
-            ValueError: the seen embeddings are not a matrix of that embedding size.
+            ValueError: the seen embeddings are not a matrix of that embedding size, or those of
+                the backbone's classes have another length.
         """
         seen = None
         if seen_embeddings is not None:
@@ -60,11 +66,19 @@ class HeadInputs:
                     f"seen_embeddings must be a matrix (seen classes, {embedding_size}); got "
                     f"shape {seen.shape}"
                 )
+        if backbone_classes is not None:
+            length = np.shape(backbone_classes.embeddings)[1]
+            if length != embedding_size:
+                raise ValueError(
+                    f"the embeddings of the backbone's classes have {length} numbers, class "
+                    f"embeddings {embedding_size}; they must be of one source"
+                )
         return cls(
             keras.Input(region_shape, name="region_features"),
             keras.Input((scene_size,), name="scene_feature"),
             keras.Input(batch_shape=(None, embedding_size), name="class_embeddings"),
             seen,
+            backbone_classes,
         )
 
     def require_seen_embeddings(self, purpose: str) -> np.ndarray:
@@ -76,6 +90,18 @@ class HeadInputs:
         if self.seen_embeddings is None:
             raise ValueError(f"{purpose} needs seen_embeddings, those of the training classes")
         return self.seen_embeddings
+
+    def require_backbone_classes(self, purpose: str) -> BackboneClasses:
+        """Returns the classes of the backbone.
+
+        Raises:
+            ValueError: they are unknown; the message says that `purpose` needs them.
+        """
+        if self.backbone_classes is None:
+            raise ValueError(
+                f"{purpose} needs backbone_classes, the classes that the backbone was trained on"
+            )
+        return self.backbone_classes
 
     def model(self, outputs: keras.KerasTensor, name: str = "head") -> keras.Model:
         """Returns the functional model of the three inputs, in this order."""
@@ -105,6 +131,11 @@ class System:
             embeddings. Defaults to `None`: the head is trained by gradient descent.
         prepare: called with the head and all labels (N, seen classes) of the training examples
             before the first step, to set weights that depend on them. Defaults to `None`.
+        trained: whether it has weights to train or to solve for. Defaults to `True`; `False`: it is
+            complete as it is built, and training photos are not read.
+        uses_backbone_classes: whether it is built from the classes of the backbone
+            (`HeadInputs.backbone_classes`); its settings then have the fields `name_vectors` and
+            `template` of `biam_tf.baselines.backbone_classes`. Defaults to `False`.
         open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
         compares_images: whether an image's loss of `make_losses` depends on the other images of
             its batch; with several devices or `training.accumulation_steps`, such losses are
@@ -121,6 +152,8 @@ class System:
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     open_vocabulary: bool = True
     compares_images: bool = False
+    trained: bool = True
+    uses_backbone_classes: bool = False
 
     @property
     def settings_type(self) -> type:

@@ -5,8 +5,10 @@ from typing import Any
 import keras
 from numpy.typing import ArrayLike
 
+from biam_tf.backbones.classifier import BackboneClasses
 from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
 from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
+from biam_tf.baselines.backbone_classes import BACKBONE_CLASSES
 from biam_tf.baselines.bilinear import ESZSL, LABEL_EM
 from biam_tf.baselines.cnn_rnn import CNN_RNN
 from biam_tf.baselines.conse import CONSE
@@ -23,6 +25,7 @@ from biam_tf.tensor_types import Shape
 SYSTEMS: dict[str, System] = {
     "biam": BIAM,
     "conse": CONSE,
+    "backbone_classes": BACKBONE_CLASSES,
     "eszsl": ESZSL,
     "fast0tag": FAST0TAG,
     "fast0tag_linear": FAST0TAG_LINEAR,
@@ -56,6 +59,7 @@ def build_system_head(
     *,
     preset: str = "paper",
     seen_embeddings: ArrayLike | None = None,
+    backbone_classes: BackboneClasses | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Builds the head of any system; `build_head` is that of BiAM.
@@ -68,6 +72,8 @@ def build_system_head(
         preset: one of the system's presets. Defaults to `"paper"`.
         seen_embeddings: `(seen classes, embedding_size)`, the classes it will be trained on, which
             some systems are built from. Defaults to `None`.
+        backbone_classes: the classes that the backbone was trained on, which the system
+            `backbone_classes` is built from. Defaults to `None`.
         **settings: settings that replace the preset's.
 
     Returns:
@@ -77,5 +83,7 @@ def build_system_head(
         ValueError: a name or a setting is unknown or not valid, or does not fit the shapes.
     """
     system = find_system(name)
-    inputs = HeadInputs.of_shapes(region_shape, scene_size, embedding_size, seen_embeddings)
+    inputs = HeadInputs.of_shapes(
+        region_shape, scene_size, embedding_size, seen_embeddings, backbone_classes
+    )
     return inputs.model(system.build(inputs, system.settings(preset, **settings)))

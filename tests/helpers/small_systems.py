@@ -1,12 +1,35 @@
 """Sizes of every system for a test, where the paper's would take seconds to build."""
 
+import numpy as np
+
+from biam_tf.backbones.classifier import BackboneClasses, BackboneClassifier, DenseLayer
+
 SMALL = {
     "biam": {"channels": 8, "num_heads": 2, "top_k": 3},
     "fast0tag": {"channels": (16, 8)},
     "fast0tag_linear": {"svm_steps": 20},
     "attention_per_label": {"channels": 8, "joint_size": 6, "batch_norm_momentum": 0.5},
     "attention_per_cluster": {"channels": 8, "num_clusters": 3, "batch_norm_momentum": 0.5},
+    "backbone_classes": {"kept_classes": 4, "top_k": 3},
     "lesa": {"channels": 8, "num_attentions": 3, "batch_norm_momentum": 0.5},
     "wsabie": {"dimension": 8},
     "cnn_rnn": {"label_size": 8, "units": 16, "max_labels": 3, "beams": 2},
 }
+
+
+def small_backbone_classes(
+    channels: int, scene: int, embedding: int, classes: int = 9
+) -> BackboneClasses:
+    """The classes of a backbone whose classifier and names are random."""
+    rng = np.random.default_rng(5)
+
+    def dense(inputs: int, units: int, relu6: bool = False) -> DenseLayer:
+        kernel, bias = rng.normal(size=(inputs, units)), rng.normal(size=units)
+        return DenseLayer(kernel.astype("float32"), bias.astype("float32"), relu6)
+
+    classifier = BackboneClassifier(
+        tuple(f"class {number}" for number in range(classes)),
+        (dense(scene, classes),),
+        (dense(channels, 12, relu6=True), dense(12, classes)),
+    )
+    return BackboneClasses(classifier, rng.normal(size=(classes, embedding)).astype("float32"))

@@ -280,6 +280,11 @@ def _check_loss(settings: Settings, config: RunConfig) -> None:
         settings.fail_combination(
             keys, f"has no effect: {config.head.system} has a loss of its own"
         )
+    if not system.trained and config.backbone.trainable:
+        settings.fail_combination(
+            ["head.system", "backbone.trainable"],
+            f"{config.head.system} has nothing to train; set backbone.trainable: false",
+        )
     if system.fit is not None and config.backbone.trainable:
         settings.fail_combination(
             ["head.system", "backbone.trainable"],

@@ -1,4 +1,4 @@
-"""Training of systems with a closed form: one pass over the examples, no epochs."""
+"""Training without epochs: of systems with a closed form, and of those with nothing to train."""
 
 import json
 import time
@@ -20,8 +20,14 @@ from training.scoring.validation import Validate, selected_figure
 
 
 def require_epochs(config: RunConfig, command: str) -> None:
-    """Raises a UserError if the system has a closed form, for a command that needs steps."""
-    if SYSTEMS[config.head.system].fit is not None:
+    """Raises a UserError if the system is trained without steps, for a command that needs them."""
+    system = SYSTEMS[config.head.system]
+    if not system.trained:
+        raise UserError(
+            f"head.system: {config.head.system} has nothing to train, so that {command} does not "
+            "apply to it. Run `python -m training.run`"
+        )
+    if system.fit is not None:
         raise UserError(
             f"head.system: {config.head.system} has a closed form: it is solved within seconds, "
             f"without steps or a learning rate, so that {command} does not apply to it. Run "
@@ -65,13 +71,49 @@ def fit_head(
     with progress(len(source), f"solving {system}", "photo") as bar:
         batches = _batches(source, labels, config.training.batch_size, bar.update)
         fit(head, config.head.settings, batches, seen_embeddings)
+    seconds = _validate_and_save(config, folder, head, validate, started)
+    print(f"{system}: solved in {seconds:.1f} s", flush=True)
+
+
+def save_as_built(
+    config: RunConfig, folder: RunFolder, head: keras.Model, validate: Validate | None
+) -> None:
+    """Validates a head that has nothing to train, and saves it in the run's folder.
+
+    Args:
+        config: settings of the run; its system is not `trained`.
+        folder: where the model and the log are written.
+        head: of the system, as built.
+        validate: as for `fit_head`.
+
+    Raises:
+        UserError: there are several processes, or the folder cannot be written.
+    """
+    if folder.model.exists() and folder.log.exists():  # it was stopped during evaluation
+        return
+    if config.strategy == "multi_worker":
+        raise UserError(
+            f"strategy: multi_worker: head.system: {config.head.system} has nothing to train"
+        )
+    _validate_and_save(config, folder, head, validate, time.perf_counter())
+    print(f"{config.head.system}: nothing to train", flush=True)
+
+
+def _validate_and_save(
+    config: RunConfig,
+    folder: RunFolder,
+    head: keras.Model,
+    validate: Validate | None,
+    started: float,
+) -> float:
+    """Writes the head and a line of the log; returns the seconds since `started`."""
     record: dict[str, Any] = {"epoch": 1, "best_epoch": 1}
     if validate is not None:
         record |= selected_figure(validate(), config.training)[1]
     record["seconds"] = round(time.perf_counter() - started, 2)
     save_model(folder.model, head)
     append_line(folder.log, json.dumps(record))
-    print(f"{system}: solved in {record['seconds']:.1f} s", flush=True)
+    return record["seconds"]
 
 
 def _batches(

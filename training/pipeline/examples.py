@@ -143,8 +143,12 @@ def open_examples(
         share = config.data.max_broken_share
         broken, store = broken_photos(dataset, size, share, run / BROKEN_PHOTOS), None
     else:
-        location = feature_location(config, run, dataset, backbone)
-        store = ensure_features(config, dataset, backbone, location)
+        needed = dataset
+        if not SYSTEMS[config.head.system].trained:  # photos of other splits are not looked at
+            splits = {name: dataset.split(name) for name in scored_splits(dataset)}
+            needed = dataclasses.replace(dataset, splits=splits)
+        location = feature_location(config, run, needed, backbone)
+        store = ensure_features(config, needed, backbone, location)
         broken = store.broken
     dataset = without_photos(dataset, {photo.image for photo in broken})
     return Examples(config, dataset, tuple(broken), size, store)

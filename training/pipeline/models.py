@@ -6,8 +6,13 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from biam_tf.backbones import build_backbone
+from biam_tf.backbones import BackboneClasses, build_backbone, load_classifier
 from biam_tf.baselines.known_classes import DuplicateEmbeddings
+from biam_tf.embeddings.backbone_names import (
+    embed_backbone_classes,
+    is_same_file,
+    name_source,
+)
 from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
 from biam_tf.models.systems import SYSTEMS
@@ -75,6 +80,7 @@ def build_models(
         UserError: the weights of the backbone are not available, or the head does not fit its
             regions.
     """
+    classes = _backbone_classes(config, vocabulary)
     keras.utils.set_random_seed(config.training.seed)
     with strategy.scope():
         backbone = build_backbone(
@@ -84,7 +90,7 @@ def build_models(
             trainable=config.backbone.trainable,
         )
         seen = vocabulary.subset(group="seen")
-        head = _build_head(config.head, backbone, seen)
+        head = _build_head(config.head, backbone, seen, classes)
         bound = bind_vocabulary(training_model(head, config.head), seen.embeddings)
         objective = make_objective(head, config.head, config.training.loss)
         if not config.backbone.trainable:
@@ -93,13 +99,35 @@ def build_models(
         return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
 
 
-def _build_head(config: HeadConfig, backbone: keras.Model, seen: Vocabulary) -> keras.Model:
+def _backbone_classes(config: RunConfig, vocabulary: Vocabulary) -> BackboneClasses | None:
+    """Returns the classes of the backbone; None for a system that does not use them."""
+    if not SYSTEMS[config.head.system].uses_backbone_classes:
+        return None
+    settings, word_vectors = config.head.settings, config.vocabulary.word_vectors
+    classifier = load_classifier(config.backbone.name, config.backbone.weights)
+    source = name_source(classifier.names, settings.name_vectors, word_vectors)
+    classes = embed_backbone_classes(
+        classifier, vocabulary, source, settings.template, is_same_file(source, word_vectors)
+    )
+    names, embedded = len(classifier.names), len(classes.classifier.names)
+    left_out = f"; {names - embedded} have none and are left out" if embedded < names else ""
+    print(f"{names} classes of {config.backbone.name}, embedded by {source}{left_out}", flush=True)
+    return classes
+
+
+def _build_head(
+    config: HeadConfig,
+    backbone: keras.Model,
+    seen: Vocabulary,
+    backbone_classes: BackboneClasses | None,
+) -> keras.Model:
     try:
         inputs = HeadInputs.of_shapes(
             backbone.output["region_features"].shape[1:],
             backbone.output["scene_feature"].shape[-1],
             seen.embedding_size,
             seen.embeddings,
+            backbone_classes,
         )
         return inputs.model(SYSTEMS[config.system].build(inputs, config.settings))
     except DuplicateEmbeddings as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
+from biam_tf.models.system import System
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
@@ -20,7 +21,7 @@ from training.data.data_manifest import describe_data
 from training.data.dataset import TaggingDataset
 from training.data.folder.reader import ANNOTATIONS
 from training.data.input.broken_photos import BROKEN_PHOTOS, to_csv
-from training.loop.closed_form import fit_head
+from training.loop.closed_form import fit_head, save_as_built
 from training.loop.devices import computing_in, make_strategy
 from training.loop.objective import prepare_head
 from training.loop.profiling import StepProfiler, check_profile
@@ -104,15 +105,19 @@ def _train(
         models = build_models(config, workers.strategy, vocabulary)
         examples = open_examples(config, folder.path, dataset, models.backbone)
         dataset = examples.dataset
-        training = examples.for_training(config.training.epochs)
         sources = examples.for_scoring(scored_splits(dataset) if workers.is_chief else [])
         validate = make_validation(config, dataset, vocabulary, models.scored, sources.get("val"))
-        _check_profile(config, profiled_steps, len(training.source))
+        system = SYSTEMS[config.head.system]
+        training = examples.for_training(config.training.epochs) if system.trained else None
+        _check_profile(config, profiled_steps, len(training.source) if training else 0)
         # Nothing is written before everything is known to fit.
         if workers.is_chief:
             _write_inputs(config, folder, examples, vocabulary, models.backbone)
+        if training is None:
+            save_as_built(config, folder, models.head, validate)
+            return dataset, _reusing(sources, examples)
         data = (training.source, training.labels)
-        if SYSTEMS[config.head.system].fit is not None:
+        if system.fit is not None:
             seen = vocabulary.subset(group="seen").embeddings
             fit_head(config, folder, models.head, *data, seen, validate)
         else:
@@ -141,12 +146,17 @@ def _read_complete_run(folder: RunFolder, profiled_steps: int | None) -> dict[st
 
 def _check_profile(config: RunConfig, steps: int | None, photos: int) -> None:
     """Raises a UserError for more steps to profile than a run on `photos` photos makes."""
-    if steps is not None and SYSTEMS[config.head.system].fit is not None:
+    system = SYSTEMS[config.head.system]
+    if steps is not None and (system.fit is not None or not system.trained):
         raise UserError(
-            f"--profile {steps}: head.system {config.head.system} is solved at once, without steps"
+            f"--profile {steps}: head.system {config.head.system} is {_made(system)}, without steps"
         )
     settings = config.training
     check_profile(steps, settings.epochs * (photos // settings.batch_size))
+
+
+def _made(system: System) -> str:
+    return "solved at once" if system.trained else "not trained"
 
 
 def _write_inputs(

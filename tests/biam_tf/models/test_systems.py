@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from small_systems import SMALL
+from small_systems import SMALL, small_backbone_classes
 
 from biam_tf.errors import UserError
 from biam_tf.models.head import response_map_layer, with_response_maps
@@ -35,6 +35,7 @@ def head(variant, classes):
         EMBEDDING,
         preset=preset,
         seen_embeddings=classes[:SEEN],
+        backbone_classes=small_backbone_classes(CHANNELS, SCENE, EMBEDDING),
         **SMALL.get(name, {}),
     )
     for weight in built.weights:  # zeros at the start would make many a comparison empty

@@ -1,13 +1,16 @@
 """A system without epochs, through the command that trains all of them."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
+from small_systems import small_backbone_classes
 
-from biam_tf.backbones import build_backbone
+from biam_tf.backbones import BackboneClassifier, build_backbone
 from biam_tf.runs import load_run
 from training import lr_range, run
+from training.pipeline import examples, models
 
 pytestmark = pytest.mark.rounding
 
@@ -56,3 +59,36 @@ def test_what_a_closed_form_has_not_is_refused(frozen, tmp_path, capsys):
     options = ["--output", str(tmp_path / "rates")]
     assert lr_range.main([*options, *command(*frozen, "head={system: eszsl}")]) == 2
     assert "without steps or a learning rate" in capsys.readouterr().err
+
+
+def test_a_system_without_training_reads_no_training_photo(frozen, tmp_path, monkeypatch, capsys):
+    data = pathlib.Path(frozen[-1].partition("=")[2])
+    table = data / "class_attributes.csv"
+    names = tuple(line.partition(",")[0] for line in table.read_text().splitlines()[1:])
+    known = small_backbone_classes(128, 256, 3, classes=len(names)).classifier
+    known = BackboneClassifier(names, known.scene_layers, known.region_layers)
+    monkeypatch.setattr(models, "load_classifier", lambda name, weights: known)
+    extracted, ensure = [], examples.ensure_features
+
+    def noting(config, dataset, *others):
+        extracted.append(set(dataset.splits))
+        return ensure(config, dataset, *others)
+
+    monkeypatch.setattr(examples, "ensure_features", noting)
+    head = f"head={{system: backbone_classes, name_vectors: {table}, top_k: 4}}"
+    settings = [*frozen, head, f"output={tmp_path / 'run'}"]
+    assert run.main(command(*settings)) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(names)} classes of small, embedded by {table}\n" in printed
+    assert "backbone_classes: nothing to train" in printed
+    (record,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert set(json.loads(record)["validation"]) == {"seen", "gzsl"}
+    assert (tmp_path / "run" / "thresholds.json").exists()
+    assert extracted == [{"val", "test"}]
+    head = load_run(tmp_path / "run").head
+    assert head.trainable_weights == []
+
+    assert run.main(command(*settings, "backbone.trainable=true")) == 2
+    assert "has nothing to train; set backbone.trainable: false" in capsys.readouterr().err
+    assert run.main(["--dry-run", *command(*settings, f"output={tmp_path / 'dry'}")]) == 2
+    assert "has nothing to train, so that" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from plots import assert_drawn, assert_picture
-from small_systems import SMALL
+from small_systems import SMALL, small_backbone_classes
 
 from biam_tf.models import build_head
 from biam_tf.models.systems import SYSTEMS, build_system_head
@@ -47,7 +47,13 @@ def test_every_system_can_be_counted(name):
     embeddings = np.random.default_rng(0).normal(size=(CLASSES, EMBEDDING)).astype("float32")
     shape = (H, W, D_IN)
     head = build_system_head(
-        name, shape, SCENE, EMBEDDING, seen_embeddings=embeddings, **SMALL.get(name, {})
+        name,
+        shape,
+        SCENE,
+        EMBEDDING,
+        seen_embeddings=embeddings,
+        backbone_classes=small_backbone_classes(D_IN, SCENE, EMBEDDING),
+        **SMALL.get(name, {}),
     )
     assert count_operations(head, embeddings) > 0
 
