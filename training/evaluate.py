@@ -16,8 +16,9 @@ Scores the photos of a folder data set (annotations.csv, classes.csv) with a tra
 mAP and F1@K, with 95 % intervals, for unseen classes (ZSL), all classes (GZSL) and seen classes; F1
 at the run's thresholds, if it has any; and the trade-off between seen and unseen classes.
 
-The data set's classes.csv lists the classes that are scored and which of them count as seen (those
-of a run with data.all_seen always do). Classes that the run was not trained on take their
+The data set's classes.csv lists the classes that are scored. Seen are those that the run was
+trained on, whatever group they have there; differences are named, and so are unseen classes that
+are hardly other classes than trained ones. Classes that the run was not trained on take their
 embeddings from the word vectors that it was trained with, or from --word-vectors; for a system that
 scores only the classes it was trained on they are an error.
 

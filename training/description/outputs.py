@@ -72,6 +72,7 @@ def as_json(findings: Findings) -> dict:
         "classes": [dataclasses.asdict(c) for c in labels.classes],
         "unseen_classes_in_training_labels": [c.name for c in labels.leaks],
     }
+    values["unseen_classes_like_seen_ones"] = [dataclasses.asdict(t) for t in findings.twins]
     if findings.word_vectors is not None:
         values["word_vectors"] = findings.word_vectors
         values["classes_without_vector"] = list(findings.without_vector)

@@ -4,8 +4,9 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from biam_tf.embeddings.twins import Twins, find_twins
 from biam_tf.progress import progress
-from biam_tf.vocabulary import names_without_embedding
+from biam_tf.vocabulary import Vocabulary, names_without_embedding
 from training.data.dataset import TaggingDataset
 from training.description.duplicates import (
     MIN_SIMILARITY,
@@ -34,6 +35,7 @@ class Findings:
         radius: largest number of bits in which the hashes of a pair differ; None: as `photos`.
         word_vectors: the file in which classes were looked up; None: none was given.
         without_vector: the classes that are not in it.
+        twins: unseen classes that are hardly other classes than seen ones.
     """
 
     dataset: TaggingDataset
@@ -43,6 +45,7 @@ class Findings:
     radius: int | None
     word_vectors: str | None
     without_vector: tuple[str, ...]
+    twins: tuple[Twins, ...] = ()
 
     @property
     def unreadable(self) -> list[tuple[str, str]]:
@@ -98,6 +101,9 @@ def describe(dataset: TaggingDataset, word_vectors: str | None, radius: int | No
         with progress(len(dataset.images), "Opening photos", "photo") as bar:
             photos = scan_photos(dataset.directory, dataset.images, bar.update)
         pairs = find_pairs(dataset, dataset.images, photos, radius)
+    without_vector: tuple[str, ...] = ()
+    if word_vectors:
+        without_vector = names_without_embedding(word_vectors, dataset.names)
     return Findings(
         dataset=dataset,
         labels=describe_labels(dataset),
@@ -105,8 +111,26 @@ def describe(dataset: TaggingDataset, word_vectors: str | None, radius: int | No
         pairs=pairs,
         radius=radius,
         word_vectors=word_vectors,
-        without_vector=names_without_embedding(word_vectors, dataset.names) if word_vectors else (),
+        without_vector=without_vector,
+        twins=tuple(_find_twins(dataset, word_vectors, without_vector)),
     )
+
+
+def _find_twins(
+    dataset: TaggingDataset, word_vectors: str | None, without_vector: Sequence[str]
+) -> list[Twins]:
+    """Compares names, and the embeddings of those that have one if there is a file of them."""
+    unseen, seen = ([dataset.names[c] for c in own] for own in (dataset.unseen, dataset.seen))
+    named = find_twins(unseen, seen)
+    if word_vectors is None:
+        return named
+    both = [[n for n in names if n not in without_vector] for names in (unseen, seen)]
+    if not all(both):
+        return named
+    vocabulary = Vocabulary.from_file(word_vectors, [*both[0], *both[1]])
+    rows = vocabulary.embeddings
+    embedded = find_twins(*both, rows[: len(both[0])], rows[len(both[0]) :])
+    return list({(t.unseen, t.seen): t for t in [*named, *embedded]}.values())
 
 
 def sections_of(findings: Findings, plot: str | None, sheet: str | None) -> list[Section]:
@@ -123,6 +147,7 @@ def sections_of(findings: Findings, plot: str | None, sheet: str | None) -> list
         _classes(findings.labels, plot),
         _leaks(findings),
         _without_positives(findings.labels),
+        *_twins(findings.twins),
         *([_vectors(findings)] if findings.word_vectors else []),
         *_photo_sections(findings, sheet),
     ]
@@ -208,6 +233,21 @@ def _without_positives(labels: LabelFacts) -> Section:
             names = labels.without_positives(split, group)
             lines.append(f"{group} classes without a {split} photo: {_listed(names)}")
     return Section("Classes without positives", lines)
+
+
+def _twins(twins: Sequence[Twins]) -> list[Section]:
+    if not twins:
+        return []
+    lines = [
+        f"{len(twins)} pairs of an unseen and a seen class that are hardly different. Such a class "
+        "is trained under another name, which makes ZSL figures too good: merge the two, or make "
+        "one of them ignored."
+    ]
+    if len(twins) > _LISTED:
+        lines.append(f"The first {_LISTED} are listed; description.json has all of them.")
+    rows = [(t.unseen, t.seen, t.why) for t in twins[:_LISTED]]
+    table = Table("", ("unseen", "seen", "what they have in common"), rows)
+    return [Section("Unseen classes like seen ones", lines, table)]
 
 
 def _vectors(findings: Findings) -> Section:

@@ -11,6 +11,7 @@ import keras
 from PIL import Image
 
 from biam_tf.contact_sheet import make_contact_sheet
+from biam_tf.embeddings.twins import twins_of
 from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
 from biam_tf.models.system import System
@@ -38,6 +39,7 @@ from training.pipeline.examples import (
 )
 from training.pipeline.models import Models, build_models, class_vocabulary
 from training.pipeline.run_folder import RunFolder
+from training.scoring.class_groups import print_warnings
 from training.scoring.evaluation import format_figures
 from training.scoring.explained_photos import explain_photos, sheet_contents
 from training.scoring.final_evaluation import MakeSource, evaluate_run
@@ -74,6 +76,8 @@ def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] 
     with workers.loss_of_one_ends_all():
         dataset = open_dataset(config)
         vocabulary = class_vocabulary(config, dataset)
+        if workers.is_chief:
+            print_warnings(twins_of(vocabulary))
         dataset, make_source = _train(config, folder, workers, dataset, vocabulary, profiled_steps)
         if workers.is_chief:
             metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)

@@ -13,10 +13,10 @@ from biam_tf.runs import RunPaths, load_run
 from training.data.data_manifest import DataManifest, hash_of_split
 from training.data.dataset import TaggingDataset
 from training.data.input.sources import PhotoSource
+from training.scoring.class_groups import count_as_trained, print_warnings
 from training.scoring.evaluation import (
     LEVEL,
     TAGS_PER_PHOTO,
-    as_trained,
     evaluate_split,
     evaluation_vocabulary,
 )
@@ -82,37 +82,43 @@ def compare_runs(
         word_vectors: of the classes, as for `evaluation_vocabulary`.
 
     Returns:
-        "runs": the metrics of each, as `evaluate_split` returns them, with its folder; and
-        "differences": for each but the first, estimate, low and high by part and metric.
+        "runs": the metrics of each, as `evaluate_split` returns them, with its folder;
+        "warnings": what makes them doubtful; and "differences": for each but the first, estimate,
+        low and high by part and metric.
 
     Raises:
-        UserError: a run cannot be read or has no embedding for a class; or other classes count as
-            seen for one run than for another.
+        UserError: a run cannot be read or has no embedding for a class; or one has data.all_seen
+            and another has not.
     """
     split = dataset.split(split_name)
     metrics: list[dict[str, Any]] = []
     scores: list[Scores] = []
-    groups: tuple[str, ...] = ()
+    all_seen: bool | None = None
+    warnings: dict[str, None] = {}
+    counted = count_as_trained(dataset, runs)
     for path in runs:
         run = load_run(path)
-        counted = as_trained(dataset, run)
-        if groups not in ((), counted.groups):
+        if all_seen not in (None, run.all_seen):
             raise UserError(
                 f"{runs[0]} and {path} count other classes as seen (data.all_seen): their metrics "
                 "are of different tasks"
             )
-        groups = counted.groups
-        vocabulary = evaluation_vocabulary(run, counted, word_vectors)
+        all_seen = run.all_seen
+        vocabulary = evaluation_vocabulary(run, counted.dataset, word_vectors)
+        own_warnings = counted.warnings(vocabulary)
+        print_warnings([warning for warning in own_warnings if warning not in warnings])
+        warnings |= dict.fromkeys(own_warnings)
         source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
         label = f"scoring with {path}"
         own, run_scores = evaluate_split(run, source, split.labels, vocabulary, label)
         metrics.append({"run": str(path), **own})
         scores.append(run_scores)
     differences = bootstrap_differences(
-        scores, split.labels, groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
+        scores, split.labels, counted.dataset.groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
     )
     return {
-        "data_hash": hash_of_split(counted, split_name),
+        "data_hash": hash_of_split(counted.dataset, split_name),
+        "warnings": list(warnings),
         "runs": metrics,
         "compared_with": str(runs[0]),
         "resamples": number_of_resamples(split.labels),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.embeddings.names import look_up
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
@@ -184,13 +185,6 @@ def _recalls(recalls: dict) -> str:
     return f"{100 * recalls['seen_recall']:.1f} and {100 * recalls['unseen_recall']:.1f}"
 
 
-def as_trained(dataset: TaggingDataset, run: TrainedRun) -> TaggingDataset:
-    """Returns the data set with the run's classes counted as seen, if `data.all_seen` was set."""
-    if not run.all_seen:
-        return dataset
-    return dataset.counting_as_seen(run.vocabulary.subset(group="seen").names)
-
-
 def evaluation_vocabulary(
     run: TrainedRun, dataset: TaggingDataset, word_vectors: str | None = None
 ) -> Vocabulary:
@@ -212,7 +206,10 @@ def evaluation_vocabulary(
         vocabulary = Vocabulary.from_file(word_vectors, dataset.names, dataset.groups)
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, word_vectors)
         return vocabulary
-    known = dict(zip(run.vocabulary.names, run.vocabulary.embeddings, strict=True))
+    own, known = run.vocabulary, {}
+    for name in dataset.names:
+        if (row := look_up(name, None, own.index).row) is not None:
+            known[name] = own.embeddings[row]
     new = [name for name in dataset.names if name not in known]
     if new:
         path = run.word_vectors or dataset.directory / ATTRIBUTES_FILE

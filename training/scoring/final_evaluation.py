@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from biam_tf.embeddings.twins import twins_of
 from biam_tf.files import write_json, write_text
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.thresholds import fit_thresholds, reason_not_to_fit
@@ -107,6 +108,7 @@ def write_figures(
         dataset.about,
     )
     metrics["split"] = name
+    metrics["warnings"] = twins_of(vocabulary)
     if not config.training.report:
         return metrics
     explained = explain_photos(

@@ -10,9 +10,9 @@ from training.data.data_manifest import hash_of_split
 from training.data.folder.reader import read_folder
 from training.data.input.sources import PhotoSource
 from training.report.page import ReportData, write_report
+from training.scoring.class_groups import count_as_trained, print_warnings
 from training.scoring.comparison import compare_runs, format_comparison, require_same_data
 from training.scoring.evaluation import (
-    as_trained,
     evaluate_split,
     evaluation_vocabulary,
     format_figures,
@@ -55,9 +55,12 @@ def evaluate_on_folder(
         UserError: the run or the photos cannot be read, or a class has no embedding.
     """
     run = load_run(folder)
-    dataset = as_trained(read_folder(photos.directory), run)
+    counted = count_as_trained(read_folder(photos.directory), [folder])
+    dataset = counted.dataset
     split = dataset.split(photos.split)
     vocabulary = evaluation_vocabulary(run, dataset, photos.word_vectors)
+    warnings = counted.warnings(vocabulary)
+    print_warnings(warnings)
 
     def make_source(images: Sequence[str]) -> PhotoSource:
         return PhotoSource(dataset.directory, images, run.image_size, cache="stream")
@@ -66,6 +69,7 @@ def evaluate_on_folder(
         run, make_source(split.images), split.labels, vocabulary, about=dataset.about
     )
     metrics |= {"run": str(folder), "data": photos.directory, "split": photos.split}
+    metrics["warnings"] = warnings
     metrics["data_hash"] = hash_of_split(dataset, photos.split)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, metrics)

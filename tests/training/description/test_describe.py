@@ -157,3 +157,23 @@ def test_unknown_labels_are_no_absent_ones(tmp_path):
 def test_what_is_wrong_is_named(arguments, message, capsys):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_unseen_classes_like_seen_ones_are_named(folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    with (data / "classes.csv").open("a") as classes:
+        classes.write("Cats,unseen\nhound,unseen\n")
+    assert main([str(data), "--lists-only"]) == 0
+    printed = capsys.readouterr().out
+    assert "## Unseen classes like seen ones" in printed and "hound" not in printed.split("##")[6]
+    words = tmp_path / "words.txt"
+    words.write_text("cat 1 0\ndog 0 1\nhound 0 2\ncats 1 1\n")
+    command = [str(data), "--lists-only", "--word-vectors", str(words)]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    facts = json.loads((tmp_path / "out/description.json").read_text())
+    pairs = {(t["unseen"], t["seen"]): t["why"] for t in facts["unseen_classes_like_seen_ones"]}
+    assert pairs == {
+        ("Cats", "cat"): "their names differ in writing or number only",
+        ("hound", "dog"): "their embeddings are the same",
+    }
