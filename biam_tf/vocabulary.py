@@ -264,7 +264,8 @@ def _read_npz(path: pathlib.Path) -> _Table:
     arrays = read_arrays(path)
     with _errors_naming(path):
         names = _checked_names(arrays["names"])
-        groups = _groups_or_seen(arrays.get("groups"), names)
+        given = tuple(arrays["groups"]) if "groups" in arrays else None
+        groups = _groups_or_seen(given, names)
         _require_as_many(names, arrays["embeddings"], groups)
     return _Table(path, names, arrays["embeddings"], groups)
 

@@ -124,12 +124,11 @@ def _find_twins(
     named = find_twins(unseen, seen)
     if word_vectors is None:
         return named
-    both = [[n for n in names if n not in without_vector] for names in (unseen, seen)]
-    if not all(both):
+    unseen, seen = ([n for n in names if n not in without_vector] for names in (unseen, seen))
+    if not unseen or not seen:
         return named
-    vocabulary = Vocabulary.from_file(word_vectors, [*both[0], *both[1]])
-    rows = vocabulary.embeddings
-    embedded = find_twins(*both, rows[: len(both[0])], rows[len(both[0]) :])
+    rows = Vocabulary.from_file(word_vectors, [*unseen, *seen]).embeddings
+    embedded = find_twins(unseen, seen, rows[: len(unseen)], rows[len(unseen) :])
     return list({(t.unseen, t.seen): t for t in [*named, *embedded]}.values())
 
 
