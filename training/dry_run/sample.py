@@ -12,7 +12,10 @@ from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.features import storage
 from training.data.features.extraction import extract_features
-from training.data.features.store import MANIFEST, FeatureStore
+from training.data.features.finding import find_photos
+from training.data.features.manifest import MANIFEST
+from training.data.features.photo_files import PhotoFiles
+from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import photos_extracted
 from training.data.folder.reader import check_photos
 from training.data.input.augmentation import picture_side
@@ -129,13 +132,21 @@ class Sample:
     def _features(self) -> Callable[[Sequence[str], bool], Source]:
         """Returns a function that opens stored features, which are extracted if need be."""
         location, photos = self.store, len(self.dataset.images)
-        self.to_extract = photos - photos_extracted(location)
+        store = None
         if storage.is_file(storage.join(location, MANIFEST)):
-            store = FeatureStore.open(location, backbone_name=self.config.backbone.name)
+            whole = FeatureStore.open(location, backbone_name=self.config.backbone.name)
+            files = PhotoFiles(self.dataset.directory)
+            found = find_photos(whole, files, self.dataset.images, self.config.data.hash_photos)
+            self.to_extract = len(found.missing)
+            if not self.to_extract:
+                store = whole.for_photos(found.rows, found.broken)
         else:
+            self.to_extract = photos - photos_extracted(location)
+        if store is None:
             store = self._extract()
         self.photo_bytes = store.manifest.photo_nbytes
-        self.store_photo = sum(shard.bytes for shard in store.manifest.shards) / len(store)
+        stored = sum(shard.bytes for part in store.parts for shard in part.manifest.shards)
+        self.store_photo = stored / store.record_count
         self._cache = choose_cache(self.config.data.cache, photos * self.photo_bytes)
         return lambda images, augmented: FeatureSource(store, images, self._cache)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Sequence
 
 import keras
@@ -14,7 +13,10 @@ from biam_tf.progress import progress, progress_of_total
 from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.features import storage
+from training.data.features.choosing import choose_store, new_store_name
 from training.data.features.extraction import ensure_features
+from training.data.features.photo_files import PhotoFiles
+from training.data.features.shard_extraction import SHARD_SIZE, describe_job
 from training.data.features.store import FeatureStore
 from training.data.input.broken_photos import BROKEN_PHOTOS, BrokenPhoto, without_photos
 from training.data.input.photo_check import broken_photos
@@ -157,10 +159,19 @@ def open_examples(
 def feature_location(
     config: RunConfig, run: pathlib.Path, dataset: TaggingDataset, backbone: keras.Model
 ) -> str:
-    """Returns the folder of a run's feature store: the configured one, or one beside the run."""
-    backbone_name = re.sub(r"[^\w.-]+", "-", config.backbone.name)  # it may hold a path
-    name = f"{dataset.fingerprint}-{backbone_name}-{backbone.input_shape[1]}"
-    return storage.normal_path(config.data.feature_store or run.parent / "features" / name)
+    """Returns the folder of a run's feature store: the configured one, or one beside the run.
+
+    Of the stores beside the run that are of the same backbone, this is the one that has the
+    features of most of the photos, compared by their contents. If none has any, it is a new folder.
+    """
+    if config.data.feature_store:
+        return storage.normal_path(config.data.feature_store)
+    job = describe_job(backbone, config.backbone.name, dataset.images, SHARD_SIZE)
+    beside = storage.normal_path(run.parent / "features")
+    files = PhotoFiles(dataset.directory)
+    return choose_store(beside, job, files, dataset.images) or storage.join(
+        beside, new_store_name(job, files, dataset.images)
+    )
 
 
 def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:

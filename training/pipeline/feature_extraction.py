@@ -55,7 +55,7 @@ def extract_store(
         photos_directory=directory,
         beam_options=beam_options,
     )
-    done = store.manifest.count - already
+    done = photos_extracted(location) - already
     if done:
         speed = done / (time.monotonic() - started)
         print(f"{done} photos checked and extracted: {speed:.1f} photos/s")

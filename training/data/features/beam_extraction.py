@@ -20,16 +20,21 @@ from biam_tf.backbones import build_backbone, weights_fingerprint
 from biam_tf.errors import UserError
 from training.config.schema import BackboneConfig
 from training.data.features import storage
+from training.data.features.extraction import check_same_photos
 from training.data.features.manifest import IMAGES, StoreManifest
 from training.data.features.shard_extraction import (
     SHARD_SIZE,
     ShardExtractor,
     describe_job,
-    images_of_shard,
 )
 from training.data.features.store import FeatureStore
-from training.data.features.unfinished_store import UnfinishedStore, begin_or_open
-from training.data.input.broken_photos import check_share
+from training.data.features.unfinished_store import (
+    UnfinishedStore,
+    begin_or_open,
+    images_of_shard,
+)
+from training.data.features.updating import bring_up_to_date
+from training.data.input.broken_photos import BrokenLimit, BrokenPhoto
 
 try:
     import apache_beam as beam
@@ -150,29 +155,58 @@ def extract_features_with_beam(
         UserError: as `extract_features`, but broken photos are reported after all shards have
             been processed; shards without broken photos are kept. Also for invalid options.
     """
-    store = storage.normal_path(store)
+    path, directory = storage.normal_path(store), os.fspath(photos_directory)
     job = describe_job(backbone, settings.name, images, shard_size)
-    storage.make_folder(store)
-    with storage.one_process_at_a_time(store):
-        unfinished = begin_or_open(store, job, images)
-        if unfinished is not None:
-            directory = os.fspath(photos_directory)
-            to_do = _shards_to_do(unfinished, directory)
-            if to_do:
-                work = ShardWork(store, unfinished.job, directory, settings)
-                _run(work, to_do, options)
-            shards = unfinished.all_finished(directory)
-            missing = unfinished.job.shard_total - len(shards)
-            if missing:
-                raise UserError(
-                    f"{store}: the pipeline ended, but {missing} of {unfinished.job.shard_total} "
-                    "shards are missing; use a folder that all machines can access under this "
-                    "path, or run the command again"
-                )
-            broken = [photo for shard in shards.values() for photo in shard.broken]
-            check_share(broken, job.count, max_broken_share, directory)
-            unfinished.finish(shards)
-    return FeatureStore.open(store)
+    check_same_photos(path, job)
+    extract = BeamExtraction(settings, directory, max_broken_share, options)
+    whole = bring_up_to_date(path, job, directory, images, extract)
+    return whole if len(whole.parts) > 1 else FeatureStore.open(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamExtraction:
+    """Extracts parts of a store with a pipeline; an `ExtractPart`.
+
+    Attributes:
+        settings: settings of the backbone.
+        photos_directory: the folder of the photos.
+        max_broken_share: largest share of all photos that may be unreadable.
+        options: pipeline options.
+    """
+
+    settings: BackboneConfig
+    photos_directory: str
+    max_broken_share: float
+    options: Sequence[str]
+
+    def __call__(
+        self,
+        folder: str,
+        job: StoreManifest,
+        images: Sequence[str],
+        total: int,
+        broken: tuple[BrokenPhoto, ...] = (),
+    ) -> None:
+        """Extracts a part, or resumes its extraction."""
+        unfinished = begin_or_open(folder, job, images)
+        if unfinished is None:
+            return
+        to_do = _shards_to_do(unfinished, self.photos_directory)
+        if to_do:
+            work = ShardWork(folder, unfinished.job, self.photos_directory, self.settings)
+            _run(work, to_do, self.options)
+        shards = unfinished.all_finished(self.photos_directory)
+        missing = unfinished.job.shard_total - len(shards)
+        if missing:
+            raise UserError(
+                f"{folder}: the pipeline ended, but {missing} of {unfinished.job.shard_total} "
+                "shards are missing; use a folder that all machines can access under this "
+                "path, or run the command again"
+            )
+        found = [photo for shard in shards.values() for photo in shard.broken]
+        limit = BrokenLimit(self.max_broken_share, total, broken)
+        limit.check(found, self.photos_directory)
+        unfinished.finish(shards)
 
 
 def _shards_to_do(store: UnfinishedStore, photos_directory: str) -> list[int]:

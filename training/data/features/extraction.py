@@ -1,29 +1,41 @@
 """Computes backbone features of photos and writes them to a feature store; can be resumed."""
 
 import contextlib
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 
 import keras
 import tqdm
 
-from biam_tf.backbones import weights_fingerprint
 from biam_tf.progress import progress as progress_bar
 from training.config.schema import RunConfig
 from training.data.dataset import TaggingDataset
 from training.data.features import storage
-from training.data.features.manifest import MANIFEST, Shard
+from training.data.features.manifest import MANIFEST, PARTIAL, Shard, StoreManifest
 from training.data.features.shard_extraction import (
     SHARD_SIZE,
     ShardExtractor,
     describe_job,
-    images_of_shard,
 )
 from training.data.features.store import FeatureStore
-from training.data.features.unfinished_store import begin_or_open, images_to_do
+from training.data.features.unfinished_store import (
+    begin_or_open,
+    check_same_job,
+    images_of_shard,
+    images_to_do,
+)
+from training.data.features.updating import ExtractPart, bring_up_to_date
 from training.data.folder.reader import check_photos
 from training.data.input import photo_reader
-from training.data.input.broken_photos import BROKEN_PHOTOS, check_share, report
+from training.data.input.broken_photos import (
+    BROKEN_PHOTOS,
+    BrokenLimit,
+    BrokenPhoto,
+    check_share,
+    report,
+)
 
 
 def extract_features(
@@ -63,21 +75,73 @@ def extract_features(
             finite in float16, the disk has too little space, or the folder holds a store of
             another backbone or of other photos.
     """
-    store = storage.normal_path(store)
+    path = storage.normal_path(store)
     job = describe_job(backbone, backbone_name, images, shard_size)
-    storage.make_folder(store)
-    with storage.one_process_at_a_time(store):
-        unfinished = begin_or_open(store, job, images)
-        if unfinished is not None:
-            extractor = ShardExtractor(backbone, unfinished, photos_directory, batch_size)
-            _write_shards(extractor, images, max_broken_share, progress)
-    return FeatureStore.open(store)
+    check_same_photos(path, job)
+    extract = PartExtraction(
+        backbone,
+        os.fspath(photos_directory),
+        max_broken_share=max_broken_share,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    whole = bring_up_to_date(path, job, photos_directory, images, extract)
+    return whole if len(whole.parts) > 1 else FeatureStore.open(path)
+
+
+def check_same_photos(path: str, job: StoreManifest) -> None:
+    """Raises a `UserError` if the folder has the features of another list of photos."""
+    for name in (MANIFEST, PARTIAL):
+        if storage.is_file(storage.join(path, name)):
+            check_same_job(path, StoreManifest.read(storage.join(path, name)), job)
+            return
+
+
+@dataclasses.dataclass(frozen=True)
+class PartExtraction:
+    """Extracts parts of a store in this process; an `ExtractPart`.
+
+    Attributes:
+        backbone: as for `extract_features`.
+        photos_directory: the folder of the photos.
+        max_broken_share: largest share of all photos that may be unreadable.
+        batch_size: photos per batch; None: as many as fit into memory.
+        progress: creates the progress bar; None shows none.
+        check: called with the photos to extract before the backbone runs; None: not checked.
+    """
+
+    backbone: keras.Model
+    photos_directory: str
+    max_broken_share: float = 0.0
+    batch_size: int | None = None
+    progress: Callable[..., tqdm.tqdm] | None = None
+    check: Callable[[Sequence[str]], None] | None = None
+
+    def __call__(
+        self,
+        folder: str,
+        job: StoreManifest,
+        images: Sequence[str],
+        total: int,
+        broken: tuple[BrokenPhoto, ...] = (),
+    ) -> None:
+        """Extracts a part, or resumes its extraction."""
+        if self.check is not None:
+            self.check(images_to_do(folder, images))
+        unfinished = begin_or_open(folder, job, images)
+        if unfinished is None:
+            return
+        extractor = ShardExtractor(
+            self.backbone, unfinished, self.photos_directory, self.batch_size
+        )
+        limit = BrokenLimit(self.max_broken_share, total, broken)
+        _write_shards(extractor, images, limit, self.progress)
 
 
 def _write_shards(
     extractor: ShardExtractor,
     images: Sequence[str],
-    max_broken_share: float,
+    limit: BrokenLimit,
     progress: Callable[..., tqdm.tqdm] | None,
 ) -> None:
     store, job = extractor.store, extractor.store.job
@@ -96,7 +160,7 @@ def _write_shards(
             shards[number] = extractor.extract(number, photos[place], next(batches), update)
             if shards[number].broken:
                 not_yet = [image for shard in photos[place + 1 :] for image in shard]
-                _check_broken(extractor, shards, not_yet, max_broken_share)
+                _check_broken(extractor, shards, not_yet, limit)
     store.finish(shards)
 
 
@@ -104,14 +168,14 @@ def _check_broken(
     extractor: ShardExtractor,
     shards: dict[int, Shard],
     not_yet: Sequence[str],
-    max_broken_share: float,
+    limit: BrokenLimit,
 ) -> None:
     """Raises if too many photos are broken; the message includes unprocessed photos."""
     job, directory = extractor.store.job, extractor.photos_directory
     broken = [photo for number in sorted(shards) for photo in shards[number].broken]
-    if len(broken) > max_broken_share * job.count and not_yet:
+    if limit.is_exceeded(broken) and not_yet:
         broken += photo_reader.find_broken(directory, not_yet, job.backbone.image_size)
-    check_share(broken, job.count, max_broken_share, directory)
+    limit.check(broken, directory)
 
 
 def ensure_features(
@@ -124,12 +188,12 @@ def ensure_features(
 ) -> FeatureStore:
     """Returns a store with the features of all photos of `dataset`; extracts missing ones.
 
-    A complete store is opened, an unfinished one is resumed. If no photo may be broken, the photos
-    still to be processed are checked first.
+    Features whose photos have not changed are not extracted again, see `finding`; an unfinished
+    extraction is resumed. If no photo may be broken, the photos to be extracted are checked first.
 
     Args:
-        config: configuration of the run; uses `data.feature_store`, `data.max_broken_share` and
-            `backbone`.
+        config: configuration of the run; uses `data.feature_store`, `data.max_broken_share`,
+            `data.hash_photos` and `backbone`.
         dataset: the data set; the photos of all splits are extracted, split by split.
         backbone: the model that `config.backbone` describes.
         default_location: the store's folder if `data.feature_store` is not set.
@@ -139,60 +203,37 @@ def ensure_features(
 
     Raises:
         UserError: more than `data.max_broken_share` of the photos are broken, or the folder holds
-            a store of another backbone or without some of the photos.
+            a store of another backbone.
     """
     path = storage.normal_path(config.data.feature_store or default_location)
     images = dataset.images  # split by split, as streaming requires
-    if storage.is_file(storage.join(path, MANIFEST)):
-        store = FeatureStore.open(
-            path,
-            backbone_name=config.backbone.name,
-            image_size=backbone.inputs[0].shape[1],
-            weights_fingerprint=weights_fingerprint(backbone),
-        )
-    elif beam_options is not None:
-        from training.data.features.beam_extraction import extract_features_with_beam
+    directory = os.fspath(photos_directory or dataset.directory)
+    share = config.data.max_broken_share
+    job = describe_job(backbone, config.backbone.name, images, SHARD_SIZE)
+    extract: ExtractPart
+    if beam_options is not None:
+        from training.data.features.beam_extraction import BeamExtraction
 
-        store = extract_features_with_beam(
-            backbone,
-            config.backbone,
-            photos_directory or dataset.directory,
-            images,
-            path,
-            max_broken_share=config.data.max_broken_share,
-            options=beam_options,
-        )
+        extract = BeamExtraction(config.backbone, directory, share, beam_options)
     else:
-        if not config.data.max_broken_share and photos_directory is None:
-            to_do = images_to_do(path, images)
-            with progress_bar(len(images), "Checking photos", "photo") as bar:
-
-                def advance(done: int, total: int) -> None:
-                    bar.update(1)
-
-                check_photos(dataset, to_do, progress=advance)
-        store = extract_features(
-            backbone,
-            config.backbone.name,
-            photos_directory or dataset.directory,
-            images,
-            path,
-            batch_size=config.backbone.batch_size,
-            max_broken_share=config.data.max_broken_share,
-            progress=progress_bar,
+        check = None
+        if not share and photos_directory is None:
+            check = functools.partial(_check_photos, dataset)
+        extract = PartExtraction(
+            backbone, directory, share, config.backbone.batch_size, progress_bar, check
         )
-    _check_it_has(store, images, config.data.max_broken_share)
+    store = bring_up_to_date(path, job, directory, images, extract, config.data.hash_photos)
+    check_share(store.broken, len(images), share, f"{directory}, as {store.path} says")
+    if store.broken:
+        listed_in = storage.join(store.path, BROKEN_PHOTOS)
+        print(report(store.broken, len(images), listed_in), flush=True)
     return store
 
 
-def _check_it_has(store: FeatureStore, images: Sequence[str], max_broken_share: float) -> None:
-    """Checks that a store has all `images` except broken ones, and prints the broken ones."""
-    wanted = set(images)
-    broken = [photo for photo in store.broken if photo.image in wanted]
-    left_out = {photo.image for photo in broken}
-    store.rows([image for image in images if image not in left_out])
-    where = f"{store.path} (to be deleted once they are replaced)"
-    check_share(broken, len(images), max_broken_share, where)
-    if broken:
-        listed_in = storage.join(store.path, BROKEN_PHOTOS)
-        print(report(broken, len(images), listed_in), flush=True)
+def _check_photos(dataset: TaggingDataset, images: Sequence[str]) -> None:
+    with progress_bar(len(dataset.images), "Checking photos", "photo") as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.update(1)
+
+        check_photos(dataset, images, progress=advance)

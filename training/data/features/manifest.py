@@ -27,6 +27,9 @@ class Shard:
         bytes: size of the file.
         sha256: SHA-256 of the file in hexadecimal.
         broken: photos of this shard that could not be read, in the order of the photo list.
+        photos: size in bytes, modification time in nanoseconds and SHA-256 ("" if not known) of
+            each photo of the list, including broken ones. Only until the store is complete, which
+            has them in a file of its own.
     """
 
     file: str
@@ -34,12 +37,28 @@ class Shard:
     bytes: int
     sha256: str
     broken: tuple[BrokenPhoto, ...] = ()
+    photos: tuple[tuple[int, int, str], ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The number of the shard, counted from 0, which is part of its file name."""
+        return int(self.file.split("-")[1])
+
+    def to_fields(self) -> dict[str, Any]:
+        """Returns the fields for JSON; without `photos` if there are none."""
+        fields = dataclasses.asdict(self)
+        if not self.photos:
+            del fields["photos"]
+        return fields
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> "Shard":
         """Creates a shard from its `dataclasses.asdict`, which may have been stored as JSON."""
         broken = tuple(BrokenPhoto(**photo) for photo in fields.get("broken", ()))
-        return cls(**(fields | {"broken": broken}))
+        photos = tuple(
+            (int(size), int(time), str(sha)) for size, time, sha in fields.get("photos", ())
+        )
+        return cls(**(fields | {"broken": broken, "photos": photos}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +86,8 @@ class StoreManifest:
         count: number of photos in the list, including broken ones.
         shard_size: photos per shard, including broken ones; the last shard may have fewer.
         images: SHA-256 of the list of photos, in the order of the records.
-        shards: the finished shards, in order.
+        shards: the finished shards, in order. A store whose list of photos changed before it was
+            complete may lack some; the photos of these have no features in it.
         format: version of the store's format.
     """
 
@@ -107,23 +127,35 @@ class StoreManifest:
         begin = number * self.shard_size
         return range(begin, min(begin + self.shard_size, self.count))
 
-    def differences(self, now: "StoreManifest") -> list[str]:
-        """Describes the differences between `now` and this job; ignores the finished shards."""
-        named = {
+    def for_photos(self, images: Sequence[str]) -> "StoreManifest":
+        """Returns the same job for other photos, without shards."""
+        return dataclasses.replace(
+            self, count=len(images), images=fingerprint(encode_images(images)), shards=()
+        )
+
+    def differences(self, now: "StoreManifest", with_photos: bool = True) -> list[str]:
+        """Describes the differences between `now` and this job; ignores the finished shards.
+
+        Args:
+            now: another job.
+            with_photos: whether another list of photos is a difference.
+        """
+        named: dict[str, tuple[Any, Any]] = {
             "backbone": (self.backbone.name, now.backbone.name),
             "image size": (self.backbone.image_size, now.backbone.image_size),
             "backbone weights": (self.backbone.weights, now.backbone.weights),
             "preprocessing": (self.preprocessing, now.preprocessing),
             "region features": (self.region_shape, now.region_shape),
             "scene feature": (self.scene_size, now.scene_size),
-            "number of photos": (self.count, now.count),
-            "list of photos": (self.images[:16], now.images[:16]),
         }
+        if with_photos:
+            named["number of photos"] = (self.count, now.count)
+            named["list of photos"] = (self.images[:16], now.images[:16])
         return [f"{what} {was}, now {is_}" for what, (was, is_) in named.items() if was != is_]
 
     def write(self, path: str) -> None:
         """Writes the manifest as JSON, atomically."""
-        fields = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self) | {"shards": [s.to_fields() for s in self.shards]}
         storage.write_text(path, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
@@ -145,7 +177,7 @@ class StoreManifest:
             fields["region_shape"] = tuple(fields["region_shape"])
             fields["shards"] = tuple(map(Shard.from_fields, fields["shards"]))
             return cls(**fields)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path}: not the manifest of a feature store; {advice}") from error

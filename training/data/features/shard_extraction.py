@@ -3,7 +3,7 @@
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from training.data.features import manifest as store_manifest
 from training.data.features import storage
 from training.data.features.extraction_batch import free_memory, photos_at_a_time
 from training.data.features.manifest import BackboneIdentity, Shard, StoreManifest
+from training.data.features.photo_files import PhotoFiles, PhotoState
 from training.data.features.store import PREPROCESSING
 from training.data.features.unfinished_store import UnfinishedStore
 from training.data.input import photo_reader
@@ -122,6 +123,7 @@ class ShardExtractor:
             UserError: features are not finite in float16.
         """
         path, name = self.store.path, self.store.job.shard_file(number)
+        states = PhotoFiles(self.photos_directory).states(images)
         # A unique name, as a Beam runner may give the same shard to two machines.
         aside = storage.join(path, f"{name}.{uuid.uuid4().hex}.tmp")
         read = np.zeros(len(images), bool)
@@ -140,13 +142,35 @@ class ShardExtractor:
             checksum = storage.sha256_of_file(aside)
             size = storage.size_of(aside)
             assert size is not None  # just written
-            shard = Shard(name, int(read.sum()), size, checksum, broken)
+            photos = self._records_of(images, states, {photo.image for photo in broken})
+            shard = Shard(name, int(read.sum()), size, checksum, broken, photos)
             storage.put_in_place(aside, storage.join(path, name))
         except BaseException:
             storage.remove(aside)
             raise
         self.store.add(number, shard)
         return shard
+
+    def _records_of(
+        self, images: Sequence[str], states: Sequence[PhotoState], broken: Collection[str]
+    ) -> tuple[tuple[int, int, str], ...]:
+        """Returns what identifies the photos of a shard, after its features were computed."""
+        files = PhotoFiles(self.photos_directory)
+        sha256 = files.sha256(images)
+        changed = [
+            image
+            for image, before, now in zip(images, states, files.states(images), strict=True)
+            if before != now
+        ]
+        if changed:
+            raise UserError(
+                f"{changed[0]} in {self.photos_directory} was changed while its features were "
+                "computed; run the command again once nothing writes there any more"
+            )
+        return tuple(
+            (*state, "" if image in broken else digest)
+            for image, state, digest in zip(images, states, sha256, strict=True)
+        )
 
     def _records(
         self, images: Sequence[str], positions: np.ndarray, photos: tf.Tensor
@@ -160,12 +184,6 @@ class ShardExtractor:
             )
         for position, region, scene in zip(positions, regions, scenes, strict=True):
             yield position, _serialize(images[position], region, scene)
-
-
-def images_of_shard(job: StoreManifest, images: Sequence[str], number: int) -> Sequence[str]:
-    """Returns the photos of shard `number` from the whole list."""
-    photos = job.shard_photos(number)
-    return images[photos.start : photos.stop]
 
 
 def _half_precision_features(backbone: keras.Model) -> tf.types.experimental.PolymorphicFunction:

@@ -88,15 +88,25 @@ def names_in(folder: str) -> set[str]:
 
 def read_text(path: str) -> str:
     """Returns the contents of a UTF-8 text file."""
+    return read_bytes(path).decode("utf-8")
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns the contents of a file."""
     with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read().decode("utf-8")
+        return file.read()
 
 
 def write_text(path: str, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, contents: bytes) -> None:
+    """Writes a file atomically."""
     aside = f"{path}.tmp"
     with tf.io.gfile.GFile(aside, "wb") as file:
-        file.write(text.encode("utf-8"))
+        file.write(contents)
     put_in_place(aside, path)
 
 

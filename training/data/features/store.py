@@ -5,31 +5,26 @@ A store is a folder, local or on a file system of TensorFlow (`gs://bucket/featu
 
     features-00000-of-00005.tfrecord   tf.train.Example: image, region_features, scene_feature
     images.json                        the relative paths of the photos, in record order
+    photos.npz                         size, modification time and SHA-256 of each photo
     broken_photos.csv                  photos that could not be read and have no record
     manifest.json                      the backbone, and the checksum of every shard
+    added-00001/                       the same files for photos that came or changed later
 
 The manifest is written last: a store without it is not complete, see
 `training.data.features.unfinished_store`.
 """
 
 import functools
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from biam_tf.errors import UserError
-from training.data.features import manifest as store_manifest
 from training.data.features import storage
-from training.data.features.manifest import (
-    IMAGES,
-    MANIFEST,
-    PARTIAL,
-    BackboneIdentity,
-    StoreManifest,
-)
+from training.data.features.manifest import MANIFEST, PARTIAL, BackboneIdentity, StoreManifest
+from training.data.features.store_part import EXTRACT_AGAIN, StorePart, open_parts
 from training.data.features.unfinished_store import photos_extracted
 from training.data.input.broken_photos import BrokenPhoto
 
@@ -37,24 +32,43 @@ RECORD = {
     name: tf.io.FixedLenFeature([], tf.string)
     for name in ("image", "region_features", "scene_feature")
 }
-EXTRACT_AGAIN = "delete the folder and extract the features again"
 PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
 READ_BATCH = 64
 
 
 class FeatureStore:
-    """The stored features of a list of photos, written by `extraction.extract_features`.
+    """The stored features of photos, written by `extraction.extract_features`.
+
+    Args:
+        path: the store's folder.
+        parts: its complete parts, the first one and those added later.
+        rows: record numbers of photos, by the photos' names; None: the latest record of each.
+        broken: photos that cannot be read; None: those of all parts that have no record.
 
     Attributes:
         path: the store's folder.
-        manifest: the manifest of the store.
+        parts: its parts.
     """
 
-    def __init__(self, path: str, manifest: StoreManifest):
+    def __init__(
+        self,
+        path: str,
+        parts: Sequence[StorePart],
+        rows: Mapping[str, int] | None = None,
+        broken: Collection[BrokenPhoto] | None = None,
+    ):
         self.path = path
-        self.manifest = manifest
+        self.parts = tuple(parts)
+        self._shards = [shard for part in parts for shard in part.shards]
         # Record number of the first record of each shard, and the total.
-        self._first_records = np.cumsum([0, *(shard.count for shard in manifest.shards)])
+        self._first_records = np.cumsum([0, *(shard.count for _, shard in self._shards)])
+        self._given_rows, self._given_broken = rows, broken
+
+    def for_photos(
+        self, rows: Mapping[str, int], broken: Collection[BrokenPhoto]
+    ) -> "FeatureStore":
+        """Returns the store as that of some photos, whose record numbers are known."""
+        return FeatureStore(self.path, self.parts, rows, broken)
 
     @classmethod
     def open(
@@ -80,33 +94,29 @@ class FeatureStore:
         path = storage.normal_path(path)
         if not storage.is_file(storage.join(path, MANIFEST)):
             raise UserError(_why_not_whole(path))
-        manifest = StoreManifest.read(storage.join(path, MANIFEST))
-        stored = manifest.backbone
+        parts = open_parts(path)
+        stored = parts[0].manifest.backbone
         wanted = BackboneIdentity(
             backbone_name or stored.name,
             image_size or stored.image_size,
             weights_fingerprint or stored.weights,
         )
-        if wanted != stored:
-            raise UserError(
-                f"{path}: these features are of the backbone {stored}, not of {wanted}; use "
-                "another folder for its features (data.feature_store) or delete this one"
-            )
-        if manifest.preprocessing != PREPROCESSING:
-            raise UserError(
-                f"{path}: the photos were preprocessed differently ({manifest.preprocessing}) "
-                f"than by this version ({PREPROCESSING}); {EXTRACT_AGAIN}"
-            )
-        files = [storage.join(path, shard.file) for shard in manifest.shards]
-        sizes = storage.for_each(storage.size_of, files)
-        for shard, file, size in zip(manifest.shards, files, sizes, strict=True):
-            if size is None:
-                raise UserError(f"{file}: this shard is missing; {EXTRACT_AGAIN}")
-            if size != shard.bytes:
-                raise UserError(f"{file}: {size} bytes, expected {shard.bytes}; {EXTRACT_AGAIN}")
-        return cls(path, manifest)
+        for part in parts:
+            _check_identity(part, wanted)
+        return cls(path, parts)
+
+    @property
+    def manifest(self) -> StoreManifest:
+        """The manifest of the first part."""
+        return self.parts[0].manifest
 
     def __len__(self) -> int:
+        """Returns the number of photos with features."""
+        return len(self._row_of)
+
+    @property
+    def record_count(self) -> int:
+        """Number of records, including those of photos that were replaced since."""
         return int(self._first_records[-1])
 
     @property
@@ -127,21 +137,24 @@ class FeatureStore:
     @property
     def broken(self) -> tuple[BrokenPhoto, ...]:
         """The photos that could not be read during extraction."""
-        return self.manifest.broken
+        if self._given_broken is not None:
+            return tuple(self._given_broken)
+        if len(self.parts) == 1:
+            return self.parts[0].broken
+        latest = {photo.image: photo for part in self.parts for photo in part.broken}
+        return tuple(photo for image, photo in latest.items() if image not in self._row_of)
 
     @functools.cached_property
     def images(self) -> tuple[str, ...]:
         """The relative paths of the photos that have features, in record order."""
-        file = storage.join(self.path, IMAGES)
-        text = storage.read_text(file) if storage.is_file(file) else ""
-        if store_manifest.fingerprint(text) != self.manifest.images:
-            raise UserError(f"{file}: this is not the photo list of this store; {EXTRACT_AGAIN}")
-        broken = {photo.image for photo in self.broken}
-        return tuple(image for image in json.loads(text) if image not in broken)
+        return tuple(sorted(self._row_of, key=self._row_of.__getitem__))
 
     @functools.cached_property
     def _row_of(self) -> dict[str, int]:
-        return {image: row for row, image in enumerate(self.images)}
+        if self._given_rows is not None:
+            return dict(self._given_rows)
+        images = (image for part in self.parts for image in part.images)
+        return {image: row for row, image in enumerate(images)}
 
     def rows(self, images: Sequence[str]) -> np.ndarray:
         """Returns the record number of each image, int64 (N,).
@@ -188,7 +201,7 @@ class FeatureStore:
 
     def shard_path(self, number: int) -> str:
         """Returns the path of shard `number`."""
-        return storage.join(self.path, self.manifest.shard_file(number))
+        return self._shards[number][0]
 
     def read(self, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Reads the features of `images` into memory, in the order of `images`.
@@ -199,7 +212,10 @@ class FeatureStore:
         Raises:
             UserError: the store lacks some of the images, or a shard is damaged.
         """
-        rows = self.rows(images)
+        return self.read_rows(self.rows(images))
+
+    def read_rows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reads records into memory by their numbers, int64 (N,); as `read` otherwise."""
         regions = np.empty((len(rows), *self.region_shape), np.float16)
         scenes = np.empty((len(rows), self.scene_size), np.float16)
         # Records are read in store order; `order` maps them to their rows in the result.
@@ -239,10 +255,23 @@ class FeatureStore:
         Raises:
             UserError: a shard is missing or damaged; the message names the first one.
         """
-        for shard in self.manifest.shards:
-            file = storage.join(self.path, shard.file)
+        for file, shard in self._shards:
             if not storage.is_file(file) or storage.sha256_of_file(file) != shard.sha256:
                 raise UserError(f"{file}: damaged (wrong checksum); {EXTRACT_AGAIN}")
+
+
+def _check_identity(part: StorePart, wanted: BackboneIdentity) -> None:
+    manifest = part.manifest
+    if wanted != manifest.backbone:
+        raise UserError(
+            f"{part.path}: these features are of the backbone {manifest.backbone}, not of "
+            f"{wanted}; use another folder for its features (data.feature_store) or delete this one"
+        )
+    if manifest.preprocessing != PREPROCESSING:
+        raise UserError(
+            f"{part.path}: the photos were preprocessed differently ({manifest.preprocessing}) "
+            f"than by this version ({PREPROCESSING}); {EXTRACT_AGAIN}"
+        )
 
 
 def _why_not_whole(path: str) -> str:

@@ -1,13 +1,12 @@
 """Readers that create batches of examples from memory, photo files or records."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from biam_tf.errors import UserError
 from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input.augmentation import augment, epoch_seed
@@ -131,9 +130,10 @@ class StreamedRecords:
     def __init__(self, store: FeatureStore, rows: np.ndarray, sampler: Sampler):
         self._store = store
         self._sampler = sampler
+        self._rows = rows
         self._shards = store.shards_of(rows)
         self._ascending = bool(np.all(np.diff(rows) > 0))
-        index_of_row = np.full(len(store), -1, np.int64)
+        index_of_row = np.full(store.record_count, -1, np.int64)
         index_of_row[rows] = np.arange(len(rows))
         self._index_of_row = tf.constant(index_of_row)
 
@@ -155,18 +155,36 @@ class StreamedRecords:
         return self._parse(records.batch(batch_size, drop_remainder=True).skip(skip_batches))
 
     def evaluation(self, batch_size: int) -> tf.data.Dataset:
-        """Returns all images in order.
-
-        Raises:
-            UserError: the store has another order.
-        """
+        """Returns all images in order; slower where the store has another order."""
         if not self._ascending:
-            raise UserError(
-                f"{self._store.path}: the order of the photos differs from the data set, so their "
-                "features cannot be streamed in order; set data.cache to memory, or delete the "
-                "folder and extract the features again"
-            )
+            return self._in_given_order(batch_size)
         return self._parse(self._records(self._shards, shards_at_once=1).batch(batch_size))
+
+    def _in_given_order(self, batch_size: int) -> tf.data.Dataset:
+        """Reads some thousand records at a time, each time from all shards that hold them."""
+        step = max(1, SHUFFLE_BUFFER // batch_size) * batch_size
+
+        def batches() -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+            for start in range(0, len(self._rows), step):
+                regions, scenes = self._store.read_rows(self._rows[start : start + step])
+                for first in range(0, len(regions), batch_size):
+                    chosen = slice(first, first + batch_size)
+                    yield (
+                        start + np.arange(len(regions))[chosen],
+                        {
+                            "region_features": regions[chosen].astype(np.float32),
+                            "scene_feature": scenes[chosen].astype(np.float32),
+                        },
+                    )
+
+        shapes = {
+            "region_features": (None, *self._store.region_shape),
+            "scene_feature": (None, self._store.scene_size),
+        }
+        inputs = {name: tf.TensorSpec(shape, tf.float32) for name, shape in shapes.items()}
+        return tf.data.Dataset.from_generator(
+            batches, output_signature=(tf.TensorSpec((None,), tf.int64), inputs)
+        )
 
     def _records(self, shards: np.ndarray, shards_at_once: int) -> tf.data.Dataset:
         """Returns `(index, serialized record)` of the images of this source, shard by shard."""

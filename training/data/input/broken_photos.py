@@ -48,6 +48,29 @@ def check_share(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class BrokenLimit:
+    """How many photos of a data set may be broken while a part of them is extracted.
+
+    Attributes:
+        max_share: `data.max_broken_share`.
+        total: number of photos of the data set, including broken ones.
+        known: broken photos outside of the part.
+    """
+
+    max_share: float
+    total: int
+    known: tuple[BrokenPhoto, ...] = ()
+
+    def is_exceeded(self, broken: Sequence[BrokenPhoto]) -> bool:
+        """Returns whether `broken` photos of the part are too many."""
+        return len(self.known) + len(broken) > self.max_share * self.total
+
+    def check(self, broken: Sequence[BrokenPhoto], directory: object) -> None:
+        """Raises a `UserError` that lists all broken photos if they are too many."""
+        check_share([*self.known, *broken], self.total, self.max_share, directory)
+
+
 def report(broken: Sequence[BrokenPhoto], total: int, listed_in: str) -> str:
     """Returns the message about photos that are left out."""
     count = "1 photo is" if len(broken) == 1 else f"{len(broken)} photos are"

@@ -80,7 +80,7 @@ def test_the_store_is_the_same_byte_for_byte_as_from_the_local_extractor(
     direct_runner = ["--runner=DirectRunner", "--allow_unsafe_triggers"]  # the latter: no Prism
     stores = contents(locally()), contents(with_beam(options=direct_runner))
     assert sorted(extracted) == sorted([*range(6), *range(6)])
-    assert len(stores[0]) == 9 and stores[0] == stores[1]
+    assert len(stores[0]) == 10 and stores[0] == stores[1]
 
 
 def test_it_goes_on_after_the_shards_of_whoever_was_interrupted(locally, with_beam, extracted):

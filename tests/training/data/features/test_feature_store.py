@@ -89,6 +89,7 @@ def test_a_resumed_extraction_goes_on_after_the_finished_shards(interrupted, ext
         "features-00002-of-00003.tfrecord",
         "images.json",
         "manifest.json",
+        "photos.npz",
     ]
 
 

@@ -11,6 +11,7 @@ from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
 from training.config import AugmentationConfig
 from training.data.features.extraction import extract_features
+from training.data.input import batches as readers
 from training.data.input import sources
 from training.data.input.sampling import Balanced, Capped
 from training.data.input.sources import FeatureSource, PhotoSource
@@ -147,11 +148,20 @@ def test_a_source_of_some_images_gives_those_alone(cache, make_source, store, ph
     )
 
 
-def test_streaming_in_another_order_than_the_store_is_an_error(make_source, photos):
-    source = make_source(FeatureSource, "stream", photos[1][::-1])
+def test_streaming_in_another_order_than_the_store_gives_the_order_asked_for(
+    make_source, store, photos, monkeypatch
+):
+    monkeypatch.setattr(readers, "SHUFFLE_BUFFER", 8)  # read in several parts
+    images = photos[1][::-1]
+    source = make_source(FeatureSource, "stream", images)
     assert len(epoch_of(source)[0]) == 6  # training has its own order anyway
-    with pytest.raises(UserError, match=r"order of the photos differs.*set data.cache to memory"):
-        source.evaluation_batches(4)
+    evaluated = list(source.evaluation_batches(4).as_numpy_iterator())
+    assert [len(batch["scene_feature"]) for batch in evaluated] == [4] * 6 + [2]
+    for name, expected in zip(
+        ("region_features", "scene_feature"), store.read(images), strict=True
+    ):
+        found = np.concatenate([batch[name] for batch in evaluated])
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
 @pytest.mark.parametrize(("kind", "cache"), EVERY_SOURCE)
