@@ -20,7 +20,6 @@ from biam_tf.backbones import build_backbone, weights_fingerprint
 from biam_tf.errors import UserError
 from training.config.schema import BackboneConfig
 from training.data.features import storage
-from training.data.features.extraction import check_same_photos
 from training.data.features.manifest import IMAGES, StoreManifest
 from training.data.features.shard_extraction import (
     SHARD_SIZE,
@@ -31,6 +30,7 @@ from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import (
     UnfinishedStore,
     begin_or_open,
+    check_same_photos,
     images_of_shard,
 )
 from training.data.features.updating import bring_up_to_date

@@ -13,7 +13,7 @@ from biam_tf.progress import progress as progress_bar
 from training.config.schema import RunConfig
 from training.data.dataset import TaggingDataset
 from training.data.features import storage
-from training.data.features.manifest import MANIFEST, PARTIAL, Shard, StoreManifest
+from training.data.features.manifest import Shard, StoreManifest
 from training.data.features.shard_extraction import (
     SHARD_SIZE,
     ShardExtractor,
@@ -22,7 +22,7 @@ from training.data.features.shard_extraction import (
 from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import (
     begin_or_open,
-    check_same_job,
+    check_same_photos,
     images_of_shard,
     images_to_do,
 )
@@ -87,14 +87,6 @@ def extract_features(
     )
     whole = bring_up_to_date(path, job, photos_directory, images, extract)
     return whole if len(whole.parts) > 1 else FeatureStore.open(path)
-
-
-def check_same_photos(path: str, job: StoreManifest) -> None:
-    """Raises a `UserError` if the folder has the features of another list of photos."""
-    for name in (MANIFEST, PARTIAL):
-        if storage.is_file(storage.join(path, name)):
-            check_same_job(path, StoreManifest.read(storage.join(path, name)), job)
-            return
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,6 +222,14 @@ def check_same_job(
         )
 
 
+def check_same_photos(path: str, job: StoreManifest) -> None:
+    """Raises a `UserError` if the folder has the features of another list of photos."""
+    for name in (MANIFEST, PARTIAL):
+        if storage.is_file(storage.join(path, name)):
+            check_same_job(path, StoreManifest.read(storage.join(path, name)), job)
+            return
+
+
 def photos_extracted(store: str | os.PathLike) -> int:
     """Returns the number of processed photos of a store, complete or not; 0 without a store."""
     path = storage.normal_path(store)
