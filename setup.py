@@ -39,8 +39,9 @@ BEAM = ["apache-beam>=2.77"]
 # Builders of public data sets. TensorFlow Datasets needs importlib-resources without declaring it.
 DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 
-# Imports of photos: urllib3 downloads them with retries, pyarrow reads Parquet.
-IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0"]
+# Imports of photos: urllib3 downloads them with retries, pyarrow reads Parquet, openpyxl Excel's
+# workbooks, defusedxml the XML of CVAT and of photos' keywords without expanding entities.
+IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0", "openpyxl>=3.1", "defusedxml>=0.7.1"]
 
 # Sentence embeddings of class names. Nothing is downloaded at run time. The encoder is implemented
 # here because keras-hub requires tensorflow-text, which pins TensorFlow to one version. The weights

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+IMPORTED = ("csv", "one-hot", "coco", "label-studio", "cvat", "keywords")
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for folder in ("training", "serving")
@@ -20,7 +21,7 @@ COMMANDS = sorted(
     ("module", "before"),
     [
         *((module, []) for module in COMMANDS),
-        *(("training.import_data", [f]) for f in ("csv", "coco")),
+        *(("training.import_data", [f]) for f in IMPORTED),
     ],
 )
 def test_options_are_not_abbreviated(module, before, capsys):

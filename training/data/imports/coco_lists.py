@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from biam_tf.errors import UserError
-from training.data.imports.listed_photos import ListedPhoto, Listing, some_of
+from training.data.imports.listed_photos import ListedPhoto, Listing, list_name, some_of
 from training.data.imports.photo_paths import PhotoPaths
 from training.data.problems import Problems
 
@@ -41,49 +41,49 @@ def read_coco(
     Raises:
         UserError: the file is not in COCO's format.
     """
-    parts = _read_parts(path)
+    parts, file = _read_parts(path), list_name(path)
     before = problems.count
     listing = Listing()
-    names = _by_id(path.name, "categories", parts["categories"], _category_name, problems)
+    names = _by_id(file, "categories", parts["categories"], _category_name, problems)
     used = {_get(entry, "category_id") for entry in parts["annotations"] if _is_object(entry)}
     for root in _roots(parts["categories"], used & names.keys()):
         listing.notes.append(
-            f"{path.name}: category {names.pop(root)!r} is left out: it is the group of the "
+            f"{file}: category {names.pop(root)!r} is left out: it is the group of the "
             "others (supercategory none), without objects"
         )
-    files = _by_id(path.name, "images", parts["images"], _file_name, problems)
+    files = _by_id(file, "images", parts["images"], _file_name, problems)
     finder = PhotoPaths(folder, replacements)
-    locations = _locations(path.name, parts["images"], finder, problems)
+    locations = _locations(file, parts["images"], finder, problems)
     # Otherwise the objects of an invalid image would be reported as well.
     if problems.count > before:
         return listing
     if not files:
-        problems.add(path.name, None, "lists no photos")
+        problems.add(file, None, "lists no photos")
     written = {
-        identity: listing.classes.add(name, f"{path.name} category {identity}")
+        identity: listing.classes.add(name, f"{file} category {identity}")
         for identity, name in names.items()
     }
     labels: dict[_Id, dict[str, None]] = {image: {} for image in files}
     for index, entry in enumerate(parts["annotations"]):
         problem = _object_problem(entry, files, names)
         if problem:
-            problems.add(path.name, None, f"annotations[{index}]: {problem}")
+            problems.add(file, None, f"annotations[{index}]: {problem}")
         else:
             labels[entry["image_id"]][written[entry["category_id"]]] = None
-    absent = _absent(path.name, parts["images"], written, labels, problems)
+    absent = _absent(file, parts["images"], written, labels, problems)
     if absent:
         listing.notes.append(
-            f"{path.name}: absent are the {NEGATIVE} of each photo; classes that are neither in "
+            f"{file}: absent are the {NEGATIVE} of each photo; classes that are neither in "
             "them nor among its objects are unknown"
         )
-    listing.notes += _about(path.name, parts["annotations"], names, labels)
+    listing.notes += _about(file, parts["annotations"], names, labels)
     listing.photos = [
         ListedPhoto(
             locations[image],
             split,
             tuple(labels[image]),
             absent[image] if absent else None,
-            f"{path.name} image {image}",
+            f"{file} image {image}",
         )
         for image in files
     ]

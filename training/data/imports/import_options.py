@@ -42,6 +42,7 @@ class ImportOptions:
         images: "SPLIT=PATH" of the folders of photos; form "coco" only.
         sources: files or folders, or "SPLIT=PATH"; forms other than "csv" and "coco".
         photo_folder: folder that paths in the list start from; None: the list's own.
+        image_suffix: added to photos' paths that do not end with it.
         skip_columns: columns of form "one-hot" that are no classes, separated by commas.
         minus_one: what -1 means in form "one-hot", "unknown" or "absent"; None: found in the table.
         blank: as `minus_one`, of empty cells.
@@ -74,6 +75,7 @@ class ImportOptions:
     images: Sequence[str] = ()
     sources: Sequence[str] = ()
     photo_folder: pathlib.Path | None = None
+    image_suffix: str = ""
     skip_columns: str | None = None
     minus_one: Literal["unknown", "absent"] | None = None
     blank: Literal["unknown", "absent"] | None = None

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import reprlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from training.data.dataset import SPLITS
 from training.data.imports.label_cells import NO_LABEL, read_cells
@@ -37,20 +37,20 @@ class TableColumns:
 def read_table(
     path: pathlib.Path,
     columns: TableColumns,
+    paths: PhotoPaths,
     problems: Problems,
-    replacements: Sequence[str] = (),
     encoding: str | None = None,
     sheet: str | None = None,
 ) -> Listing:
     """Reads a table with one row per photo, or one row per label of a photo.
 
-    Rows of the same photo are merged. Paths are relative to the table's folder.
+    Rows of the same photo are merged.
 
     Args:
         path: of a file that `table_files.open_table` reads; in Parquet, labels may be lists.
         columns: names of the columns, and how they are read.
+        paths: finds the photos.
         problems: collects the invalid rows.
-        replacements: "OLD=NEW" for beginnings of paths.
         encoding: of a text file.
         sheet: of a workbook.
 
@@ -70,7 +70,6 @@ def read_table(
         problems.add(path.name, bad_row, f"{place}{problem}")
 
     listing = Listing(notes=[f"{path.name}: {note}" for note in read.notes])
-    paths = PhotoPaths(path.parent, replacements)
     photos: dict[str, tuple[str, str]] = {}
     labels: dict[str, dict[str, None]] = {}
     for (row, image, written_split), names in zip(rows, read.labels, strict=True):

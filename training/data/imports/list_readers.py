@@ -1,11 +1,23 @@
 """Reads the lists that `training.import_data` is given, whatever their format."""
 
+import pathlib
+
 from biam_tf.errors import UserError
 from training.data.imports.coco_lists import read_coco
-from training.data.imports.import_options import ImportOptions, names_in, paths_by_split
+from training.data.imports.cvat_xml import read_cvat
+from training.data.imports.import_options import (
+    ImportOptions,
+    names_in,
+    paths_by_split,
+    sources_by_split,
+)
 from training.data.imports.label_cells import NO_LABEL
+from training.data.imports.label_studio import LabelStudioOptions, read_label_studio
 from training.data.imports.label_tables import TableColumns, read_table
-from training.data.imports.listed_photos import Listing, some_of
+from training.data.imports.listed_photos import Listing, list_name, some_of
+from training.data.imports.one_hot_tables import OneHotColumns, read_one_hot
+from training.data.imports.photo_keywords import read_keywords
+from training.data.imports.photo_paths import PhotoPaths
 from training.data.problems import Problems
 
 
@@ -19,9 +31,48 @@ def read_lists(options: ImportOptions, problems: Problems) -> Listing:
     Raises:
         UserError: an option has no meaning, or a file cannot be read at all.
     """
+    if options.form == "csv":
+        return _table(options, problems)
     if options.form == "coco":
         return _coco(options, problems)
-    return _table(options, problems)
+    listing = Listing()
+    for split, path in sources_by_split(options.sources):
+        _extend(listing, _source(options, split, path, problems), problems)
+    return listing
+
+
+def _source(
+    options: ImportOptions, split: str | None, path: pathlib.Path, problems: Problems
+) -> Listing:
+    shares = (options.val_share, options.test_share)
+    if options.form == "one-hot":
+        columns = OneHotColumns(
+            image=options.image_column,
+            split=options.split_column,
+            skipped=names_in(options.skip_columns),
+            minus_one=options.minus_one,
+            blank=options.blank,
+            shares=shares,
+        )
+        paths = _paths(options, path)
+        return read_one_hot(path, split, columns, paths, problems, options.encoding, options.sheet)
+    if options.form == "label-studio":
+        fields = LabelStudioOptions(
+            image=options.image_column,
+            controls=names_in(options.controls),
+            whole_path=options.whole_path,
+            shares=shares,
+        )
+        return read_label_studio(path, split, fields, _paths(options, path), problems)
+    if options.form == "cvat":
+        folder = options.photo_folder
+        return read_cvat(path, split, folder, shares, problems, options.replace_path)
+    return read_keywords(path, split, options.whole_path, options.keep_untagged, shares, problems)
+
+
+def _paths(options: ImportOptions, path: pathlib.Path) -> PhotoPaths:
+    folder = options.photo_folder or path.parent
+    return PhotoPaths(folder, options.replace_path, options.image_suffix)
 
 
 def _table(options: ImportOptions, problems: Problems) -> Listing:
@@ -33,9 +84,8 @@ def _table(options: ImportOptions, problems: Problems) -> Listing:
         shares=(options.val_share, options.test_share),
         no_label=NO_LABEL if options.no_label is None else names_in(options.no_label),
     )
-    return read_table(
-        options.table, columns, problems, options.replace_path, options.encoding, options.sheet
-    )
+    paths = _paths(options, options.table)
+    return read_table(options.table, columns, paths, problems, options.encoding, options.sheet)
 
 
 def _coco(options: ImportOptions, problems: Problems) -> Listing:
@@ -50,7 +100,7 @@ def _coco(options: ImportOptions, problems: Problems) -> Listing:
     names = {}
     for split, path in files.items():
         part = read_coco(path, folders[split], split, problems, options.replace_path)
-        names[path.name] = set(part.classes.names)
+        names[list_name(path)] = set(part.classes.names)
         _extend(listing, part, problems)
     for file, own in names.items():
         missing = [name for name in listing.classes.names if name not in own]

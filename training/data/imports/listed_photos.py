@@ -1,6 +1,7 @@
 """What a list of labeled photos says, before the photos are collected."""
 
 import dataclasses
+import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -106,6 +107,14 @@ class Listing:
 def clean_name(written: str) -> str:
     """Returns a name in NFC without invisible characters, with single spaces between its words."""
     return normalize(" ".join(written.translate(_INVISIBLE).split()))
+
+
+def list_name(path: pathlib.Path) -> str:
+    """Returns the name of a list for messages, with its folder where the name says nothing.
+
+    Roboflow's lists have the same name in each folder, such as `train/_classes.csv`.
+    """
+    return f"{path.parent.name}/{path.name}" if path.name.startswith("_") else path.name
 
 
 def some_of(things: Iterable[object], shown: int = _PLACES_SHOWN) -> str:

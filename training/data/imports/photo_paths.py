@@ -28,13 +28,15 @@ class PhotoPaths:
     Args:
         folder: that relative paths start from.
         replacements: "OLD=NEW" for beginnings of paths that are replaced; the first that fits is.
+        suffix: added to paths without one, such as ".jpg" for lists that name photos by their id.
 
     Raises:
         UserError: a replacement is not "OLD=NEW".
     """
 
-    def __init__(self, folder: pathlib.Path, replacements: Sequence[str] = ()):
+    def __init__(self, folder: pathlib.Path, replacements: Sequence[str] = (), suffix: str = ""):
         self._folder = folder
+        self._suffix = suffix
         self._written: dict[str, str] = {}
         self._replacements: list[tuple[str, str]] = []
         for text in replacements:
@@ -48,6 +50,8 @@ class PhotoPaths:
         image = self._replaced(text.strip())
         if not image:
             return "", "names no photo"
+        if self._suffix and not image.lower().endswith(self._suffix.lower()):
+            image += self._suffix
         if is_url(image):
             return image, url_problem(image)
         if image.lower().startswith("file:///"):

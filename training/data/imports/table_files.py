@@ -69,7 +69,7 @@ def open_table(
         if content.startswith(start):
             raise UserError(f"{path}: {problem}")
     if content.startswith(b"PK\x03\x04") or path.suffix.lower() in (".xlsx", ".xlsm"):
-        return _open_workbook(path, wanted, problems, sheet)
+        return _open_workbook(path, content, wanted, problems, sheet)
     return _open_text(path, content, wanted, problems, encoding)
 
 
@@ -77,7 +77,7 @@ def _check_columns(
     file: str, found: Sequence[str], wanted: Sequence[str], problems: Problems
 ) -> bool:
     """Whether each wanted column occurs once; adds the others to `problems`."""
-    counts = {column: list(found).count(column) for column in wanted or found}
+    counts = {column: list(found).count(column) for column in wanted or found if column}
     for column, count in counts.items():
         if count > 1:
             problems.add(file, None, f"column {column!r} occurs {count} times")
@@ -216,7 +216,11 @@ def _open_parquet(path: pathlib.Path, wanted: Sequence[str], problems: Problems)
 
 
 def _open_workbook(
-    path: pathlib.Path, wanted: Sequence[str], problems: Problems, sheet: str | None
+    path: pathlib.Path,
+    content: bytes,
+    wanted: Sequence[str],
+    problems: Problems,
+    sheet: str | None,
 ) -> Table:
     try:
         import openpyxl
@@ -226,7 +230,7 @@ def _open_workbook(
             "'biam-tf[import]', which reads workbooks with openpyxl"
         ) from None
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         names = book.sheetnames
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(

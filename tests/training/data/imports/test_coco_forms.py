@@ -1,9 +1,9 @@
 """Files of LVIS, Roboflow and others in COCO's format."""
 
-import csv
 import json
 
 import pytest
+from import_tables import imported, rows_of
 
 from training.import_data import main
 
@@ -14,16 +14,6 @@ def import_coco(photos, out, content):
     path = out.parent / "i.json"
     path.write_text(json.dumps(content))
     return main(["coco", str(out), f"--annotations=train={path}", f"--images=train={photos}"])
-
-
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
-
-
-def annotations_of(out):
-    header, *rows = rows_of(out / "annotations.csv")
-    return header, [[row[0].partition("-")[2], *row[1:]] for row in rows]
 
 
 CATEGORIES = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "sea"}]
@@ -46,15 +36,13 @@ def test_only_negative_categories_of_lvis_are_absent(photos, tmp_path, capsys):
     ]
     content = {"images": images, "annotations": objects, "categories": CATEGORIES}
     assert import_coco(photos, tmp_path / "out", content) == 0
-    assert annotations_of(tmp_path / "out") == (
+    assert imported(tmp_path / "out")[0] == [
         ["image", "split", "labels", "absent"],
-        [
-            ["0.jpg", "train", "dog", "cat"],
-            ["1.jpg", "train", "sea", "dog;cat"],
-            ["2.jpg", "train", "", ""],
-            ["3.jpg", "train", "", "dog"],
-        ],
-    )
+        ["0.jpg", "train", "dog", "cat"],
+        ["1.jpg", "train", "sea", "dog;cat"],
+        ["2.jpg", "train", "", ""],
+        ["3.jpg", "train", "", "dog"],
+    ]
     assert "neg_category_ids of each photo" in capsys.readouterr().out
 
 
@@ -69,7 +57,7 @@ def test_photos_of_both_folders_of_lvis_are_found(photos, tmp_path):
     objects = [{"image_id": 0, "category_id": 1}]
     content = {"images": images, "annotations": objects, "categories": CATEGORIES}
     assert import_coco(photos, tmp_path / "out", content) == 0
-    assert annotations_of(tmp_path / "out")[1] == [
+    assert imported(tmp_path / "out")[0][1:] == [
         ["90.jpg", "train", "dog"],
         ["91.jpg", "train", ""],
     ]
