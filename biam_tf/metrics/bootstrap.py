@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from biam_tf.metrics.figures_by_part import columns_of_parts
+from biam_tf.metrics.precision_and_f1 import CLASS_CONVENTIONS, check_choice, labels_of_classes
 from biam_tf.metrics.ranking import RightAmongBest, right_among_best
 from biam_tf.metrics.slices import column_blocks, in_threads
 from biam_tf.metrics.stored_scores import Scores, as_scores, by_class
 
 RESAMPLES = 1000
 MIN_RESAMPLES = 100
+# With so many negatives, a draw has one of them for certain: it has none with probability e^-40.
+_CERTAINLY_DRAWN = 40
 # Limit of labels times draws: with more labels there are fewer draws. A thousand draws of Corel5k's
 # 265,000 labels take two seconds.
 _MAX_WORK = 2_000_000_000
@@ -59,7 +62,7 @@ def average_precision_of_draws(
         counts: (N, B), from `draw_counts`.
 
     Returns:
-        (B, C) float64, NaN if a draw has no positive of a class.
+        (B, C) float64, NaN if a draw has no positive or no negative of a class.
     """
     return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
 
@@ -83,7 +86,10 @@ def _average_precisions(
                 wrong = before - (np.cumsum(own, axis=0) - own)
                 precisions = own - wrong * (harmonic[before + own] - harmonic[before])
                 total, positives = precisions.sum(axis=0), own.sum(axis=0)
-                np.divide(total, positives, out=result[some, c], where=positives > 0)
+                is_defined = positives > 0
+                if len(labeled) - len(hits) < _CERTAINLY_DRAWN:
+                    is_defined &= drawn.sum(axis=0) > positives
+                np.divide(total, positives, out=result[some, c], where=is_defined)
 
     def of_classes(columns: slice) -> None:
         own_scores, own_labels = by_class(scores[:, columns]), by_class(labels[:, columns])
@@ -102,12 +108,14 @@ def bootstrap_intervals(
     seed: int = 0,
     resamples: int | None = None,
     level: float = 0.95,
+    classes_without_positives: str = "zero",
 ) -> dict[str, dict[str, Interval]]:
-    """Returns intervals of the figures of `evaluate_scores`, with its default conventions.
+    """Returns intervals of the figures of `evaluate_scores`; F1@K leaves out photos as there.
 
-    A draw's mAP is the mean over the classes it has a positive of, times the share of classes
-    that have one in the whole test set: a class that counts as 0 there counts as 0 here, and a
-    class whose few positives happen not to be drawn is left out. Repeated photos are neighbors in
+    A draw's mAP is the mean over the classes it has a positive and a negative of, and if classes
+    count as 0 in the whole test set, times the share of those that do not: a class whose few
+    positives happen not to be drawn is left out. A draw in which a figure is undefined is left
+    out as well. Repeated photos are neighbors in
     a ranking, which shifts average precision a little; the interval of the draws is therefore
     shifted so that its mean is the estimate.
 
@@ -119,10 +127,11 @@ def bootstrap_intervals(
         seed: of the draws.
         resamples: number of draws; None: `number_of_resamples`.
         level: share of the draws within the interval.
+        classes_without_positives: "zero" or "left_out" of mAP, as in `evaluate_scores`.
 
     Returns:
-        `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; parts without
-        a class that has a positive are absent, as is F1@K with fewer than K classes.
+        `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; a figure that is
+        undefined is absent, and so is a part without a figure.
     """
     labels = np.asarray(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
@@ -131,7 +140,9 @@ def bootstrap_intervals(
             figure: _interval(values, estimate, level)
             for figure, (values, estimate) in figures.items()
         }
-        for part, figures in _figures_of_draws(scores, labels, groups, k, counts).items()
+        for part, figures in _figures_of_draws(
+            scores, labels, groups, k, counts, classes_without_positives
+        ).items()
     }
 
 
@@ -152,6 +163,7 @@ def bootstrap_differences(
     seed: int = 0,
     resamples: int | None = None,
     level: float = 0.95,
+    classes_without_positives: str = "zero",
 ) -> list[dict[str, dict[str, Difference]]]:
     """Returns intervals of the differences between models on the same photos.
 
@@ -167,6 +179,7 @@ def bootstrap_differences(
         seed: of the draws, which are the same for all models.
         resamples: number of draws; None: `number_of_resamples`.
         level: share of the draws within an interval.
+        classes_without_positives: "zero" or "left_out" of mAP, as in `evaluate_scores`.
 
     Returns:
         For each model but the first, its differences from the first one, by part and figure as in
@@ -174,7 +187,10 @@ def bootstrap_differences(
     """
     labels = np.asarray(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
-    first, *others = (_figures_of_draws(own, labels, groups, k, counts) for own in scores)
+    first, *others = (
+        _figures_of_draws(own, labels, groups, k, counts, classes_without_positives)
+        for own in scores
+    )
     result = []
     for other in others:
         differences: dict[str, dict[str, Difference]] = {}
@@ -198,29 +214,40 @@ def _figures_of_draws(
     groups: Sequence[str],
     k: int,
     counts: np.ndarray,
+    classes_without_positives: str,
 ) -> _FiguresOfDraws:
-    """By part and figure, its value in each draw (B,) and in the whole test set."""
+    """By part and figure, its value in each draw (B,) and in the whole test set.
+
+    A value is NaN in a draw in which it is undefined.
+    """
+    check_choice("classes_without_positives", classes_without_positives, CLASS_CONVENTIONS)
     scores = as_scores(scores)
     if isinstance(scores, np.ndarray) and scores.ndim == 3:
-        return _mean_figures([_figures_of_draws(own, labels, groups, k, counts) for own in scores])
+        settings = labels, groups, k, counts, classes_without_positives
+        return _mean_figures([_figures_of_draws(own, *settings) for own in scores])
     once = np.ones((len(labels), 1), np.int32)
     aps, whole = _average_precisions(scores, labels, [counts, once])
+    has_positive = labels_of_classes(labels)[1] > 0
     parts = columns_of_parts(groups)
     ranked = [part for part, columns in parts.items() if k <= len(columns)]
     best_of_parts = right_among_best(scores, labels, k, [parts[part] for part in ranked])
     best = dict(zip(ranked, best_of_parts, strict=True))
     result: _FiguresOfDraws = {}
     for part, columns in parts.items():
-        present = columns[~np.isnan(whole[0, columns])]
-        if not len(present):
-            continue
-        share = len(present) / len(columns)
-        draws = share * _mean_of_drawn(aps[:, present])
-        figures = {"mAP": (draws, share * whole[0, present].mean())}
-        if part in best:
+        defined = columns[~np.isnan(whole[0, columns])]
+        figures = {}
+        if len(defined):
+            share = 1.0
+            if classes_without_positives == "zero":
+                share = len(defined) / (len(defined) + np.sum(~has_positive[columns]))
+            draws = share * _mean_of_drawn(aps[:, defined])
+            figures["mAP"] = draws, share * whole[0, defined].mean()
+        if part in best and has_positive[columns].any():
             estimate = _f1_of_draws(best[part], k, once)[0]
             figures[f"F1@{k}"] = _f1_of_draws(best[part], k, counts), estimate
-        result[part] = figures
+        figures = {name: own for name, own in figures.items() if not np.isnan(own[0]).all()}
+        if figures:
+            result[part] = figures
     return result
 
 
@@ -249,7 +276,7 @@ def _mean_of_drawn(aps: np.ndarray) -> np.ndarray:
     drawn = ~np.isnan(aps)
     classes = drawn.sum(axis=1)
     total = np.where(drawn, aps, 0.0).sum(axis=1)
-    return np.divide(total, classes, out=np.zeros(len(aps)), where=classes > 0)
+    return np.divide(total, classes, out=np.full(len(aps), np.nan), where=classes > 0)
 
 
 def _f1_of_draws(best: RightAmongBest, k: int, counts: np.ndarray) -> np.ndarray:
@@ -257,7 +284,8 @@ def _f1_of_draws(best: RightAmongBest, k: int, counts: np.ndarray) -> np.ndarray
     tagged = np.where(positives > 0, k, 0)  # photos that show none of the classes are left out
     # The harmonic mean of precision and recall is 2 TP / (tags + positives).
     given = ((tagged + positives) @ counts).astype(np.float64)
-    return np.divide(2.0 * (right @ counts), given, out=np.zeros(len(given)), where=given > 0)
+    undefined = np.full(len(given), np.nan)
+    return np.divide(2.0 * (right @ counts), given, out=undefined, where=given > 0)
 
 
 def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
@@ -268,5 +296,6 @@ def _interval(draws: np.ndarray, estimate: float, level: float) -> Interval:
 def _quantiles(draws: np.ndarray, estimate: float, level: float) -> tuple[float, float]:
     """The central `level` of the draws, shifted so that their mean is the estimate."""
     tail = (1 - level) / 2
+    draws = draws[~np.isnan(draws)]
     low, high = np.quantile(draws, [tail, 1 - tail]) - draws.mean() + estimate
     return float(low), float(high)

@@ -3,6 +3,9 @@
 Labels are +1 present, -1 absent, 0 unknown; scores and labels are (images, classes).
 Everything is deterministic, ties included, and nothing loops over images or classes.
 
+A class whose labels are all +1 has an average precision of 1 whatever its scores are.
+`evaluate_scores` leaves it out, as it says nothing about them.
+
 There are two conventions, each with two choices:
 
 - a *class* without a positive has no average precision: it counts as 0 in the mean ("zero",

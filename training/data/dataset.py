@@ -52,6 +52,8 @@ class About:
         partial: describes what is missing if the data set is not complete; None if it is complete.
         headline: the metric that papers on the data set report.
         ks: the values of K for which F1@K is reported.
+        classes_without_positives: what such a class counts in mAP: nothing ("left_out"), or "zero"
+            where published figures of the data set are computed so.
     """
 
     remarks: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class About:
     partial: str | None = None
     headline: Literal["mAP", "weighted_mAP"] = "mAP"
     ks: tuple[int, ...] = (3, 5)
+    classes_without_positives: Literal["left_out", "zero"] = "left_out"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from biam_tf.files import write_text
+from biam_tf.metrics.figures_by_part import format_count
 from training.experiments.grid import GridKey
 from training.experiments.trials import (
     FIGURES,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARTS = {"seen": "seen mAP", "gzsl": "GZSL mAP", "zsl": "ZSL mAP"}
+# Splits and parts whose number of classes in mAP is in the CSV file.
+COUNTS = [*(("validation", part) for part in PARTS), ("test", "zsl"), ("test", "gzsl")]
 BARS_SHOWN = 30
 
 
@@ -84,20 +87,37 @@ def table(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -> st
             cells += [mean_and_spread(setting.test(figure)) for figure in FIGURES]
         rows.append(cells)
     lines = [Table("", header, rows).markdown()]
-    if parts:
+    if part in parts:
         lines.append(
             "Per cent, mean ± standard deviation over the seeds. Sorted by validation "
             f"{PARTS[part]} alone; test figures are shown but must not be used to choose."
         )
     else:
+        reason = "without photos of split val"
+        if parts:
+            reason = f"{PARTS[part]} is undefined on the validation photos, and by it"
         lines.append(
-            "Per cent, mean ± standard deviation over the seeds, in the grid's order: without "
-            "photos of split val nothing can be chosen; test figures must not be used to choose."
+            "Per cent, mean ± standard deviation over the seeds, in the grid's order: "
+            f"{reason} nothing can be chosen; test figures must not be used to choose."
         )
+    lines += _notes_on_classes(settings)
     lines += [
         f"Failed: {setting.trial.name}: {error}" for setting in settings for error in setting.errors
     ]
     return "\n".join(lines) + "\n"
+
+
+def _notes_on_classes(settings: Sequence[Setting]) -> list[str]:
+    """A sentence with the numbers of classes that count in mAP, if there are such numbers."""
+    counts: dict[str, set[str]] = {}
+    for setting in settings:
+        for outcome in setting.outcomes:
+            for (split, part), own in outcome.classes.items():
+                if own[1]:
+                    name = f"{split} {PARTS[part].removesuffix(' mAP')}"
+                    counts.setdefault(name, set()).add(format_count(*own))
+    shown = ", ".join(f"{name} {' or '.join(sorted(own))}" for name, own in sorted(counts.items()))
+    return [f"Classes that count in mAP: {shown}; a figure without any is -."] if shown else []
 
 
 def best_line(settings: Sequence[Setting], part: str) -> str | None:
@@ -122,12 +142,14 @@ def write_files(
         for outcome in setting.outcomes:
             validation = [outcome.validation.get(p, float("nan")) for p in PARTS]
             figures = [*validation, *(outcome.test[figure] for figure in FIGURES)]
-            rows.append([*_values(setting.trial), outcome.seed, *figures, ""])
-        blank = [""] * (len(PARTS) + len(FIGURES))
+            counts = [outcome.classes.get(own, (None, None))[0] for own in COUNTS]
+            rows.append([*_values(setting.trial), outcome.seed, *figures, *counts, ""])
+        blank = [""] * (len(PARTS) + len(FIGURES) + len(COUNTS))
         rows += [[*_values(setting.trial), "", *blank, error] for error in setting.errors]
     header = [axis.key for axis in axes] + ["seed"]
     header += [f"validation {name}" for name in PARTS.values()]
-    header += [f"test {figure}" for figure in FIGURES] + ["error"]
+    header += [f"test {figure}" for figure in FIGURES]
+    header += [f"classes in {split} {PARTS[p]}" for split, p in COUNTS] + ["error"]
     write_rows(output / "sweep.csv", header, rows)
     return text
 

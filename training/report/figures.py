@@ -157,9 +157,11 @@ def precision_recall_figures(
     thresholds: Thresholds | None,
 ) -> list[Figure]:
     """Returns the curve of each of the `chosen_classes`, with a ring at its threshold."""
-    _, positives = labels_of_classes(labels)
+    labeled, positives = labels_of_classes(labels)
     figures = []
-    for c in chosen_classes(average_precisions, positives, groups):
+    # A class that is absent from no photo has the precision 1 whatever its scores are.
+    defined = np.where(labeled > positives, positives, 0)
+    for c in chosen_classes(average_precisions, defined, groups):
         recall, precision = precision_recall(scores[:, c], labels[:, c])
         label = f"Precision over recall of class {names[c]}"
         chart = Chart(label, "recall, per cent", "precision, per cent", (0, 1), (0, 1), "xy")

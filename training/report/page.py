@@ -17,6 +17,7 @@ import yaml
 import biam_tf
 from biam_tf.files import write_text
 from biam_tf.metrics import average_precision, labels_of_classes
+from biam_tf.metrics.figures_by_part import counted_classes, format_count, notes_on_classes
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import TrainedRun
 from biam_tf.thresholds import Thresholds
@@ -82,12 +83,13 @@ def write_report(path: pathlib.Path, data: ReportData) -> None:
 def _content(data: ReportData) -> dict[str, Any]:
     run, labels, scores, metrics = data.run, data.split.labels, data.scores, data.metrics
     names, groups = data.vocabulary.names, data.vocabulary.groups
-    aps, (_, positives) = average_precision(scores, labels), labels_of_classes(labels)
+    aps, (labeled, positives) = average_precision(scores, labels), labels_of_classes(labels)
+    is_defined = (positives > 0) & (labeled > positives)
     thresholds = run.thresholds and run.thresholds.for_names(names)
     classes = [
         {"name": names[c], "group": groups[c], "ap": float(aps[c]), "positives": int(positives[c])}
         for c in np.argsort(-aps, kind="stable")
-        if positives[c]
+        if is_defined[c]
     ]
     with_enough = sum(entry["positives"] >= ENOUGH_PHOTOS for entry in classes)
     fewest = ENOUGH_PHOTOS if with_enough >= 4 * LISTED_CLASSES else 1
@@ -107,7 +109,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
         "fewest_photos": fewest,
         "classes": classes if len(classes) <= MAX_CLASSES_LISTED else [],
-        "classes_without_positives": int((positives == 0).sum()),
+        "notes_on_classes": notes_on_classes(metrics),
         "precision_recall": figures.precision_recall_figures(
             scores, labels, names, groups, aps, thresholds
         ),
@@ -155,6 +157,7 @@ def _parts(metrics: dict) -> list[dict]:
                 "key": part,
                 "title": title,
                 "figures": metrics[part],
+                "classes": format_count(*counted_classes(metrics, part)),
                 "f1s": {key: value and value["f1"] for key, value in f1s.items()},
                 "intervals": metrics["bootstrap"].get(part, {}),
                 "at_threshold": at and at[part],

@@ -30,12 +30,16 @@ def annotation_figures(scores: np.ndarray, labels: np.ndarray, words: int = WORD
         words: number of classes per photo, at most C.
 
     Returns:
-        `precision`, `recall` and `f1`, fractions 0-1; `n_plus` and `classes`, counts.
+        `precision`, `recall` and `f1`, fractions 0-1, NaN if no photo shows a class; `n_plus` and
+        `classes`, counts.
     """
     given = np.zeros(labels.shape, bool)
     np.put_along_axis(given, best_columns(np.asarray(scores), words), True, axis=1)
     present = labels > 0
     shown = present.any(axis=0)
+    if not shown.any():
+        undefined = dict.fromkeys(("precision", "recall", "f1"), float("nan"))
+        return {**undefined, "n_plus": 0, "classes": 0}
     right = (given & present).sum(axis=0)[shown]
     precision = float((right / np.maximum(given.sum(axis=0)[shown], 1)).mean())
     recall = float((right / present.sum(axis=0)[shown]).mean())

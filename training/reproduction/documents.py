@@ -21,6 +21,7 @@ from training.reproduction.results import (
     draw_rows,
     format_rows,
     notes,
+    notes_on_counts,
     tasks_of,
     write_seeds,
 )
@@ -71,7 +72,8 @@ def reproduce_figure(number: int, study: Study) -> bool:
         write_record(path.with_suffix(".json"), trained)
         figure = make_figure(number, trained, path)
         write_seeds(path.with_suffix(".csv"), trained, _ks(trained))
-    text = f"# Figure {number}\n\n{figure.table.markdown()}"
+    counts = "\n".join(notes_on_counts(trained))
+    text = f"# Figure {number}\n\n{figure.table.markdown()}\n{counts}\n"
     return _finish(path, text, figure.pictures, trained)
 
 
@@ -94,7 +96,8 @@ def _costs(trained: Mapping[str, TrainedEntry], path: pathlib.Path, plotting: bo
     write_costs(path.with_suffix(".csv"), trained, costs)
     if plotting:
         draw_costs(path.with_suffix(".png"), trained, costs)
-    return f"{format_costs(trained, costs)}\n{NOTES}"
+    counts = "\n".join(notes_on_counts(trained))
+    return f"{format_costs(trained, costs)}\n{NOTES.rstrip()}\n{counts}\n"
 
 
 def _ks(trained: Mapping[str, TrainedEntry]) -> list[int]:

@@ -12,13 +12,14 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, write_json
+from biam_tf.metrics.figures_by_part import of_one_convention
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
 from training.config import OptimizerConfig, RunConfig, load_config
 from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
-from training.experiments.trials import best_validation
+from training.experiments.trials import best_validation, of_one_kind, validation_classes
 from training.pipeline.examples import final_split, open_examples
 from training.pipeline.run_folder import RunFolder, flat_settings
 from training.pipeline.whole_run import run
@@ -114,24 +115,35 @@ def train_entries(entries: Mapping[str, Entry], study: Study) -> dict[str, Train
             trained[key] = TrainedEntry(entry, error=str(error))
     if all(row.error for row in trained.values()):
         raise UserError(f"no row of the table could be made: {next(iter(trained.values())).error}")
-    return trained
+    return _of_one_convention(trained)
+
+
+def _of_one_convention(trained: Mapping[str, TrainedEntry]) -> dict[str, TrainedEntry]:
+    """The rows with one kind of mAP: runs of an early version have another one."""
+    metrics = iter(of_one_convention([own for row in trained.values() for own in row.metrics]))
+    return {
+        key: dataclasses.replace(row, metrics=tuple(next(metrics) for _ in row.metrics))
+        for key, row in trained.items()
+    }
 
 
 def _train_entry(entry: Entry, study: Study) -> TrainedEntry:
     candidates = entry.candidates[: study.budget] or ((),)
-    tried = {}
+    tried: dict[tuple[str, ...], float] = {}
     if len(candidates) > 1:
+        folders = []
         for candidate in candidates:
             config = study.config_of([*entry.settings, *candidate], study.first_seed)
             _train(config, f"trying {' '.join(candidate) or 'the configured settings'}")
-            tried[candidate] = _validation_figure(config)
+            folders.append(RunFolder(pathlib.Path(config.output)))
+        tried = dict(zip(candidates, _validation_figures(folders), strict=True))
     chosen = max(tried, key=lambda candidate: tried[candidate]) if tried else candidates[0]
-    folders, metrics = [], []
+    runs, metrics = [], []
     for seed in range(study.first_seed, study.first_seed + study.seeds):
         config = study.config_of([*entry.settings, *chosen], seed)
         metrics.append(_train(config, f"seed {seed}"))
-        folders.append(pathlib.Path(config.output))
-    return TrainedEntry(entry, chosen, tried, tuple(folders), tuple(metrics))
+        runs.append(pathlib.Path(config.output))
+    return TrainedEntry(entry, chosen, tried, tuple(runs), tuple(metrics))
 
 
 def _train(config: RunConfig, label: str) -> Mapping:
@@ -148,20 +160,25 @@ def _train(config: RunConfig, label: str) -> Mapping:
     return metrics
 
 
-def _validation_figure(config: RunConfig) -> float:
+def _validation_figures(folders: Sequence[RunFolder]) -> list[float]:
     """Mean of ZSL and GZSL mAP on validation photos, per cent; the mAP if all classes are seen.
 
     Raises:
-        UserError: there are no validation photos.
+        UserError: there are no validation photos, or no mAP is defined on them.
     """
-    found = best_validation(RunFolder(pathlib.Path(config.output)))
-    if not found:
+    found = of_one_kind(
+        [best_validation(folder) for folder in folders],
+        [validation_classes(folder) for folder in folders],
+    )
+    if not all(found):
         raise UserError(
-            "settings are chosen on validation photos, but the data set has no split val; with "
-            "--budget 1 every system is trained as configured"
+            "settings are chosen on validation photos, but the data set has no split val, or no "
+            "mAP is defined on it; with --budget 1 every system is trained as configured"
         )
-    parts: list[str] = [part for part in ("zsl", "gzsl") if part in found] or ["seen"]
-    return float(np.mean([found[part] for part in parts]))
+    return [
+        float(np.mean([own[part] for part in [p for p in ("zsl", "gzsl") if p in own] or ["seen"]]))
+        for own in found
+    ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -102,7 +102,8 @@ def _pooled_against_regions(rows: Rows, path: pathlib.Path) -> Figure:
         means, deviations = means_and_deviations(values[key])
         x = np.arange(len(names)) + width * (number - (len(rows) - 1) / 2)
         bars = axes.bar(x, means, 0.95 * width, yerr=deviations, color=COLORS[number], alpha=0.85)
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        labels = ["-" if np.isnan(mean) else f"{mean:.1f}" for mean in means]
+        axes.bar_label(bars, labels=labels, padding=2, fontsize=8)
         bars.set_label(row.entry.title)
     axes.set_xticks(np.arange(len(names)), names)
     axes.set_ylabel("ZSL, per cent")

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from biam_tf.metrics.bootstrap import Difference, bootstrap_differences, number_of_resamples
+from biam_tf.metrics.figures_by_part import (
+    class_convention,
+    counted_classes,
+    format_count,
+    notes_on_classes,
+)
 from training.experiments.trials import as_options
 from training.reproduction import published
 from training.reproduction.entries import TrainedEntry, open_run, scores_of_run
@@ -57,7 +63,16 @@ def compare(trained: Mapping[str, TrainedEntry], reference: str, k: int, seed: i
         np.stack([scores_of_run(folder) for folder in whole[key].folders])
         for key in (reference, *others)
     ]
-    differences = bootstrap_differences(scores, labels, groups, k=k, seed=seed, resamples=resamples)
+    conventions = [class_convention(own) for own in whole[reference].metrics]
+    differences = bootstrap_differences(
+        scores,
+        labels,
+        groups,
+        k=k,
+        seed=seed,
+        resamples=resamples,
+        classes_without_positives=conventions[0] if conventions else "zero",
+    )
     return Comparison(reference, resamples, dict(zip(others, differences, strict=True)))
 
 
@@ -75,9 +90,10 @@ def figure_of(metrics: Mapping, part: str, figure: str) -> float:
         figure: "mAP" (the kind that papers on the data set report) or "F1@K".
     """
     own = metrics[part]
-    if own is None or own.get(figure) is None:
+    value = None if own is None else own.get(metrics["headline"] if figure == "mAP" else figure)
+    if value is None:
         return float("nan")
-    return 100 * (own[metrics["headline"]] if figure == "mAP" else own[figure]["f1"])
+    return 100 * (value if figure == "mAP" else value["f1"])
 
 
 def format_rows(
@@ -129,7 +145,8 @@ def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resample
     lines = [
         f"Per cent, test photos; mean ± standard deviation over {seeds} "
         f"{'seeds' if seeds > 1 else 'seed'}. Differences: paired bootstrap over the test photos, "
-        f"{resamples} draws, of the means over the seeds; * excludes 0."
+        f"{resamples} draws, of the means over the seeds; * excludes 0.",
+        *notes_on_counts(trained),
     ]
     if tried:
         lines += [
@@ -152,6 +169,18 @@ def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resample
     return "\n".join(lines) + "\n"
 
 
+def notes_on_counts(trained: Mapping[str, TrainedEntry]) -> list[str]:
+    """Returns a sentence with the classes that count in mAP, and why others do not."""
+    several = [metrics for row in trained.values() for metrics in row.metrics]
+    counts = {
+        title: {format_count(*counted_classes(own, part)): None for own in several if own[part]}
+        for title, part in (("ZSL", "zsl"), ("GZSL", "gzsl"), ("seen", "seen"))
+    }
+    shown = ", ".join(f"{title} {' or '.join(own)}" for title, own in counts.items() if own)
+    reasons = dict.fromkeys(note for own in several for note in notes_on_classes(own))
+    return [f"Classes that count in mAP: {shown}.", *(f"{reason}." for reason in reasons)]
+
+
 def write_seeds(
     path: pathlib.Path,
     trained: Mapping[str, TrainedEntry],
@@ -168,12 +197,18 @@ def write_seeds(
     """
     figures = ["mAP", *(f"F1@{k}" for k in ks)]
     rows = [
-        [row.entry.title, task, str(folder), *(figure_of(metrics, part, f) for f in figures)]
+        [
+            row.entry.title,
+            task,
+            str(folder),
+            *(figure_of(metrics, part, f) for f in figures),
+            *counted_classes(metrics, part),
+        ]
         for row in trained.values()
         for folder, metrics in zip(row.folders, row.metrics, strict=True)
         for task, part in tasks.items()
     ]
-    write_rows(path, ["method", "task", "run", *figures], rows)
+    write_rows(path, ["method", "task", "run", *figures, "classes in mAP", "classes"], rows)
 
 
 def draw_rows(path: pathlib.Path, table: PaperTable, trained: Mapping[str, TrainedEntry]) -> None:
@@ -188,6 +223,8 @@ def draw_rows(path: pathlib.Path, table: PaperTable, trained: Mapping[str, Train
         y = positions + 0.16 * (number - (len(tasks) - 1) / 2)
         axes.errorbar(means, y, xerr=deviations, fmt="o", color=COLORS[number], label=task, ms=5)
         for x, position in zip(means, y, strict=True):
+            if np.isnan(x):
+                continue
             axes.annotate(
                 f"{x:.1f}",
                 (x, position),

@@ -8,6 +8,7 @@ from typing import Any
 
 from biam_tf.errors import UserError
 from biam_tf.metrics.bootstrap import bootstrap_differences, number_of_resamples
+from biam_tf.metrics.figures_by_part import counted_classes, format_count, notes_on_classes
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import RunPaths, load_run
 from training.data.data_manifest import DataManifest, hash_of_split
@@ -110,11 +111,19 @@ def compare_runs(
         warnings |= dict.fromkeys(own_warnings)
         source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
         label = f"scoring with {path}"
-        own, run_scores = evaluate_split(run, source, split.labels, vocabulary, label)
+        own, run_scores = evaluate_split(
+            run, source, split.labels, vocabulary, label, about=dataset.about
+        )
         metrics.append({"run": str(path), **own})
         scores.append(run_scores)
     differences = bootstrap_differences(
-        scores, split.labels, counted.dataset.groups, TAGS_PER_PHOTO, _SEED, level=LEVEL
+        scores,
+        split.labels,
+        counted.dataset.groups,
+        TAGS_PER_PHOTO,
+        _SEED,
+        level=LEVEL,
+        classes_without_positives=dataset.about.classes_without_positives,
     )
     return {
         "data_hash": hash_of_split(counted.dataset, split_name),
@@ -137,14 +146,23 @@ def compare_runs(
 
 
 def format_comparison(compared: Mapping[str, Any]) -> str:
-    """Returns the comparison as two tables in per cent: the runs and their differences."""
+    """Returns the comparison as two tables in per cent: the runs and their differences.
+
+    Figures that are undefined on these photos are left out, and the reason is below the tables.
+    """
+    first = compared["runs"][0]
     figures = [
         (part, title, figure)
         for part, title in _PARTS
         for figure in ("mAP", f"F1@{TAGS_PER_PHOTO}")
-        if figure in compared["runs"][0]["bootstrap"].get(part, {})
+        if figure in first["bootstrap"].get(part, {})
     ]
     titles = [f"{title} {figure}" for _, title, figure in figures]
+    counts = [
+        f"{title} {format_count(*counted_classes(first, part))}"
+        for part, title in _PARTS
+        if first[part]
+    ]
     rows = [
         [run["run"], *(f"{100 * _figure(run, part, figure):.1f}" for part, _, figure in figures)]
         for run in compared["runs"]
@@ -164,7 +182,10 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         rows,
         f"{level} intervals of a paired bootstrap ({compared['resamples']} draws); * excludes 0.",
     )
-    return f"{runs.markdown(padded=True)}\n{differences.markdown(padded=True).rstrip()}"
+    below = "\n".join([f"Classes in mAP: {', '.join(counts)}.", *notes_on_classes(first)])
+    if not figures:
+        return f"No figure is defined on these photos.\n\n{below}"
+    return f"{runs.markdown(padded=True)}\n{differences.markdown(padded=True).rstrip()}\n\n{below}"
 
 
 def _figure(metrics: Mapping[str, Any], part: str, figure: str) -> float:

@@ -9,7 +9,8 @@ from biam_tf.embeddings.names import look_up
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
-from biam_tf.metrics.decisions import DEFINITIONS, Decisions, f1_at_threshold
+from biam_tf.metrics.decisions import Decisions, definitions, f1_at_threshold
+from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.metrics.stacking import SeenUnseenCurve, harmonic_mean, seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.models import build_tagger
@@ -72,7 +73,8 @@ def evaluate_split(
 
     - "headline": which mean of average precisions papers on the data set report;
     - "partial": which part of the data set was missing, null if nothing was;
-    - "bootstrap": 95 % intervals, `[low, high]`, of mAP and F1@3 of each part;
+    - "bootstrap": 95 % intervals, `[low, high]`, of mAP and F1@3 of each part in which they are
+      defined;
     - "at_threshold": micro, macro and sample F1 of each part at the run's thresholds, null
       without thresholds;
     - "calibrated_stacking": `stacking_figures`, null if a group of classes has no label.
@@ -88,10 +90,24 @@ def evaluate_split(
     """
     about = about or About()
     scores = score_split(run, source, vocabulary, label)
-    metrics = evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, about.ks)
+    convention = about.classes_without_positives
+    metrics = evaluate_scores(
+        scores,
+        labels,
+        vocabulary.names,
+        vocabulary.groups,
+        about.ks,
+        classes_without_positives=convention,
+    )
     metrics["headline"], metrics["partial"] = about.headline, about.partial
     intervals = bootstrap_intervals(
-        scores, labels, vocabulary.groups, TAGS_PER_PHOTO, seed, level=LEVEL
+        scores,
+        labels,
+        vocabulary.groups,
+        TAGS_PER_PHOTO,
+        seed,
+        level=LEVEL,
+        classes_without_positives=convention,
     )
     metrics["bootstrap"] = {
         "resamples": number_of_resamples(labels),
@@ -107,9 +123,9 @@ def evaluate_split(
         thresholds = run.thresholds.for_names(vocabulary.names)
         decisions = Decisions(scores, thresholds.cuts)
         metrics["at_threshold"] = {
-            **f1_at_threshold(decisions, labels, vocabulary.groups),
+            **f1_at_threshold(decisions, labels, vocabulary.groups, convention),
             "tags_per_image": decisions.tags_per_image(),
-            "definitions": DEFINITIONS,
+            "definitions": definitions(convention),
         }
     curve = stacking_curve(scores, labels, vocabulary.groups)
     metrics["calibrated_stacking"] = curve and stacking_figures(curve, run.thresholds)
@@ -154,7 +170,7 @@ def format_figures(metrics: dict) -> str:
 
     Metrics of early runs, which had no thresholds, are shown without them.
     """
-    text = format_table(metrics)
+    text = "\n".join([format_table(metrics), *notes_on_classes(metrics)])
     if metrics.get("partial"):
         text = (
             f"PARTIAL DATA, not comparable with published figures: {metrics['partial']}\n\n{text}"
@@ -165,7 +181,9 @@ def format_figures(metrics: dict) -> str:
         rows = ["at threshold  " + "  ".join(f"{kind} F1".rjust(9) for kind in kinds)]
         for name, part in (("ZSL", at["zsl"]), ("GZSL", at["gzsl"]), ("seen", at["seen"])):
             if part:
-                cells = (f"{100 * part[kind]['f1']:.1f}".rjust(9) for kind in kinds)
+                values = (part[kind]["f1"] for kind in kinds)
+                cells = ("-" if v is None else f"{100 * v:.1f}" for v in values)
+                cells = (cell.rjust(9) for cell in cells)
                 rows.append(name.ljust(14) + "  ".join(cells))
         rows.append(f"{at['tags_per_image']:.1f} tags a photo")
         text += "\n\n" + "\n".join(rows)

@@ -1,12 +1,14 @@
 """Validation during training: scores of the validation photos, and the figure that decides."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores
+from biam_tf.metrics.figures_by_part import counted_classes, format_count
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, TrainingConfig
 from training.data.dataset import TaggingDataset
@@ -25,7 +27,8 @@ def make_validation(
 ) -> Validate | None:
     """Returns a function that evaluates the current weights of a model on the validation split.
 
-    The function returns the metrics of `evaluate_scores`. It is None if there is no such split.
+    The function returns the metrics of `evaluate_scores`. It is None if there is no such split, or
+    nothing can be measured on it: the reason is printed, and the last epoch is kept.
 
     Args:
         config: settings of the run.
@@ -45,7 +48,8 @@ def make_validation(
             )
         print("no photo of split val: the last epoch is kept, not the best", flush=True)
         return None
-    check_selectable(config, dataset)
+    if not check_selectable(config, dataset):
+        return None
     labels = dataset.split("val").labels
     scorer = make_scorer(model)
 
@@ -54,22 +58,75 @@ def make_validation(
             raise RuntimeError("only the chief validates")
         batches = source.evaluation_batches(config.training.batch_size)
         scores = score_examples(scorer, batches, vocabulary.embeddings, len(labels))
-        ks = dataset.about.ks
-        return evaluate_scores(scores, labels, vocabulary.names, vocabulary.groups, ks)
+        return evaluate_scores(
+            scores,
+            labels,
+            vocabulary.names,
+            vocabulary.groups,
+            dataset.about.ks,
+            classes_without_positives=dataset.about.classes_without_positives,
+        )
 
     return validate
 
 
-def check_selectable(config: RunConfig, dataset: TaggingDataset) -> None:
-    """Raises a UserError if `training.select_on` is undefined on the validation split."""
-    part = config.training.select_on.split("_", 1)[0]
+def check_selectable(config: RunConfig, dataset: TaggingDataset) -> bool:
+    """Returns whether epochs can be compared on the validation split; prints why not, if not.
+
+    Raises:
+        UserError: `training.select_on` is undefined there, but another figure is not; or nothing
+            can be measured, but `training.patience` needs it.
+    """
+    select_on, patience = config.training.select_on, config.training.patience
+    part, _, figure = select_on.partition("_")
     labels = dataset.split("val").labels
-    if part != "gzsl":
-        labels = labels[:, dataset.seen if part == "seen" else dataset.unseen]
-    if not (labels > 0).any():
+    columns = {"seen": dataset.seen, "zsl": dataset.unseen, "gzsl": np.arange(labels.shape[1])}
+    defined = {key: _defined_classes(labels[:, own]) for key, own in columns.items()}
+    if defined[part]:
+        _print_counts(defined, columns)
+        return True
+    others = [f"{key}_{figure}" for key in columns if defined[key]]
+    shown = (labels[:, columns[part]] > 0).any()
+    if others:
+        reason = (
+            "no validation photo is known not to show it, for any such class that one shows"
+            if shown
+            else "no validation photo shows such a class"
+        )
+        raise UserError(f"training.select_on: {select_on}: {reason}; choose {' or '.join(others)}")
+    reason = (
+        "no class has photos that show it and photos known not to show it"
+        if shown
+        else "its photos show none of the classes"
+    )
+    if patience is not None:
         raise UserError(
-            f"training.select_on: {config.training.select_on}: no validation photo shows such a "
-            "class; choose seen_mAP or seen_weighted_mAP"
+            f"training.patience: {patience}: nothing can be measured on split val: {reason}; "
+            "label its photos, or set training.patience: null"
+        )
+    print(
+        f"nothing can be measured on split val: {reason}; the last epoch is kept, not the best",
+        flush=True,
+    )
+    return False
+
+
+def _defined_classes(labels: np.ndarray) -> int:
+    """The number of classes with a positive and a negative, whose average precision is defined."""
+    return int(((labels > 0).any(axis=0) & (labels < 0).any(axis=0)).sum())
+
+
+def _print_counts(defined: Mapping[str, int], columns: Mapping[str, np.ndarray]) -> None:
+    parts = [
+        f"{format_count(defined[part], len(columns[part]))} {group}"
+        for part, group in (("seen", "seen"), ("zsl", "unseen"))
+        if len(columns[part])
+    ]
+    if any(defined[part] < len(own) for part, own in columns.items()):
+        print(
+            f"validation mAP is over {' and '.join(parts)} classes: the others have no photo in "
+            "split val that shows them, or none known not to",
+            flush=True,
         )
 
 
@@ -80,10 +137,13 @@ def selected_figure(
     parts = [
         key
         for key in ("zsl", "gzsl", "seen")
-        if metrics[key] and metrics[key]["classes_without_positives"] < metrics[key]["classes"]
+        if metrics[key] and metrics[key]["mAP"] is not None and counted_classes(metrics, key)[0]
     ]
     part, figure = settings.select_on.split("_", 1)
-    record = {"validation": {key: metrics[key]["mAP"] for key in parts}}
+    record: dict[str, Any] = {
+        "validation": {key: metrics[key]["mAP"] for key in parts},
+        "validation_classes": {key: list(counted_classes(metrics, key)) for key in parts},
+    }
     if figure == "weighted_mAP":
         record["validation_weighted"] = {key: metrics[key][figure] for key in parts}
     return metrics[part][figure], record

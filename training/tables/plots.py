@@ -50,9 +50,13 @@ def new_panels(
 
 
 def means_and_deviations(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean and standard deviation (n - 1; 0 of a single value) of each sequence."""
-    means = np.array([np.mean(own) for own in values])
-    return means, np.array([np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in values])
+    """Returns the mean and standard deviation (n - 1; 0 of a single value) of each sequence.
+
+    Values that are NaN are left out; the mean of no other is NaN, and is not drawn.
+    """
+    kept = [[value for value in own if not np.isnan(value)] for own in values]
+    means = np.array([np.mean(own) if own else np.nan for own in kept])
+    return means, np.array([np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in kept])
 
 
 def draw_line_with_spread(

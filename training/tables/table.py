@@ -87,9 +87,17 @@ class Table:
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
-    """Returns `mean ± standard deviation` (n - 1) with one decimal; one value has no spread."""
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"
+    """Returns `mean ± standard deviation` (n - 1) with one decimal; one value has no spread.
+
+    Values that are NaN are undefined: the others count, and how many of them there are is added.
+    Without any other, the text is "-".
+    """
+    defined = [value for value in values if not np.isnan(value)]
+    if not defined:
+        return "-"
+    spread = f" ± {np.std(defined, ddof=1):.1f}" if len(defined) > 1 else ""
+    some = f" ({len(defined)} of {len(values)})" if len(defined) < len(values) else ""
+    return f"{np.mean(defined):.1f}{spread}{some}"
 
 
 def _line(cells: Sequence[str]) -> str:

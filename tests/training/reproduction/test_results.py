@@ -39,7 +39,7 @@ def test_a_row_has_mean_and_spread_the_papers_figure_and_the_difference(trained)
     text = results.format_rows(make_table(1), trained, comparison(), "folder", (3, 5))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert lines[0][:3] == ["Method", "Task", "mAP"] and "another data set" in lines[0][5]
-    assert lines[2] == ["LESA", "ZSL", "25.0 ± 7.1", "12.5 ± 3.5", "nan ± nan", "19.4", "31.6",
+    assert lines[2] == ["LESA", "ZSL", "25.0 ± 7.1", "12.5 ± 3.5", "-", "19.4", "31.6",
                         "28.7", "-2.0 (-3.0 to -1.0) *"]  # fmt: skip
     assert lines[3][:3] == ["", "GZSL", "2.5 ± 0.7"]
     assert lines[4][:5] == ["CONSE", "ZSL", "failed", "", ""] and lines[4][5] == "9.4"

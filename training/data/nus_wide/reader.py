@@ -113,7 +113,8 @@ def read_nus_wide(
         (*(lists.tags[tag] for tag in seen_tags), *lists.concepts),
         (SEEN,) * len(seen_tags) + (concept_group,) * len(lists.concepts),
         splits,
-        About(remarks, missing, partial),
+        # As in the evaluation of the released code.
+        About(remarks, missing, partial, classes_without_positives="zero"),
     )
 
 
