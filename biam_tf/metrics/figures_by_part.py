@@ -236,12 +236,16 @@ def notes_on_classes(metrics: Mapping[str, Any]) -> list[str]:
                 "that no average precision is defined"
             )
         elif positive or negative:
-            lacking = [f"{positive} have no photo that shows them"] * bool(positive)
-            lacking += [f"{negative} no photo known not to show them"] * bool(negative)
-            note = f"{title}: {counted} of {classes} classes count in mAP; {' and '.join(lacking)}"
-            if positive and counted > classes - positive - negative:
-                note += ", and count as 0, as in the published protocol"
-            notes.append(note)
+            zero = " and count as 0, as in the published protocol"
+            lacking = []
+            if positive:
+                is_zero = counted > classes - positive - negative
+                lacking.append(f"{positive} have no photo that shows them{zero * is_zero}")
+            if negative:
+                lacking.append(f"{negative} have no photo known not to show them")
+            notes.append(
+                f"{title}: {counted} of {classes} classes count in mAP; " + "; ".join(lacking)
+            )
     return notes
 
 

@@ -175,10 +175,11 @@ def _validation_figures(folders: Sequence[RunFolder]) -> list[float]:
             "settings are chosen on validation photos, but the data set has no split val, or no "
             "mAP is defined on it; with --budget 1 every system is trained as configured"
         )
-    return [
-        float(np.mean([own[part] for part in [p for p in ("zsl", "gzsl") if p in own] or ["seen"]]))
-        for own in found
-    ]
+    figures = []
+    for own in found:
+        parts: list[str] = [part for part in ("zsl", "gzsl") if part in own] or ["seen"]
+        figures.append(float(np.mean([own[part] for part in parts])))
+    return figures
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
