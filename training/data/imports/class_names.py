@@ -42,7 +42,7 @@ def new_names(
                 "them"
             )
     renamed = {name: changes.get(name, name) for name in names}
-    return {old: normalize(new.lower()) if lower_case else new for old, new in renamed.items()}
+    return {old: _lower(new) if lower_case else new for old, new in renamed.items()}
 
 
 def rename_labels(photos: Iterable[ListedPhoto], names: Mapping[str, str]) -> list[ListedPhoto]:
@@ -76,7 +76,7 @@ def twins_problem(renamed: Mapping[str, str], classes: ClassNames) -> str | None
         sources.setdefault(new, []).append(old)
     alike: dict[str, list[str]] = {}
     for new in sources:
-        alike.setdefault(unicodedata.normalize("NFKC", new).casefold(), []).append(new)
+        alike.setdefault(_lower(unicodedata.normalize("NFKC", new).casefold()), []).append(new)
     groups = [twins for twins in alike.values() if len(twins) > 1]
     if not groups:
         return None
@@ -84,7 +84,7 @@ def twins_problem(renamed: Mapping[str, str], classes: ClassNames) -> str | None
         " and ".join(f"{new!r} ({classes.places(sources[new][0])})" for new in twins)
         for twins in groups
     ]
-    lowered = all(len({new.lower() for new in twins}) == 1 for twins in groups)
+    lowered = all(len({_lower(new) for new in twins}) == 1 for twins in groups)
     merge = "--lower-case" if lowered else "--rename OLD=NEW"
     count = "names" if len(groups) == 1 else f"{len(groups)} groups of names"
     return (
@@ -121,7 +121,7 @@ def class_groups(
         UserError: names that are not classes, a class in both groups, or no seen class.
     """
     groups = dict.fromkeys(names, SEEN)
-    chosen = {UNSEEN: _chosen(unseen), IGNORED: _chosen(ignored)}
+    chosen = {UNSEEN: _chosen(unseen, groups), IGNORED: _chosen(ignored, groups)}
     unknown = [
         f"--{group}: no class {name!r}{_nearest(name, names)}{_no_file(given)}"
         for (group, listed), given in zip(chosen.items(), (unseen, ignored), strict=True)
@@ -143,9 +143,15 @@ def class_groups(
     return groups
 
 
-def _chosen(given: str | None) -> list[str]:
+def _lower(name: str) -> str:
+    return normalize(name.lower().replace("i\u0307", "i"))  # of the Turkish dotted capital
+
+
+def _chosen(given: str | None, names: Collection[str]) -> list[str]:
     if given is None:
         return []
+    if clean_name(given) in names:
+        return [clean_name(given)]  # also a name with a comma
     listed = read_class_list(given).names if _is_file(given) else given.split(",")
     return list(dict.fromkeys(name for text in listed if (name := clean_name(text))))
 

@@ -48,8 +48,8 @@ def read_coco(
     used = {_get(entry, "category_id") for entry in parts["annotations"] if _is_object(entry)}
     for root in _roots(parts["categories"], used & names.keys()):
         listing.notes.append(
-            f"{file}: category {names.pop(root)!r} is left out: it is the group of the "
-            "others (supercategory none), without objects"
+            f"{file}: category {names.pop(root)!r} is left out: with id 0, supercategory "
+            "none and no object, it is Roboflow's group of the others"
         )
     files = _by_id(file, "images", parts["images"], _file_name, problems)
     finder = PhotoPaths(folder, replacements)
@@ -92,8 +92,8 @@ def read_coco(
 
 def _roots(categories: Sequence[Mapping], used: Container[object]) -> list[_Id]:
     """Returns the category with which Roboflow groups the others, if there is one."""
-    ids = [_get(c, "id") for c in categories if _is_object(c) and c.get("supercategory") == "none"]
-    return [0] if ids == [0] and 0 not in used and len(categories) > 1 else []
+    none = (_get(c, "id") for c in categories if _is_object(c) and c.get("supercategory") == "none")
+    return [0] if 0 in none and 0 not in used and len(categories) > 1 else []
 
 
 def _locations(

@@ -24,7 +24,7 @@ from training.data.imports.class_names import (
 )
 from training.data.imports.import_options import ImportOptions
 from training.data.imports.list_readers import read_lists
-from training.data.imports.listed_photos import ListedPhoto, Listing, some_of
+from training.data.imports.listed_photos import ListedPhoto, some_of
 from training.data.imports.photo_collection import collect_photos, is_url
 from training.data.problems import Problems
 from training.tables.csv_files import write_rows
@@ -52,6 +52,8 @@ def import_folder(options: ImportOptions) -> None:
     if problems.count:
         _add_broken_photos(listing.photos, problems)
     problems.raise_if_any(alone_in_one_line=True)
+    for note in [*listing.notes, *_capped(listing.classes.merged())]:
+        print(note)
     photos = rename_labels(listing.photos, renamed)
     classes = list(dict.fromkeys(renamed.values()))
     if not any(photo.labels for photo in photos):
@@ -73,7 +75,7 @@ def import_folder(options: ImportOptions) -> None:
     _report_failed(failed, len(photos), options)
     kept = [photo for photo in photos if photo.location in collected.images]
     write_folder_lists(options.directory, _rows(kept, collected.images, classes), groups)
-    _print_result(options.directory, kept, groups, listing)
+    _print_result(options.directory, kept, groups)
 
 
 def _folder_of_lists(options: ImportOptions) -> pathlib.Path:
@@ -176,13 +178,9 @@ def _share_of(part: int, count: int) -> str:
 
 
 def _print_result(
-    directory: pathlib.Path,
-    photos: Sequence[ListedPhoto],
-    groups: dict[str, str],
-    listing: Listing,
+    directory: pathlib.Path, photos: Sequence[ListedPhoto], groups: dict[str, str]
 ) -> None:
-    notes = [*listing.notes, *_capped(listing.classes.merged()), *similar_names(groups)]
-    for note in notes:
+    for note in similar_names(groups):
         print(note)
     by_split = collections.Counter(photo.split for photo in photos)
     by_group = collections.Counter(groups.values())
@@ -193,10 +191,10 @@ def _print_result(
     )
     empty = sum(not photo.labels for photo in photos)
     if empty:
-        print(f"{empty} photos show no class")
+        print(f"photos without a label: {empty}")
     unused = [name for name in groups if not labels[name]]
     if unused:
-        print(f"{len(unused)} classes have no photo: {some_of(map(repr, unused))}")
+        print(f"classes without a photo: {some_of(map(repr, unused))}")
     if "train" not in by_split:
         print("There are no photos to train on; give --split-column, or smaller shares")
     print(f"Check the data set before training: python -m training.describe {directory}")

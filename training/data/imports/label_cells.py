@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import re
 import reprlib
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from training.data.imports.list_texts import listed_in, named_in
@@ -85,6 +86,11 @@ def read_cells(
         column.problems.append((None, mixed))
     else:
         _divide(column, plain, rows, separator, alone="choices" in used)
+    for row, names in zip(rows, column.labels, strict=True):
+        for name in names:
+            if not name.isprintable() and any(unicodedata.category(c) == "Cc" for c in name):
+                problem = f"the label {reprlib.repr(name)} contains a line end or control character"
+                column.problems.append((row, problem))
     _note_lists(column, used)
     _leave_out(column, rows, no_label)
     return column
@@ -159,9 +165,6 @@ def _divide(
         parts = text.split(separator)
         column.labels[index] = [name for part in parts if (name := part.strip())]
         for name in column.labels[index]:
-            if "\n" in name or "\t" in name:
-                problem = f"the label {reprlib.repr(name)} contains a line end or a tab"
-                column.problems.append((rows[index], problem))
             if name[0] in "[{" and name[-1] not in "]}" and len(parts) > 1:
                 problem = f"the label {reprlib.repr(name)} is the beginning of a list"
                 column.problems.append((rows[index], problem))

@@ -1,6 +1,7 @@
 """What a list of labeled photos says, before the photos are collected."""
 
 import dataclasses
+import functools
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -104,6 +105,7 @@ class Listing:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+@functools.lru_cache(maxsize=1 << 16)  # tables repeat the same names in millions of rows
 def clean_name(written: str) -> str:
     """Returns a name in NFC without invisible characters, with single spaces between its words."""
     return normalize(" ".join(written.translate(_INVISIBLE).split()))

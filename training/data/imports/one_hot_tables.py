@@ -84,6 +84,8 @@ def read_one_hot(
         listing.notes.append(f"{file}: a column without a name is left out")
     names = {column: listing.classes.add(column, f"{file} column") for column in classes}
     rows = list(_rows(file, table.rows, classes, problems))
+    if problems.count > before:
+        return listing
     meanings = _meanings(file, [values for _, _, values in rows], columns, problems)
     if problems.count > before:
         return listing

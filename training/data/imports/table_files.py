@@ -68,6 +68,11 @@ def open_table(
     for start, problem in _OTHERS:
         if content.startswith(start):
             raise UserError(f"{path}: {problem}")
+    if content[:100].lstrip(b"\xef\xbb\xbf \t\r\n")[:2] in (b"[{", b'{"', b"[\n", b"{\n"):
+        raise UserError(
+            f"{path}: is JSON and not a table; import it as coco or label-studio, or convert it to "
+            "CSV"
+        )
     if content.startswith(b"PK\x03\x04") or path.suffix.lower() in (".xlsx", ".xlsm"):
         return _open_workbook(path, content, wanted, problems, sheet)
     return _open_text(path, content, wanted, problems, encoding)

@@ -73,6 +73,16 @@ def test_groups_are_named_by_any_spelling_of_the_list():
     assert groups == {"Café": "unseen", "sea": "seen", "traffic light": "ignored"}
 
 
+def test_a_name_with_a_comma_can_be_given_alone():
+    groups = class_groups(["Kitchen, dining room", "sea"], "Kitchen, dining room")
+    assert groups == {"Kitchen, dining room": "unseen", "sea": "seen"}
+
+
+def test_a_dotted_capital_i_has_a_small_letter_like_others():
+    names = ["\u0130stanbul", "istanbul"]
+    assert set(new_names(names, lower_case=True).values()) == {"istanbul"}
+
+
 @pytest.mark.parametrize(
     ("unseen", "ignored", "message"),
     [

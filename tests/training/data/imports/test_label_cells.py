@@ -63,7 +63,15 @@ def test_a_column_that_is_not_clear_names_its_rows_and_the_option(cells, parts):
 
 @pytest.mark.parametrize(
     "cell",
-    ["['red', 'blue'", "['a' 'b' ... 'c']", '{"red": 1}', "['a' b]", '["a", ["b"]]', "'red'"],
+    [
+        "['red', 'blue'",
+        "['a' 'b' ... 'c']",
+        '{"red": 1}',
+        "['a' b]",
+        '["a", ["b"]]',
+        "'red'",
+        "['a\\nb']",
+    ],
 )
 def test_a_cell_that_cannot_be_a_name_is_named(cell):
     ((row, problem),) = read([cell]).problems

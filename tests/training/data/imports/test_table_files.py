@@ -93,6 +93,7 @@ def test_dates_that_excel_makes_of_names_are_named(photos, tmp_path, capsys):
         ("t.xlsx", b"PK\x03\x04xx", "t.xlsx: cannot be read as an Excel workbook"),
         ("t.csv", b"PK\x03\x04xx", "t.csv: cannot be read as an Excel workbook"),
         ("t.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
+        ("t.csv", b'[{"image": "0.jpg"}]', "is JSON and not a table"),
         ("t.csv.gz", b"\x1f\x8b\x08", "is compressed by gzip"),
         ("t.csv", CELLS.encode("latin-1"), "is not UTF-8 text (line 2, '0.jpg,caf\u00e9;dog')"),
         ("t.csv", b'image,labels\n0.jpg,"dog\n1.jpg,sea\n', "none closes it"),
