@@ -1,11 +1,12 @@
 """Reads labeled photos from JSON files in the formats of COCO, LVIS and Roboflow."""
 
+import collections
 import json
 import os
 import pathlib
 import reprlib
 import urllib.parse
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 
 from biam_tf.errors import UserError
 from training.data.imports.listed_photos import ListedPhoto, Listing, list_name, some_of
@@ -15,6 +16,7 @@ from training.data.problems import Problems
 PARTS = ("images", "annotations", "categories")
 NEGATIVE, NOT_EXHAUSTIVE = "neg_category_ids", "not_exhaustive_category_ids"
 
+_NAMED = 10  # of annotations that are wrong in the same way
 _Id = int | float | str
 
 
@@ -63,13 +65,7 @@ def read_coco(
         identity: listing.classes.add(name, f"{file} category {identity}")
         for identity, name in names.items()
     }
-    labels: dict[_Id, dict[str, None]] = {image: {} for image in files}
-    for index, entry in enumerate(parts["annotations"]):
-        problem = _object_problem(entry, files, names)
-        if problem:
-            problems.add(file, None, f"annotations[{index}]: {problem}")
-        else:
-            labels[entry["image_id"]][written[entry["category_id"]]] = None
+    labels = _labels(file, parts["annotations"], files, written, problems)
     absent = _absent(file, parts["images"], written, labels, problems)
     if absent:
         listing.notes.append(
@@ -124,6 +120,33 @@ def _location(entry: Mapping, finder: PhotoPaths) -> tuple[str, str | None]:
     if key == "coco_url" and not problem and not os.path.lexists(location):
         return finder.find(str(name).rpartition("/")[2])
     return location, problem
+
+
+def _labels(
+    file: str,
+    annotations: Sequence[Mapping],
+    files: Collection[_Id],
+    names: Mapping[_Id, str],
+    problems: Problems,
+) -> dict[_Id, dict[str, None]]:
+    """Returns the names of each photo's categories; adds wrong entries to `problems`.
+
+    Of entries that are wrong in the same way, the first are named and the others counted.
+    """
+    labels: dict[_Id, dict[str, None]] = {image: {} for image in files}
+    counts: collections.Counter[str] = collections.Counter()
+    for index, entry in enumerate(annotations):
+        kind, problem = _object_problem(entry, files, names)
+        if not problem:
+            labels[entry["image_id"]][names[entry["category_id"]]] = None
+            continue
+        counts[kind] += 1
+        if counts[kind] <= _NAMED:
+            problems.add(file, None, f"annotations[{index}]: {problem}")
+    for kind, count in counts.items():
+        if count > _NAMED:
+            problems.add(file, None, f"annotations: {count} of {len(annotations)} in all {kind}")
+    return labels
 
 
 def _absent(
@@ -225,7 +248,7 @@ def _category_name(entry: Mapping) -> tuple[str, object]:
 def _file_name(entry: Mapping) -> tuple[str, object]:
     """Returns the key that has the photo's name, and the name."""
     url = entry.get("coco_url")
-    if entry.get("file_name") is None and isinstance(url, str):
+    if entry.get("file_name") in (None, "") and isinstance(url, str) and url.strip():
         # The last two parts, as LVIS has photos of both folders, train2017/ and val2017/.
         return "coco_url", "/".join(urllib.parse.urlsplit(url).path.split("/")[-2:])
     return "file_name", entry.get("file_name")
@@ -248,16 +271,22 @@ def _entry_problem(entry: object, text_of: Callable[[Mapping], tuple[str, object
 
 
 def _object_problem(
-    entry: object, files: Container[object], names: Container[object]
-) -> str | None:
-    """Returns what is wrong with an annotation, or None."""
+    entry: object, files: Collection[_Id], names: Collection[_Id]
+) -> tuple[str, str | None]:
+    """Returns how an annotation is wrong, and the message or None."""
     if not isinstance(entry, dict):
-        return f"expected an object, got {reprlib.repr(entry)}"
+        return "are not objects", f"expected an object, got {reprlib.repr(entry)}"
     for key, what, known in (("image_id", "an image", files), ("category_id", "a category", names)):
         identity = entry.get(key)
         if not _is_id(identity) or identity not in known:
-            return f"{key} {reprlib.repr(identity)} is not the id of {what}"
-    return None
+            hint = ""
+            if isinstance(identity, str) and identity.isdecimal() and int(identity) in known:
+                hint = f"; {int(identity)} is, without quotation marks"
+            return (
+                f"have as {key} no id of {what}",
+                f"{key} {reprlib.repr(identity)} is not the id of {what}{hint}",
+            )
+    return "", None
 
 
 def _is_id(value: object) -> bool:

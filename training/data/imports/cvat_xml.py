@@ -79,7 +79,8 @@ def read_cvat(
                 location, own_split or finder.split(location, shares), tuple(names), None, place
             )
         )
-    _add_notes(listing, path.name, ignored)
+    attributes = [element.get("name") or "" for element in root.findall("image//attribute")]
+    _add_notes(listing, path.name, ignored, attributes)
     if not images:
         problems.add(path.name, None, "lists no photos")
     return listing
@@ -134,12 +135,18 @@ def _find(
     return found[0] if folder else found[1]
 
 
-def _add_notes(listing: Listing, file: str, ignored: dict[str, int]) -> None:
+def _add_notes(
+    listing: Listing, file: str, ignored: dict[str, int], attributes: Sequence[str]
+) -> None:
     empty = sum(not photo.labels for photo in listing.photos)
     if empty:
         listing.notes.append(
             f"{file}: {empty} of {len(listing.photos)} photos have no tag and no shape; they are "
             "kept, as showing no class"
+        )
+    if attributes:
+        listing.notes.append(
+            f"{file}: attributes are not taken, such as {attributes[0]!r} ({len(attributes)} values)"
         )
     if ignored:
         kinds = [f"{count} <{tag}>" for tag, count in ignored.items()]

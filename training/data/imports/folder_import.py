@@ -26,7 +26,7 @@ from training.data.imports.import_options import ImportOptions
 from training.data.imports.list_readers import read_lists
 from training.data.imports.listed_photos import ListedPhoto, some_of
 from training.data.imports.photo_collection import collect_photos, is_url
-from training.data.problems import Problems
+from training.data.problems import PROBLEMS_SHOWN, Problems
 from training.tables.csv_files import write_rows
 
 __all__ = ["ImportOptions", "import_folder"]
@@ -87,16 +87,20 @@ def _folder_of_lists(options: ImportOptions) -> pathlib.Path:
 
 def _add_broken_photos(photos: Sequence[ListedPhoto], problems: Problems) -> None:
     """Adds the local photos that cannot be read to the problems of their list."""
+    if problems.count >= PROBLEMS_SHOWN:
+        return
     local = [photo for photo in photos if not is_url(photo.location)]
-    with (
-        concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as threads,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # about unusual metadata
-        found = threads.map(lambda photo: photo_problem(stored_name("", photo.location)), local)
-        for photo, problem in zip(local, found, strict=True):
-            if problem:
-                problems.add(photo.place, None, f"photo {photo.location}: {problem}")
+    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
+    try:
+        with warnings.catch_warnings(), progress(len(local), "Checking photos", "photo") as bar:
+            warnings.simplefilter("ignore")  # about unusual metadata
+            found = threads.map(lambda photo: photo_problem(stored_name("", photo.location)), local)
+            for photo, problem in zip(local, found, strict=True):
+                bar.update()
+                if problem:
+                    problems.add(photo.place, None, f"photo {photo.location}: {problem}")
+    finally:
+        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining photos
 
 
 def _rows(

@@ -5,6 +5,7 @@ import json
 import pytest
 from import_tables import imported, rows_of
 
+from training.data.folder.reader import read_folder
 from training.import_data import main
 
 pytestmark = pytest.mark.unit
@@ -43,6 +44,9 @@ def test_only_negative_categories_of_lvis_are_absent(photos, tmp_path, capsys):
         ["2.jpg", "train", "", ""],
         ["3.jpg", "train", "", "dog"],
     ]
+    # dog, cat, sea: 1 present, -1 absent, 0 unknown.
+    labels = read_folder(tmp_path / "out").splits["train"].labels
+    assert labels.tolist() == [[1, -1, 0], [-1, -1, 1], [0, 0, 0], [-1, 0, 0]]
     assert "neg_category_ids of each photo" in capsys.readouterr().out
 
 
@@ -85,6 +89,18 @@ def test_the_group_of_roboflow_is_no_class(photos, tmp_path, capsys):
     objects[0]["category_id"] = 0
     assert import_coco(photos, tmp_path / "used", content) == 0
     assert ["animals", "seen"] in rows_of(tmp_path / "used" / "classes.csv")
+
+
+def test_objects_of_unknown_images_are_counted(photos, tmp_path, capsys):
+    content = {
+        "images": [{"id": 1, "file_name": "", "coco_url": "http://x/y/0.jpg"}],
+        "annotations": [{"image_id": 9, "category_id": 1}] * 40 + [{"image_id": "1"}],
+        "categories": CATEGORIES,
+    }
+    assert import_coco(photos, tmp_path / "out", content) == 2
+    error = capsys.readouterr().err
+    assert error.count("image_id 9 is not the id of an image") == 10
+    assert "annotations: 41 of 41 in all have as image_id no id of an image" in error
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def test_tags_and_shapes_become_labels(photos, tmp_path, capsys):
         ],
         [["name", "group"], ["sea", "seen"], ["dog", "seen"], ["person", "seen"]],
     )
-    assert "1 of 3 photos have no tag and no shape" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "1 of 3 photos have no tag and no shape" in text
+    assert "attributes are not taken, such as 'color' (1 values)" in text
 
 
 def test_subsets_of_a_project_are_its_splits(photos, tmp_path):

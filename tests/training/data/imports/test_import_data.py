@@ -41,6 +41,19 @@ def test_splits_are_drawn_by_the_file_name_alone(photos, tmp_path):
     assert splits[0] == splits[1] and len(splits[0]) > 1
 
 
+def test_photos_of_one_name_in_many_folders_are_in_all_splits(photos, tmp_path):
+    rows = [(f"{number}/image.jpg", "dog") for number in range(50)]
+    for name, _ in rows:
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).hardlink_to(photos / "0.jpg")
+    table = write_table(photos / "t.csv", rows, ("image", "labels"))
+    out = tmp_path / "data"
+    assert main(["csv", str(table), str(out), "--val-share=0.2", "--test-share=0.2"]) == 0
+    counts = {name: len(split) for name, split in read_folder(out).splits.items()}
+    # Of `sha256sum` of the 50 paths, as many begin below 0.2 and 0.4 of the range.
+    assert counts == {"train": 31, "val": 9, "test": 10}
+
+
 def test_parquet_may_hold_lists(photos, tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
