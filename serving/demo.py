@@ -2,15 +2,18 @@
 
 import argparse
 import contextlib
+import errno
+import hmac
 import importlib.util
 import ipaddress
 import logging
 import os
 import pathlib
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
@@ -28,7 +31,7 @@ An embedded server is started unless --server gives the address of a running one
 or serving.server). MODEL_DIR is read in either case, for the run's classes and thresholds.
 
 The page is served on this machine only, loads nothing from other servers and sends nothing to them.
-It has no passwords: with --host, others can use it, too.
+With --host, others can use it, too: with a password if --auth gives one.
 """
 
 EXAMPLES = """\
@@ -39,7 +42,8 @@ examples:
   two runs side by side
     python -m serving.demo models/new --compare models/old
   for a whole office, which may search one folder of photos
-    python -m serving.demo models/quickstart --host 0.0.0.0 --photos /srv/photos
+    python -m serving.demo models/quickstart --host 0.0.0.0 --photos /srv/photos \\
+        --host-name photos.example.org --auth people.txt
 """
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
@@ -118,6 +122,22 @@ def demo_parser() -> argparse.ArgumentParser:
         help=f"port of the page; 0 for any free one (default: {DEFAULT_PORT})",
     )
     parser.add_argument(
+        "--host-name",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name under which browsers find the page, for example behind a proxy (default: "
+        "localhost and, with --host, the name of this machine); other names are refused; may be "
+        "given several times",
+    )
+    parser.add_argument(
+        "--auth",
+        metavar="FILE",
+        type=pathlib.Path,
+        help="ask for a user name and a password; the file has lines of NAME:PASSWORD (behind a "
+        "proxy with TLS, or else passwords can be read on the network)",
+    )
+    parser.add_argument(
         "--no-browser", action="store_true", help="print the address without opening a browser"
     )
     return parser
@@ -153,6 +173,54 @@ def _check(arguments: argparse.Namespace) -> None:
             "with --photos FOLDER"
         )
     _require_gradio()
+    _check_port(arguments.host, arguments.port)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises a UserError for an address that can't be listened on, before a model is loaded."""
+
+    def problem_of(port: int) -> OSError | None:
+        try:
+            with socket.create_server((host, port), family=family):
+                return None
+        except OSError as error:
+            return error
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem = problem_of(port)
+    if problem is None:
+        return
+    if problem.errno != errno.EADDRINUSE:
+        raise UserError(f"can't listen on {host}:{port}: {problem.strerror or problem}")
+    nearby = range(port + 1, min(port + 100, 65536))
+    free = next((other for other in nearby if problem_of(other) is None), 0)
+    raise UserError(
+        f"port {port} of {host} is already in use, perhaps by another page; use --port {free}"
+    )
+
+
+def _accounts(path: pathlib.Path) -> Callable[[str, str], bool]:
+    """Returns whether a name and a password are in a file of `--auth`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--auth {path}: {getattr(error, 'strerror', None) or error}") from error
+    accounts = {}
+    for number, line in enumerate(lines, 1):
+        name, colon, password = line.partition(":")
+        if line.strip() and not (colon and name and password):
+            raise UserError(f"--auth {path}, line {number}: expected NAME:PASSWORD")
+        if line.strip():
+            accounts[name] = password.encode()
+    if not accounts:
+        raise UserError(f"--auth {path}: no line of NAME:PASSWORD")
+
+    def accepts(name: str, password: str) -> bool:
+        # In constant time, and a comparison for unknown names, too.
+        right = hmac.compare_digest(accounts.get(name, b""), password.encode())
+        return right and name in accounts
+
+    return accepts
 
 
 def _is_loopback(host: str) -> bool:
@@ -178,8 +246,13 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
     Raises:
         UserError: a model or the port of the page can't be used, or a package is missing.
     """
+    from serving.demo_page.http_guard import names_of_this_machine
     from serving.demo_page.served_model import serve_model
 
+    auth = None if arguments.auth is None else _accounts(arguments.auth)
+    names = {*arguments.host_name, arguments.host}
+    if not _is_loopback(arguments.host):
+        names |= names_of_this_machine()
     options = {
         "model_name": arguments.model_name,
         "tls": arguments.tls,
@@ -201,7 +274,9 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
         indexes = arguments.indexes or _default_indexes()
         models = Models(first, second)
         yield stack.enter_context(
-            open_page(models, indexes, arguments.photos, arguments.host, arguments.port)
+            open_page(
+                models, indexes, arguments.photos, arguments.host, arguments.port, names, auth
+            )
         )
 
 

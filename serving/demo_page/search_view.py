@@ -63,13 +63,15 @@ class _Outputs:
         return [self.results, self.status, self.grid, self.panel]
 
 
-def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.Path) -> None:
+def add_search_view(
+    served: ServedModel, indexes: FolderIndexes, start: pathlib.Path | None
+) -> None:
     """Adds the view to the page.
 
     Args:
         served: the model.
         indexes: the indexes of folders.
-        start: the folder that is chosen at first.
+        start: the folder that is chosen at first; None: no folder, until one is typed.
     """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
@@ -103,12 +105,13 @@ def add_search_view(served: ServedModel, indexes: FolderIndexes, start: pathlib.
     _add_choices(count, outputs)
 
 
-def _add_folder(indexes: FolderIndexes, start: pathlib.Path) -> gr.Dropdown:
+def _add_folder(indexes: FolderIndexes, start: pathlib.Path | None) -> gr.Dropdown:
     """Adds the choice of a folder, and the buttons that start and stop indexing it."""
     folder = gr.Dropdown(
-        indexes.nearby(str(start)),
-        value=str(start),
+        [] if start is None else indexes.nearby(str(start)),
+        value=None if start is None else str(start),
         label="Folder of photos, on this machine",
+        info=None if start else "Type or paste its path; its folders are then listed here.",
         allow_custom_value=True,
         elem_id="search-folder",
     )
@@ -118,7 +121,7 @@ def _add_folder(indexes: FolderIndexes, start: pathlib.Path) -> gr.Dropdown:
     progress = add_html(elem_id="search-progress", elem_classes="problems")
 
     folder.change(
-        lambda text: gr.update(choices=indexes.nearby(text or "")),
+        lambda text: gr.update(choices=indexes.nearby(text) if text else []),
         folder,
         folder,
         show_progress="hidden",

@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 import gradio as gr
 
@@ -13,21 +12,14 @@ from biam_tf.errors import UserError
 from serving.demo_page.compare_view import add_compare_view
 from serving.demo_page.components import add_html
 from serving.demo_page.html_parts import render
+from serving.demo_page.http_guard import ContentPolicy, OwnSiteOnly
+from serving.demo_page.photo_files import MAX_BYTES
 from serving.demo_page.search_view import add_search_view
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tag_view import add_tag_view
 from serving.indexing.folder_indexes import FolderIndexes
 
 STYLE = pathlib.Path(__file__).with_name("style.css")
-
-# The page loads nothing from other servers, whatever a version of Gradio tries.
-CONTENT_POLICY = (
-    "default-src 'self' data: blob:; "
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; "
-    "connect-src 'self' data: blob:; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
 
 _SECONDS_BETWEEN_CHECKS = 2.0
 # Looks for uploaded photos every hour and deletes those older than a day.
@@ -62,6 +54,8 @@ def open_page(
     photos: pathlib.Path | None,
     host: str,
     port: int,
+    names: Collection[str] = (),
+    auth: Callable[[str, str], bool] | None = None,
 ) -> Iterator[str]:
     """Serves the page and yields its address; closes it on exit.
 
@@ -71,6 +65,8 @@ def open_page(
         photos: only folders in this one may be searched; None for any folder.
         host: address to listen on.
         port: port of the page; 0 for any free one.
+        names: host names under which the page is answered; see `OwnSiteOnly`.
+        auth: whether a user name and a password are accepted; None: nobody is asked for one.
 
     Raises:
         UserError: the port is already in use.
@@ -92,7 +88,12 @@ def open_page(
                 run_history=False,
                 enable_monitoring=False,
                 footer_links=[],
-                app_kwargs={"middleware": [Middleware(ContentPolicy)]},
+                app_kwargs={
+                    "middleware": [Middleware(OwnSiteOnly, names=names), Middleware(ContentPolicy)]
+                },
+                auth=auth,
+                # A form has a few hundred bytes around the photo.
+                max_file_size=MAX_BYTES,
                 allowed_paths=[downloads],
                 theme=theme(),
                 css_paths=STYLE,
@@ -140,8 +141,7 @@ def build_page(
             with gr.Tab("Tag", id="tag"):
                 photos_input = add_tag_view(first, downloads)
             with gr.Tab("Search a folder", id="search"):
-                start = photos or pathlib.Path.home()
-                add_search_view(first, FolderIndexes(first.model_dir, indexes, photos), start)
+                add_search_view(first, FolderIndexes(first.model_dir, indexes, photos), photos)
             with gr.Tab("Compare", id="compare") as opened:
                 add_compare_view(models.by_name(), photos_input.gallery, opened)
         timer = gr.Timer(_SECONDS_BETWEEN_CHECKS)
@@ -163,25 +163,3 @@ def theme() -> gr.themes.Base:
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-
-
-class ContentPolicy:
-    """ASGI middleware that adds `CONTENT_POLICY` to every response."""
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Message, receive: Callable, send: Send) -> None:
-        """Handles a request."""
-
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", CONTENT_POLICY.encode())
-                message["headers"] = [*message.get("headers", ()), policy]
-            await send(message)
-
-        await self._app(scope, receive, send_with_policy)

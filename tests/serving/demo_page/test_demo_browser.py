@@ -2,15 +2,18 @@
 
 import base64
 import csv
+import http.client
 import json
 import pathlib
 import shutil
+import urllib.parse
 
 import pytest
 from photo_files import encoded
 from tiny_server import ready, started
 
 from serving.client import TaggingClient
+from serving.demo_page.photo_files import MAX_BYTES
 
 # Gradio's queue warns of what its pandas will do.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio.queueing")
@@ -170,6 +173,28 @@ def open_tab(chromium, address):
         assert not tab.errors
         outside = [url for url in tab.requests if not url.startswith((address, "data:", "blob:"))]
         assert not outside, "the page asked for something elsewhere"
+
+
+def test_a_foreign_name_an_other_site_and_a_huge_upload_are_refused(address):
+    netloc = urllib.parse.urlsplit(address).netloc
+
+    def status(path, body=None, **headers):
+        connection = http.client.HTTPConnection(netloc, timeout=WAIT_MS / 1000)
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        return connection.getresponse().status
+
+    def form(contents):
+        head = 'Content-Disposition: form-data; name="files"; filename="photo.png"'
+        return f"--x\r\n{head}\r\n\r\n".encode() + contents + b"\r\n--x--\r\n"
+
+    upload = {"Content-Type": "multipart/form-data; boundary=x", "Origin": f"http://{netloc}"}
+    assert status("/") == 200
+    assert status("/", Host="evil.example") == 403
+    assert status("/config", Host=f"evil.example:{netloc.rpartition(':')[2]}") == 403
+    assert status("/gradio_api/upload", form(b"x"), **upload) == 200
+    foreign = upload | {"Origin": "http://evil.example"}
+    assert status("/gradio_api/upload", form(b"x"), **foreign) == 403
+    assert status("/gradio_api/upload", form(bytes(MAX_BYTES + 1)), **upload) == 413
 
 
 def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):

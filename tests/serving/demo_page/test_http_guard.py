@@ -1,0 +1,103 @@
+"""Which requests the page answers: under its own names, and from its own site."""
+
+import asyncio
+import socket
+
+import pytest
+
+pytest.importorskip("gradio", reason="the demo's page needs gradio")
+
+from serving.demo import main
+from serving.demo_page.http_guard import OwnSiteOnly
+
+pytestmark = pytest.mark.unit
+
+
+def status_of(names=(), kind="http", **headers) -> int:
+    """The status of a request with these headers; 200 where it reaches the page."""
+    sent = []
+
+    async def page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message):
+        sent.append(message)
+
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": kind, "headers": pairs, "method": "GET", "path": "/"}
+    asyncio.run(OwnSiteOnly(page, names)(scope, None, send))
+    return sent[0].get("status", sent[0].get("code"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:7860",
+        "localhost:7860",
+        "LOCALHOST",
+        "[::1]:7860",
+        "192.0.2.7",
+        "Tags.Example.:80",
+    ],
+)
+def test_own_names_and_addresses_are_answered(host):
+    assert status_of(["tags.example"], host=host) == 200
+    assert status_of(["tags.example"], host=host, origin=f"http://{host}") == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "127.0.0.1.x"]
+)
+def test_foreign_names_are_refused(host):
+    assert status_of(["tags.example"], host=host) == 403
+    assert status_of(["tags.example"], host=host, origin=f"http://{host}") == 403
+    assert status_of(["tags.example"], kind="websocket", host=host) == 1008
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:8000", "http://127.0.0.1"]
+)
+def test_requests_of_other_sites_are_refused(origin):
+    assert status_of(host="127.0.0.1:7860", origin=origin) == 403
+
+
+def test_a_request_without_a_name_is_refused():
+    assert status_of() == 403
+
+
+@pytest.mark.integration
+def test_a_port_in_use_is_reported_with_a_free_one(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([str(tmp_path / "never-read"), "--port", str(port)]) == 2
+    message = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1 is already in use" in message
+    assert "use --port " in message
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ("", "no line of NAME:PASSWORD"),
+        ("ada:secret\nnobody\n", "line 2: expected NAME:PASSWORD"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_of_passwords_that_cannot_be_used_is_named(contents, message, tmp_path, capsys):
+    path = tmp_path / "people.txt"
+    if contents is not None:
+        path.write_text(contents)
+    model = tmp_path / "never-read"
+    assert main([str(model), "--port", "0", "--auth", str(path), "--no-browser"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_passwords_are_compared_by_name(tmp_path):
+    from serving.demo import _accounts
+
+    path = tmp_path / "people.txt"
+    path.write_text("ada:a:b\n\nbob:ü\n", encoding="utf-8")
+    accepts = _accounts(path)
+    assert accepts("ada", "a:b") and accepts("bob", "ü")
+    assert not accepts("ada", "ü") and not accepts("eve", "") and not accepts("bob", "")
