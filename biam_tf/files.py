@@ -71,6 +71,28 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | os.PathLike, what: str = "a file of a run") -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: of the file.
+        what: what it should be, for the message.
+
+    Raises:
+        UserError: it cannot be read or is damaged.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UserError(
+            f"{path}: damaged: not {what} ({reason}); bring it back from a copy, or repeat the "
+            "command that wrote it"
+        ) from error
+
+
 def append_line(path: str | os.PathLike, line: str) -> None:
     """Adds a line to a text file and waits until it is on the disk.
 

@@ -37,6 +37,11 @@ class RunPaths:
         return self.path / "vocabulary.npz"
 
     @property
+    def lock(self) -> pathlib.Path:
+        """The process that trains the run; exists only meanwhile."""
+        return self.path / ".lock"
+
+    @property
     def log(self) -> pathlib.Path:
         """One JSON object per line and epoch."""
         return self.path / "log.jsonl"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -141,6 +141,7 @@ def describe_data(
     vocabulary: Vocabulary,
     excluded: Sequence[BrokenPhoto] = (),
     hash_photos: bool = False,
+    sha256: Mapping[str, str] | None = None,
 ) -> DataManifest:
     """Returns the manifest of a data set.
 
@@ -150,6 +151,8 @@ def describe_data(
         vocabulary: the class embeddings.
         excluded: the unreadable photos.
         hash_photos: whether to hash the contents of all photos.
+        sha256: SHA-256 of photos' contents in hexadecimal, where they are known. A split of which
+            all are known gets `contents` without reading its photos.
 
     Raises:
         UserError: a photo cannot be read, if `hash_photos` is set.
@@ -164,7 +167,7 @@ def describe_data(
         groups=_digest(dataset.groups[c] for c in order),
         embeddings=hashlib.sha256(np.ascontiguousarray(embeddings, "<f4").tobytes()).hexdigest(),
         splits={
-            name: _describe_split(dataset, split, order, hash_photos)
+            name: _describe_split(dataset, split, order, hash_photos, sha256 or {})
             for name, split in dataset.splits.items()
         },
         excluded=tuple(excluded),
@@ -175,7 +178,7 @@ def hash_of_split(dataset: TaggingDataset, name: str) -> str:
     """Returns `DataManifest.split_hash` for a split of a data set."""
     order = _sorted_classes(dataset)
     classes, groups = (_digest(own[c] for c in order) for own in (dataset.names, dataset.groups))
-    split = _describe_split(dataset, dataset.split(name), order, hash_photos=False)
+    split = _describe_split(dataset, dataset.split(name), order, hash_photos=False, sha256={})
     return _split_hash(name, split, classes, groups)
 
 
@@ -188,7 +191,11 @@ def _sorted_classes(dataset: TaggingDataset) -> np.ndarray:
 
 
 def _describe_split(
-    dataset: TaggingDataset, split: Split, order: np.ndarray, hash_photos: bool
+    dataset: TaggingDataset,
+    split: Split,
+    order: np.ndarray,
+    hash_photos: bool,
+    sha256: Mapping[str, str],
 ) -> SplitManifest:
     rows = sorted(range(len(split)), key=split.images.__getitem__)
     images = [split.images[row] for row in rows]
@@ -199,6 +206,8 @@ def _describe_split(
     contents = None
     if hash_photos:
         contents = _digest(_checksums([directory + image for image in images]))
+    elif all(sha256.get(image) for image in images):
+        contents = _digest(sha256[image] for image in images)
     return SplitManifest(
         photos=len(split),
         names=_digest(images),

@@ -56,6 +56,8 @@ class DataSource:
         needs_directory: the error message if `data.directory` is not set; None if the data set
             does not need a directory.
         work: label and unit of the progress bar.
+        default_directory: from the settings to the folder if `data.directory` is not set; None:
+            there is no such folder.
     """
 
     name: str
@@ -63,6 +65,7 @@ class DataSource:
     settings_type: type = NoSettings
     needs_directory: str | None = None
     work: tuple[str, str] = ("reading", "photo")
+    default_directory: Callable[[Any], pathlib.Path] | None = None
 
     @property
     def settings_names(self) -> tuple[str, ...]:

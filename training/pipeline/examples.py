@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -55,6 +55,21 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
     return dataset
 
 
+def missing_places(config: RunConfig) -> list[str]:
+    """Returns the folder of the data set and the file of word vectors, where they do not exist."""
+    source, settings = DATA_SOURCES[config.data.name], config.data.settings
+    folder = config.data.directory and pathlib.Path(config.data.directory)
+    if not folder and source.default_directory is not None:
+        folder = source.default_directory(settings or source.settings_type())
+    missing = []
+    if not folder or not folder.is_dir() or not any(folder.iterdir()):
+        missing.append(str(folder))
+    vectors = config.vocabulary.word_vectors
+    if vectors is not None and not pathlib.Path(vectors).is_file():
+        missing.append(vectors)
+    return missing
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainingExamples:
     """The examples of training.
@@ -85,6 +100,11 @@ class Examples:
     broken: tuple[BrokenPhoto, ...]
     image_size: int
     store: FeatureStore | None
+
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        """The SHA-256 of the photos' contents in hexadecimal, where they are known."""
+        return {} if self.store is None else self.store.sha256
 
     def source(self, images: Sequence[str], sampler: Sampler | None = None) -> Source:
         """Returns the examples of some photos.

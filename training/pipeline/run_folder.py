@@ -1,13 +1,18 @@
 """The folder of a run as training writes it: whether it may be used, and its first files."""
 
+import os
 import pathlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 
 from biam_tf.errors import UserError
-from biam_tf.files import replacing, write_json, write_text, writing_to
+from biam_tf.files import read_json, replacing, write_json, write_text, writing_to
+from biam_tf.locks import locked
 from biam_tf.runs import RunPaths
+from biam_tf.vocabulary import Vocabulary
 from training.config import (
     BackboneConfig,
     RunConfig,
@@ -15,8 +20,12 @@ from training.config import (
     config_values,
     load_config,
 )
-from training.data.data_manifest import DataManifest
+from training.data.data_manifest import DataManifest, describe_data
+from training.data.dataset import TaggingDataset
+from training.data.input.broken_photos import without_photos
 
+# Where data are. They are compared by their contents, so that they may be moved or renamed.
+PLACES = ("data.directory", "vocabulary.word_vectors")
 # Settings of where or how fast, not of what: a run may be resumed with other values.
 FREE_TO_CHANGE = (
     "output",
@@ -38,7 +47,9 @@ class RunFolder(RunPaths):
         Raises:
             UserError: it contains something else; nothing is ever overwritten.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists():
+            return
+        if self.path.is_dir() and all(path == self.lock for path in self.path.iterdir()):
             return
         if not self.config.exists():
             raise UserError(
@@ -60,6 +71,64 @@ class RunFolder(RunPaths):
                 self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, config_to_yaml(config))
 
+    def training_here(self) -> AbstractContextManager[None]:
+        """Locks the folder against other processes that train the same run."""
+        return locked(self.lock, f"{self.path} is being trained")
+
+    def check_same_data(
+        self, config: RunConfig, dataset: TaggingDataset, vocabulary: Vocabulary
+    ) -> None:
+        """Checks that a run that exists was started with the same photos, labels and classes.
+
+        Photos are compared by names and sizes, and by contents with `data.hash_photos`.
+
+        Args:
+            config: settings of the run.
+            dataset: the data set as it was read, with photos that cannot be read.
+            vocabulary: the embeddings of its classes.
+
+        Raises:
+            UserError: they differ; the message says in what.
+        """
+        if not self.data_manifest.exists():
+            return
+        stored = DataManifest.read(self.data_manifest)
+        readable = without_photos(dataset, {photo.image for photo in stored.excluded})
+        hashed = config.data.hash_photos
+        now = describe_data(config.data.name, readable, vocabulary, stored.excluded, hashed)
+        differing = stored.differences(now)
+        if stored.classes == now.classes and stored.embeddings != now.embeddings:
+            differing.append("other embeddings of the same classes (vocabulary.word_vectors)")
+        if self.vocabulary.exists():
+            differing += _class_differences(Vocabulary.load(self.vocabulary), vocabulary)
+        self._refuse(differing)
+
+    def check_same_backbone(self, config: BackboneConfig, backbone: keras.Model) -> None:
+        """Checks that a run that exists was started with a frozen backbone of the same weights.
+
+        Raises:
+            UserError: they differ.
+        """
+        from biam_tf.backbones import weights_fingerprint
+
+        if config.trainable or not self.backbone_identity.exists():
+            return
+        before = read_json(self.backbone_identity).get("weights_fingerprint")
+        now = weights_fingerprint(backbone)
+        if before not in (None, now):
+            raise UserError(
+                f"backbone.weights: {self.path} was started with the weights {before} of "
+                f"{config.name}, which now are {now} ({config.weights}). Restore the file, or "
+                "start again in another folder with --set output=PATH"
+            )
+
+    def _refuse(self, differing: Sequence[str]) -> None:
+        if differing:
+            raise UserError(
+                f"{self.path} was started with other data: {'; '.join(differing)}. Restore "
+                "the data, or start again in another folder with --set output=PATH"
+            )
+
     def write_data_manifest(self, manifest: DataManifest) -> None:
         """Writes which data the run uses, or checks that a resumed run uses the same.
 
@@ -67,12 +136,7 @@ class RunFolder(RunPaths):
             UserError: the run that is being resumed was started with other data.
         """
         if self.data_manifest.exists():
-            differing = DataManifest.read(self.data_manifest).differences(manifest)
-            if differing:
-                raise UserError(
-                    f"{self.path} was started with other data: {'; '.join(differing)}. Restore "
-                    "the data, or start again in another folder with --set output=PATH"
-                )
+            self._refuse(DataManifest.read(self.data_manifest).differences(manifest))
             return
         write_text(self.data_manifest, manifest.to_json())
 
@@ -106,14 +170,53 @@ def flat_settings(config: RunConfig) -> dict[str, Any]:
 def _differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Returns `key: old there, new now` for each setting that makes another run."""
     before, after = flat_settings(old), flat_settings(new)
-    keys = {*before, *after}
+    keys = {*before, *after}.difference(PLACES)
+    if not new.backbone.trainable and _are_files(old.backbone.weights, new.backbone.weights):
+        keys.discard("backbone.weights")  # compared once they are read
     if old.head.system != new.head.system:  # whose other settings are different ones
         keys = {key for key in keys if key == "head.system" or not key.startswith("head.")}
     return [
         f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
         for key in sorted(keys)
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and not _same_place(before.get(key), after.get(key))
     ]
+
+
+def _are_files(*weights: str | None) -> bool:
+    return all(w is not None and w not in ("default", "imagenet", "none") for w in weights)
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """Returns whether two settings are spellings of the path of one file or folder."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def _class_differences(before: Vocabulary, now: Vocabulary) -> list[str]:
+    """Names the classes that were added or left out, or whose group is another."""
+    found = []
+    for what, names in (
+        ("without the class", [name for name in before.names if name not in now.names]),
+        ("with the new class", [name for name in now.names if name not in before.names]),
+    ):
+        if names:
+            found.append(f"{what}{'es' * (len(names) > 1)} {_some(names)}")
+    groups = dict(zip(before.names, before.groups, strict=True))
+    moved = [
+        f"{name} is {group}, was {groups[name]}"
+        for name, group in zip(now.names, now.groups, strict=True)
+        if groups.get(name, group) != group
+    ]
+    return [*found, *([_some(moved)] if moved else [])]
+
+
+def _some(texts: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A whole run, in its order: data, models, examples, training, evaluation, report."""
 
 import contextlib
-import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from PIL import Image
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.embeddings.twins import twins_of
 from biam_tf.errors import UserError
-from biam_tf.files import write_text, writing_to
+from biam_tf.files import read_json, write_text, writing_to
 from biam_tf.models.system import System
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
@@ -22,6 +21,7 @@ from training.data.data_manifest import describe_data
 from training.data.dataset import TaggingDataset
 from training.data.folder.reader import ANNOTATIONS
 from training.data.input.broken_photos import BROKEN_PHOTOS, to_csv
+from training.data.registry import load_dataset
 from training.loop.closed_form import fit_head, save_as_built
 from training.loop.devices import computing_in, make_strategy
 from training.loop.objective import prepare_head
@@ -33,6 +33,7 @@ from training.pipeline.examples import (
     Examples,
     Source,
     final_split,
+    missing_places,
     open_dataset,
     open_examples,
     scored_splits,
@@ -66,11 +67,23 @@ def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] 
     """
     started = time.perf_counter()
     folder = RunFolder(pathlib.Path(config.output))
-    if config.strategy != "multi_worker" or read_tf_config().is_chief:
+    # Of several processes, the chief alone looks after the folder.
+    is_chief = config.strategy != "multi_worker" or read_tf_config().is_chief
+    if is_chief:
         folder.check_free_for(config)
     if folder.metrics.exists():
-        return _read_complete_run(folder, profiled_steps)
+        return _read_complete_run(config, folder, profiled_steps)
+    with folder.training_here() if is_chief else contextlib.nullcontext():
+        if is_chief:  # another process may have written it in the meantime
+            folder.check_free_for(config)
+        if folder.metrics.exists():
+            return _read_complete_run(config, folder, profiled_steps)
+        return _run(config, folder, profiled_steps, started)
 
+
+def _run(
+    config: RunConfig, folder: RunFolder, profiled_steps: int | None, started: float
+) -> dict[str, Any] | None:
     workers = Workers(make_strategy(config))
     metrics = None
     with workers.loss_of_one_ends_all():
@@ -78,6 +91,7 @@ def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] 
         vocabulary = class_vocabulary(config, dataset)
         if workers.is_chief:
             print_warnings(twins_of(vocabulary))
+            folder.check_same_data(config, dataset, vocabulary)
         dataset, make_source = _train(config, folder, workers, dataset, vocabulary, profiled_steps)
         if workers.is_chief:
             metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
@@ -107,6 +121,8 @@ def _train(
         # The head is built before features are extracted, so that a setting that does not fit is
         # reported at once.
         models = build_models(config, workers.strategy, vocabulary)
+        if workers.is_chief:
+            folder.check_same_backbone(config.backbone, models.backbone)
         examples = open_examples(config, folder.path, dataset, models.backbone)
         dataset = examples.dataset
         sources = examples.for_scoring(scored_splits(dataset) if workers.is_chief else [])
@@ -137,14 +153,23 @@ def _train(
     return dataset, _reusing(sources, examples)
 
 
-def _read_complete_run(folder: RunFolder, profiled_steps: int | None) -> dict[str, Any]:
+def _read_complete_run(
+    config: RunConfig, folder: RunFolder, profiled_steps: int | None
+) -> dict[str, Any]:
+    """Prints the figures of a complete run, after comparing its data with those of today."""
     if profiled_steps is not None:
         raise UserError(
             f"--profile {profiled_steps}: {folder.path} is complete and has no step left; "
             "choose another folder with --set output=PATH"
         )
-    metrics = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    missing = missing_places(config)
+    if not missing:
+        dataset = load_dataset(config.data)
+        folder.check_same_data(config, dataset, class_vocabulary(config, dataset))
+    metrics = read_json(folder.metrics, "the figures of a run")
     print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
+    if missing:
+        print(f"not compared with its data: {', '.join(missing)} not found", flush=True)
     return metrics
 
 
@@ -178,7 +203,9 @@ def _write_inputs(
     folder.write_backbone_identity(config.backbone, backbone)
     hashed = config.data.hash_photos
     folder.write_data_manifest(
-        describe_data(config.data.name, dataset, vocabulary, examples.broken, hashed)
+        describe_data(
+            config.data.name, dataset, vocabulary, examples.broken, hashed, examples.sha256
+        )
     )
     if config.backbone.trainable and config.data.max_broken_share:
         write_text(folder.path / BROKEN_PHOTOS, to_csv(examples.broken))

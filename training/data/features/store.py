@@ -44,10 +44,12 @@ class FeatureStore:
         parts: its complete parts, the first one and those added later.
         rows: record numbers of photos, by the photos' names; None: the latest record of each.
         broken: photos that cannot be read; None: those of all parts that have no record.
+        sha256: SHA-256 of photos' contents in hexadecimal, by the photos' names.
 
     Attributes:
         path: the store's folder.
         parts: its parts.
+        sha256: as given; "" or missing where it is not known.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class FeatureStore:
         parts: Sequence[StorePart],
         rows: Mapping[str, int] | None = None,
         broken: Collection[BrokenPhoto] | None = None,
+        sha256: Mapping[str, str] | None = None,
     ):
         self.path = path
         self.parts = tuple(parts)
@@ -63,12 +66,16 @@ class FeatureStore:
         # Record number of the first record of each shard, and the total.
         self._first_records = np.cumsum([0, *(shard.count for _, shard in self._shards)])
         self._given_rows, self._given_broken = rows, broken
+        self.sha256 = dict(sha256 or {})
 
     def for_photos(
-        self, rows: Mapping[str, int], broken: Collection[BrokenPhoto]
+        self,
+        rows: Mapping[str, int],
+        broken: Collection[BrokenPhoto],
+        sha256: Mapping[str, str] | None = None,
     ) -> "FeatureStore":
         """Returns the store as that of some photos, whose record numbers are known."""
-        return FeatureStore(self.path, self.parts, rows, broken)
+        return FeatureStore(self.path, self.parts, rows, broken, sha256)
 
     @classmethod
     def open(

@@ -80,7 +80,7 @@ def bring_up_to_date(
             "their stored features are used without comparing them",
             flush=True,
         )
-    return store.for_photos(found.rows, found.broken)
+    return store.for_photos(found.rows, found.broken, found.sha256)
 
 
 def _remove_leftovers(path: str) -> None:

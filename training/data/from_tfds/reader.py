@@ -162,4 +162,10 @@ def _read(request: ReadRequest) -> TaggingDataset:
     )
 
 
-TFDS = DataSource("tfds", _read, TfdsSettings, work=("writing photos", "photo"))
+TFDS = DataSource(
+    "tfds",
+    _read,
+    TfdsSettings,
+    work=("writing photos", "photo"),
+    default_directory=lambda settings: tfds_directory(None, settings.builder),
+)

@@ -231,4 +231,10 @@ def _read(request: ReadRequest) -> TaggingDataset:
     return read_folder(directory, request.missing_is_error)
 
 
-SCENES = DataSource("scenes", _read, ScenesSettings, work=("drawing pictures", "picture"))
+SCENES = DataSource(
+    "scenes",
+    _read,
+    ScenesSettings,
+    work=("drawing pictures", "picture"),
+    default_directory=lambda settings: settings.directory,
+)
