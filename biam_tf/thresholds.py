@@ -177,7 +177,12 @@ def reason_not_to_fit(labels: ArrayLike, groups: Sequence[str]) -> str | None:
     if labeled < 2:
         return f"{labeled} validation photos have labels of seen classes; at least 2 are needed"
     if not (own_labels > 0).any() or not (own_labels < 0).any():
-        return "no validation photo shows a seen class, or every one shows all of them"
+        if not (own_labels > 0).any():
+            return "no validation photo shows a seen class"
+        return (
+            "no validation photo is known not to show a seen class (labels name only what is "
+            "present), or every one shows all of them"
+        )
     return None
 
 

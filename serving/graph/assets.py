@@ -10,6 +10,7 @@ import numpy as np
 
 from biam_tf import __version__
 from biam_tf.metrics import format_table
+from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.runs import TrainedRun
 from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
@@ -128,7 +129,8 @@ def _figures(run: TrainedRun, metrics: Mapping[str, Any] | None) -> list[str]:
     if metrics is None:
         return [*lines, "None: the run was not evaluated.", ""]
     described = f"{metrics.get('images', 'unknown')} photos of split {metrics.get('split', 'test')}"
-    return [*lines, f"On {described}:", "", "```", format_table(dict(metrics)), "```", ""]
+    table = [format_table(dict(metrics)), *notes_on_classes(metrics)]
+    return [*lines, f"On {described}:", "", "```", *table, "```", ""]
 
 
 def _signatures(

@@ -202,7 +202,8 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
         max_labels: photos with more seen labels are left out as well; None: no limit.
 
     Raises:
-        UserError: no photo is left.
+        UserError: no photo is left, or none is known not to show a seen class, so that there is
+            nothing to tell apart.
     """
     split = dataset.split("train")
     shown = (split.labels[:, dataset.seen] > 0).sum(axis=1)
@@ -221,9 +222,30 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
                 f"the fewest are {shown[shown > 0].min()}"
             )
     kept = np.flatnonzero(is_kept)
+    _require_contrast(dataset, split.labels[kept][:, dataset.seen])
     return dataclasses.replace(
         split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
     )
+
+
+def _require_contrast(dataset: TaggingDataset, labels: np.ndarray) -> None:
+    """Raises a UserError unless some label (N, seen classes) says that a class is absent."""
+    if (labels < 0).any():
+        return
+    where = f"{dataset.directory}: every training photo that shows a seen class"
+    if labels.shape[1] == 1:
+        raise UserError(
+            f"{where} shows the same one, {dataset.names[dataset.seen[0]]!r}, the only seen class: "
+            "there is nothing to tell it from. Training needs at least two seen classes"
+        )
+    if (labels == 0).any():
+        raise UserError(
+            f"{dataset.directory}: no training photo is known not to show a seen class: unlisted "
+            "classes are unknown because there is a column absent, which names no seen class "
+            "beside a present one. Name absent classes there, or remove the column if unlisted "
+            "classes are absent"
+        )
+    raise UserError(f"{where} shows all of them: there is nothing to tell apart")
 
 
 def final_split(dataset: TaggingDataset) -> str:

@@ -163,6 +163,9 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         for part, title in _PARTS
         if first[part]
     ]
+    below = "\n".join([f"Classes in mAP: {', '.join(counts)}.", *notes_on_classes(first)])
+    if not figures:
+        return f"No figure is defined on these photos.\n\n{below}"
     rows = [
         [run["run"], *(f"{100 * _figure(run, part, figure):.1f}" for part, _, figure in figures)]
         for run in compared["runs"]
@@ -182,9 +185,6 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
         rows,
         f"{level} intervals of a paired bootstrap ({compared['resamples']} draws); * excludes 0.",
     )
-    below = "\n".join([f"Classes in mAP: {', '.join(counts)}.", *notes_on_classes(first)])
-    if not figures:
-        return f"No figure is defined on these photos.\n\n{below}"
     return f"{runs.markdown(padded=True)}\n{differences.markdown(padded=True).rstrip()}\n\n{below}"
 
 

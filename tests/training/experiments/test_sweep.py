@@ -196,3 +196,30 @@ def test_validation_is_that_of_the_epoch_that_was_kept(tmp_path):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = trials.best_validation(trials.RunFolder(tmp_path))
     np.testing.assert_allclose(found["seen"], 30.0)
+
+
+def test_early_runs_are_compared_by_the_classes_of_the_others():
+    now, before = {"gzsl": 60.0, "seen": 70.0}, {"gzsl": 45.0, "seen": 70.0, "zsl": 20.0}
+    counts = {"gzsl": (3, 4), "seen": (2, 2)}
+    found = trials.of_one_kind([now, before], [counts, {}])
+    assert found == [now, before | {"gzsl": pytest.approx(60.0)}]
+    assert trials.of_one_kind([before, before], [{}, {}]) == [before, before]
+    other = {"gzsl": (4, 4), "seen": (2, 2)}
+    # Which photos the early run had cannot be told.
+    assert "gzsl" not in trials.of_one_kind([now, now, before], [counts, other, {}])[2]
+
+
+def test_undefined_figures_are_a_dash_beside_the_number_of_classes():
+    figures = dict.fromkeys(trials.FIGURES, 10.0) | {"ZSL mAP": float("nan")}
+    classes = {("validation", "seen"): (3, 4), ("test", "zsl"): (0, 2), ("test", "gzsl"): (4, 6)}
+    outcomes = [
+        Outcome(Trial(f"k {k}", f"k-{k}", (f"k={k}",)), seed, figures, {"seen": k}, classes=classes)
+        for k in (1.0, 2.0)
+        for seed in (0, 1)
+    ]
+    text = table(ranked(outcomes, "seen"), parse_grid(["k=1.0,2.0"]), "seen")
+    assert "nan" not in text and "| - |" in text
+    assert "test GZSL 4 of 6, test ZSL 0 of 2, validation seen 3 of 4" in text
+    # A figure that is undefined on the validation photos chooses nothing.
+    text = table(ranked(outcomes, "zsl"), parse_grid(["k=1.0,2.0"]), "zsl")
+    assert "ZSL mAP is undefined on the validation photos, and by it nothing can be chosen" in text

@@ -185,7 +185,9 @@ class Numbers:
         return batches.batch(batch_size).skip(skip_batches)
 
 
-def training(folder: RunFolder, seen_map=(0.2, 0.3, 0.1), **changes) -> list[np.ndarray]:
+def training(
+    folder: RunFolder, seen_map=(0.2, 0.3, 0.1), observers=(), **changes
+) -> list[np.ndarray]:
     """Trains a few steps with dropout; returns the weights of the best epoch, as saved."""
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dropout(0.5), keras.layers.Dense(CLASSES)]
@@ -205,6 +207,7 @@ def training(folder: RunFolder, seen_map=(0.2, 0.3, 0.1), **changes) -> list[np.
         source := Numbers(),
         source.labels,
         validate,
+        observers,
     )
     return keras.models.load_model(folder.model).get_weights()
 
@@ -273,3 +276,37 @@ def test_the_log_says_how_long_training_waited_for_data(tmp_path):
     training(folder := RunFolder(tmp_path / "run"))
     shares = [json.loads(line)["data_wait_share"] for line in folder.log.read_text().splitlines()]
     assert len(shares) == 3 and all(0 < share < 1 for share in shares)
+
+
+class Seen:
+    """An observer that remembers what it is told."""
+
+    def __init__(self):
+        self.rates, self.records = [], []
+
+    def step(self, step, values):
+        self.rates.append(values["learning_rate"])
+
+    def epoch(self, record):
+        self.records.append(record)
+
+
+def test_the_log_has_the_learning_rate_of_the_last_step_of_an_epoch(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    observer = Seen()
+    training(folder, observers=[observer])
+    schedule, steps = SETTINGS.schedule, EXAMPLES // SETTINGS.batch_size
+    total, peak = SETTINGS.epochs * steps, SETTINGS.optimizer.learning_rate
+    warmup = round(schedule.warmup_epochs * steps)
+    expected = [
+        peak * (step + 1) / warmup
+        if step < warmup
+        else peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup - 1))) / 2
+        for step in range(total)
+    ]
+    np.testing.assert_allclose(observer.rates, expected, rtol=1e-5, atol=1e-9)
+    ends = expected[steps - 1 :: steps]
+    found = [line["learning_rate"] for line in log(folder)]
+    np.testing.assert_allclose(found, ends, rtol=1e-5, atol=1e-9)
+    assert found == [record["learning_rate"] for record in observer.records]
+    assert f"lr {ends[0]:.2e}" in capsys.readouterr().out

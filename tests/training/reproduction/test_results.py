@@ -75,3 +75,41 @@ def test_every_row_of_every_table_is_a_configuration_and_has_the_papers_figures(
     for entry in table.entries.values():
         for candidate in entry.candidates or ((),):
             load_config(None, [*shared, *entry.settings, *candidate])
+
+
+def test_figures_that_are_undefined_are_a_dash_and_the_classes_that_count_are_named(
+    tmp_path, saved_figures
+):
+    undefined = {
+        "mAP": None,
+        "weighted_mAP": None,
+        "F1@3": None,
+        "F1@5": None,
+        "classes": 2,
+        "classes_counted": 0,
+        "classes_without_positives": 2,
+        "classes_without_negatives": 0,
+    }
+    all_classes = undefined | {"mAP": 0.5, "classes": 9, "classes_counted": 7}
+    own = {
+        "headline": "mAP",
+        "zsl": undefined,
+        "gzsl": all_classes,
+        "seen": None,
+        "convention": {"classes_without_positives": "left_out"},
+    }
+    row = TrainedEntry(Entry("BiAM"), folders=(tmp_path / "a",) * 2, metrics=(own, own))
+    table, rows = make_table(1), {"biam": row}
+    text = results.format_rows(table, rows, Comparison("biam", 100, {}), "folder", (3, 5))
+    assert "nan" not in text and "| BiAM | ZSL | - | - | - |" in text
+    assert "|  | GZSL | 50.0 ± 0.0 | - | - |" in text
+    notes = results.notes(rows, budget=1, seeds=2, resamples=100)
+    assert "Classes that count in mAP: ZSL 0 of 2, GZSL 7 of 9." in notes
+    assert "GZSL: 7 of 9 classes count in mAP; 2 have no photo that shows them." in notes
+    results.write_seeds(tmp_path / "t.csv", rows, (3, 5))
+    with (tmp_path / "t.csv").open() as file:
+        zsl, gzsl, *_ = csv.DictReader(file)
+    assert (zsl["mAP"], zsl["classes in mAP"], zsl["classes"]) == ("", "0", "2")
+    assert (gzsl["mAP"], gzsl["classes in mAP"], gzsl["classes"]) == ("50.000", "7", "9")
+    results.draw_rows(tmp_path / "t.png", table, rows)
+    assert_picture(tmp_path / "t.png")

@@ -7,6 +7,7 @@ import pytest
 from training import evaluate
 from training.data.data_manifest import DataManifest, hash_of_split
 from training.data.folder.reader import read_folder
+from training.scoring.comparison import format_comparison
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,20 @@ def test_a_run_does_not_go_on_with_other_data(start, other, tmp_path, capsys):
     assert start(stopped) == 2
     message = capsys.readouterr().err
     assert "was started with other data: split val: photos of the same" in message
+
+
+def test_a_comparison_without_a_figure_says_why():
+    undefined = {
+        "mAP": None,
+        "classes": 2,
+        "classes_counted": 0,
+        "classes_without_positives": 2,
+        "F1@3": None,
+    }
+    run = {"run": "a", "zsl": None, "gzsl": undefined, "seen": undefined, "bootstrap": {}}
+    text = format_comparison(
+        {"runs": [run, run], "differences": [], "compared_with": "a", "level": 0.95}
+    )
+    assert text.startswith("No figure is defined on these photos.")
+    assert "Classes in mAP: GZSL 0 of 2, seen 0 of 2." in text
+    assert "seen: no photo shows one of these classes" in text
