@@ -31,8 +31,8 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
     """Returns the data set of a configuration, and prints what it contains.
 
     Raises:
-        UserError: as `load_dataset` does; or it has unseen classes and the system of the
-            configuration cannot score them.
+        UserError: as `load_dataset` does; or no class is seen, or some are unseen and the system
+            of the configuration cannot score them.
     """
     with progress_of_total(*DATA_SOURCES[config.data.name].work) as working:
         dataset = load_dataset(config.data, progress=working)
@@ -46,6 +46,11 @@ def open_dataset(config: RunConfig) -> TaggingDataset:
         print(f"  {remark}", flush=True)
     if dataset.about.partial:
         print(f"PARTIAL DATA: {dataset.about.partial}", flush=True)
+    if not len(dataset.seen) and SYSTEMS[config.head.system].trained:
+        raise UserError(
+            f"{dataset.directory}: no class is seen, and only seen classes are trained; give "
+            "classes the group seen, or set data.all_seen: true"
+        )
     if len(dataset.unseen) and not SYSTEMS[config.head.system].open_vocabulary:
         raise UserError(
             f"head.system: {config.head.system} scores only the classes that it is trained on, "
@@ -194,12 +199,13 @@ def feature_location(
     )
 
 
-def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
+def trainable_photos(dataset: TaggingDataset, max_labels: int | None, prints: bool = True) -> Split:
     """Returns the training photos that show a seen class; the others have nothing to rank.
 
     Args:
         dataset: has the split `train`.
         max_labels: photos with more seen labels are left out as well; None: no limit.
+        prints: whether to print how many are left out. Defaults to `True`.
 
     Raises:
         UserError: no photo is left, or none is known not to show a seen class, so that there is
@@ -209,13 +215,17 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None) -> Split:
     shown = (split.labels[:, dataset.seen] > 0).sum(axis=1)
     if not shown.any():
         raise UserError(f"{dataset.directory}: no training photo shows a seen class")
-    if not shown.all():
+    if prints and not shown.all():
         print(f"{(shown == 0).sum()} training photos show no seen class: left out", flush=True)
     is_kept = shown > 0
     if max_labels is not None:
         is_kept &= shown <= max_labels
         crowded = (shown > max_labels).sum()
-        print(f"{crowded} training photos have more than {max_labels} labels: left out", flush=True)
+        if prints:
+            print(
+                f"{crowded} training photos have more than {max_labels} labels: left out",
+                flush=True,
+            )
         if not is_kept.any():
             raise UserError(
                 f"data.max_labels: {max_labels}, but no training photo has so few seen labels; "

@@ -20,7 +20,9 @@ from biam_tf.vocabulary import Vocabulary
 from training.config import HeadConfig, RunConfig
 from training.data.dataset import TaggingDataset
 from training.loop.objective import Objective, make_objective, training_model
+from training.loop.something_to_learn import require_something_to_learn
 from training.loop.trainer import TrainTarget
+from training.pipeline.examples import trainable_photos
 from training.pipeline.run_folder import RunFolder
 from training.scoring.evaluation import ATTRIBUTES_FILE
 
@@ -97,6 +99,18 @@ def build_models(
             return Models(backbone, head, bound, objective, scores_alone(head))
         tagger = build_tagger(backbone, scores_alone(head))
         return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
+
+
+def check_training_labels(config: RunConfig, dataset: TaggingDataset, models: Models) -> None:
+    """Raises a UserError if no training photo shows a seen class, or if they teach nothing."""
+    system = SYSTEMS[config.head.system]
+    if not system.trained:
+        return
+    labels = trainable_photos(dataset, config.data.max_labels, prints=False).labels
+    if system.fit is None:
+        require_something_to_learn(
+            models.objective, models.trained, labels[:, dataset.seen], str(dataset.directory)
+        )
 
 
 def _backbone_classes(config: RunConfig, vocabulary: Vocabulary) -> BackboneClasses | None:

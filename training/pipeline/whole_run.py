@@ -38,7 +38,7 @@ from training.pipeline.examples import (
     open_examples,
     scored_splits,
 )
-from training.pipeline.models import Models, build_models, class_vocabulary
+from training.pipeline.models import Models, build_models, check_training_labels, class_vocabulary
 from training.pipeline.run_folder import RunFolder
 from training.scoring.class_groups import print_warnings
 from training.scoring.evaluation import format_figures
@@ -121,6 +121,7 @@ def _train(
         # The head is built before features are extracted, so that a setting that does not fit is
         # reported at once.
         models = build_models(config, workers.strategy, vocabulary)
+        check_training_labels(config, dataset, models)
         if workers.is_chief:
             folder.check_same_backbone(config.backbone, models.backbone)
         examples = open_examples(config, folder.path, dataset, models.backbone)
