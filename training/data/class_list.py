@@ -10,6 +10,7 @@ from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError
 from training.data.dataset import IGNORED
 from training.data.folder.reader import CLASSES
+from training.tables.csv_files import NotCsv, csv_form, csv_reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ def read_class_list(path: str | os.PathLike[str]) -> ClassList:
         rows = list(_csv_rows(path) if path.suffix.lower() == ".csv" else _lines(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except NotCsv as error:
+        raise UserError(f"{path}: {error}") from None
     except csv.Error as error:
         raise UserError(f"{path}: is not a CSV file: {error}") from None
     first: dict[str, int] = {}
@@ -79,19 +82,23 @@ def read_row_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    encoding, _ = csv_form(path)
+    for row, line in enumerate(path.read_text(encoding=encoding).splitlines(), start=1):
         if line.strip():
             yield row, normalize(line.strip()), ""
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, strict=True)
-        if "name" not in (table.fieldnames or ()):
-            columns = ", ".join(table.fieldnames or ()) or "none"
+    encoding, separator = csv_form(path)
+    with path.open(newline="", encoding=encoding) as file:
+        table = csv_reader(file, separator)
+        header = [column.strip() for column in next(table, [])]
+        if "name" not in header:
+            columns = ", ".join(header) or "none"
             raise UserError(f"{path}: no column 'name'; the columns are: {columns}")
-        for row, cells in enumerate(table, start=2):
-            name = normalize((cells["name"] or "").strip())
-            group = (cells.get("group") or "").strip()
+        for row, values in enumerate(table, start=2):
+            cells = dict(zip(header, values, strict=False))
+            name = normalize(cells.get("name", "").strip())
+            group = cells.get("group", "").strip()
             if name and group != IGNORED:
                 yield row, name, group

@@ -67,6 +67,8 @@ def find_pairs(
         for image, labels in zip(own.images, own.labels, strict=True)
     }
     readable = [row for row, photo in enumerate(photos) if photo.problem is None]
+    if not readable:
+        return []
     hashes = np.array([photos[row].hash for row in readable], np.uint64)
     found, apart = near_pairs(hashes, radius)
     coarse = np.frombuffer(b"".join(photos[row].coarse for row in readable), np.uint8)

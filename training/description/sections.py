@@ -279,6 +279,11 @@ def _photos(photos: Sequence[Photo], unreadable: Sequence[tuple[str, str]]) -> S
     if not unreadable:
         return Section("Photos", [*lines, "All of them can be read."])
     lines.append(f"{len(unreadable)} of {len(photos)} photos cannot be read.")
+    backslashes = sum("\\" in image for image, _ in unreadable)
+    if backslashes:
+        lines.append(
+            f"The paths of {backslashes} of them have a backslash; write / instead of a backslash."
+        )
     if len(unreadable) > _LISTED:
         lines.append(f"The first {_LISTED} are listed; description.json has all of them.")
     return Section("Photos", lines, Table("", ("photo", "problem"), unreadable[:_LISTED]))

@@ -1,14 +1,55 @@
 """CSV files, read and written row by row."""
 
+import codecs
 import csv
 import io
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from biam_tf.files import replacing
 from training.data.problems import Problems
+
+_LONGEST_FIELD = 1 << 30
+_HEAD = 1 << 16
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_OTHERS = (
+    (b"PK\x03\x04", "is an Excel workbook (.xlsx) or a zip archive"),
+    (b"\xd0\xcf\x11\xe0", "is an Excel workbook (.xls)"),
+    (b"\x1f\x8b", "is compressed by gzip"),
+)
+
+
+class NotCsv(ValueError):
+    """A file that is of another kind; the message completes a sentence that its name begins."""
+
+
+def csv_form(path: pathlib.Path) -> tuple[str, str]:
+    """Returns the encoding of a CSV file and the sign that separates its columns.
+
+    Spreadsheets write UTF-8 with or without a byte order mark, or UTF-16; and commas, semicolons
+    (where the comma is that of decimals) or tabs.
+
+    Raises:
+        NotCsv: it is of another kind.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    for start, problem in _OTHERS:
+        if head.startswith(start):
+            raise NotCsv(f"{problem} and not a CSV file; save it as CSV UTF-8")
+    is_utf_16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if is_utf_16 else "utf-8-sig"
+    lines = head.decode(encoding, "replace").splitlines() or [""]
+    columns = {sign: len(next(csv.reader(lines[:1], delimiter=sign), [])) for sign in _SEPARATORS}
+    return encoding, max(columns, key=lambda sign: columns[sign])  # of equal ones the first
+
+
+def csv_reader(file: TextIO, separator: str) -> Any:
+    """Returns a strict `csv.reader` that takes cells of any length."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    return csv.reader(file, strict=True, delimiter=separator)
 
 
 def read_rows(
@@ -20,13 +61,14 @@ def read_rows(
     around cells are removed.
 
     Args:
-        path: a CSV file in UTF-8.
+        path: a CSV file, in a form of `csv_form`.
         header_is_good: called with the columns; if it returns False, no row is read.
         problems: collects the defects of the file and its rows.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+        encoding, separator = csv_form(path)
+        with path.open(newline="", encoding=encoding) as file:
+            reader = csv_reader(file, separator)
             header = [column.strip() for column in next(reader, [])]
             if not header_is_good(header):
                 return
@@ -37,9 +79,12 @@ def read_rows(
                     yield number, dict(zip(header, map(str.strip, cells), strict=True))
                 else:
                     count = f"expected {len(header)} cells ({','.join(header)}), got {len(cells)}"
-                    problems.add(path.name, number, f"{count}; a cell with a comma needs quotes")
+                    sign = _SEPARATORS[separator]
+                    problems.add(path.name, number, f"{count}; a cell with a {sign} needs quotes")
     except UnicodeDecodeError:
         problems.add(path.name, None, "is not UTF-8 text; save it as UTF-8")
+    except NotCsv as error:
+        problems.add(path.name, None, str(error))
     except csv.Error as error:
         problems.add(path.name, None, f"is not a CSV file: line {reader.line_num}: {error}")
 

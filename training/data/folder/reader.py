@@ -13,8 +13,9 @@ import concurrent.futures
 import functools
 import os
 import pathlib
+import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from training.tables.csv_files import read_rows
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
 GROUPS = (SEEN, UNSEEN, IGNORED)
+# Where some photos are missing, so many others are decoded to name the broken ones in one error.
+_DECODED_IN_AN_ERROR = 20_000
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
@@ -53,7 +57,8 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     problems = Problems(directory)
     for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
         if not (directory / file).is_file():
-            problems.add(file, None, f"no such file; it needs the columns {columns}")
+            hint = _saved_otherwise(directory, file)
+            problems.add(file, None, f"no such file; it needs the columns {columns}{hint}")
     problems.raise_if_any()
 
     classes = _read_classes(directory, problems)
@@ -63,6 +68,15 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     splits = _read_annotations(directory, classes, names, look_for_photos, problems)
     problems.raise_if_any()
     return TaggingDataset(directory, names, tuple(classes[name] for name in names), splits)
+
+
+def _saved_otherwise(directory: pathlib.Path, file: str) -> str:
+    """Returns a hint at a file such as annotations.xlsx or Annotations.csv."""
+    stem = file.partition(".")[0]
+    found = sorted(f.name for f in directory.iterdir() if f.name.lower().partition(".")[0] == stem)
+    if not found:
+        return ""
+    return f"; {found[0]} is there: save or rename it as {file} (CSV UTF-8)"
 
 
 def _rows(
@@ -144,6 +158,7 @@ def _read_annotations(
     cells_of: dict[str, list[tuple[int, int, int]]] = {split: [] for split in SPLITS}
     first_rows: dict[str, int] = {}
     unlisted, row, earlier_problems = -1, None, problems.count
+    whole: dict[str, int] = {}  # rows of the photos that are there
     rows = _rows(directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), problems)
     for row, cells in rows:
         unlisted = 0 if "absent" in cells else -1
@@ -157,8 +172,8 @@ def _read_annotations(
             )
             continue
         first_rows[image] = row
-        if is_named and look_for_photos:
-            _check_photo_file(directory, image, row, problems)
+        if is_named and look_for_photos and _check_photo_file(directory, image, row, problems):
+            whole[image] = row
         present = _declared(cells["labels"], classes, row, problems)
         absent = _declared(cells.get("absent", ""), classes, row, problems)
         for name in dict.fromkeys(name for name in present if name in absent):
@@ -170,6 +185,8 @@ def _read_annotations(
         images[split].append(image)
         for listed, value in ((present, 1), (absent, -1)):
             cells_of[split].extend((number, columns[n], value) for n in listed if n in columns)
+    if look_for_photos and len(whole) < len(first_rows) <= _DECODED_IN_AN_ERROR:
+        _add_broken(directory, whole, problems)
     if row is None and problems.count == earlier_problems:
         problems.add(ANNOTATIONS, None, "no photo is listed")
     return {
@@ -204,6 +221,9 @@ def _declared(
 
 
 def _undeclared(name: str, classes: Iterable[str]) -> str:
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and all(normalize(part) in classes for part in parts):
+        return f"label {name!r} is not declared in {CLASSES}; separate names with ';', not ','"
     near = nearest_names(name, classes, count=1)
     hint = f"did you mean {near[0]!r}?" if near else "declare it there as seen, unseen or ignored"
     return f"label {name!r} is not declared in {CLASSES}; {hint}"
@@ -213,25 +233,92 @@ def _photo_is_named(image: str, row: int, problems: Problems) -> bool:
     if not image:
         problems.add(ANNOTATIONS, row, "no photo is named")
         return False
+    if os.sep == "/" and _WINDOWS.match(image):
+        problems.add(
+            ANNOTATIONS,
+            row,
+            f"photo {image!r} is a path of a Windows computer; write its path below this folder, "
+            "with / instead of \\",
+        )
+        return False
     if image.startswith("/") or ".." in image.split("/"):
         problems.add(ANNOTATIONS, row, f"photo {image!r} lies outside the folder")
         return False
     return True
 
 
-def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: Problems) -> None:
+def _check_photo_file(directory: pathlib.Path, image: str, row: int, problems: Problems) -> bool:
+    """Returns whether there is such a file and it is not empty; else adds a problem."""
     try:
         # One call for existence and size. ValueError: a NUL character in the name.
         size = os.stat(f"{directory}/{image}").st_size
     except (OSError, ValueError):
-        moved = f"images/{image}"
-        hint = f"; did you mean {moved!r}?" if os.path.isfile(directory / moved) else ""
-        problems.add(ANNOTATIONS, row, f"no such photo: {image!r}{hint}")
-        return
+        problems.add(ANNOTATIONS, row, functools.partial(_missing, directory, image))
+        return False
+    if os.path.isdir(f"{directory}/{image}"):
+        problems.add(ANNOTATIONS, row, f"photo {image!r} is a folder")
+        return False
     if size == 0:
         problems.add(ANNOTATIONS, row, f"photo {image!r} is empty (0 bytes)")
-    elif os.path.isdir(f"{directory}/{image}"):
-        problems.add(ANNOTATIONS, row, f"photo {image!r} is a folder")
+        return False
+    return True
+
+
+def _missing(directory: pathlib.Path, image: str) -> str:
+    """Returns the problem of a missing photo, with what was probably meant."""
+    with_slashes = image.replace("\\", "/")
+    likely = next(
+        (
+            path
+            for path in (with_slashes, f"images/{with_slashes}", _in_other_case(directory, image))
+            if path and path != image and os.path.isfile(directory / path)
+        ),
+        None,
+    )
+    hint = f"; did you mean {likely!r}?" if likely else ""
+    if "\\" in image:
+        hint += " Write / instead of \\" if likely else "; write / instead of \\"
+    return f"no such photo: {image!r}{hint}"
+
+
+def _in_other_case(directory: pathlib.Path, image: str) -> str | None:
+    """Returns the path of a file whose name differs in upper and lower case only."""
+    folder, _, name = image.rpartition("/")
+    try:
+        found = os.listdir(directory / folder)
+    except (OSError, ValueError):
+        return None
+    twin = next((other for other in sorted(found) if other.lower() == name.lower()), None)
+    return twin and f"{folder}/{twin}".lstrip("/")
+
+
+def _add_broken(directory: pathlib.Path, rows: Mapping[str, int], problems: Problems) -> None:
+    """Adds the photos that cannot be decoded, so that all broken ones are named at once."""
+    for image, problem in _broken([(image, directory / image) for image in rows]).items():
+        problems.add(ANNOTATIONS, rows[image], f"photo {image!r}: {problem}")
+
+
+def _broken(
+    photos: Sequence[tuple[str, pathlib.Path]],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """Decodes photos completely and returns the problem of each that is broken, by its name."""
+    broken: dict[str, str] = {}
+    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unusual metadata is not an error
+            complaints = threads.map(photo_problem, [path for _, path in photos])
+            numbered = enumerate(zip(photos, complaints, strict=True), start=1)
+            for done, ((image, _), complaint) in numbered:
+                if complaint:
+                    broken[image] = complaint
+                if progress:
+                    progress(done, len(photos))
+    finally:
+        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
+    return broken
 
 
 def check_photos(
@@ -252,22 +339,7 @@ def check_photos(
     """
     if images is None:
         images = [image for split in dataset.splits.values() for image in split.images]
-    images = list(images)
-    broken: dict[str, str] = {}
-    # Pillow decodes without holding the interpreter's lock, so threads are enough.
-    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual metadata is not an error
-            complaints = threads.map(lambda image: photo_problem(dataset.photo_path(image)), images)
-            numbered = enumerate(zip(images, complaints, strict=True), start=1)
-            for done, (image, complaint) in numbered:
-                if complaint:
-                    broken[image] = complaint
-                if progress:
-                    progress(done, len(images))
-    finally:
-        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
+    broken = _broken([(image, dataset.photo_path(image)) for image in images], progress)
     if broken:
         problems = Problems(dataset.directory)
         rows = _rows_of(dataset.directory)
