@@ -35,7 +35,7 @@ from training.machine import (
     total_memory,
 )
 from training.pipeline.examples import open_dataset
-from training.pipeline.models import build_models, class_vocabulary
+from training.pipeline.models import build_models, check_training_labels, class_vocabulary
 from training.pipeline.run_folder import RunFolder
 from training.scoring.final_evaluation import evaluate_run
 from training.scoring.scorer import make_scorer, score_examples
@@ -71,6 +71,7 @@ def dry_run(config: RunConfig) -> bool:
         check_selectable(config, dataset)
     with computing_in(config.training.precision), tempfile.TemporaryDirectory() as directory:
         models = build_models(config, strategy, vocabulary)
+        check_training_labels(config, dataset, models)
         setup = time.perf_counter() - started
         sample = Sample(config, folder, dataset, models, pathlib.Path(directory))
         findings = _measure(sample, strategy, vocabulary, setup, memory_free)

@@ -28,7 +28,7 @@ from training.loop.stopping import terminating_cleanly
 from training.loop.train_step import TrainStep
 from training.loop.trainer import TrainTarget
 from training.pipeline.examples import open_dataset, open_examples, trainable_photos
-from training.pipeline.models import build_models, class_vocabulary
+from training.pipeline.models import build_models, check_training_labels, class_vocabulary
 from training.pipeline.run_folder import RunFolder
 from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, can_plot, new_figure, save_figure
@@ -150,6 +150,7 @@ def _build_and_test(config: RunConfig, schedule: ExponentialRise) -> RangeTest:
     vocabulary = class_vocabulary(config, dataset)
     with computing_in(config.training.precision):
         models = build_models(config, strategy, vocabulary)
+        check_training_labels(config, dataset, models)
         folder = RunFolder(pathlib.Path(config.output))
         examples = open_examples(config, folder.path, dataset, models.backbone)
         split = trainable_photos(examples.dataset, config.data.max_labels)

@@ -66,7 +66,8 @@ def _teaches(
     is_scores = {name: shape[-1] == classes for name, shape in shapes.items()}
 
     def drawn(name: str) -> tf.Tensor:
-        return tf.constant(rng.normal(size=(photos, *shapes[name][1:])), tf.float32)
+        shape = [size or 1 for size in shapes[name][1:]]
+        return tf.constant(rng.normal(size=(photos, *shape)), tf.float32)
 
     others = {name: drawn(name) for name in shapes if not is_scores[name]}
     equal = {name: tf.zeros_like(drawn(name)) for name in shapes if is_scores[name]}
