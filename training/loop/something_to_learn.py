@@ -36,17 +36,10 @@ def require_something_to_learn(
     for start in range(0, len(labels), _PHOTOS):
         if _teaches(objective, shapes, labels[start : start + _PHOTOS]):
             return
-    classes = labels.shape[1]
-    if classes == 1:
-        problem = "there is one seen class, and a ranking of one class is always right"
-        way_out = "at least two seen classes are needed"
-    elif not (labels < 0).any():
-        problem = "no seen class is absent from any of its training photos"
-        way_out = "name classes in the column `absent`, or leave the column out"
-    else:
-        problem = "no training photo has a seen class that is present and one that is absent"
-        way_out = "label photos with some of the classes"
-    raise UserError(f"{where}: there is nothing to learn, because {problem}; {way_out}")
+    raise UserError(
+        f"{where}: there is nothing to learn: no training photo has both a seen class that it "
+        "shows and one that it does not show; declare more seen classes, or correct the labels"
+    )
 
 
 def _output_shapes(model: keras.Model) -> dict[str, tuple[int | None, ...]]:

@@ -52,24 +52,18 @@ def test_one_photo_of_many_is_enough(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
-    ("labels", "reason"),
-    [
-        ([[1]] * 4, "there is one seen class, and a ranking of one class"),
-        ([[1, 1], [1, 1]], "no seen class is absent from any of its training photos"),
-        ([[1, 0], [0, 1], [0, 1]], "no seen class is absent from any of its training photos"),
-    ],
+    "labels",
+    [[[1]] * 4, [[1, 1], [1, 1]], [[1, 0], [0, 1], [0, 1]], [[1, 1, 0], [-1, -1, 0]]],
+    ids=["one class", "all present", "none absent", "no pair"],
 )
-def test_labels_without_anything_to_tell_apart_are_refused(labels, reason, loss):
-    with pytest.raises(UserError, match=f"photos: there is nothing to learn, because {reason}"):
+def test_labels_without_anything_to_tell_apart_are_refused(labels, loss):
+    if loss.name == "softmax" and -1 in np.array(labels):
+        return  # which compares photos, too
+    with pytest.raises(UserError, match="photos: there is nothing to learn"):
         check_loss(loss, labels)
 
 
 @pytest.mark.parametrize("name", ["biam", "warp", "wsabie", "fast0tag", "lesa", "conse"])
 def test_one_class_is_nothing_to_rank_for_any_system_that_ranks(name):
-    with pytest.raises(UserError, match="one seen class"):
+    with pytest.raises(UserError, match="nothing to learn"):
         check(name, [[1]] * 4)
-
-
-def test_a_photo_without_a_present_or_without_an_absent_class_has_no_pair():
-    with pytest.raises(UserError, match="no training photo has a seen class that is present and"):
-        check_loss(LOSSES[0], [[1, 1, 0], [-1, -1, 0]])
