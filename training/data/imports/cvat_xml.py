@@ -146,7 +146,7 @@ def _add_notes(
         )
     if attributes:
         listing.notes.append(
-            f"{file}: attributes are not taken, such as {attributes[0]!r} ({len(attributes)} values)"
+            f"{file}: attributes such as {attributes[0]!r} are not taken ({len(attributes)} values)"
         )
     if ignored:
         kinds = [f"{count} <{tag}>" for tag, count in ignored.items()]

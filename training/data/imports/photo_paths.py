@@ -37,6 +37,7 @@ class PhotoPaths:
     def __init__(self, folder: pathlib.Path, replacements: Sequence[str] = (), suffix: str = ""):
         self._folder = folder
         self._suffix = suffix
+        self._below = "" if folder == pathlib.Path() else f"{str(folder).rstrip(os.sep)}{os.sep}"
         self._written: dict[str, str] = {}
         self._replacements: list[tuple[str, str]] = []
         for text in replacements:
@@ -78,8 +79,8 @@ class PhotoPaths:
             shares: of the photos in val and test.
         """
         key = location
-        if not is_url(location) and pathlib.Path(location).is_relative_to(self._folder):
-            key = pathlib.Path(location).relative_to(self._folder).as_posix()
+        if not is_url(location):
+            key = location.removeprefix(self._below).replace(os.sep, "/")
         digest = hashlib.sha256(normalize(key).encode()).digest()
         position = int.from_bytes(digest[:8], "big") / 2**64
         val, test = shares

@@ -46,7 +46,7 @@ def test_tags_and_shapes_become_labels(photos, tmp_path, capsys):
     )
     text = capsys.readouterr().out
     assert "1 of 3 photos have no tag and no shape" in text
-    assert "attributes are not taken, such as 'color' (1 values)" in text
+    assert "attributes such as 'color' are not taken (1 values)" in text
 
 
 def test_subsets_of_a_project_are_its_splits(photos, tmp_path):
