@@ -1,5 +1,6 @@
 """Training without epochs: of systems with a closed form, and of those with nothing to train."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,22 @@ from biam_tf.errors import UserError
 from biam_tf.files import append_line
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress
-from training.config import RunConfig
+from training.config import RunConfig, TrainingConfig
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.pipeline.run_folder import RunFolder, save_model
 from training.scoring.validation import Validate, selected_figure
+
+_OF_STEPS = (
+    "epochs",
+    "accumulation_steps",
+    "optimizer",
+    "schedule",
+    "clip_norm",
+    "ema_momentum",
+    "select_on",
+    "patience",
+    "checkpoint_minutes",
+)
 
 
 def require_epochs(config: RunConfig, command: str) -> None:
@@ -67,6 +80,9 @@ def fit_head(
         raise ValueError(f"{system} has no closed form")
     if config.strategy == "multi_worker":
         raise UserError(f"strategy: multi_worker: head.system: {system} is solved in one process")
+    ignored = _ignored(config)
+    if ignored:
+        print(f"{system} has a closed form: {', '.join(ignored)} have no effect", flush=True)
     started = time.perf_counter()
     with progress(len(source), f"solving {system}", "photo") as bar:
         batches = _batches(source, labels, config.training.batch_size, bar.update)
@@ -114,6 +130,16 @@ def _validate_and_save(
     save_model(folder.model, head)
     append_line(folder.log, json.dumps(record))
     return record["seconds"]
+
+
+def _ignored(config: RunConfig) -> list[str]:
+    """The settings of gradient descent that are not at their defaults, by their keys."""
+    return [
+        f"training.{field.name}"
+        for field in dataclasses.fields(TrainingConfig)
+        if field.name in _OF_STEPS
+        and getattr(config.training, field.name) != getattr(TrainingConfig, field.name)
+    ]
 
 
 def _batches(

@@ -19,7 +19,7 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
 
     Raises:
         UserError: the batch size is not divisible by the number of devices, the CPU can no
-            longer be split, or `TF_CONFIG` cannot be used.
+            longer be split or is not used, or `TF_CONFIG` cannot be used.
     """
     if config.logical_cpu_devices > 1:
         _split_cpu(config.logical_cpu_devices)
@@ -27,6 +27,12 @@ def make_strategy(config: RunConfig) -> tf.distribute.Strategy:
         strategy = _join(read_tf_config())
     elif config.strategy == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        if kind == "GPU" and config.logical_cpu_devices > 1:
+            raise UserError(
+                f"logical_cpu_devices: {config.logical_cpu_devices}: has no effect here, because "
+                "strategy: mirrored trains on this machine's GPUs; leave it out, or hide them with "
+                "CUDA_VISIBLE_DEVICES=-1"
+            )
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
         strategy = tf.distribute.MirroredStrategy(devices)
     else:

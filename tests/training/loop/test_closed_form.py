@@ -33,7 +33,9 @@ def command(*settings):
 def test_it_is_solved_evaluated_and_taken_as_it_is(frozen, tmp_path, capsys):
     settings = command(*frozen, *ESZSL, f"output={tmp_path / 'run'}")
     assert run.main(settings) == 0
-    assert "eszsl: solved in" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "eszsl: solved in" in printed
+    assert "eszsl has a closed form: training.epochs, training.optimizer have no" in printed
     (record,) = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert set(json.loads(record)["validation"]) == {"seen", "gzsl"}
     trained = load_run(tmp_path / "run")
