@@ -1,6 +1,7 @@
 """Runs a command line; a user's mistake becomes one clear message."""
 
 import argparse
+import errno
 import io
 import os
 import pathlib
@@ -13,6 +14,20 @@ from biam_tf.errors import TemporaryFailure, UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+# Errors of the operating system about paths and disks that a user can do something about.
+_UNUSABLE = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EEXIST,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+    )
+)
 
 
 def run_command(
@@ -24,7 +39,9 @@ def run_command(
 
     A `UserError` is printed to standard error and gives status 2, a `TemporaryFailure` is printed
     and gives its own status, Ctrl-C gives status 130. The option `--debug`, added here, shows the
-    traceback. All other exceptions are bugs or broken machines and keep their traceback. Options
+    traceback. So does a file or folder that must not be written, a full disk, and a file where a
+    folder should be: these are printed in one line and give status 2. All other exceptions are bugs
+    or broken machines and keep their traceback. Options
     cannot be abbreviated: an abbreviation could become ambiguous when options are added.
 
     What the terminal cannot show is printed as `\xe9` or `\U0001f600`. Arguments that
@@ -50,6 +67,15 @@ def run_command(
             traceback.print_exc()
         else:
             print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if arguments.debug or error.errno not in _UNUSABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror}; give another path, or allow writing there",
+            file=sys.stderr,
+        )
         return USER_ERROR
     except TemporaryFailure as error:
         if arguments.debug:

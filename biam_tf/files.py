@@ -8,10 +8,12 @@ import pathlib
 import shutil
 import sys
 import uuid
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 from biam_tf.errors import UserError
+from biam_tf.processes import ProcessIdentity, this_process
 
 
 @contextlib.contextmanager
@@ -48,16 +50,61 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         UserError: it could not be written.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    with writing_to(path):
-        try:
-            yield partial
-            os.replace(partial, path)
-        finally:
-            if partial.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)
-            else:
-                partial.unlink(missing_ok=True)
+    with writing_to(path), _beside(path) as partial:
+        yield partial
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def folder_beside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a new folder beside `path`, which is removed with all that it holds.
+
+    Args:
+        path: of a file or folder to be written; its parent must exist.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    path = pathlib.Path(path)
+    with _beside(path) as folder:
+        with writing_to(path):
+            folder.mkdir()
+        yield folder
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path beside `path` that names this process, and removes what is there at the end."""
+    _remove_leftovers(path.parent)
+    own = f"{this_process().in_a_name()}-{uuid.uuid4().hex[:8]}"
+    partial = path.with_name(f".{path.stem}.{own}.partial{path.suffix}")
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+
+
+_looked_through: set[pathlib.Path] = set()
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes, once per process, what processes of this machine that were killed have left."""
+    folder = folder.absolute()
+    if folder in _looked_through:
+        return
+    _looked_through.add(folder)
+    for path in folder.glob(".*.partial*"):
+        owner = ProcessIdentity.of_name(path.name)
+        if owner is not None and owner.is_of_this_host and not owner.is_running:
+            with contextlib.suppress(OSError):
+                _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -91,6 +138,40 @@ def read_json(path: str | os.PathLike, what: str = "a file of a run") -> Any:
             f"{path}: damaged: not {what} ({reason}); bring it back from a copy, or repeat the "
             "command that wrote it"
         ) from error
+
+
+def read_model(path: str | os.PathLike, way_out: str) -> Any:
+    """Reads a model that Keras saved.
+
+    Args:
+        path: the `.keras` file.
+        way_out: what to do if it is damaged, for the message.
+
+    Returns:
+        The `keras.Model`.
+
+    Raises:
+        UserError: the file is missing, not whole or not a model.
+    """
+    import keras  # brings TensorFlow, which most users of this module do without
+
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:  # a damaged archive raises errors of any kind
+        if not isinstance(error, FileNotFoundError) and _is_sound_archive(path):
+            raise  # the file is as it was written: the reason is another one
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{path}: damaged: not a whole Keras model ({reason}); {way_out}"
+        ) from error
+
+
+def _is_sound_archive(path: str | os.PathLike) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # of any kind, as above
+        return False
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:

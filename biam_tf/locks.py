@@ -4,14 +4,14 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 from biam_tf.errors import UserError
 from biam_tf.files import writing_to
+from biam_tf.processes import ProcessIdentity, this_process
 
 try:
     import fcntl
@@ -80,7 +80,9 @@ def _acquire(path: pathlib.Path, work: str) -> TextIO:
                 raise UserError(_refusal(owner, path, work))
             file.seek(0)
             file.truncate()
-            json.dump(_this_process(), file)
+            own = this_process()
+            owner_fields = {"process": own.number, "host": own.host, "started": own.started}
+            json.dump(owner_fields, file)
             file.flush()
             return file
         except BaseException:
@@ -108,42 +110,22 @@ def _is_same_file(file: TextIO, path: pathlib.Path) -> bool:
         return False
 
 
-def _read_owner(path: pathlib.Path) -> dict[str, Any] | None:
+def _read_owner(path: pathlib.Path) -> ProcessIdentity | None:
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return owner if {"process", "host", "started"} <= owner.keys() else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return ProcessIdentity(int(fields["process"]), int(fields["started"]), str(fields["host"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # written at this moment, or by a process that was killed before it could
 
 
-def _this_process() -> dict[str, Any]:
-    process = os.getpid()
-    return {"process": process, "host": socket.gethostname(), "started": _start_of(process)}
-
-
-def _start_of(process: int) -> int | None:
-    """Returns when a process started, in ticks since the machine did; None if not known."""
-    try:
-        fields = pathlib.Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        # The name of the program, in parentheses, may contain spaces and parentheses.
-        return int(fields.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _is_at_work(owner: dict[str, Any], path: pathlib.Path) -> bool:
+def _is_at_work(owner: ProcessIdentity, path: pathlib.Path) -> bool:
     """Returns whether the owner of a lock that could be taken nevertheless still works."""
-    if owner["host"] != socket.gethostname():
+    if not owner.is_of_this_host:
         return _seconds_untouched(path) < LEFT_AFTER_SECONDS
-    process = owner["process"]
-    if fcntl is not None or process == os.getpid():
+    if fcntl is not None or owner.number == os.getpid():
         # The system has released the lock of its own process, or it is a former use of this one.
         return False
-    try:
-        os.kill(process, 0)
-    except (OSError, TypeError):
-        return False
-    return owner["started"] == _start_of(process)
+    return owner.is_running
 
 
 def _seconds_untouched(path: pathlib.Path) -> float:
@@ -160,11 +142,11 @@ def _keep_touching(path: pathlib.Path, done: threading.Event) -> None:
             os.utime(path)
 
 
-def _refusal(owner: dict[str, Any] | None, path: pathlib.Path, work: str) -> str:
+def _refusal(owner: ProcessIdentity | None, path: pathlib.Path, work: str) -> str:
     if owner is None:
         return f"{work} by another process; wait until it has ended"
-    who = f"{work} by process {owner['process']} on {owner['host']}"
-    if owner["host"] == socket.gethostname():
+    who = f"{work} by process {owner.number} on {owner.host}"
+    if owner.is_of_this_host:
         return f"{who}; wait until it has ended, or stop it"
     return (
         f"{who}; wait until it has ended, or stop it there. If it was killed, the lock is free "

@@ -11,6 +11,7 @@ import keras
 import yaml
 
 from biam_tf.errors import UserError
+from biam_tf.files import read_json, read_model
 from biam_tf.models.systems import find_system  # also registers the layers of saved models
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
@@ -101,6 +102,52 @@ class RunPaths:
         """Photos with their best tags and response maps, PNG."""
         return self.report / "contact_sheet.png"
 
+    def read_log(self) -> list[dict[str, Any]]:
+        """Returns the records of the log, one per epoch.
+
+        Raises:
+            UserError: a line is damaged.
+        """
+        records: list[dict[str, Any]] = []
+        try:
+            for line in self.log.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("not a JSON object")
+                records.append(record)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.log}: damaged: not UTF-8 text ({error})") from error
+        except OSError as error:
+            raise UserError(f"{self.log}: cannot be read ({error.strerror or error})") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self.log}: line {len(records) + 1} is damaged ({error}); bring the "
+                "file back from a copy, or remove that line"
+            ) from error
+        return records
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Returns the figures of a complete run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        metrics = read_json(self.metrics, "the figures of a run")
+        if not isinstance(metrics, dict) or not metrics.keys() >= {"images", "split"}:
+            raise UserError(
+                f"{self.metrics}: damaged: not the figures of a run; bring it back from a copy, or "
+                "delete it and start the run again, which then is evaluated again"
+            )
+        return metrics
+
+    def way_to_restore(self, file: pathlib.Path) -> str:
+        """Returns what to do about a damaged file of the best epoch, for a message."""
+        for checkpoint in sorted(self.checkpoints.glob("*"), reverse=True):
+            copy = checkpoint / file.name
+            if checkpoint.name.isdecimal() and copy.exists():
+                return f"bring it back from a copy, such as {copy}, or train again"
+        return "bring it back from a copy, or train again"
+
     def require_whole(self) -> None:
         """Checks that the folder has a trained model.
 
@@ -182,7 +229,7 @@ def load_run(path: str | os.PathLike) -> TrainedRun:
         folder=folder,
         settings=settings,
         vocabulary=Vocabulary.load(folder.vocabulary),
-        head=keras.models.load_model(folder.model),
+        head=read_model(folder.model, folder.way_to_restore(folder.model)),
         backbone=_load_backbone(folder, settings),
         thresholds=Thresholds.load(folder.thresholds) if folder.thresholds.exists() else None,
     )
@@ -193,7 +240,15 @@ def _read_settings(folder: RunPaths) -> Mapping[str, Any]:
         settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
         for section in ("backbone", "vocabulary"):
             settings[section].items()
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (
+        yaml.YAMLError,
+        OSError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{folder.config}: not the resolved configuration of a run ({error!r}); files in a "
             "run's folder must not be edited"
@@ -207,7 +262,10 @@ def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model
 
     if folder.backbone.exists():
         return load_backbone(settings["backbone"]["name"], folder.backbone)
-    identity = json.loads(folder.backbone_identity.read_text(encoding="utf-8"))
+    identity = read_json(folder.backbone_identity, "what identifies the backbone of a run")
+    keys = ("name", "image_size", "weights_fingerprint")
+    if not isinstance(identity, dict) or not identity.keys() >= set(keys):
+        raise UserError(f"{folder.backbone_identity}: damaged: expected the keys {', '.join(keys)}")
     weights = identity.get("weights", settings["backbone"]["weights"])  # early runs lack the key
     backbone = build_backbone(identity["name"], identity["image_size"], weights)
     found = weights_fingerprint(backbone)

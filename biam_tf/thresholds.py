@@ -166,8 +166,12 @@ class Thresholds:
                 fitted_on=value["fitted_on"],
                 stacking=value["stacking"],
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a file of thresholds ({error})") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise UserError(
+                f"{path}: not a file of thresholds ({reason}); bring it back from a copy, or "
+                "delete it to go on without thresholds"
+            ) from error
 
 
 def reason_not_to_fit(labels: ArrayLike, groups: Sequence[str]) -> str | None:

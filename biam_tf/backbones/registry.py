@@ -19,6 +19,7 @@ from biam_tf.backbones.classifier import BackboneClassifier
 from biam_tf.backbones.preset_network import PresetNetwork
 from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.files import read_model
 
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)
@@ -106,11 +107,12 @@ def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
         path: the file.
 
     Raises:
-        UserError: its layers are those of KerasHub, which is not installed.
+        UserError: its layers are those of KerasHub, which is not installed, or the file is
+            damaged.
     """
     if keras_hub_presets.is_preset(name):
         keras_hub_presets.import_keras_hub()  # registers its layers
-    return keras.models.load_model(path)
+    return read_model(path, "bring it back from a copy, or train again")
 
 
 def is_backbone(name: str) -> bool:

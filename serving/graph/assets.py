@@ -1,6 +1,5 @@
 """The files beside an exported model, in `assets.extra`: model card, vocabulary and others."""
 
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -46,7 +45,7 @@ def write_assets(
     metrics = None
     if run.folder.metrics.exists():
         shutil.copyfile(run.folder.metrics, folder / "metrics.json")
-        metrics = json.loads(run.folder.metrics.read_text())
+        metrics = run.folder.read_metrics()
     card = model_card(run, embeddings, settings, metrics, differences)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
 

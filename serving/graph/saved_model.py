@@ -3,11 +3,10 @@
 import dataclasses
 import os
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING
 
 from biam_tf.errors import UserError
-from biam_tf.files import writing_to
+from biam_tf.files import folder_beside, writing_to
 
 # Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
 if TYPE_CHECKING:
@@ -69,13 +68,14 @@ def export(
     target = _version_folder(model_dir, version)
     embeddings = Embeddings.read(run.vocabulary, _word_vectors(run, word_vectors))
 
-    model_dir.mkdir(parents=True, exist_ok=True)
+    with writing_to(target):
+        model_dir.mkdir(parents=True, exist_ok=True)
     # The name is not a number, so that servers that watch the folder ignore it.
-    with tempfile.TemporaryDirectory(prefix=f".partial-{target.name}-", dir=model_dir) as aside:
-        names = NameTable(embeddings, pathlib.Path(aside)) if len(embeddings) else None
+    with folder_beside(target) as aside:
+        names = NameTable(embeddings, aside) if len(embeddings) else None
         graph = TaggerGraph(run, names, settings)
         signatures = graph.signatures()
-        written = pathlib.Path(aside) / "model"
+        written = aside / "model"
         with writing_to(target):
             tf.saved_model.save(graph, written, signatures=signatures)
         requests = sample_requests(run, embeddings, signatures)

@@ -11,6 +11,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, sha256_of
+from biam_tf.locks import locked
 from biam_tf.photos import ENDINGS
 from biam_tf.progress import progress
 from serving.indexing.photo_index import (
@@ -24,6 +25,7 @@ from serving.indexing.photo_index import (
 from serving.indexing.region_embedder import RegionEmbedder
 from serving.rpc.version_folders import newest_version
 
+LOCK = ".lock"
 SHARD_PHOTOS = 256
 BATCH_PHOTOS = 16
 
@@ -51,15 +53,27 @@ def index_photos(
             folder.
     """
     photo_folder, index = pathlib.Path(photo_folder).resolve(), pathlib.Path(index)
+    if index.exists() and not index.is_dir():
+        raise UserError(f"{index} exists but holds no index; name another folder")
+    with locked(index / LOCK, f"{index} is being written"):
+        return _index_photos(pathlib.Path(model_dir), photo_folder, index, on_progress)
+
+
+def _index_photos(
+    model_dir: pathlib.Path,
+    photo_folder: pathlib.Path,
+    index: pathlib.Path,
+    on_progress: Callable[[int, int], None],
+) -> IndexManifest:
     photos = _find_photos(photo_folder)
-    version = newest_version(pathlib.Path(model_dir))
+    version = newest_version(model_dir)
     fingerprint = _fingerprint(version)
     manifest = None
     if (index / MANIFEST).exists():
         manifest = IndexManifest.read(index)
         _require_same(manifest, index, photo_folder, fingerprint)
         manifest = _remove_missing(manifest, index, photos)
-    elif index.exists() and (not index.is_dir() or any(index.iterdir())):
+    elif any(path.name != LOCK for path in index.iterdir()):
         raise UserError(f"{index} exists but holds no index; name another folder")
 
     done = set()

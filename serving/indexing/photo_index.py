@@ -103,7 +103,7 @@ class IndexManifest:
             raise UserError(
                 f"{folder} holds no index; make one with python -m serving.index"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} can't be read: {error}") from error
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise UserError(f"{path} was written by another version; index the photos again")

@@ -5,8 +5,18 @@ import os
 
 import pytest
 
+from biam_tf import files
 from biam_tf.errors import UserError
-from biam_tf.files import append_line, replacing, sha256_of, write_json, write_text
+from biam_tf.files import (
+    append_line,
+    folder_beside,
+    read_json,
+    replacing,
+    sha256_of,
+    write_json,
+    write_text,
+)
+from biam_tf.processes import ProcessIdentity, this_process
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +64,35 @@ def test_texts_and_sums(tmp_path):
     content = '{\n  "name": "Müll"\n}\nmore\n'.encode()
     assert (tmp_path / "a.json").read_bytes() == content
     assert sha256_of(tmp_path / "a.json") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_and_what_others_write_is_not(tmp_path):
+    own = this_process()
+    ended = ProcessIdentity(own.number, own.started + 1, own.host)  # its number is used again
+    elsewhere = ".a.0123abcd-1-1-89abcdef.partial.csv"
+    names = [f".a.{process.in_a_name()}-89abcdef.partial.csv" for process in (ended, own)]
+    for name in (*names, elsewhere):
+        (tmp_path / name).touch()
+    left = tmp_path / f".run.{ended.in_a_name()}-89abcdef.partial"
+    (left / "folder").mkdir(parents=True)
+    files._looked_through.clear()
+    write_text(tmp_path / "b.txt", "text")
+    assert sorted(os.listdir(tmp_path)) == sorted([names[1], elsewhere, "b.txt"])
+
+
+def test_a_folder_beside_is_removed_at_the_end(tmp_path):
+    with folder_beside(tmp_path / "7") as folder:
+        assert folder.parent == tmp_path and not folder.name.isdecimal()
+        (folder / "file").touch()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [(b"{", "Expecting"), (b"\xff", "codec"), (b"[" * 200_000, "nested too deeply")],
+)
+def test_a_damaged_json_file_is_named(tmp_path, contents, reason):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=rf"metrics\.json: damaged: not the figures \(.*{reason}"):
+        read_json(path, "the figures")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from biam_tf import locks
+from biam_tf import locks, processes
 from biam_tf.errors import UserError
 from biam_tf.locks import locked
 
@@ -79,7 +79,7 @@ def test_without_locks_of_the_system_the_owner_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     path = tmp_path / ".lock"
     parent = os.getppid()
-    left_by(path, process=parent, started=locks._start_of(parent))
+    left_by(path, process=parent, started=processes._start_of(parent))
     with pytest.raises(UserError, match=f"by process {parent} on"):
         with locked(path, "a is being trained"):
             pass

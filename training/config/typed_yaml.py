@@ -356,7 +356,10 @@ def _parse(text: str, source: str) -> Any:
 
 
 def _parse_mapping(text: str, source: str) -> dict[str, Any]:
-    values = _plain(_parse(text, source))
+    try:
+        values = _plain(_parse(text, source))
+    except RecursionError:
+        raise UserError(f"{source}: nested too deeply to be a configuration file") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -126,7 +126,14 @@ class DataManifest:
             fields["splits"] = {n: SplitManifest(**s) for n, s in fields["splits"].items()}
             fields["excluded"] = tuple(BrokenPhoto(**photo) for photo in fields["excluded"])
             return cls(**fields)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(

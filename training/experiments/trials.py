@@ -1,7 +1,6 @@
 """Trainings that are compared: several settings, each with several seeds."""
 
 import dataclasses
-import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -230,7 +229,7 @@ def validation_classes(folder: RunFolder) -> dict[str, tuple[int, int]]:
 
 
 def _best_epoch(folder: RunFolder) -> dict[str, Any]:
-    records = [json.loads(line) for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    records = folder.read_log()
     epochs = {record["epoch"]: record for record in records if "best_epoch" in record}
     return epochs[records[-1]["best_epoch"]]
 

@@ -197,7 +197,7 @@ def _damage(folder: pathlib.Path) -> str | None:
         return f"{pathlib.Path(error.filename).name} is missing"
     except OSError as error:
         return f"cannot be read ({error})"
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return f"{MANIFEST} is damaged"
     return None
 

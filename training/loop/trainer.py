@@ -198,7 +198,7 @@ class _Training:
             print(f"resuming {self._folder.path} after {epoch} epochs and {step} steps", flush=True)
             # A kill between the log and the checkpoint leaves a line too many.
             if self._folder.log.exists():
-                lines = self._folder.log.read_text(encoding="utf-8").splitlines()
+                lines = self._folder.log.read_text("utf-8", errors="replace").splitlines()
                 write_text(self._folder.log, "".join(f"{line}\n" for line in lines[:epoch]))
         self._workers.copy_from_chief(self._variables.values())
 

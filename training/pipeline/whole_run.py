@@ -12,7 +12,7 @@ from PIL import Image
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.embeddings.twins import twins_of
 from biam_tf.errors import UserError
-from biam_tf.files import read_json, write_text, writing_to
+from biam_tf.files import write_text, writing_to
 from biam_tf.models.system import System
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
@@ -167,7 +167,7 @@ def _read_complete_run(
     if not missing:
         dataset = load_dataset(config.data)
         folder.check_same_data(config, dataset, class_vocabulary(config, dataset))
-    metrics = read_json(folder.metrics, "the figures of a run")
+    metrics = folder.read_metrics()
     print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
     if missing:
         print(f"not compared with its data: {', '.join(missing)} not found", flush=True)

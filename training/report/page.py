@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -131,10 +130,7 @@ def _records(data: ReportData) -> list[dict]:
     """The log's records of the epochs; a closed form has none."""
     if not data.of_training or not data.run.folder.log.exists():
         return []
-    records = [
-        json.loads(line) for line in data.run.folder.log.read_text(encoding="utf-8").splitlines()
-    ]
-    return [record for record in records if "loss" in record]
+    return [record for record in data.run.folder.read_log() if "loss" in record]
 
 
 def _curves(data: ReportData, records: list[dict]) -> list[figures.Figure]:

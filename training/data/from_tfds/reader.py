@@ -73,7 +73,7 @@ def _read_marker(path: pathlib.Path) -> dict:
         )
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{file}: not valid JSON ({error}); delete the folder to write it again"
         ) from (error)

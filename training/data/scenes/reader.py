@@ -11,8 +11,6 @@ import itertools
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -20,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.files import folder_beside, writing_to
 from training.config.typed_yaml import Range
 from training.data.dataset import SEEN, UNSEEN, TaggingDataset
 from training.data.folder.reader import ANNOTATIONS, CLASSES, read_folder
@@ -96,17 +95,15 @@ def draw_scenes(
     if directory.exists():
         _check_drawn(directory, settings)
         return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
-    try:
-        _draw_into(aside, settings, progress)
-        aside.chmod(0o755)  # mkdtemp creates 0o700
+    with writing_to(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    with folder_beside(directory) as aside:
+        with writing_to(directory):
+            _draw_into(aside, settings, progress)
         try:
             aside.rename(directory)
         except OSError:  # another run has created it meanwhile
             _check_drawn(directory, settings)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return directory
 
 
@@ -114,7 +111,7 @@ def _check_drawn(directory: pathlib.Path, settings: dict[str, Any]) -> None:
     advice = "nothing was changed; use another folder, or remove this one"
     try:
         found = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(
             f"{directory}: exists, but holds no scenes data set ({SETTINGS} is missing or broken); "
             f"{advice}"
