@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from biam_tf.errors import UserError, did_you_mean
 from training.data.problems import Problems
+from training.tables.csv_files import csv_reader
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
-_LONGEST_FIELD = 1 << 30
 _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls); save it as .xlsx or as CSV"),
     (b"\x1f\x8b", "is compressed by gzip; unpack it first"),
@@ -107,7 +107,6 @@ def _open_text(
     skipped, only = 0, None
     if first.lower().startswith("sep=") and len(first.strip()) <= 5:  # a line for Excel
         text, skipped, only = rest, 1, first.strip("\r\n")[4:] or "\t"
-    csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
     delimiter, columns = _delimiter(text, wanted, only)
     if not _check_columns(path.name, columns, wanted, problems):
         return Table(columns, iter(()))
@@ -117,7 +116,7 @@ def _open_text(
 def _text_rows(
     file: str, text: str, delimiter: str, skipped: int, problems: Problems
 ) -> Iterator[tuple[int, Mapping]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    reader = csv_reader(io.StringIO(text, newline=""), delimiter)
     last = 1
     try:
         columns = [column.strip() for column in next(reader, [])]
