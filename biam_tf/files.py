@@ -107,6 +107,14 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def size_in_words(size: float) -> str:
+    """Returns a number of bytes with the unit that suits it, such as `3.2 GB` or `40.5 kB`."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if round(size / 10**power, 1) >= 1:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file whole or not at all; raises as `replacing` does."""
     with replacing(path) as partial:

@@ -81,7 +81,12 @@ def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     from biam_tf.errors import UserError
     from training.description.outputs import write_description
-    from training.description.sections import describe, sections_of, to_markdown
+    from training.description.sections import (
+        describe,
+        describe_unreadable,
+        sections_of,
+        to_markdown,
+    )
 
     if not 0 <= arguments.radius <= LARGEST_RADIUS:
         raise UserError(f"--radius {arguments.radius}: expected 0 to {LARGEST_RADIUS}")
@@ -93,6 +98,8 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         written = write_description(findings, title, arguments.output)
         print("\n".join(["Written:", *(f"  {path}" for path in written)]))
+    if findings.unreadable:
+        print(f"Warning: {describe_unreadable(findings)}")
 
 
 def _dataset(arguments: argparse.Namespace) -> "tuple[TaggingDataset, str | None]":

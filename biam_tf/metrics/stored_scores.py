@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from biam_tf.errors import UserError
+from biam_tf.files import size_in_words
 
 # Bytes; larger matrices are kept in a file.
 IN_MEMORY = 2**30
@@ -57,7 +58,7 @@ class StoredScores:
         with _naming_the_folder(self.nbytes):
             free = shutil.disk_usage(tempfile.gettempdir()).free
             if free < self.nbytes:
-                raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB are free")
+                raise OSError(errno.ENOSPC, f"{size_in_words(free)} are free")
             self._file = tempfile.TemporaryFile(prefix="scores-")
 
     @property
@@ -121,7 +122,7 @@ class StoredScores:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
-            f"{self.nbytes / 1e9:.1f} GB of scores in a file are not read into memory at once; "
+            f"{size_in_words(self.nbytes)} of scores in a file are not read into memory at once; "
             "read rows or columns of them"
         )
 
@@ -231,6 +232,6 @@ def _naming_the_folder(needed: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{needed / 1e9:.1f} GB of scores do not fit into {tempfile.gettempdir()} ({error}); "
+            f"{size_in_words(needed)} of scores do not fit into {tempfile.gettempdir()} ({error}); "
             "set the environment variable TMPDIR to a folder with more space"
         ) from error

@@ -13,6 +13,7 @@ from biam_tf.files import (
     read_json,
     replacing,
     sha256_of,
+    size_in_words,
     write_json,
     write_text,
 )
@@ -56,6 +57,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write_text(tmp_path / "none" / "x.txt", "text")
     with pytest.raises(UserError, match="cannot be written"):
         append_line(tmp_path / "none" / "x.txt", "text")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (949, "949 bytes"), (1000, "1.0 kB"), (40_500, "40.5 kB"),
+     (3_000_000, "3.0 MB"), (999_960_000, "1.0 GB"), (4e15, "4000000.0 GB")],
+)  # fmt: skip
+def test_sizes_are_never_zero_of_a_unit(size, words):
+    assert size_in_words(size) == words
 
 
 def test_texts_and_sums(tmp_path):

@@ -259,13 +259,24 @@ def _vectors(findings: Findings) -> Section:
     return Section("Word vectors", lines)
 
 
+def describe_unreadable(findings: Findings) -> str:
+    """Returns a sentence on the photos that cannot be read."""
+    unreadable = findings.unreadable
+    backslashes = sum("\\" in image for image, _ in unreadable)
+    hint = ""
+    if backslashes:
+        hint = f" The paths of {backslashes} of them have a backslash; write / instead."
+    return f"{len(unreadable)} of {len(findings.dataset.images)} photos cannot be read.{hint}"
+
+
 def _photo_sections(findings: Findings, sheet: str | None) -> list[Section]:
     if findings.photos is None:
         return []
-    return [_photos(findings.photos, findings.unreadable), _duplicates(findings, sheet)]
+    return [_photos(findings, findings.photos), _duplicates(findings, sheet)]
 
 
-def _photos(photos: Sequence[Photo], unreadable: Sequence[tuple[str, str]]) -> Section:
+def _photos(findings: Findings, photos: Sequence[Photo]) -> Section:
+    unreadable = findings.unreadable
     readable = [photo for photo in photos if photo.problem is None]
     lines = []
     if readable:
@@ -278,12 +289,7 @@ def _photos(photos: Sequence[Photo], unreadable: Sequence[tuple[str, str]]) -> S
         ]
     if not unreadable:
         return Section("Photos", [*lines, "All of them can be read."])
-    lines.append(f"{len(unreadable)} of {len(photos)} photos cannot be read.")
-    backslashes = sum("\\" in image for image, _ in unreadable)
-    if backslashes:
-        lines.append(
-            f"The paths of {backslashes} of them have a backslash; write / instead of a backslash."
-        )
+    lines.append(describe_unreadable(findings))
     if len(unreadable) > _LISTED:
         lines.append(f"The first {_LISTED} are listed; description.json has all of them.")
     return Section("Photos", lines, Table("", ("photo", "problem"), unreadable[:_LISTED]))

@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from biam_tf.errors import UserError
+from biam_tf.files import size_in_words
 
 try:
     import fcntl
@@ -150,8 +151,8 @@ def check_space(folder: str, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder}: the features need another {needed / 1e9:.1f} GB, but the disk has "
-            f"{free / 1e9:.1f} GB left; use a folder on another disk"
+            f"{folder}: the features need another {size_in_words(needed)}, but the disk has "
+            f"{size_in_words(free)} left; use a folder on another disk"
         )
 
 

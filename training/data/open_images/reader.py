@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.files import size_in_words
 from training.config.typed_yaml import Range
 from training.data.dataset import (
     OFFICIAL_SPLITS,
@@ -293,7 +294,7 @@ def _check_memory(directory: pathlib.Path, photos: int, classes: int) -> None:
     if needed > memory // 2:  # later steps copy parts of the labels
         raise UserError(
             f"{directory}: labels of {photos:,} photos and {classes:,} classes take "
-            f"{needed / 1e9:.1f} GB, more than half of this machine's {memory / 1e9:.1f} GB; "
+            f"{size_in_words(needed)}, more than half of this machine's {size_in_words(memory)}; "
             "use fewer photos (leave fewer below the folder) or a machine with more memory"
         )
 
