@@ -79,6 +79,8 @@ def read_row_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
         return tuple(name for _, name, _ in _lines(path))
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except NotCsv as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:

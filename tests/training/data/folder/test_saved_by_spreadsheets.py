@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from biam_tf.errors import UserError
-from training.data.class_list import read_class_list
+from training.data.class_list import read_class_list, read_row_names
 from training.data.folder.reader import read_folder
 from training.describe import main as describe
 
@@ -67,6 +67,16 @@ def test_a_workbook_is_named(folder):
         read_class_list(folder)
     (folder / "annotations.csv").rename(folder / "annotations.xlsx")
     assert "annotations.xlsx is there: save or rename it as annotations.csv" in message_of(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_file_of_names_may_have_a_byte_order_mark(tmp_path, encoding):
+    path = tmp_path / "names.txt"
+    path.write_bytes("caf\u00e9\r\ndog, wild\r\n".encode(encoding))
+    assert read_class_list(path).names == read_row_names(path) == ("caf\u00e9", "dog, wild")
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"names.txt: is an Excel workbook"):
+        read_row_names(path)
 
 
 def test_names_joined_by_commas_are_told_how_to_be(folder):
