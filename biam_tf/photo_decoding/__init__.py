@@ -1,0 +1,1 @@
+"""Decoding of photos: what a file's bytes say, in Python, with Pillow and in TensorFlow graphs."""
