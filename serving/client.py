@@ -62,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="JPEG, PNG, GIF or BMP")
+    parser.add_argument(
+        "photos",
+        metavar="PHOTO",
+        nargs="+",
+        help="JPEG, PNG, GIF, BMP, WebP, TIFF; with the extra [formats] HEIC, AVIF, JPEG XL",
+    )
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",

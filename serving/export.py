@@ -31,6 +31,8 @@ examples:
   python -m serving.export runs/my-photos models/my-photos --word-vectors glove.6B.300d.txt
   python -m serving.export runs/my-photos models/my-photos --max-batch-size 64 \\
       --batch-timeout-ms 5 --max-pixels 20000000
+  for TensorFlow Serving 2.18 or 2.19
+    python -m serving.export runs/my-photos models/my-photos --formats jpeg,png,gif,bmp
 """
 
 _NO_NAMES = "there are no class names to look up; give --word-vectors FILE"
@@ -78,6 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="larger photos are refused before they are decoded (default: 64 million)",
     )
     parser.add_argument(
+        "--formats",
+        metavar="LIST",
+        help="formats of photos that the model decodes (default: jpeg,png,gif,bmp,webp); WebP "
+        "needs TensorFlow 2.20 or later, also on the server: leave it out for older servers",
+    )
+    parser.add_argument(
         "--version",
         type=int,
         metavar="N",
@@ -113,7 +121,9 @@ def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
     from serving.graph.signatures import GraphSettings
 
-    settings = GraphSettings(top_k=arguments.top_k, batching=_batching(arguments))
+    settings = GraphSettings(
+        top_k=arguments.top_k, batching=_batching(arguments), formats=_formats(arguments.formats)
+    )
     if arguments.max_pixels is not None:
         settings = dataclasses.replace(settings, max_pixels=arguments.max_pixels)
     exported = export(
@@ -128,6 +138,22 @@ def _command(arguments: argparse.Namespace) -> None:
         print(f"  {name:16}{exported.differences[name]:.1e}")
     for name in sorted({*_REASONS} - {*exported.signatures}):
         print(f"  {name:16}left out: {_REASONS[name]}")
+
+
+def _formats(listed: str | None) -> tuple[str, ...] | None:
+    from biam_tf.photo_decoding.graph_formats import available_formats
+
+    if listed is None:
+        return None
+    chosen = {name.strip().upper().replace("JPG", "JPEG") for name in listed.split(",")}
+    known = available_formats()
+    unknown = sorted(chosen - {*known})
+    if unknown:
+        raise UserError(
+            f"--formats {listed}: {unknown[0].lower() or 'an empty name'!r} is none of the formats "
+            f"that a graph of this version of TensorFlow decodes: {','.join(known).lower()}"
+        )
+    return tuple(form for form in known if form in chosen)
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -225,9 +225,9 @@ def _first_gif_frame(contents: bytes) -> Frame | None:
     end = after_data(start + 1)
     if end > len(contents) or not table or not left_blocks:
         return None
-    table = bytearray(table.ljust(768, b"\0"))
+    colors = bytearray(table.ljust(768, b"\0"))
     if transparent >= 0:
-        table[3 * transparent : 3 * transparent + 3] = b"\xff\xff\xff"
+        colors[3 * transparent : 3 * transparent + 3] = b"\xff\xff\xff"
     left, top, width, height = (
         int.from_bytes(data[i : i + 2], "little") for i in range(at + 1, at + 9, 2)
     )
@@ -239,7 +239,7 @@ def _first_gif_frame(contents: bytes) -> Frame | None:
         return None
     alone = b"GIF89a" + data[at + 5 : at + 9] + b"\0\0\0" + b"\x2c\0\0\0\0" + data[at + 5 : at + 9]
     # Bit 7: a color table follows, of 2^(7 + 1) colors; bit 6: the rows are interlaced.
-    alone += bytes([0xC7 if flags & 0x40 else 0x87]) + table + data[start:end] + b"\x3b"
+    alone += bytes([0xC7 if flags & 0x40 else 0x87]) + colors + data[start:end] + b"\x3b"
     return Frame(alone, canvas, (left, top))
 
 
@@ -288,6 +288,28 @@ def _first_webp_frame(contents: bytes) -> Frame | None:
         frame = b"VP8X\x0a\0\0\0\x10\0\0\0" + contents[start + 6 : start + 12] + frame
     size = (len(frame) + 4).to_bytes(4, "little")
     return Frame(b"RIFF" + size + b"WEBP" + frame, canvas, (left, top))
+
+
+# === Version 0.1 ===
+
+HEADER_BYTES = 1 << 18  # enough of a JPEG for `read_otherwise_before`
+
+
+def read_otherwise_before(contents: bytes, orientation: str) -> bool:
+    """Returns whether version 0.1 may have read other pixels of a photo.
+
+    It ignored orientation and transparency, and took indices of palettes in BMPs for colors.
+
+    Args:
+        contents: of the file; of a JPEG the first `HEADER_BYTES` are enough.
+        orientation: "follow" or "ignore", as photos are read now.
+    """
+    form = format_of(contents)
+    if orientation == "follow" and exif_orientation(contents) != 1:
+        return True
+    if form == "PNG":
+        return contents[25:26] >= b"\x04" or png_chunks(contents).transparent
+    return form not in ("JPEG", None)
 
 
 # === BMP ===

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from biam_tf.photo_decoding.graph_frames import BROKEN
 from biam_tf.photo_decoding.graph_headers import length_of, number_at, padded, part_of
 
 
@@ -17,6 +18,7 @@ class BmpHeader(NamedTuple):
     """Where the pixels of a BMP are and how they are stored; see `file_headers.BmpHeader`."""
 
     usual: tf.Tensor
+    claims: tf.Tensor
     whole: tf.Tensor
     width: tf.Tensor
     height: tf.Tensor
@@ -30,7 +32,11 @@ class BmpHeader(NamedTuple):
 
 
 def bmp_header(contents: tf.Tensor) -> BmpHeader:
-    """Reads the header of a BMP; `usual` tells whether its kind is supported, `whole` the rest."""
+    """Reads the header of a BMP.
+
+    `usual` tells whether its kind is supported, `claims` how many pixels it claims, `BROKEN` if its
+    sides are invalid, and `whole` whether the file has them all.
+    """
     header = padded(contents, 0, 70)
     size, bits = number_at(header, 14, 4), number_at(header, 28, 2)
     masks = [number_at(header, at, 4) for at in (54, 58, 62)]
@@ -62,7 +68,8 @@ def bmp_header(contents: tf.Tensor) -> BmpHeader:
     palette_end = tf.minimum(14 + size + 4 * colors, start)
     return BmpHeader(
         usual=usual,
-        whole=(width > 0) & (height != 0) & (start >= 54) & (end <= length_of(contents)),
+        claims=tf.where((width > 0) & (height != 0), width * tf.abs(height), BROKEN),
+        whole=(start >= 54) & (end <= length_of(contents)),
         width=width,
         height=tf.abs(height),
         top_down=height < 0,

@@ -107,9 +107,9 @@ def decode_in_python(contents: bytes | np.ndarray, max_pixels: int, reading: Rea
     Raises:
         PhotoError: the bytes are not a complete photo or have too many pixels.
     """
-    if isinstance(contents, np.ndarray):  # from a `numpy_function` that runs eagerly
-        contents = contents.item()
-    if format_of(contents) not in reading.formats:
+    # An array, if the `numpy_function` runs eagerly.
+    contents = contents if isinstance(contents, bytes) else contents.item()
+    if str(format_of(contents)) not in reading.formats:
         photo = pillow_decoding.decode(contents, "RGB", None, max_pixels, reading.orientation)
         return np.asarray(photo.image)
     try:
@@ -193,9 +193,9 @@ def _prepare(contents: tf.Tensor, reading: Reading) -> Prepared:
 
     def bmp() -> _Step:
         header = bmp_header(contents)
-        pixels = tf.where(header.whole, header.width * header.height, BROKEN)
-        pixels = tf.where(header.usual | (length_of(contents) < 54), pixels, UNUSUAL)
-        return NONE, contents, pixels, zero, zero, nothing
+        pixels = tf.where(header.usual, header.claims, UNUSUAL)
+        pixels = tf.where(length_of(contents) >= 54, pixels, BROKEN)
+        return tf.where(header.whole, NONE, FAIL), contents, pixels, zero, zero, nothing
 
     def frame(decoder: int, found: Frame) -> _Step:
         return decoder, found.contents, found.pixels, found.canvas, found.offset, found.exif
@@ -218,7 +218,7 @@ def _prepare(contents: tf.Tensor, reading: Reading) -> Prepared:
     )
     follows = reading.orientation == "follow"
     orientation = orientation_of_exif(exif) if follows else tf.constant(1, tf.int64)
-    return Prepared(*found, orientation)
+    return Prepared._make((*found, orientation))
 
 
 # === Second step ===

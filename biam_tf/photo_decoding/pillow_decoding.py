@@ -267,16 +267,16 @@ def _bmp(contents: bytes, max_pixels: int) -> Image.Image:
         raise PhotoError(UNUSUAL_BMP if len(contents) >= 54 else NOT_WHOLE)
     if header.width <= 0 or header.height == 0:
         raise PhotoError(NOT_WHOLE)
+    _check_size((header.width, header.height), max_pixels)
     start, end = header.pixels
     if end > len(contents) or start < 54:
         raise PhotoError(NOT_WHOLE)
-    _check_size((header.width, header.height), max_pixels)
     rows = np.frombuffer(contents[start:end], np.uint8).reshape(header.height, header.row)
     rows = rows if header.top_down else rows[::-1]
     width, bits = header.width, header.bits
     alpha = None
     if bits <= 8:
-        indices = rows
+        indices: np.ndarray = rows
         if bits < 8:
             indices = np.unpackbits(rows, axis=1)
             weights = 2 ** np.arange(bits - 1, -1, -1)

@@ -131,7 +131,8 @@ def _compared_photo(
         best = int(its.ranked(1)[0])
         evidence = None
         if its.response_maps is not None:
-            drawn = draw_evidence(picture, its.response_maps[:, :, best], its.pooled)
+            seen = read_picture(photo.path, _PICTURE_SIDE, its.orientation)
+            drawn = draw_evidence(seen, its.response_maps[:, :, best], its.pooled)
             evidence = as_data_uri(drawn)
         sides.append(
             {

@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.photo_files import read_picture
 from serving.indexing.photo_index import PhotoIndex
+from serving.rpc.version_folders import photo_orientation
 
 SMALL, LARGE = 320, 720
 
@@ -44,6 +46,11 @@ class Found:
     query: Query
     rows: np.ndarray
     scores: np.ndarray
+
+    @property
+    def orientation(self) -> Orientation:
+        """Whether the index's model turns photos upright as EXIF data say."""
+        return photo_orientation(pathlib.Path(self.index.manifest.model))
 
     def path(self, rank: int) -> pathlib.Path:
         """Returns the file of the photo at a rank, counted from 0."""
@@ -102,7 +109,7 @@ def draw_large(found: Found, rank: int) -> Image.Image:
         UserError: the photo is missing or can't be decoded.
     """
     path = found.path(rank)
-    picture = _picture(path, LARGE, _modification_time(path))
+    picture = _picture(path, LARGE, _modification_time(path), found.orientation)
     return draw_evidence(picture, found.response_map(rank), found.index.manifest.pooled)
 
 
@@ -139,7 +146,7 @@ def forget_pictures() -> None:
 def _draw_small(found: Found, rank: int) -> Image.Image:
     """The photo with its deciding regions outlined; a heat map would hide so small a picture."""
     path = found.path(rank)
-    picture = _picture(path, SMALL, _modification_time(path)).copy()
+    picture = _picture(path, SMALL, _modification_time(path), found.orientation).copy()
     regions = deciding_regions(found.response_map(rank), found.index.manifest.pooled)
     outline_regions(picture, regions, width=5)  # it is shown at a third of its size
     return picture
@@ -153,5 +160,7 @@ def _modification_time(path: pathlib.Path) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _picture(path: pathlib.Path, side: int, modified_ns: int) -> Image.Image:
-    return read_picture(path, side)
+def _picture(
+    path: pathlib.Path, side: int, modified_ns: int, orientation: Orientation
+) -> Image.Image:
+    return read_picture(path, side, orientation)

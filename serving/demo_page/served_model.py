@@ -11,12 +11,13 @@ from typing import Any
 
 from biam_tf.embeddings.names import look_up, normalize
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from serving.demo_page.class_list import KnownClasses
 from serving.rpc.tagging_client import TaggingClient
 from serving.rpc.tagging_server import ServerSettings, TaggingServer
-from serving.rpc.version_folders import MODEL_FILE, newest_version
+from serving.rpc.version_folders import MODEL_FILE, newest_version, photo_orientation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class ExportedModel:
         classes: the names that the model can score.
         thresholds: the run's calibrated thresholds; None if it has none.
         signatures: names of the model's signatures.
+        orientation: whether the model turns photos upright as EXIF data say.
     """
 
     path: pathlib.Path
@@ -36,6 +38,7 @@ class ExportedModel:
     classes: KnownClasses
     thresholds: Thresholds | None
     signatures: frozenset[str]
+    orientation: Orientation = "follow"
 
     @property
     def name(self) -> str:
@@ -80,6 +83,7 @@ def _read(path: pathlib.Path) -> ExportedModel:
         classes=KnownClasses(vocabulary.names, _words(path)),
         thresholds=Thresholds.load(thresholds) if thresholds.is_file() else None,
         signatures=signatures,
+        orientation=photo_orientation(path),
     )
 
 

@@ -74,7 +74,7 @@ def show_panel(results: TagResults) -> str:
     if photo is None:
         return empty_panel(NO_PHOTO)
     try:
-        picture = read_picture(photo.photo.path, _SIDE)
+        picture = read_picture(photo.photo.path, _SIDE, photo.orientation)
     except UserError as error:
         return empty_panel(str(error))
     class_index = _class_index(results, photo)

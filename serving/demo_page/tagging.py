@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from biam_tf.thresholds import Thresholds
 from serving.demo_page.photo_files import PhotoFile
 from serving.demo_page.served_model import ExportedModel
@@ -35,6 +36,7 @@ class TaggedPhoto:
         thresholds: thresholds and calibration of the classes; None if the run has none.
         response_maps: (h, w, C); None if the model has none.
         pooled: k; the score of a class is the mean of its k strongest responses. None: unknown.
+        orientation: whether the model turned the photo upright as EXIF data say.
     """
 
     photo: PhotoFile
@@ -44,6 +46,7 @@ class TaggedPhoto:
     thresholds: Thresholds | None = None
     response_maps: np.ndarray | None = None
     pooled: int | None = None
+    orientation: Orientation = "follow"
 
     @property
     def probabilities(self) -> np.ndarray | None:
@@ -104,6 +107,7 @@ def tag_photo(
         thresholds=model.thresholds.for_names(names) if model.thresholds else None,
         response_maps=None if maps is None else maps[0],
         pooled=None if maps is None else _pooled(maps[0], scores),
+        orientation=model.orientation,
     )
 
 

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from biam_tf import __version__
+from biam_tf.files import write_json
 from biam_tf.metrics import format_table
 from biam_tf.metrics.figures_by_part import notes_on_classes
+from biam_tf.photo_decoding.file_headers import listed_formats
+from biam_tf.photo_decoding.graph_formats import available_formats
 from biam_tf.runs import TrainedRun
 from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
 from serving.graph.signatures import GraphSettings
 from serving.graph.warmup import FILE_NAME, write_warmup_requests
+from serving.rpc.version_folders import PHOTOS_FILE
 
 _LISTED_CLASSES = 40
 
@@ -42,6 +46,8 @@ def write_assets(
     shutil.copyfile(run.folder.config, folder / "config.yaml")
     if run.folder.thresholds.exists():
         shutil.copyfile(run.folder.thresholds, folder / run.folder.thresholds.name)
+    formats = [form.lower() for form in settings.formats or available_formats()]
+    write_json(folder.parent / PHOTOS_FILE, {"formats": formats, "orientation": run.orientation})
     metrics = None
     if run.folder.metrics.exists():
         shutil.copyfile(run.folder.metrics, folder / "metrics.json")
@@ -80,7 +86,7 @@ def model_card(
             "",
             f"{_purpose(run)} Made by biam-tf {__version__}.",
             "",
-            *_model(run),
+            *_model(run, settings),
             *_figures(run, metrics),
             *_signatures(run, embeddings, settings, differences),
             *_limits(run, settings),
@@ -97,8 +103,12 @@ def _purpose(run: TrainedRun) -> str:
     )
 
 
-def _model(run: TrainedRun) -> list[str]:
+def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
     settings = run.settings
+    formats = export.formats or available_formats()
+    turned = "turned upright as EXIF data say"
+    if run.orientation == "ignore":
+        turned = "as they are stored: EXIF orientation is ignored"
     size, length = run.image_size, run.vocabulary.embedding_size
     head = ", ".join(f"{key} {value}" for key, value in settings.get("head", {}).items())
     backbone = settings["backbone"]
@@ -108,6 +118,7 @@ def _model(run: TrainedRun) -> list[str]:
         "",
         f"- backbone: {backbone['name']}, photos resized to {size}x{size} without cropping, "
         f"{weights}",
+        f"- photos: {listed_formats(formats)}, {turned}",
         f"- head: {head or 'defaults'}",
         f"- class embeddings: {length} numbers each, of length 1, from "
         f"{run.word_vectors or 'the attributes of the data set'}",

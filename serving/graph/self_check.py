@@ -113,7 +113,8 @@ def _expected(
 
 
 def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:
-    photos = tf.stack([decode_photo(image, run.image_size) for image in images])
+    size, orientation = run.image_size, run.orientation
+    photos = tf.stack([decode_photo(image, size, orientation=orientation) for image in images])
     features = run.backbone(photos, training=False)
     return {name: tf.cast(value, tf.float32).numpy() for name, value in features.items()}
 

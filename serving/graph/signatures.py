@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms
 from biam_tf.models.head import region_classifier, scores_alone, with_response_maps
+from biam_tf.photo_decoding.graph_formats import Reading, available_formats
 from biam_tf.photos import MAX_PIXELS
 from biam_tf.runs import TrainedRun
 from serving.graph.batching import Batching
@@ -39,11 +40,14 @@ class GraphSettings:
     Attributes:
         top_k: largest number of tags per photo of `tag_known`.
         max_pixels: photos with more pixels are refused.
+        formats: formats of photos that are decoded, of `biam_tf.photos.GRAPH_FORMATS`; None: all
+            that this version of TensorFlow can. WebP needs a server with TensorFlow 2.20 or later.
         batching: settings of batching; None for one call of the backbone per request.
     """
 
     top_k: int = 5
     max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] | None = None
     batching: Batching | None = None
 
 
@@ -63,7 +67,8 @@ class TaggerGraph(tf.Module):
         # Keep the weights only: models would be saved as Keras objects.
         models = (backbone, run.head)
         self._weights = [weight.value for model in models for weight in model.variables]
-        decode = photo_decoder(run.image_size, settings.max_pixels)
+        reading = Reading(run.orientation, settings.formats or available_formats())
+        decode = photo_decoder(run.image_size, settings.max_pixels, reading)
         self._decode = lambda images: decode(images)
         extract = tf.function(
             _feature_extractor(backbone, settings.batching),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.photos import PhotoError, as_sent
 from serving.indexing.photo_index import IndexedPhoto
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class RegionEmbedder:
         broken: dict[IndexedPhoto, str] = {}
         for photo in photos:
             try:
-                contents[photo] = (folder / photo.path).read_bytes()
+                contents[photo] = as_sent((folder / photo.path).read_bytes())
+            except PhotoError as error:
+                broken[photo] = str(error)
             except OSError as error:
                 broken[photo] = os.strerror(error.errno) if error.errno else str(error)
         if not contents:
@@ -148,10 +151,12 @@ class RegionEmbedder:
             UserError: no photo can be read, or the scores don't follow from region embeddings.
         """
         for photo in photos:
-            contents = [(folder / photo.path).read_bytes()]
             try:
+                contents = [as_sent((folder / photo.path).read_bytes())]
                 embeddings, bias = self.embed(contents)
                 break
+            except PhotoError:
+                continue  # it is named when the photos are indexed
             except invalid_argument_error() as error:
                 if "class_embeddings: " in error.message:
                     raise UserError(

@@ -276,8 +276,19 @@ def _require_one(class_names: object, class_embeddings: object) -> None:
 def _photos(images: Images) -> np.ndarray:
     if isinstance(images, bytes | str | os.PathLike):
         images = [images]
-    photos = [image if isinstance(image, bytes) else read_file(image) for image in images]
-    return np.array(photos, dtype=object)
+    return np.array([_sent(image) for image in images], dtype=object)
+
+
+def _sent(image: bytes | str | os.PathLike) -> bytes:
+    """Returns a photo's contents, as a PNG where servers cannot decode its format."""
+    from biam_tf.photos import PhotoError, as_sent
+
+    contents = image if isinstance(image, bytes) else read_file(image)
+    try:
+        return as_sent(contents)
+    except PhotoError as error:
+        where = "" if isinstance(image, bytes) else f"{os.fspath(image)}: "
+        raise UserError(f"{where}{error}") from error
 
 
 def _texts(names: Sequence[str]) -> np.ndarray:

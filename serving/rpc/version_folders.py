@@ -1,10 +1,13 @@
 """The folder of a model: one sub-folder per version, named by its number."""
 
+import json
 import pathlib
 
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 
 MODEL_FILE = "saved_model.pb"
+PHOTOS_FILE = "assets.extra/photos.json"  # which photos the model decodes, and how
 
 
 def version_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
@@ -15,6 +18,15 @@ def version_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
         if path.name.isdecimal() and (path / MODEL_FILE).is_file()
     ]
     return sorted(found, key=lambda path: int(path.name))
+
+
+def photo_orientation(version: pathlib.Path) -> Orientation:
+    """Returns whether a version turns photos upright as EXIF data say; early versions do not."""
+    try:
+        text = (version / PHOTOS_FILE).read_text(encoding="utf-8")
+        return "follow" if json.loads(text)["orientation"] == "follow" else "ignore"
+    except (OSError, ValueError, KeyError):
+        return "ignore"
 
 
 def require_model_dir(model_dir: pathlib.Path) -> pathlib.Path:

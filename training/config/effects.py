@@ -55,8 +55,14 @@ def refuse_settings_without_effect(
 def as_early_runs(settings: Settings, config: RunConfig) -> RunConfig:
     """Returns the settings of a run's file with the meaning that they had when it was written.
 
-    Before there was `training.optimizer.decay_vectors`, everything decayed.
+    Before there was `training.optimizer.decay_vectors`, everything decayed; before there was
+    `backbone.orientation`, it was ignored.
     """
+    backbone = settings.plain(settings.values.get("backbone"))
+    if isinstance(backbone, dict) and "orientation" not in backbone:
+        config = dataclasses.replace(
+            config, backbone=dataclasses.replace(config.backbone, orientation="ignore")
+        )
     training = settings.plain(settings.values.get("training"))
     written = settings.plain(training.get("optimizer")) if isinstance(training, dict) else None
     optimizer = config.training.optimizer

@@ -18,9 +18,14 @@ from training.data.features.photo_files import PhotoFiles
 from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import photos_extracted
 from training.data.folder.reader import check_photos
-from training.data.input.augmentation import picture_side
 from training.data.input.sampling import make_sampler
-from training.data.input.sources import UNVARIED, FeatureSource, PhotoSource, choose_cache
+from training.data.input.sources import (
+    UNVARIED,
+    FeatureSource,
+    PhotoSource,
+    choose_cache,
+    photo_nbytes,
+)
 from training.dry_run.estimates import Workload
 from training.pipeline.examples import (
     Source,
@@ -114,7 +119,7 @@ class Sample:
     def _photos(self) -> Callable[[Sequence[str], bool], Source]:
         """Returns a function that opens photos, augmented or not."""
         size, augmentation = self.models.backbone.input_shape[1], self.config.data.augmentation
-        self.photo_bytes = 3 * picture_side(size, augmentation) ** 2
+        self.photo_bytes = photo_nbytes(size, augmentation)
         total = len(self.train) + sum(len(self.dataset.split(name)) for name in self.scored)
         self._cache = choose_cache(self.config.data.cache, total * self.photo_bytes)
 
@@ -125,6 +130,7 @@ class Sample:
                 size,
                 self._cache,
                 augmentation=augmentation if augmented else UNVARIED,
+                orientation=self.config.backbone.orientation,
             )
 
         return open_photos
@@ -136,7 +142,8 @@ class Sample:
         if storage.is_file(storage.join(location, MANIFEST)):
             whole = FeatureStore.open(location, backbone_name=self.config.backbone.name)
             files = PhotoFiles(self.dataset.directory)
-            found = find_photos(whole, files, self.dataset.images, self.config.data.hash_photos)
+            hash_all, orientation = self.config.data.hash_photos, self.config.backbone.orientation
+            found = find_photos(whole, files, self.dataset.images, hash_all, orientation)
             self.to_extract = len(found.missing)
             if not self.to_extract:
                 store = whole.for_photos(found.rows, found.broken)
@@ -169,6 +176,7 @@ class Sample:
             self.directory / "features",
             batch_size=self.config.backbone.batch_size,
             progress=make_bar,
+            orientation=self.config.backbone.orientation,
         )
         first, *rest = stopwatch.updates
         self.first_extraction = first[0] - started

@@ -130,6 +130,7 @@ class Examples:
             progress=progress,
             sampler=sampler,
             augmentation=UNVARIED if sampler is None else self.config.data.augmentation,
+            orientation=self.config.backbone.orientation,
         )
 
     def for_training(self, epochs: int) -> TrainingExamples:
@@ -191,7 +192,8 @@ def feature_location(
     """
     if config.data.feature_store:
         return storage.normal_path(config.data.feature_store)
-    job = describe_job(backbone, config.backbone.name, dataset.images, SHARD_SIZE)
+    settings = config.backbone
+    job = describe_job(backbone, settings.name, dataset.images, SHARD_SIZE, settings.orientation)
     beside = storage.normal_path(run.parent / "features")
     files = PhotoFiles(dataset.directory)
     return choose_store(beside, job, files, dataset.images) or storage.join(

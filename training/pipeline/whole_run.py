@@ -15,6 +15,7 @@ from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
 from biam_tf.models.system import System
 from biam_tf.models.systems import SYSTEMS
+from biam_tf.photos import Orientation
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
 from training.data.data_manifest import describe_data
@@ -147,7 +148,8 @@ def _train(
             with contextlib.ExitStack() as stack:
                 observers: list[Observer] = []
                 if workers.is_chief and config.training.tensorboard:
-                    observers.append(_tensorboard(folder, dataset, vocabulary, models))
+                    orientation = config.backbone.orientation
+                    observers.append(_tensorboard(folder, dataset, vocabulary, models, orientation))
                 if workers.is_chief and profiled_steps is not None:
                     observers.append(stack.enter_context(StepProfiler(folder, profiled_steps)))
                 train(config, folder, workers.strategy, target, *data, validate, observers)
@@ -215,14 +217,24 @@ def _write_inputs(
 
 
 def _tensorboard(
-    folder: RunFolder, dataset: TaggingDataset, vocabulary: Vocabulary, models: Models
+    folder: RunFolder,
+    dataset: TaggingDataset,
+    vocabulary: Vocabulary,
+    models: Models,
+    orientation: Orientation,
 ) -> TensorBoardWriter:
     """Returns a writer of TensorBoard's files, with the response maps of some photos."""
     split = dataset.split("val" if "val" in dataset.splits else final_split(dataset))
 
     def draw() -> Image.Image:
         explained = explain_photos(
-            models.backbone, models.head, dataset, split, vocabulary, PHOTOS_ON_TENSORBOARD
+            models.backbone,
+            models.head,
+            dataset,
+            split,
+            vocabulary,
+            PHOTOS_ON_TENSORBOARD,
+            orientation,
         )
         return make_contact_sheet(**sheet_contents(explained, split, vocabulary))
 

@@ -84,7 +84,8 @@ def photo_cards(
     for i, row in enumerate(explained.rows):
         image = split.images[row]
         # From the file, in its own proportions: the model's input is square.
-        photo = open_photo(dataset.photo_path(image)).image
+        path = dataset.photo_path(image)
+        photo = open_photo(path, orientation=explained.orientation).image
         labels, scores = split.labels[row], explained.scores[i].astype(np.float64)
         best = np.argsort(-scores, kind="stable")[: min(TAGS, len(scores))]
         maps = []

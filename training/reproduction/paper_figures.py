@@ -183,7 +183,9 @@ def _sheets(rows: Rows, stem: pathlib.Path) -> Figure:
         opened = open_run(row.folders[0])
         split, vocabulary = opened.split, opened.vocabulary
         models = opened.run.backbone, opened.run.head
-        explained = explain_photos(*models, opened.dataset, split, vocabulary, PHOTOS)
+        explained = explain_photos(
+            *models, opened.dataset, split, vocabulary, PHOTOS, opened.run.orientation
+        )
         path = stem.with_name(f"{stem.name}-{key}.png")
         contents = sheet_contents(explained, split, vocabulary)
         sheet = make_contact_sheet(**contents, columns=3, title=row.entry.title)

@@ -109,7 +109,9 @@ def compare_runs(
         own_warnings = counted.warnings(vocabulary)
         print_warnings([warning for warning in own_warnings if warning not in warnings])
         warnings |= dict.fromkeys(own_warnings)
-        source = PhotoSource(dataset.directory, split.images, run.image_size, cache="stream")
+        source = PhotoSource(
+            dataset.directory, split.images, run.image_size, "stream", orientation=run.orientation
+        )
         label = f"scoring with {path}"
         own, run_scores = evaluate_split(
             run, source, split.labels, vocabulary, label, about=dataset.about

@@ -12,9 +12,10 @@ from biam_tf.contact_sheet import draw_contact_sheet
 from biam_tf.files import writing_to
 from biam_tf.models import build_tagger
 from biam_tf.models.head import response_map_layer, with_response_maps
-from biam_tf.photos import decode_photo
+from biam_tf.photos import Orientation
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
+from training.data.input.photo_reader import read_photo
 
 PHOTOS_ON_SHEET = 12
 
@@ -28,12 +29,14 @@ class ExplainedPhotos:
         pixels: (P, S, S, 3) uint8, at the size that the model takes.
         scores: (P, C).
         response_maps: (P, h, w, C); None: the head does not classify regions.
+        orientation: whether the photos were turned upright as EXIF data say.
     """
 
     rows: np.ndarray
     pixels: np.ndarray
     scores: np.ndarray
     response_maps: np.ndarray | None
+    orientation: Orientation = "follow"
 
 
 def explain_photos(
@@ -43,6 +46,7 @@ def explain_photos(
     split: Split,
     vocabulary: Vocabulary,
     count: int,
+    orientation: Orientation = "follow",
 ) -> ExplainedPhotos:
     """Scores some photos, spread evenly over a split or over those with an unseen class.
 
@@ -53,12 +57,13 @@ def explain_photos(
         split: the photos to choose from.
         vocabulary: the classes.
         count: the number of photos.
+        orientation: whether photos are turned upright as EXIF data say.
     """
     rows = _photos_to_show(split, dataset.unseen, count)
     size = backbone.input_shape[1]
     photos = tf.stack(
         [
-            decode_photo(tf.io.read_file(str(dataset.photo_path(split.images[i]))), size)
+            read_photo(dataset.directory, tf.constant(split.images[i]), size, orientation)
             for i in rows
         ]
     )
@@ -72,6 +77,7 @@ def explain_photos(
         photos.numpy().round().astype(np.uint8),
         (outputs["scores"] if has_maps else outputs).numpy(),
         np.asarray(outputs["response_maps"], np.float32) if has_maps else None,
+        orientation,
     )
 
 

@@ -112,7 +112,13 @@ def write_figures(
     if not config.training.report:
         return metrics
     explained = explain_photos(
-        trained.backbone, trained.head, dataset, split, vocabulary, PHOTOS_ON_SHEET
+        trained.backbone,
+        trained.head,
+        dataset,
+        split,
+        vocabulary,
+        PHOTOS_ON_SHEET,
+        trained.orientation,
     )
     if path is None:
         path = trained.folder.report_page

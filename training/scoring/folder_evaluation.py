@@ -63,7 +63,9 @@ def evaluate_on_folder(
     print_warnings(warnings)
 
     def make_source(images: Sequence[str]) -> PhotoSource:
-        return PhotoSource(dataset.directory, images, run.image_size, cache="stream")
+        return PhotoSource(
+            dataset.directory, images, run.image_size, "stream", orientation=run.orientation
+        )
 
     metrics, scores = evaluate_split(
         run, make_source(split.images), split.labels, vocabulary, about=dataset.about
@@ -76,7 +78,9 @@ def evaluate_on_folder(
     print(f"\n{format_figures(metrics)}\n\nEvery class: {output}")
     if contact_sheet is None and report is None:
         return
-    explained = explain_photos(run.backbone, run.head, dataset, split, vocabulary, PHOTOS_ON_SHEET)
+    explained = explain_photos(
+        run.backbone, run.head, dataset, split, vocabulary, PHOTOS_ON_SHEET, run.orientation
+    )
     if contact_sheet is not None:
         title = f"{folder}: {photos.split} photos of {photos.directory}"
         draw_sheet(explained, contact_sheet, split, vocabulary, title)

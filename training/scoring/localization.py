@@ -57,7 +57,10 @@ def measure_run(path: pathlib.Path) -> dict[str, Localization]:
     boxes = read_boxes(dataset.directory)
     vocabulary = evaluation_vocabulary(trained, dataset)
     scorer = make_scorer(build_tagger(trained.backbone, with_response_maps(trained.head)))
-    source = PhotoSource(dataset.directory, split.images, trained.image_size, cache="stream")
+    orientation = trained.orientation  # boxes are of the photo as it is read
+    source = PhotoSource(
+        dataset.directory, split.images, trained.image_size, "stream", orientation=orientation
+    )
     embeddings = tf.constant(vocabulary.embeddings, tf.float32)
     found: dict[str, list[tuple[bool, float]]] = {}
     done = 0
@@ -65,7 +68,8 @@ def measure_run(path: pathlib.Path) -> dict[str, Localization]:
         maps = scorer(inputs, embeddings)["response_maps"].numpy()
         for row in range(len(maps)):
             image = split.images[done + row]
-            size = open_photo(dataset.photo_path(image), at_least=(1, 1)).size
+            path_of_photo = dataset.photo_path(image)
+            size = open_photo(path_of_photo, at_least=(1, 1), orientation=orientation).size
             for c in np.flatnonzero(split.labels[done + row] > 0).tolist():
                 own = boxes.get((image, dataset.names[c]))
                 if own:

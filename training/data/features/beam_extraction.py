@@ -156,7 +156,7 @@ def extract_features_with_beam(
             been processed; shards without broken photos are kept. Also for invalid options.
     """
     path, directory = storage.normal_path(store), os.fspath(photos_directory)
-    job = describe_job(backbone, settings.name, images, shard_size)
+    job = describe_job(backbone, settings.name, images, shard_size, settings.orientation)
     check_same_photos(path, job)
     extract = BeamExtraction(settings, directory, max_broken_share, options)
     whole = bring_up_to_date(path, job, directory, images, extract)

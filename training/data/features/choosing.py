@@ -53,7 +53,7 @@ def _count(folder: str, job: StoreManifest, files: PhotoFiles, images: Sequence[
         unfinished = UnfinishedStore(folder, begun)
         photos = unfinished.photos_of(unfinished.all_finished(files.directory))
         return len(set(photos).intersection(images))
-    found = find_photos(FeatureStore.open(folder), files, images)
+    found = find_photos(FeatureStore.open(folder), files, images, orientation=job.orientation)
     compared = len(found.rows) - found.not_here
     # Photos that are not here cannot tell whether a store is theirs, unless it has all of them.
     return compared or (len(found.rows) if not found.missing else 0)

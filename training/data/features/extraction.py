@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tqdm
 
+from biam_tf.photos import Orientation
 from biam_tf.progress import progress as progress_bar
 from training.config.schema import RunConfig
 from training.data.dataset import TaggingDataset
@@ -49,6 +50,7 @@ def extract_features(
     shard_size: int = SHARD_SIZE,
     max_broken_share: float = 0.0,
     progress: Callable[..., tqdm.tqdm] | None = None,
+    orientation: Orientation = "follow",
 ) -> FeatureStore:
     """Computes the features of `images` and writes them to the folder `store`.
 
@@ -69,6 +71,7 @@ def extract_features(
         shard_size: photos per file; an unfinished store keeps the size it was started with.
         max_broken_share: largest share of `images` that may be unreadable; these are skipped.
         progress: creates the progress bar, as `biam_tf.progress.progress`; None shows none.
+        orientation: whether photos are turned upright as EXIF data say.
 
     Raises:
         UserError: too many photos are unreadable (the message lists them), features are not
@@ -76,7 +79,7 @@ def extract_features(
             another backbone or of other photos.
     """
     path = storage.normal_path(store)
-    job = describe_job(backbone, backbone_name, images, shard_size)
+    job = describe_job(backbone, backbone_name, images, shard_size, orientation)
     check_same_photos(path, job)
     extract = PartExtraction(
         backbone,
@@ -201,7 +204,8 @@ def ensure_features(
     images = dataset.images  # split by split, as streaming requires
     directory = os.fspath(photos_directory or dataset.directory)
     share = config.data.max_broken_share
-    job = describe_job(backbone, config.backbone.name, images, SHARD_SIZE)
+    settings = config.backbone
+    job = describe_job(backbone, settings.name, images, SHARD_SIZE, settings.orientation)
     extract: ExtractPart
     if beam_options is not None:
         from training.data.features.beam_extraction import BeamExtraction

@@ -6,7 +6,8 @@ store are read to compare contents. A photo that is not there, as where photos a
 machine, cannot be compared: the features of its name are taken.
 
 Parts written by version 0.1 have names only. There, a photo counts as unchanged if its file was
-neither written nor replaced after the part was complete.
+neither written nor replaced after the part was complete, and if this version reads the same pixels:
+version 0.1 ignored orientation and transparency.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from biam_tf.photos import Orientation
 from training.data.features import storage
+from training.data.features.manifest import EARLY_PREPROCESSING
 from training.data.features.photo_files import PhotoFiles, PhotoState
 from training.data.features.store import FeatureStore
 from training.data.features.store_part import StorePart
@@ -47,7 +50,11 @@ class Found:
 
 
 def find_photos(
-    store: FeatureStore, files: PhotoFiles, images: Sequence[str], hash_all: bool = False
+    store: FeatureStore,
+    files: PhotoFiles,
+    images: Sequence[str],
+    hash_all: bool = False,
+    orientation: Orientation = "follow",
 ) -> Found:
     """Returns what a store has of `images`.
 
@@ -57,8 +64,9 @@ def find_photos(
         images: relative paths, each once.
         hash_all: whether to compare the contents of all photos that are there, also of those with
             the same size and modification time.
+        orientation: whether photos are to be turned upright as EXIF data say.
     """
-    search = _Search(store, files, images)
+    search = _Search(store, files, images, orientation)
     for part, first_row in zip(*search.parts_latest_first, strict=True):
         search.by_name(part, first_row, hash_all)
     search.by_contents(hash_all)
@@ -68,8 +76,15 @@ def find_photos(
 class _Search:
     """The photos that are looked for, and what was found of them."""
 
-    def __init__(self, store: FeatureStore, files: PhotoFiles, images: Sequence[str]):
+    def __init__(
+        self,
+        store: FeatureStore,
+        files: PhotoFiles,
+        images: Sequence[str],
+        orientation: Orientation,
+    ):
         self._store, self._files, self._images = store, files, images
+        self._orientation = orientation
         self._states = files.states(images)
         self._left = dict.fromkeys(range(len(images)))  # positions, in order
         self._rows: dict[int, int] = {}
@@ -95,6 +110,8 @@ class _Search:
         records = part.records.rows() if part.records is not None else None
         if records is None:
             same = self._unchanged_since(part, places)
+            if part.manifest.preprocessing == EARLY_PREPROCESSING:
+                same = self._read_as_before(same)
         else:
             same = self._with_same_state(places, records, hash_all)
         for i in same:
@@ -110,6 +127,11 @@ class _Search:
     def _unchanged_since(self, part: StorePart, places: Iterable[int]) -> list[int]:
         names = [self._images[i] for i in places]
         changed = set(self._files.changed_since(names, part.written_at))
+        return [i for i in places if self._images[i] not in changed]
+
+    def _read_as_before(self, places: Sequence[int]) -> list[int]:
+        names = [self._images[i] for i in places]
+        changed = set(self._files.read_otherwise(names, self._orientation))
         return [i for i in places if self._images[i] not in changed]
 
     def _with_same_state(

@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from training.data.features import storage
 from training.data.input.broken_photos import BrokenPhoto
 
 FORMAT = 1
 MANIFEST, PARTIAL, IMAGES = "manifest.json", "partial.json", "images.json"
+
+# Of stores of version 0.1, which ignored orientation and transparency. They are still used for
+# photos without any, see `finding`.
+EARLY_PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
+
+
+def preprocessing(orientation: Orientation) -> str:
+    """Returns how photos are decoded and resized, as text for the manifest."""
+    return f"{EARLY_PREPROCESSING}; transparency over white; orientation: {orientation}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +154,7 @@ class StoreManifest:
             "backbone": (self.backbone.name, now.backbone.name),
             "image size": (self.backbone.image_size, now.backbone.image_size),
             "backbone weights": (self.backbone.weights, now.backbone.weights),
-            "preprocessing": (self.preprocessing, now.preprocessing),
+            "preprocessing": (self._preprocessing_as(now), now.preprocessing),
             "region features": (self.region_shape, now.region_shape),
             "scene feature": (self.scene_size, now.scene_size),
         }
@@ -152,6 +162,16 @@ class StoreManifest:
             named["number of photos"] = (self.count, now.count)
             named["list of photos"] = (self.images[:16], now.images[:16])
         return [f"{what} {was}, now {is_}" for what, (was, is_) in named.items() if was != is_]
+
+    def _preprocessing_as(self, now: "StoreManifest") -> str:
+        """The preprocessing, or that of `now` for an early store, whose photos are compared."""
+        is_early = self.preprocessing == EARLY_PREPROCESSING
+        return now.preprocessing if is_early else self.preprocessing
+
+    @property
+    def orientation(self) -> Orientation:
+        """Whether photos are turned upright as EXIF data say."""
+        return "follow" if self.preprocessing == preprocessing("follow") else "ignore"
 
     def write(self, path: str) -> None:
         """Writes the manifest as JSON, atomically."""

@@ -19,6 +19,8 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from biam_tf.files import sha256_of
+from biam_tf.photo_decoding.file_headers import HEADER_BYTES, format_of, read_otherwise_before
+from biam_tf.photos import Orientation
 from training.data.features import storage
 
 PHOTOS = "photos.npz"
@@ -133,6 +135,12 @@ class PhotoFiles:
         times = self._ask(functools.partial(_latest_time, is_local=self.is_local), images, {})
         return [image for image in images if times[image] > time]
 
+    def read_otherwise(self, images: Sequence[str], orientation: Orientation) -> list[str]:
+        """Returns the photos of which version 0.1 read other pixels; reads their headers."""
+        otherwise = functools.partial(_read_otherwise, orientation=orientation)
+        answers = self._ask(otherwise, images, {})
+        return [image for image in images if answers[image]]
+
     def _ask(
         self, question: Callable[[str], Any], images: Sequence[str], known: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -163,6 +171,17 @@ class PhotoFiles:
             return sha256_of(path)
         except (OSError, ValueError):
             return ""
+
+
+def _read_otherwise(path: str, orientation: Orientation) -> bool:
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            contents = file.read(HEADER_BYTES)
+            if format_of(contents) != "JPEG":
+                contents += file.read()
+    except tf.errors.OpError:
+        return False  # a photo that is not here cannot be compared
+    return read_otherwise_before(contents, orientation)
 
 
 def local_state(path: str) -> PhotoState:

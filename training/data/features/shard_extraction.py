@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms, weights_fingerprint
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from training.data.features import manifest as store_manifest
 from training.data.features import storage
 from training.data.features.extraction_batch import free_memory, photos_at_a_time
 from training.data.features.manifest import BackboneIdentity, Shard, StoreManifest
 from training.data.features.photo_files import PhotoFiles, PhotoState
-from training.data.features.store import PREPROCESSING
 from training.data.features.unfinished_store import UnfinishedStore
 from training.data.input import photo_reader
 
@@ -26,7 +26,11 @@ Batches = Iterable[tuple[tf.Tensor, tf.Tensor]]
 
 
 def describe_job(
-    backbone: keras.Model, backbone_name: str, images: Sequence[str], shard_size: int
+    backbone: keras.Model,
+    backbone_name: str,
+    images: Sequence[str],
+    shard_size: int,
+    orientation: Orientation = "follow",
 ) -> StoreManifest:
     """Returns the manifest of the store to create, without shards."""
     if len(set(images)) != len(images) or not images:
@@ -36,7 +40,7 @@ def describe_job(
         backbone=BackboneIdentity(
             backbone_name, backbone.inputs[0].shape[1], weights_fingerprint(backbone)
         ),
-        preprocessing=PREPROCESSING,
+        preprocessing=store_manifest.preprocessing(orientation),
         region_shape=tuple(outputs["region_features"].shape[1:]),
         scene_size=outputs["scene_feature"].shape[-1],
         dtype="float16",
@@ -93,6 +97,7 @@ class ShardExtractor:
             job.backbone.image_size,
             self._batch_size,
             job.shard_size,
+            job.orientation,
         )
         grouped = itertools.groupby(decoded, lambda batch: int(batch[0][0]) // job.shard_size)
         ahead = next(grouped, None)

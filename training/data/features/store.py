@@ -23,7 +23,14 @@ import tensorflow as tf
 
 from biam_tf.errors import UserError
 from training.data.features import storage
-from training.data.features.manifest import MANIFEST, PARTIAL, BackboneIdentity, StoreManifest
+from training.data.features.manifest import (
+    EARLY_PREPROCESSING,
+    MANIFEST,
+    PARTIAL,
+    BackboneIdentity,
+    StoreManifest,
+    preprocessing,
+)
 from training.data.features.store_part import EXTRACT_AGAIN, StorePart, open_parts
 from training.data.features.unfinished_store import photos_extracted
 from training.data.input.broken_photos import BrokenPhoto
@@ -32,7 +39,7 @@ RECORD = {
     name: tf.io.FixedLenFeature([], tf.string)
     for name in ("image", "region_features", "scene_feature")
 }
-PREPROCESSING = "biam_tf.photos.decode_photo: RGB in 0..255, resized straight to the square"
+PREPROCESSINGS = (EARLY_PREPROCESSING, preprocessing("follow"), preprocessing("ignore"))
 READ_BATCH = 64
 
 
@@ -274,10 +281,10 @@ def _check_identity(part: StorePart, wanted: BackboneIdentity) -> None:
             f"{part.path}: these features are of the backbone {manifest.backbone}, not of "
             f"{wanted}; use another folder for its features (data.feature_store) or delete this one"
         )
-    if manifest.preprocessing != PREPROCESSING:
+    if manifest.preprocessing not in PREPROCESSINGS:
         raise UserError(
             f"{part.path}: the photos were preprocessed differently ({manifest.preprocessing}) "
-            f"than by this version ({PREPROCESSING}); {EXTRACT_AGAIN}"
+            f"than by this version ({PREPROCESSINGS[1]}); {EXTRACT_AGAIN}"
         )
 
 

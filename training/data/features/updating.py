@@ -107,7 +107,10 @@ def _open(
         image_size=wanted.image_size,
         weights_fingerprint=wanted.weights,
     )
-    return store, find_photos(store, PhotoFiles(photos_directory), images, hash_all)
+    for part in store.parts:
+        check_same_job(part.path, part.manifest, job, with_photos=False)
+    files = PhotoFiles(photos_directory)
+    return store, find_photos(store, files, images, hash_all, job.orientation)
 
 
 def _extract_missing(

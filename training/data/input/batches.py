@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.photos import Orientation
 from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input.augmentation import augment, epoch_seed
@@ -68,8 +69,9 @@ class Photos:
         image_size: side S of the photos in a batch, in pixels.
         augmentation: augmentation of training photos; evaluation photos are never augmented.
         sampler: determines how often each photo occurs in an epoch.
-        pictures: (N, D, D, 3) uint8, the pictures in memory; None decodes the photos in every
-            epoch and crops them at their original size.
+        pictures: (N, D, D, 3) uint8 or float32, the pictures in memory; None decodes the photos in
+            every epoch and crops them at their original size.
+        orientation: whether photos are turned upright as EXIF data say.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Photos:
         augmentation: AugmentationConfig,
         sampler: Sampler,
         pictures: np.ndarray | None = None,
+        orientation: Orientation = "follow",
     ):
+        self._orientation = orientation
         self._directory = directory
         self._images = tf.constant(list(images))
         self._image_size = image_size
@@ -97,9 +101,10 @@ class Photos:
 
         def example(place: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
             if self._pictures is not None:
-                photo = take(self._pictures, index)
+                photo = tf.cast(take(self._pictures, index), tf.float32)
             elif self._augmentation.crop_scale is not None:
-                photo = read_whole_photo(self._directory, tf.gather(self._images, index))
+                image = tf.gather(self._images, index)
+                photo = read_whole_photo(self._directory, image, self._orientation)
             else:
                 photo = self._decode(index)
             if self._augmentation.any:
@@ -121,7 +126,7 @@ class Photos:
 
     def _decode(self, index: tf.Tensor) -> tf.Tensor:
         image = tf.gather(self._images, index)
-        return tf.round(read_photo(self._directory, image, self._image_size))
+        return read_photo(self._directory, image, self._image_size, self._orientation)
 
 
 class StreamedRecords:

@@ -12,6 +12,7 @@ from biam_tf.photos import (
     IS_EMPTY,
     IS_FOLDER,
     NO_FILE,
+    Orientation,
     decode_photo,
     decode_whole_photo,
     decoding_problem,
@@ -27,19 +28,27 @@ PHOTO_ERRORS = (
 )
 
 
-def read_photo(directory: str | os.PathLike, image: tf.Tensor, image_size: int) -> tf.Tensor:
+def read_photo(
+    directory: str | os.PathLike,
+    image: tf.Tensor,
+    image_size: int,
+    orientation: Orientation = "follow",
+) -> tf.Tensor:
     """Returns the photo `image` of `directory`, float32 (image_size, image_size, 3) in 0..255.
 
     For use in a graph. A missing or broken photo is an error there, see `find_broken`.
     """
     path = tf.strings.join([os.fspath(directory), image], separator="/")
-    return decode_photo(tf.io.read_file(path), image_size)
+    contents = tf.io.read_file(path)
+    return decode_photo(contents, image_size, orientation=orientation, in_python=True)
 
 
-def read_whole_photo(directory: str | os.PathLike, image: tf.Tensor) -> tf.Tensor:
+def read_whole_photo(
+    directory: str | os.PathLike, image: tf.Tensor, orientation: Orientation = "follow"
+) -> tf.Tensor:
     """Returns the photo `image` at its original size, uint8 (height, width, 3), in a graph."""
     path = tf.strings.join([os.fspath(directory), image], separator="/")
-    return decode_whole_photo(tf.io.read_file(path))
+    return decode_whole_photo(tf.io.read_file(path), orientation=orientation, in_python=True)
 
 
 def photo_batches(
@@ -48,6 +57,7 @@ def photo_batches(
     image_size: int,
     batch_size: int,
     group_size: int | None = None,
+    orientation: Orientation = "follow",
 ) -> tf.data.Dataset:
     """Returns the readable photos, in order, with their positions in `images`.
 
@@ -61,11 +71,15 @@ def photo_batches(
         image_size: side of the decoded photos in pixels.
         batch_size: photos per batch.
         group_size: images per group; no batch spans two groups. None makes all images one group.
+        orientation: whether photos are turned upright as EXIF data say.
     """
 
     def group_batches(positions: tf.Tensor, group: tf.Tensor) -> tf.data.Dataset:
         photos = tf.data.Dataset.from_tensor_slices((positions, group)).map(
-            lambda position, image: (position, read_photo(directory, image, image_size)),
+            lambda position, image: (
+                position,
+                read_photo(directory, image, image_size, orientation),
+            ),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -83,28 +97,32 @@ def load_photos(
     images: Sequence[str],
     image_size: int,
     progress: Callable[..., tqdm.tqdm] | None = None,
+    orientation: Orientation = "follow",
+    dtype: type = np.float32,
 ) -> np.ndarray:
-    """Decodes all photos into memory, rounded to integer pixel values.
+    """Decodes all photos into memory.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: side of the decoded photos in pixels.
         progress: creates the progress bar, as `biam_tf.progress.progress`; None shows none.
+        orientation: whether photos are turned upright as EXIF data say.
+        dtype: float32, or uint8, which rounds and needs a quarter of the memory.
 
     Returns:
-        uint8 (N, image_size, image_size, 3).
+        (N, image_size, image_size, 3), 0 to 255.
 
     Raises:
         UserError: some photos cannot be read; the message lists them.
     """
-    photos = np.empty((len(images), image_size, image_size, 3), np.uint8)
+    photos: np.ndarray = np.empty((len(images), image_size, image_size, 3), dtype)
     loaded = np.zeros(len(images), bool)
     bar = progress and progress(total=len(images), label="Reading photos", unit="photo")
     try:
-        batches = photo_batches(directory, images, image_size, 64).map(
-            lambda positions, batch: (positions, tf.cast(tf.round(batch), tf.uint8))
-        )
+        batches = photo_batches(directory, images, image_size, 64, orientation=orientation)
+        if dtype == np.uint8:
+            batches = batches.map(lambda places, batch: (places, tf.cast(tf.round(batch), dtype)))
         for positions, batch in batches.as_numpy_iterator():
             photos[positions] = batch
             loaded[positions] = True

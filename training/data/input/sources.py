@@ -14,6 +14,7 @@ import tensorflow as tf
 import tqdm
 
 from biam_tf.errors import UserError
+from biam_tf.photos import Orientation
 from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input import photo_reader
@@ -125,23 +126,23 @@ class FeatureSource(_Source):
 class PhotoSource(_Source):
     """Batches of `images` (B, S, S, 3), float32 in 0..255, for a backbone that is trained.
 
-    Pixels are rounded to integers with either cache, which is exact for photos that are not resized
-    and within 0.5 of 255 otherwise. The batches do not depend on the cache unless training photos
-    are cropped: "memory" crops pictures of a fixed size (see `augmentation.picture_side`),
-    "stream" the original photos.
+    Pixels are those of a server and of stored features. The batches do not depend on the cache
+    unless training photos are cropped: "memory" crops pictures of a fixed size (see
+    `augmentation.picture_side`), rounded to bytes, "stream" the original photos.
 
     Args:
         directory: the folder that `images` are relative to.
         images: (N,) relative paths.
         image_size: side S of the photos in pixels.
-        cache: "memory" decodes all photos once and keeps them as bytes; "stream" decodes them
-            in every epoch; "auto" is "memory" if they fit.
+        cache: "memory" decodes all photos once and keeps them, 12 bytes per pixel (3 for pictures
+            that are cropped); "stream" decodes them in every epoch; "auto" is "memory" if they fit.
         memory_limit_bytes: limit for "auto"; None is half of the machine's memory.
         progress: creates the progress bar for reading photos into memory, as
             `biam_tf.progress.progress`; None shows none.
         augmentation: augmentation of training photos. Evaluation photos are not augmented; they
             are read from the disk if those in memory have another size.
         sampler: determines how often each photo occurs in a training epoch; None is once.
+        orientation: whether photos are turned upright as EXIF data say.
 
     Raises:
         UserError: some photos cannot be read; the message lists them. With "stream", a broken
@@ -158,19 +159,37 @@ class PhotoSource(_Source):
         progress: Callable[..., tqdm.tqdm] | None = None,
         augmentation: AugmentationConfig = UNVARIED,
         sampler: Sampler | None = None,
+        orientation: Orientation = "follow",
     ):
         sampler = sampler or Natural(len(images))
         reader: Reader
         side = picture_side(image_size, augmentation)
-        cache = choose_cache(cache, len(images) * side**2 * 3, memory_limit_bytes)
+        nbytes = len(images) * photo_nbytes(image_size, augmentation)
+        cache = choose_cache(cache, nbytes, memory_limit_bytes)
         pictures = None
         if cache == "memory":
-            pictures = photo_reader.load_photos(directory, images, side, progress)
+            dtype = np.uint8 if augmentation.crop_scale is not None else np.float32
+            pictures = photo_reader.load_photos(
+                directory, images, side, progress, orientation, dtype
+            )
         if pictures is not None and not augmentation.any:
             reader = Arrays({"images": pictures}, sampler)  # whole batches at a time
         else:
-            reader = Photos(directory, images, image_size, augmentation, sampler, pictures)
+            reader = Photos(
+                directory, images, image_size, augmentation, sampler, pictures, orientation
+            )
         super().__init__(images, cache, sampler, reader)
+
+
+def photo_nbytes(image_size: int, augmentation: AugmentationConfig) -> int:
+    """Returns the bytes of a photo in the memory of a `PhotoSource`.
+
+    Photos are kept as float32, so that they are what a server sees; pictures to be cropped at
+    random are larger, and kept as bytes.
+    """
+    return picture_side(image_size, augmentation) ** 2 * (
+        3 if augmentation.crop_scale is not None else 12
+    )
 
 
 def choose_cache(cache: Cache, nbytes: int, memory_limit_bytes: int | None = None) -> Cache:
