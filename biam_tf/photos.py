@@ -55,6 +55,7 @@ __all__ = [
     "decode_whole_photo",
     "decoding_problem",
     "exif_orientation",
+    "format_of",
     "not_whole",
     "open_photo",
     "photo_problem",

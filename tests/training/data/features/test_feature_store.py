@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from interrupted import Interrupted
+from PIL import Image
 
+from benchmarks.shared.photo_kinds import drawing, exif, saved
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
 from training.data.features import storage
 from training.data.features.extraction import extract_features
+from training.data.features.finding import find_photos
+from training.data.features.manifest import EARLY_PREPROCESSING
+from training.data.features.photo_files import PhotoFiles
 from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import UnfinishedStore, photos_extracted
 from training.data.input import photo_reader
@@ -191,14 +196,55 @@ def test_a_photo_that_only_failed_for_a_moment_is_not_taken_for_broken(extract, 
     decode = photo_reader.decode_photo
     calls = []
 
-    def fails(contents, image_size):
+    def fails(contents, image_size, **settings):
         calls.append(tf.executing_eagerly())
-        return decode(tf.constant(b"half of it"), image_size)
+        return decode(tf.constant(b"half of it"), image_size, **settings)
 
     monkeypatch.setattr(photo_reader, "decode_photo", fails)
     with pytest.raises(tf.errors.UnavailableError, match=r"but works now; .*run the command again"):
         extract(max_broken_share=0.99)
     assert calls == [False]
+
+
+def test_an_early_store_is_used_for_photos_that_are_read_as_before(tmp_path, make_backbone):
+    photos = {
+        "plain.jpg": saved(Image.fromarray(drawing()), "JPEG"),
+        "turned.jpg": saved(Image.fromarray(drawing()), "JPEG", exif=b"Exif\0\0" + exif(6, False)),
+        "opaque.png": saved(Image.fromarray(drawing()), "PNG"),
+        "transparent.png": saved(Image.fromarray(drawing()).convert("RGBA"), "PNG"),
+    }
+    for name, contents in photos.items():
+        (tmp_path / name).write_bytes(contents)
+    again = {"follow": ["turned.jpg", "transparent.png"], "ignore": ["transparent.png"]}
+    for orientation, expected in again.items():
+        folder = tmp_path / orientation
+        settings = {"orientation": orientation}
+        store = extract_features(
+            make_backbone(), "tiny", tmp_path, list(photos), folder, **settings
+        )
+        assert find_photos(store, PhotoFiles(tmp_path), list(photos), **settings).missing == ()
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["preprocessing"] = EARLY_PREPROCESSING
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        for path in folder.glob("*.npz"):
+            path.unlink()  # version 0.1 recorded no sizes
+        early = FeatureStore.open(folder)
+        found = find_photos(early, PhotoFiles(tmp_path), list(photos), **settings)
+        assert list(found.missing) == expected
+
+
+def test_a_store_of_another_orientation_is_refused(tmp_path, make_backbone):
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(drawing()), "PNG"))
+    extract_features(make_backbone(), "tiny", tmp_path, ["a.png"], tmp_path / "store")
+    with pytest.raises(UserError, match=r"orientation: follow, now .* orientation: ignore"):
+        extract_features(
+            make_backbone(),
+            "tiny",
+            tmp_path,
+            ["a.png"],
+            tmp_path / "store",
+            orientation="ignore",
+        )
 
 
 def test_features_beyond_float16_are_an_error_that_names_the_photo(extract, make_backbone, photos):

@@ -106,9 +106,7 @@ def test_training_features_are_those_of_the_labeled_photos(cache, make_source, s
 
 
 @pytest.mark.parametrize("cache", ["memory", "stream"])
-def test_training_photos_are_the_labeled_ones_as_a_server_sees_them(
-    cache, make_source, photos
-):
+def test_training_photos_are_the_labeled_ones_as_a_server_sees_them(cache, make_source, photos):
     directory, images = photos
     for numbers, inputs in zip(*epoch_of(make_source(PhotoSource, cache)), strict=True):
         for number, pixels in zip(numbers, inputs["images"], strict=True):
@@ -180,7 +178,7 @@ def test_shapes_of_training_batches_are_static(kind, cache, make_source):
 
 @pytest.mark.parametrize("kind", [FeatureSource, PhotoSource])
 def test_auto_takes_memory_where_the_examples_fit(kind, make_source, store):
-    size = store.nbytes if kind is FeatureSource else 26 * 16 * 16 * 3
+    size = store.nbytes if kind is FeatureSource else 26 * 16 * 16 * 12
     assert make_source(kind, "auto").cache == "memory"
     assert make_source(kind, "auto", memory_limit_bytes=size).cache == "memory"
     assert make_source(kind, "auto", memory_limit_bytes=size - 1).cache == "stream"
