@@ -133,7 +133,8 @@ def _doors(folder: pathlib.Path) -> Iterator[dict[str, Door]]:
         if photo.problem:
             raise Refused(photo.problem)
         right = _right(kind)
-        assert photo.size == right.shape[1::-1]
+        if photo.size != right.shape[1::-1]:
+            return np.zeros((*photo.size[::-1], 3)), right
         gray = np.asarray(gray_picture(open_photo(path, "L").image), np.float64)
         from PIL import Image
 
@@ -176,8 +177,8 @@ def _doors(folder: pathlib.Path) -> Iterator[dict[str, Door]]:
             shown = np.asarray(read_picture(path, max(right.shape[:2])))
         except UserError as error:
             raise Refused(error) from error
-        assert shown.shape == right.shape
-        assert np.abs(shown.astype(int) - right).max() <= kind.tolerance
+        if shown.shape != right.shape or np.abs(shown - right.astype(float)).max() > kind.tolerance:
+            return shown, right  # what people see is wrong
         return _asked(lambda: client.explain(contents, class_embeddings=np.eye(3))), _resized(right)
 
     def send(kind: PhotoKind, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -166,6 +166,8 @@ def _with_pillow(
         image = over_white(photo, contents)
         if form == "TIFF" and turn > 1 and _is_turned(photo):
             image = image.transpose(_TURNS[_BACK[turn]])  # as it is stored
+        if form == "TIFF":
+            size = image.size  # before, it may be that of the turned picture
     if frame is not None:
         canvas = Image.new("RGB", frame.canvas, "white")
         canvas.paste(image, frame.offset)

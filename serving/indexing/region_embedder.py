@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -126,9 +127,11 @@ class RegionEmbedder:
             return [], broken
         try:
             return [self._embed_float16(list(contents.values()), with_bias)], broken
-        except invalid_argument_error():
+        except invalid_argument_error() as error:
             if len(contents) == 1:
-                return [], broken | {photo: "not a whole photo" for photo in contents}
+                reason = re.search(r"images\[0\]: ([^\]\n]*)", error.message)
+                said = reason[1] if reason else "not a whole photo"
+                return [], broken | dict.fromkeys(contents, said)
         # One of them is broken: try each alone.
         embeddings = []
         for photo in contents:
