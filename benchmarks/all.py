@@ -1,8 +1,8 @@
 """Runs all benchmarks that make tables and updates the docs: `python -m benchmarks.all`.
 
 Runs each benchmark in its own process, one after the other, and writes its tables into
-docs/performance.md or docs/scale.md, between the two comment lines that name the benchmark. Tables
-of a failed benchmark are not written. Takes under 25 minutes on an otherwise idle 2-core CPU.
+docs/performance.md, docs/scale.md or docs/photos.md, between the two comment lines that name the
+benchmark. Tables of a failed benchmark are not written. Takes under 25 minutes on an otherwise idle 2-core CPU.
 
 examples:
   python -m benchmarks.all
@@ -33,6 +33,7 @@ DOCUMENTS = {
     "cold_start": "performance.md",
     "growth": "performance.md",
     "scale": "scale.md",
+    "photo_formats": "photos.md",
 }
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from photo_files import encoded
 
 from biam_tf.errors import UserError
+from biam_tf.photos import NOT_WHOLE
 from serving import index as index_command
 from serving import retag
 from serving.indexing import build_index
@@ -103,7 +104,7 @@ def test_a_class_s_scores_depend_on_no_other_class(index, classes, monkeypatch):
 
 def test_broken_photos_are_listed_and_not_tried_again(index, model_dir, photos, monkeypatch):
     broken = PhotoIndex(index).manifest.broken
-    assert [(photo.path, why) for photo, why in broken] == [("broken.jpg", "not a whole photo")]
+    assert [(photo.path, why) for photo, why in broken] == [("broken.jpg", NOT_WHOLE)]
     monkeypatch.setattr(build_index, "RegionEmbedder", None)  # with nothing new, none is loaded
     assert index_photos(model_dir, photos, index) == PhotoIndex(index).manifest
 
@@ -220,7 +221,7 @@ def test_the_commands_from_photos_to_tags(model_dir, photos, tmp_path, capsys):
     index = tmp_path / "index"
     assert index_command.main([str(model_dir), str(photos), str(index)]) == 0
     out = capsys.readouterr().out
-    assert "8 photos" in out and "left out: broken.jpg: not a whole photo" in out
+    assert "8 photos" in out and f"left out: broken.jpg: {NOT_WHOLE}" in out
 
     found = PhotoIndex(index)
     names = list(found.vocabulary.names)

@@ -237,8 +237,8 @@ class TestCheckPhotos:
         lines = str(caught.value).splitlines()
         assert lines[0] == f"{folder}: 4 problems"
         expected = [
-            "annotations.csv row 2: photo 'images/a.png': not a whole JPEG, PNG, GIF or BMP",
-            "annotations.csv row 3: photo 'images/b.png': not a whole JPEG, PNG, GIF or BMP",
+            "annotations.csv row 2: photo 'images/a.png': not a whole JPEG, PNG, GIF, BMP or WebP",
+            "annotations.csv row 3: photo 'images/b.png': not a whole JPEG, PNG, GIF, BMP or WebP",
             "annotations.csv row 4: photo 'images/deep/c.jpg': not a whole JPEG",
             "annotations.csv row 5: photo 'images/d.png': no such file",
         ]
