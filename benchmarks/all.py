@@ -2,7 +2,8 @@
 
 Runs each benchmark in its own process, one after the other, and writes its tables into
 docs/performance.md, docs/scale.md or docs/photos.md, between the two comment lines that name the
-benchmark. Tables of a failed benchmark are not written. Takes under 25 minutes on an otherwise idle 2-core CPU.
+benchmark. Tables of a failed benchmark are not written. Takes under 25 minutes
+on an otherwise idle 2-core CPU.
 
 examples:
   python -m benchmarks.all
