@@ -168,7 +168,7 @@ def read_model(path: str | os.PathLike, way_out: str) -> Any:
     except Exception as error:  # a damaged archive raises errors of any kind
         if not isinstance(error, FileNotFoundError) and _is_sound_archive(path):
             raise  # the file is as it was written: the reason is another one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = "cut short or changed" if os.path.isfile(path) else "no such file"
         raise UserError(
             f"{path}: damaged: not a whole Keras model ({reason}); {way_out}"
         ) from error

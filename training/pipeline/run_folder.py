@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import read_json, replacing, write_json, write_text, writing_to
@@ -97,8 +98,6 @@ class RunFolder(RunPaths):
         hashed = config.data.hash_photos
         now = describe_data(config.data.name, readable, vocabulary, stored.excluded, hashed)
         differing = stored.differences(now)
-        if stored.classes == now.classes and stored.embeddings != now.embeddings:
-            differing.append("other embeddings of the same classes (vocabulary.word_vectors)")
         if self.vocabulary.exists():
             differing += _class_differences(Vocabulary.load(self.vocabulary), vocabulary)
         self._refuse(differing)
@@ -211,7 +210,27 @@ def _class_differences(before: Vocabulary, now: Vocabulary) -> list[str]:
         for name, group in zip(now.names, now.groups, strict=True)
         if groups.get(name, group) != group
     ]
-    return [*found, *([_some(moved)] if moved else [])]
+    if moved:
+        found.append(_some(moved))
+    other = _other_embeddings(before, now)
+    if other:
+        found.append(
+            f"other embeddings of {len(other)} of {len(now.names)} classes, such as {other[0]} "
+            "(vocabulary.word_vectors)"
+        )
+    return found
+
+
+def _other_embeddings(before: Vocabulary, now: Vocabulary) -> list[str]:
+    """Returns the classes whose embeddings differ by more than rounding."""
+    if before.embedding_size != now.embedding_size:
+        return list(now.names)
+    rows = {name: row for row, name in enumerate(before.names)}
+    return [
+        name
+        for name, embedding in zip(now.names, now.embeddings, strict=True)
+        if name in rows and not np.allclose(embedding, before.embeddings[rows[name]], atol=1e-5)
+    ]
 
 
 def _some(texts: Sequence[str], most: int = 5) -> str:
