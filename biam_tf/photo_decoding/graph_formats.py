@@ -149,7 +149,8 @@ class GraphFunctions:
         def decode(contents: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
             found = self.prepare(contents)
             is_allowed = (0 <= found.pixels) & (found.pixels <= max_pixels)
-            raw = run_decoder(tf.where(is_allowed, found.decoder, FAIL), found.encoded)
+            decoder = tf.where(is_allowed, found.decoder, FAIL)
+            raw = run_decoder(decoder, found.encoded, reading.formats)
             return if_allowed(self.finish(found, raw), max_pixels)
 
         self.prepare = tf.function(
@@ -224,7 +225,7 @@ def _prepare(contents: tf.Tensor, reading: Reading) -> Prepared:
 # === Second step ===
 
 
-def run_decoder(decoder: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+def run_decoder(decoder: tf.Tensor, encoded: tf.Tensor, formats: tuple[str, ...]) -> tf.Tensor:
     """Decodes what `prepare` chose, uint8 `(height, width, channels)`; `NONE` gives one pixel.
 
     Raises:
@@ -232,7 +233,7 @@ def run_decoder(decoder: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
     """
 
     def webp() -> tf.Tensor:
-        if "WEBP" not in available_formats():
+        if "WEBP" not in formats:  # servers may lack the operation
             return fail()
         return tf.raw_ops.DecodeWebP(contents=encoded, channels=0)[0]
 

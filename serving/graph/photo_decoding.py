@@ -96,13 +96,15 @@ def _decode_or_black(
             lambda: functions.prepare(contents),
         )
     )
-    pixels, raw = _run_decoder(prepared, max_pixels)
+    pixels, raw = _run_decoder(prepared, max_pixels, reading.formats)
     as_decoded = simple | (pixels <= 0) | (pixels > max_pixels)
     photo = tf.cond(as_decoded, lambda: raw, lambda: functions.finish(prepared, raw))
     return pixels, tf.ensure_shape(photo, (None, None, 3))
 
 
-def _run_decoder(prepared: Prepared, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _run_decoder(
+    prepared: Prepared, max_pixels: int, formats: tuple[str, ...]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the pixels that a photo claims and what its decoder returns, or a black pixel.
 
     A graph cannot catch the error of a decoder, but a data set can skip an element that fails; the
@@ -118,7 +120,9 @@ def _run_decoder(prepared: Prepared, max_pixels: int) -> tuple[tf.Tensor, tf.Ten
         )
         pixels = tf.reduce_prod(shape)
         is_allowed = (0 < pixels) & (pixels <= max_pixels)
-        return pixels, tf.cond(is_allowed, lambda: run_decoder(decoder, encoded), lambda: black)
+        return pixels, tf.cond(
+            is_allowed, lambda: run_decoder(decoder, encoded, formats), lambda: black
+        )
 
     broken = tf.data.Dataset.from_tensors((tf.constant(_BROKEN, tf.int64), black))
     photo = tf.data.Dataset.from_tensors((prepared.decoder, prepared.encoded, prepared.pixels))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from photo_files import animation, encoded
 
+from biam_tf.photo_decoding.graph_formats import Reading
 from biam_tf.photos import decode_photo
 from serving.graph.photo_decoding import photo_decoder
 
@@ -129,3 +130,16 @@ def test_all_broken_photos_are_named(decode):
     good = encoded("PNG")
     message = refused(decode, good, b"", good, encoded("WEBP")[:-50], png_claiming(0, 7))
     assert "images[1, 3, 4]: not a whole" in message
+
+
+def test_without_webp_the_graph_has_no_operation_that_older_servers_lack():
+    def operations(formats):
+        graph = photo_decoder(SIZE, MAX_PIXELS, Reading("follow", formats)).graph.as_graph_def()
+        nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+        return {node.op for node in nodes}
+
+    early = ("JPEG", "PNG", "GIF", "BMP")
+    assert "DecodeWebP" not in operations(early)
+    assert "DecodeWebP" in operations((*early, "WEBP"))
+    message = refused(photo_decoder(SIZE, MAX_PIXELS, Reading("follow", early)), encoded("WEBP"))
+    assert "images[0]: not a whole JPEG, PNG, GIF or BMP photo" in message
