@@ -1,6 +1,7 @@
 """Errors that are part of the interface: what is wrong, where, and what to do about it."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 
 
@@ -48,3 +49,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
     return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def plain_message(message: str) -> str:
+    """Returns the message of a check in an exported graph, without what TensorFlow adds to it."""
+    first = message.partition("\n")[0]
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", first)

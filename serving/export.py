@@ -29,6 +29,7 @@ EXAMPLES = """\
 examples:
   python -m serving.export runs/quickstart models/quickstart
   python -m serving.export runs/my-photos models/my-photos --word-vectors glove.6B.300d.txt
+  python -m serving.export runs/my-photos models/my-photos --sentence-encoder minilm
   python -m serving.export runs/my-photos models/my-photos --max-batch-size 64 \\
       --batch-timeout-ms 5 --max-pixels 20000000
   for TensorFlow Serving 2.18 or 2.19
@@ -65,6 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="embeddings in which signature 'tag' looks up class names: GloVe text, .npz or an "
         "attribute table .csv (default: the file that the run was trained with, if it still "
         "exists; the run's own classes are always included)",
+    )
+    parser.add_argument(
+        "--sentence-encoder",
+        metavar="minilm|FOLDER|none",
+        help="put a sentence encoder into the model, so that 'tag' and 'embed' take any phrase "
+        "(default: the one that made the run's class embeddings, if its weights are found)",
+    )
+    parser.add_argument(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="what that encoder reads, containing {name}; may be given several times (default: as "
+        "the run's class embeddings were made, else 'a photo of {name}')",
     )
     parser.add_argument(
         "--top-k",
@@ -132,12 +146,21 @@ def _command(arguments: argparse.Namespace) -> None:
         settings,
         word_vectors=arguments.word_vectors,
         version=arguments.version,
+        sentence_encoder=arguments.sentence_encoder,
+        templates=arguments.template,
     )
     print(f"{exported.path}: largest difference from the Keras model")
     for name in exported.signatures:
         print(f"  {name:16}{exported.differences[name]:.1e}")
     for name in sorted({*_REASONS} - {*exported.signatures}):
         print(f"  {name:16}left out: {_REASONS[name]}")
+    if exported.encoder is not None:
+        print(f"sentence encoder: {exported.encoder}")
+    size = f"size: {exported.size / 1e6:.1f} MB"
+    if exported.encoder_size:
+        without = (exported.size - exported.encoder_size) / 1e6
+        size += f"; about {without:.1f} MB without the sentence encoder (--sentence-encoder none)"
+    print(size)
 
 
 def _formats(listed: str | None) -> tuple[str, ...] | None:

@@ -160,6 +160,18 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             return {key: _read_array(file, path, key) for key in keys}
 
 
+def read_note(path: pathlib.Path) -> str | None:
+    """Returns the text `made` of an .npz file, which says what its embeddings were made of.
+
+    None: there is no such file, or no such text in it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return str(file["made"]) if "made" in file.files else None
+    except (*_UNREADABLE, AttributeError):
+        return None
+
+
 def read_attribute_table(
     path: pathlib.Path, allow_not_finite: bool = False
 ) -> tuple[tuple[str, ...], np.ndarray]:

@@ -121,6 +121,11 @@ class SentenceEncoder:
             lambda ids, mask: self.model([ids, mask], training=False), input_signature=signature
         )
 
+    def reads(self, text: str) -> bool:
+        """Whether it reads anything in a text; not in spaces and control characters alone."""
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        return any(tokens.attention_mask)
+
     def encode(
         self, texts: Sequence[str], update: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:

@@ -7,6 +7,7 @@ missing ones; this is for making a file of embeddings once and checking what eac
 import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribut
 from biam_tf.embeddings.names import NameIndex, Words, look_up, readable
 from biam_tf.errors import UserError, nearest_words
 from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
+
+if TYPE_CHECKING:
+    from biam_tf.embeddings.sentence_encoder import SentenceEncoder
 
 MINILM = "minilm"
 PLACE = "{name}"
@@ -168,21 +172,56 @@ def _by_sentences(
 ) -> Embedded:
     from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
 
+    require_templates(templates)
+    encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
+    rows = embed_by_sentences(encoder, names, templates, progress)
+    found = tuple(_found_by_sentences(encoder, name, templates) for name in names)
+    rows[[each.missing for each in found]] = 0
+    return Embedded(source, SENTENCES, encoder.weights_file, _unit(rows, found, source), found)
+
+
+def require_templates(templates: Sequence[str]) -> None:
+    """Checks that there is a place for the name in each text that a sentence encoder reads.
+
+    Raises:
+        UserError: a text has none.
+    """
     for template in templates:
         if PLACE not in template:
             raise UserError(
                 f"--template {template!r}: has no {PLACE}; write for example 'a photo of {PLACE}'"
             )
-    encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
-    texts = [[template.replace(PLACE, readable(name)) for name in names] for template in templates]
-    encoded = [encoder.encode(part, progress) for part in texts]
+
+
+def embed_by_sentences(
+    encoder: "SentenceEncoder",
+    names: Sequence[str],
+    templates: Sequence[str],
+    progress: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """Returns the embeddings (C, d) of C names by a sentence encoder, float64, of length 1.
+
+    Args:
+        encoder: the encoder.
+        names: C class names.
+        templates: its input texts, in which `{name}` is replaced by the name's text. The vectors
+            of several, each of length 1, are averaged.
+        progress: called with the number of texts that were just embedded.
+    """
+    encoded = [
+        encoder.encode([template.replace(PLACE, readable(name)) for name in names], progress)
+        for template in templates
+    ]
     rows = np.asarray(np.mean(encoded, axis=0, dtype=np.float64))
-    found = tuple(
-        Found(name, own, "as text" if readable(name) != name else "")
-        for name, own in zip(names, zip(*texts, strict=True), strict=True)
-    )
-    unit = _unit(rows, found, source)
-    return Embedded(source, SENTENCES, encoder.weights_file, unit, found)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _found_by_sentences(encoder: "SentenceEncoder", name: str, templates: Sequence[str]) -> Found:
+    text = readable(name)
+    if not encoder.reads(text):
+        return Found(name, (name,), "", True)
+    how = "as text" if text != name else ""
+    return Found(name, tuple(template.replace(PLACE, text) for template in templates), how)
 
 
 def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import unicodedata
 from collections.abc import Sequence
 
 from biam_tf.embeddings.names import NameIndex, look_up, normalize, readable
@@ -33,11 +34,18 @@ class KnownClasses:
     Args:
         names: those of the run's vocabulary.
         words: of which other names may consist, in NFC; empty: none.
+        any_phrase: whether it embeds every name with a sentence encoder.
     """
 
-    def __init__(self, names: Sequence[str], words: frozenset[str] = frozenset()):
+    def __init__(
+        self,
+        names: Sequence[str],
+        words: frozenset[str] = frozenset(),
+        any_phrase: bool = False,
+    ):
         self.names = tuple(names)
         self.words = words
+        self.any_phrase = any_phrase
         self._index = NameIndex(names)
         # The page asks again with every key that is pressed.
         self.suggestions = functools.lru_cache(maxsize=256)(self._suggestions)
@@ -64,6 +72,8 @@ class KnownClasses:
 
     def unknown(self, names: Sequence[str]) -> list[UnknownClass]:
         """Returns those of `names` that the model cannot score, in their order."""
+        if self.any_phrase:
+            return [UnknownClass(name, name) for name in names if not _has_signs(name)]
         found = []
         for name in names:
             if missing := look_up(name, self.words or None, self._index).missing:
@@ -82,6 +92,11 @@ class KnownClasses:
         ]
         known = [name for name in made if not self.unknown([name])]
         return tuple(dict.fromkeys([*whole[:1], *known, *whole]))[:_SUGGESTIONS]
+
+
+def _has_signs(name: str) -> bool:
+    """Whether there are letters or signs in a name, not only spaces and control characters."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in name)
 
 
 def replace_class(classes: Sequence[str], name: str, other: str | None) -> list[str]:

@@ -17,7 +17,12 @@ from biam_tf.vocabulary import Vocabulary
 from serving.demo_page.class_list import KnownClasses
 from serving.rpc.tagging_client import TaggingClient
 from serving.rpc.tagging_server import ServerSettings, TaggingServer
-from serving.rpc.version_folders import MODEL_FILE, newest_version, photo_orientation
+from serving.rpc.version_folders import (
+    MODEL_FILE,
+    newest_version,
+    photo_orientation,
+    takes_any_phrase,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +85,7 @@ def _read(path: pathlib.Path) -> ExportedModel:
     return ExportedModel(
         path=path,
         vocabulary=vocabulary,
-        classes=KnownClasses(vocabulary.names, _words(path)),
+        classes=KnownClasses(vocabulary.names, _words(path), takes_any_phrase(path)),
         thresholds=Thresholds.load(thresholds) if thresholds.is_file() else None,
         signatures=signatures,
         orientation=photo_orientation(path),

@@ -134,6 +134,7 @@ def build_page(
                     seen=groups.count("seen"),
                     unseen=groups.count("unseen"),
                     words=bool(model.classes.words),
+                    any_phrase=model.classes.any_phrase,
                 )
             )
             state = add_html(_server_state(first), elem_id="server-state")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from biam_tf import __version__
-from biam_tf.files import write_json
+from biam_tf.embeddings.run_encoder import RunEncoder
+from biam_tf.files import sha256_of, write_json
 from biam_tf.metrics import format_table
 from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.photo_decoding.file_headers import listed_formats
@@ -18,7 +19,7 @@ from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
 from serving.graph.signatures import GraphSettings
 from serving.graph.warmup import FILE_NAME, write_warmup_requests
-from serving.rpc.version_folders import PHOTOS_FILE
+from serving.rpc.version_folders import PHOTOS_FILE, SENTENCE_ENCODER
 
 _LISTED_CLASSES = 40
 
@@ -48,6 +49,8 @@ def write_assets(
         shutil.copyfile(run.folder.thresholds, folder / run.folder.thresholds.name)
     formats = [form.lower() for form in settings.formats or available_formats()]
     write_json(folder.parent / PHOTOS_FILE, {"formats": formats, "orientation": run.orientation})
+    if embeddings.encoder is not None:
+        write_json(folder.parent / SENTENCE_ENCODER, _encoder_facts(embeddings.encoder))
     metrics = None
     if run.folder.metrics.exists():
         shutil.copyfile(run.folder.metrics, folder / "metrics.json")
@@ -62,6 +65,15 @@ def write_assets(
         ("features", {"images": np.array(sample_photos(size), dtype=object)}) for size in sizes
     ]
     write_warmup_requests(folder / FILE_NAME, [*batches, *requests.items()])
+
+
+def _encoder_facts(encoder: RunEncoder) -> dict[str, Any]:
+    """What clients read of an encoder in the graph: that there is one."""
+    return {
+        "source": encoder.source,
+        "templates": list(encoder.templates),
+        "weights_sha256": sha256_of(encoder.encoder.weights_file),
+    }
 
 
 def model_card(
@@ -180,6 +192,12 @@ def _signatures(
     names = f"{len(embeddings.vocabulary)} class names"
     if embeddings.words:
         names += f" and, word by word, names made of {len(embeddings.words)} words"
+    if embeddings.encoder is not None:
+        read = " and ".join(f"`{template}`" for template in embeddings.encoder.templates)
+        names += (
+            f" and any other phrase, which the sentence encoder {embeddings.encoder.source} in the "
+            f"graph reads as {read}"
+        )
     return [*lines, "", f"`tag` and `embed` take {names}.", ""]
 
 

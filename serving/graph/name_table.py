@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.embeddings.files import read_all_word_vectors
+from biam_tf.embeddings.run_encoder import RunEncoder
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, read_table
 from serving.graph import name_rule as rule
+from serving.graph.phrase_encoder import PhraseEncoder
 
 _NAMES_IN_AN_ERROR = 20
 _UNKNOWN = -1
@@ -25,14 +27,17 @@ class Embeddings:
         vocabulary: names that are embedded as a whole.
         words: W words of which names may be made up; empty: none.
         word_vectors: (W, d_a) float32, as they stand in their file.
+        encoder: embeds all names that are not in the vocabulary; None: there is none. There are
+            no words beside it.
     """
 
     vocabulary: Vocabulary
     words: tuple[str, ...] = ()
     word_vectors: np.ndarray | None = None
+    encoder: RunEncoder | None = None
 
-    def __len__(self) -> int:
-        return len(self.vocabulary) + len(self.words)
+    def __bool__(self) -> bool:
+        return bool(len(self.vocabulary) or self.words or self.encoder)
 
     @classmethod
     def read(cls, vocabulary: Vocabulary, path: str | pathlib.Path | None) -> "Embeddings":
@@ -98,6 +103,12 @@ class NameTable(tf.Module):
                 self._words = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
             vectors = np.concatenate([vectors, embeddings.word_vectors])
         self._vectors = tf.Variable(vectors, trainable=False)
+        self._phrases = None if embeddings.encoder is None else PhraseEncoder(embeddings.encoder)
+
+    @property
+    def encoder_bytes(self) -> int:
+        """About how much of an export is the sentence encoder."""
+        return 0 if self._phrases is None else self._phrases.stored_bytes
 
     def __call__(self, class_names: tf.Tensor) -> tf.Tensor:
         """Returns the embeddings (C, d_a), float32 and of length 1, of `class_names` (C,).
@@ -113,6 +124,8 @@ class NameTable(tf.Module):
         texts = rule.readable(bare)
         rows = self._rows_of_names(names, bare, texts)
         whole = rows >= 0
+        if self._phrases is not None:
+            return self._with_phrases(rows, texts, labels)
         if self._words is None:
             problems = tf.boolean_mask(labels, ~whole)
             checked = _require_none(problems, "no such class; this model knows only its own names")
@@ -133,6 +146,23 @@ class NameTable(tf.Module):
             tf.gather(self._vectors, tf.maximum(rows, 0)), owners, tf.size(class_names)
         )
         return _unit_rows(means, class_names)
+
+    def _with_phrases(self, rows: tf.Tensor, texts: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The table's rows, and for names that it lacks what the sentence encoder makes of them."""
+        assert self._phrases is not None
+        phrases = self._phrases
+        known, others = tf.where(rows >= 0), tf.where(rows < 0)
+        own = tf.gather(self._vectors, tf.gather_nd(rows, known))
+        size = self._vectors.shape[1]
+        encoded, blank = tf.cond(
+            tf.size(others) > 0,
+            lambda: phrases(tf.gather_nd(texts, others)),
+            lambda: (tf.zeros([0, size]), tf.zeros([0], tf.bool)),
+        )
+        problems = tf.boolean_mask(tf.gather_nd(labels, others), blank)
+        with tf.control_dependencies([_require_none(problems, "a name without letters or signs")]):
+            shape = [tf.size(rows, tf.int64), size]
+            return tf.scatter_nd(known, own, shape) + tf.scatter_nd(others, encoded, shape)
 
     def _rows_of_names(self, names: tf.Tensor, bare: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
         """Steps 1 and 2 of the rule: the rows of whole names, -1 for others."""

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from biam_tf.errors import UserError
@@ -10,8 +11,11 @@ from biam_tf.files import folder_beside, writing_to
 
 # Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
 if TYPE_CHECKING:
+    from biam_tf.embeddings.run_encoder import RunEncoder
     from biam_tf.runs import TrainedRun
     from serving.graph.signatures import GraphSettings
+
+NO_ENCODER = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +26,17 @@ class Exported:
         path: the version's folder.
         signatures: names of the signatures, sorted.
         differences: largest difference of each signature's outputs from the Keras model's.
+        size: of all files, in bytes.
+        encoder_size: about how much of that is the sentence encoder; 0: there is none.
+        encoder: the sentence encoder, or why there is none; None: nothing is known of one.
     """
 
     path: pathlib.Path
     signatures: tuple[str, ...]
     differences: dict[str, float]
+    size: int = 0
+    encoder_size: int = 0
+    encoder: str | None = None
 
 
 def export(
@@ -36,6 +46,8 @@ def export(
     *,
     word_vectors: str | os.PathLike | None = None,
     version: int | None = None,
+    sentence_encoder: str | os.PathLike | None = None,
+    templates: Sequence[str] | None = None,
 ) -> Exported:
     """Writes a version of a model, checked before its folder gets its name.
 
@@ -47,10 +59,14 @@ def export(
         word_vectors: file in which `tag` and `embed` look up class names; None for the file that
             the run was trained with, if it still exists.
         version: number of the new version; None for one more than the newest.
+        sentence_encoder: what `tag` and `embed` embed all other names with: "minilm", the folder
+            of an encoder, or "none"; None for the encoder that made the run's embeddings, if its
+            weights are found.
+        templates: texts that it reads, with `{name}` for a class name; None for those of the run.
 
     Raises:
-        UserError: the version exists already, the word vectors can't be used, or word vectors
-            are given although the run scores only its own classes.
+        UserError: the version exists already, the word vectors or the encoder can't be used, or
+            one of them is given although the run scores only its own classes.
         RuntimeError: the outputs of the exported model differ from the Keras model's.
     """
     import tensorflow as tf
@@ -67,12 +83,14 @@ def export(
     model_dir = pathlib.Path(model_dir)
     target = _version_folder(model_dir, version)
     embeddings = Embeddings.read(run.vocabulary, _word_vectors(run, word_vectors))
+    encoder, told = _encoder(run, sentence_encoder, templates, bool(embeddings.words))
+    embeddings = dataclasses.replace(embeddings, encoder=encoder)
 
     with writing_to(target):
         model_dir.mkdir(parents=True, exist_ok=True)
     # The name is not a number, so that servers that watch the folder ignore it.
     with folder_beside(target) as aside:
-        names = NameTable(embeddings, aside) if len(embeddings) else None
+        names = NameTable(embeddings, aside) if embeddings else None
         graph = TaggerGraph(run, names, settings)
         signatures = graph.signatures()
         written = aside / "model"
@@ -83,7 +101,9 @@ def export(
         with writing_to(target):
             write_assets(written / "assets.extra", run, embeddings, settings, requests, differences)
         _publish(written, target)
-    return Exported(target, tuple(sorted(signatures)), differences)
+        size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        encoder_size = 0 if names is None else names.encoder_bytes
+    return Exported(target, tuple(sorted(signatures)), differences, size, encoder_size, told)
 
 
 def _version_folder(model_dir: pathlib.Path, version: int | None) -> pathlib.Path:
@@ -111,6 +131,38 @@ def _word_vectors(run: "TrainedRun", path: str | os.PathLike | None) -> pathlib.
     if path is None and run.word_vectors is not None and pathlib.Path(run.word_vectors).is_file():
         path = run.word_vectors
     return None if path is None else pathlib.Path(path)
+
+
+def _encoder(
+    run: "TrainedRun",
+    source: str | os.PathLike | None,
+    templates: Sequence[str] | None,
+    has_words: bool,
+) -> tuple["RunEncoder | None", str | None]:
+    """Returns the sentence encoder of an export, if there is one, and what to tell of it."""
+    from biam_tf.embeddings.run_encoder import encoder_of_run
+
+    source = None if source is None else str(source)
+    if source in (None, NO_ENCODER) and templates:
+        raise UserError("--template is a text for a sentence encoder; add --sentence-encoder")
+    if source == NO_ENCODER:
+        return None, None
+    if source is not None and not run.open_vocabulary:
+        raise UserError(
+            f"--sentence-encoder {source}: the head of {run.folder.path} ({run.system}) scores "
+            "only the classes that it was trained on, whose embeddings are in the run"
+        )
+    if source is not None and has_words:
+        raise UserError(
+            f"--sentence-encoder {source}: names are put together from word vectors already; "
+            "leave one of the two out"
+        )
+    if not run.open_vocabulary or has_words:
+        return None, None
+    found, reason = encoder_of_run(run.settings, run.vocabulary, source, templates)
+    if found is None:
+        return None, None if reason is None else f"left out: {reason}"
+    return found, f"{found.source}, reads {' and '.join(map(repr, found.templates))}"
 
 
 def _publish(written: pathlib.Path, target: pathlib.Path) -> None:

@@ -17,6 +17,8 @@ TOLERANCE = 1e-4
 TOLERANCE_16_BIT = 2e-2
 
 _CLASSES = 5
+# What the sentence encoder of an export is tried with, beside the run's classes.
+_PHRASES = ("red car", "Caf\u00e9_Z\u00fcrich, at night", "\u732b \U0001f43b zzyzx")
 
 Requests = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -75,10 +77,13 @@ def compare(
     """
     loaded = tf.saved_model.load(folder)
     differences = {}
-    for name, inputs in requests.items():
+    embedded = None
+    # `embed` first: the others are compared given its embeddings, which have their own limit.
+    for name, inputs in sorted(requests.items(), key=lambda request: request[0] != "embed"):
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
         found = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
-        expected = _expected(run, embeddings, name, inputs)
+        expected = _expected(run, embeddings, name, inputs, embedded)
+        embedded = found["class_embeddings"] if name == "embed" else embedded
         if name == "tag_known":
             found = _by_class(found, run)
             expected = {"scores": np.where(np.isnan(found["scores"]), np.nan, expected["scores"])}
@@ -90,17 +95,23 @@ def compare(
             f"the exported model differs from the Keras model ({', '.join(wrong)}; at most "
             f"{limit:g} is rounding); nothing was written"
         )
-    return differences
+    return dict(sorted(differences.items()))
 
 
 def _expected(
-    run: TrainedRun, embeddings: Embeddings, signature: str, inputs: Mapping[str, np.ndarray]
+    run: TrainedRun,
+    embeddings: Embeddings,
+    signature: str,
+    inputs: Mapping[str, np.ndarray],
+    embedded: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """The outputs of the Keras model, called directly."""
+    """The outputs of the Keras model, called directly; `embedded` is the answer of `embed`."""
     if signature == "features":
         return _features(run, inputs["images"])
     class_embeddings = inputs.get("class_embeddings", run.vocabulary.embeddings)
-    if "class_names" in inputs:
+    if signature == "tag" and embedded is not None:
+        class_embeddings = embedded
+    elif "class_names" in inputs:
         class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
     if signature == "embed":
         return {"class_embeddings": class_embeddings}
@@ -124,6 +135,7 @@ def _sample_names(embeddings: Embeddings) -> np.ndarray:
     if embeddings.word_vectors is not None:
         nonzero = np.flatnonzero(np.abs(embeddings.word_vectors).sum(axis=1))[:_CLASSES]
         names += [embeddings.words[row] for row in nonzero]
+    names += _PHRASES if embeddings.encoder is not None else ()
     return np.array([name.encode() for name in names], dtype=object)
 
 
@@ -131,6 +143,8 @@ def _embed(encoded_name: bytes, embeddings: Embeddings) -> np.ndarray:
     name, vocabulary = encoded_name.decode(), embeddings.vocabulary
     if name in vocabulary.names:
         return vocabulary.embeddings[vocabulary.names.index(name)]
+    if embeddings.encoder is not None:
+        return embeddings.encoder.embed([name])[0]
     assert embeddings.word_vectors is not None
     vector = embeddings.word_vectors[embeddings.words.index(name)]
     return vector / np.linalg.norm(vector)

@@ -16,9 +16,10 @@ import numpy as np
 
 from biam_tf.embeddings.files import look_up_in_file
 from biam_tf.embeddings.names import look_up, normalize, refuse_missing
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, plain_message
 from biam_tf.files import sha256_of, write_text
 from biam_tf.vocabulary import Vocabulary, read_table, require_embedding_size
+from serving.rpc.version_folders import takes_any_phrase
 
 FORMAT = 1
 MANIFEST, VOCABULARY = "index.json", "vocabulary.npz"
@@ -152,7 +153,9 @@ class PhotoIndex:
         Args:
             names: C class names, looked up by the rule of `biam_tf.embeddings.names`.
             word_vectors: file with embeddings of names that are not in the vocabulary: GloVe
-                text, .npz or an attribute table .csv; None to use the vocabulary alone.
+                text, .npz or an attribute table .csv; None to use the vocabulary, and for other
+                names the sentence encoder of the model that made the index, if it has one and
+                is still there.
 
         Raises:
             UserError: lists the names without an embedding, each with the nearest known one.
@@ -166,6 +169,10 @@ class PhotoIndex:
             require_embedding_size(table, self.manifest.embedding_size, str(word_vectors))
             known, way_out = known.extended(table), "correct these or leave them out"
         found = [look_up(name, None, known.index) for name in names]
+        model = pathlib.Path(self.manifest.model)
+        if word_vectors is None and any(words.missing for words in found):
+            if takes_any_phrase(model):
+                return _embed_by_model(model, names)
         refuse_missing(names, found, known.names, "no embedding", way_out)
         return known.embeddings[[words.row for words in found if words.row is not None]]
 
@@ -258,6 +265,20 @@ class PhotoIndex:
         if k < regions:
             responses = np.partition(responses, regions - k, axis=-1)[..., regions - k :]
         return responses.mean(axis=-1).T
+
+
+def _embed_by_model(model: pathlib.Path, names: Sequence[str]) -> np.ndarray:
+    """Returns the answer of a model's signature `embed`, which takes any phrase."""
+    import tensorflow as tf
+
+    try:
+        loaded = tf.saved_model.load(model)
+        found = loaded.signatures["embed"](class_names=tf.constant(list(names)))
+        return found["class_embeddings"].numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(f"{model}: {plain_message(error.message)}") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{model}: its signature 'embed' can't be used: {error}") from error
 
 
 def read_shard(folder: pathlib.Path, shard: Shard) -> np.ndarray:

@@ -5,13 +5,13 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.errors import plain_message as plain_message  # used here by others
 from serving.rpc.tagging_client import TaggingClient
 
 _PHOTOS_PER_REQUEST, _BYTES_PER_REQUEST = 8, 16 * 2**20
@@ -83,12 +83,6 @@ def tag_with_classes(
         best = np.argsort(-row, kind="stable")[:top]
         tagged.append(PhotoTags(path, [(names[c], float(row[c])) for c in best]))
     return tagged
-
-
-def plain_message(message: str) -> str:
-    """Returns the model's own message, without what TensorFlow adds to it."""
-    first = message.partition("\n")[0]
-    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", first)
 
 
 def print_table(tagged: Sequence[PhotoTags]) -> None:

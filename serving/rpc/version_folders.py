@@ -8,6 +8,7 @@ from biam_tf.photos import Orientation
 
 MODEL_FILE = "saved_model.pb"
 PHOTOS_FILE = "assets.extra/photos.json"  # which photos the model decodes, and how
+SENTENCE_ENCODER = "assets.extra/sentence_encoder.json"  # where the model has one
 
 
 def version_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
@@ -55,3 +56,8 @@ def newest_version(model_dir: pathlib.Path) -> pathlib.Path:
     if not folders:
         raise UserError(f"{model_dir}: no version in it; `python -m serving.export` writes one")
     return folders[-1]
+
+
+def takes_any_phrase(version: pathlib.Path) -> bool:
+    """Returns whether the signatures `tag` and `embed` of a version take any phrase."""
+    return (version / SENTENCE_ENCODER).is_file()
