@@ -53,5 +53,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def plain_message(message: str) -> str:
     """Returns the message of a check in an exported graph, without what TensorFlow adds to it."""
-    first = message.partition("\n")[0]
-    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", first)
+    found = re.search(r"^assertion failed: \[(.*)\]$", message, re.MULTILINE)
+    return found[1] if found else message.partition("\n")[0]

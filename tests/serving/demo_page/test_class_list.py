@@ -107,3 +107,9 @@ def test_chips_are_in_the_order_of_the_list_and_escaped():
     shown = class_chips(known, names, ["seen", "unseen", "seen"])
     assert shown.index(">dog<") < shown.index("&lt;script&gt;") < shown.index(">red car<")
     assert not set("${}`") & set(shown) and "<script" not in shown
+
+
+def test_with_a_sentence_encoder_every_name_is_known_but_one_without_signs():
+    known = KnownClasses(("dog",), any_phrase=True)
+    names = ["dog", "my red bicycle", "\u732b", "\U0001f43b", "\u200b"]
+    assert [each.name for each in known.unknown(names)] == ["\u200b"]
