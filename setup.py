@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
     package_data={
-        "biam_tf": ["py.typed", "backbones/imagenet_classes.txt"],
+        "biam_tf": ["py.typed", "backbones/imagenet_classes.txt", "everyday_words.txt"],
         "serving": [
             "deploy/*.config",
             "demo_page/style.css",
