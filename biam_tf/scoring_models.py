@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -195,11 +196,16 @@ class ExportModel:
                 return outputs["class_embeddings"].numpy()
             except tf.errors.InvalidArgumentError as error:
                 if self._embed is None:
-                    message = error.message.partition("\n")[0]
-                    raise UserError(f"{self.name}: {message}") from None
+                    raise UserError(f"{self.name}: {_reason(error.message)}") from None
         if self._embed is None:
             raise UserError(_unknown_names(self, names))
         return self._embed(names)
+
+
+def _reason(message: str) -> str:
+    """Returns the model's own words in a message of TensorFlow."""
+    found = re.search(r"assertion failed: \[(.*)\]", message)
+    return found[1] if found else message.partition("\n")[0]
 
 
 def no_maps(name: str) -> str:

@@ -39,6 +39,8 @@ examples:
   python -m serving.demo models/quickstart
   a running server on another machine
     python -m serving.demo models/quickstart --server tags.example.org:8500
+  a pretrained tagger, without a model of your own
+    python -m serving.demo --preset efficientnet_lite0_imagenet_minilm
   two runs side by side
     python -m serving.demo models/new --compare models/old
   for a whole office, which may search one folder of photos
@@ -65,7 +67,14 @@ def demo_parser() -> argparse.ArgumentParser:
         "model_dir",
         metavar="MODEL_DIR",
         type=pathlib.Path,
+        nargs="?",
         help="folder of the model, with one sub-folder per version",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="a pretrained tagger instead of MODEL_DIR, see docs/pretrained_taggers.md; it is "
+        "exported to the cache at first",
     )
     parser.add_argument(
         "--server",
@@ -161,6 +170,8 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.model_dir is None) == (arguments.preset is None):
+        raise UserError("give either the folder MODEL_DIR or --preset NAME")
     if not 0 <= arguments.port <= 65535:
         raise UserError(f"--port {arguments.port}: use 0 to 65535")
     if arguments.compare_server and arguments.compare is None:
@@ -259,7 +270,12 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
         "root_certificates": arguments.tls_root,
     }
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(serve_model(arguments.model_dir, arguments.server, **options))
+        model_dir = arguments.model_dir
+        if arguments.preset:
+            from serving.graph.saved_model import export_pretrained
+
+            model_dir = export_pretrained(arguments.preset)
+        first = stack.enter_context(serve_model(model_dir, arguments.server, **options))
         second = None
         if arguments.compare is not None:
             second = stack.enter_context(

@@ -1,4 +1,4 @@
-"""Exports a trained run for TensorFlow Serving: `python -m serving.export RUN MODEL_DIR`."""
+"""Exports a tagger for TensorFlow Serving: `python -m serving.export RUN MODEL_DIR`."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Writes MODEL_DIR/<version>/, a SavedModel for TensorFlow Serving that scores photos against the
-classes of each request.
+classes of each request. RUN is the folder of a trained run; --preset NAME takes its place for a
+pretrained tagger, which needs no run.
 
 Every signature is run and compared with the Keras model before the folder gets its name, so that a
 server that watches MODEL_DIR never loads an incomplete or wrong version.
@@ -32,6 +33,7 @@ examples:
   python -m serving.export runs/my-photos models/my-photos --sentence-encoder minilm
   python -m serving.export runs/my-photos models/my-photos --max-batch-size 64 \\
       --batch-timeout-ms 5 --max-pixels 20000000
+  python -m serving.export --preset efficientnet_lite0_imagenet_minilm models/pretrained
   for TensorFlow Serving 2.18 or 2.19
     python -m serving.export runs/my-photos models/my-photos --formats jpeg,png,gif,bmp
 """
@@ -52,12 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
+    parser.add_argument(
+        "run", metavar="RUN", type=pathlib.Path, nargs="?", help="folder of a trained run"
+    )
     parser.add_argument(
         "model_dir",
         metavar="MODEL_DIR",
         type=pathlib.Path,
         help="folder of the model, with one sub-folder per version",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="a pretrained tagger instead of a run, see docs/pretrained_taggers.md",
     )
     parser.add_argument(
         "--word-vectors",
@@ -132,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    from biam_tf.pretrained import pretrained_run
     from biam_tf.runs import load_run
     from serving.graph.signatures import GraphSettings
 
@@ -140,8 +150,9 @@ def _command(arguments: argparse.Namespace) -> None:
     )
     if arguments.max_pixels is not None:
         settings = dataclasses.replace(settings, max_pixels=arguments.max_pixels)
+    run = pretrained_run(arguments.preset) if arguments.preset else arguments.run
     exported = export(
-        load_run(arguments.run),
+        load_run(run),
         arguments.model_dir,
         settings,
         word_vectors=arguments.word_vectors,
@@ -180,6 +191,8 @@ def _formats(listed: str | None) -> tuple[str, ...] | None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.run is None) == (arguments.preset is None):
+        raise UserError("give either the folder RUN or --preset NAME, and MODEL_DIR")
     for option in ("top_k", "max_pixels", "version"):
         value = getattr(arguments, option)
         if value is not None and value < 1:

@@ -124,6 +124,7 @@ def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
     size, length = run.image_size, run.vocabulary.embedding_size
     head = ", ".join(f"{key} {value}" for key, value in settings.get("head", {}).items())
     backbone = settings["backbone"]
+    encoder = settings.get("head", {}).get("name_vectors")
     weights = "trained with the head" if backbone["trainable"] else f"weights {backbone['weights']}"
     return [
         "## Model",
@@ -133,7 +134,7 @@ def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
         f"- photos: {listed_formats(formats)}, {turned}",
         f"- head: {head or 'defaults'}",
         f"- class embeddings: {length} numbers each, of length 1, from "
-        f"{run.word_vectors or 'the attributes of the data set'}",
+        f"{run.word_vectors or encoder or 'the attributes of the data set'}",
         f"- trained on: {settings.get('data', {}).get('name', 'unknown')}",
         "",
     ]

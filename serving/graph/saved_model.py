@@ -106,6 +106,26 @@ def export(
     return Exported(target, tuple(sorted(signatures)), differences, size, encoder_size, told)
 
 
+def export_pretrained(name: str) -> pathlib.Path:
+    """Returns the model folder of a pretrained tagger in the cache; it is exported at first.
+
+    Raises:
+        UserError: as `biam_tf.pretrained.pretrained_run` does.
+    """
+    from biam_tf.pretrained import cache_folder, pretrained_run
+    from biam_tf.runs import load_run
+
+    run = pretrained_run(name)
+    model_dir = cache_folder() / "exports" / run.name
+    if not (model_dir / "1").is_dir():
+        try:
+            export(load_run(run), model_dir, version=1)
+        except UserError:
+            if not (model_dir / "1").is_dir():  # else another process was faster
+                raise
+    return model_dir
+
+
 def _version_folder(model_dir: pathlib.Path, version: int | None) -> pathlib.Path:
     if model_dir.exists() and not model_dir.is_dir():
         raise UserError(f"{model_dir} is a file; name a folder for the versions of a model")

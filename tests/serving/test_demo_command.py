@@ -36,6 +36,12 @@ def test_what_can_not_be_meant_is_refused(refused, gradio, tmp_path):
     assert "give both" in refused(tmp_path, "--compare-server", "localhost:1")
     assert "no such folder" in refused(tmp_path, "--photos", tmp_path / "nowhere")
     assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
+    assert "either the folder MODEL_DIR or --preset NAME" in refused()
+    assert "either the folder" in refused(
+        tmp_path, "--preset", "efficientnet_lite0_imagenet_minilm"
+    )
+    unknown = refused("--preset", "efficientnet_lite0_imagenet_minlm")
+    assert "did you mean 'efficientnet_lite0_imagenet_minilm'?" in unknown
 
 
 def test_without_gradio_the_extra_is_named(refused, tmp_path, monkeypatch):
