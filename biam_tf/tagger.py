@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -119,26 +119,6 @@ class Tagger:
                 that installs them).
         """
         return cls(RunModel(load_run(pretrained_run(name))))
-
-    @overload
-    def tag(
-        self,
-        photos: str | os.PathLike | bytes,
-        classes: Sequence[str] | Vocabulary | None = None,
-        *,
-        top: int | None = None,
-        at: float | Literal["threshold"] | None = None,
-    ) -> list[Tag]: ...
-
-    @overload
-    def tag(
-        self,
-        photos: Any,
-        classes: Sequence[str] | Vocabulary | None = None,
-        *,
-        top: int | None = None,
-        at: float | Literal["threshold"] | None = None,
-    ) -> Any: ...
 
     def tag(
         self,

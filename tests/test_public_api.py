@@ -17,6 +17,8 @@ USER_API = (
     "biam_tf/vocabulary.py",
     "biam_tf/thresholds.py",
     "biam_tf/checkpoints.py",
+    "biam_tf/tagger.py",
+    "biam_tf/pretrained.py",
     "serving/client.py",
 )
 # Keras documents these.
