@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError
-from biam_tf.photos import PhotoError, read_photo_file
+from biam_tf.photos import PhotoError, as_sent, read_photo_file
 
 # Modes that a PNG holds without loss.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -29,18 +29,19 @@ class PhotoInput:
     source: Any
 
     def read(self) -> bytes:
-        """Returns the bytes of an encoded photo with the same pixels.
+        """Returns the bytes of a photo with the same pixels, in a format that every model takes.
 
         Raises:
-            PhotoError: the file cannot be read, or the array is no photo.
+            PhotoError: the file cannot be read, its format needs a package that is not installed,
+                or the array is no photo.
         """
         if isinstance(self.source, (bytes, bytearray, memoryview)):
-            return bytes(self.source)
+            return as_sent(bytes(self.source))
         if isinstance(self.source, np.ndarray):
             return _as_png(_image_of(self.source))
         if isinstance(self.source, Image.Image):
             return _as_png(self.source)
-        return read_photo_file(os.fspath(self.source))
+        return as_sent(read_photo_file(os.fspath(self.source)))
 
 
 def photo_inputs(photos: Any) -> tuple[list[PhotoInput], bool]:

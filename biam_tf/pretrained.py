@@ -230,6 +230,7 @@ def _assemble(tagger: Pretrained, path: pathlib.Path) -> None:
             "image_size": tagger.image_size,
             "weights": "default",
             "trainable": False,
+            "orientation": "follow",
         },
         "head": {"system": "backbone_classes", **settings},
         "vocabulary": {"word_vectors": None},

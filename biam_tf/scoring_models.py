@@ -82,7 +82,9 @@ class RunModel:
         self._settings = run.settings
         backbone, head = fold_batch_norms(run.backbone), scores_alone(run.head)
         size = run.image_size
-        decode = tf.function(lambda photo: decode_photo(photo, size), autograph=False)
+        decode = tf.function(
+            lambda photo: decode_photo(photo, size, orientation=run.orientation), autograph=False
+        )
         self._decode = decode.get_concrete_function(tf.TensorSpec((), tf.string))
         photos = tf.TensorSpec((None, size, size, 3), tf.float32)
         self._extract = tf.function(

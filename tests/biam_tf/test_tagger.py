@@ -70,6 +70,15 @@ def test_every_form_of_a_photo_is_the_same_photo(tagger, tmp_path):
     forms = [str(path), path.read_bytes(), bytearray(path.read_bytes()), Image.open(path), pixels]
     np.testing.assert_array_equal(tagger.scores(forms), np.repeat(expected, 5, axis=0))
     np.testing.assert_array_equal(tagger.scores(pixels[None]), expected)
+    tiff = tmp_path / "photo.tif"  # which TensorFlow does not decode
+    Image.fromarray(pixels).save(tiff)
+    np.testing.assert_array_equal(tagger.scores(tiff), expected)
+    turned = Image.fromarray(np.rot90(pixels))  # stored a quarter left of upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright = [tmp_path / "turned.png", Image.open(tmp_path / "turned.png")]
+    np.testing.assert_array_equal(tagger.scores(upright), np.repeat(expected, 2, axis=0))
     gray = pixels[..., 0]
     repeated = np.repeat(gray[..., None], 3, axis=2)
     np.testing.assert_array_equal(
