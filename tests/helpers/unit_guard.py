@@ -1,6 +1,7 @@
 """What a test that is marked `unit` must not do, and the guard that makes it fail if it does."""
 
 import contextlib
+import platform
 import sys
 from collections.abc import Iterator
 
@@ -19,6 +20,10 @@ FORBIDDEN = (
     ("training.loop.closed_form", "fit_head", "trains"),
     ("training.pipeline.whole_run", "run", "trains"),
 )
+
+
+# The first import of TensorFlow asks for this, which starts `uname` and is then remembered.
+platform.processor()
 
 
 @contextlib.contextmanager

@@ -253,6 +253,8 @@ def _fingerprint(config: RunConfig) -> str:
             del settings[f"training.optimizer.{name}"]
     if optimizer.decay_vectors or not optimizer.weight_decay:  # as in all early runs
         del settings["training.optimizer.decay_vectors"]
+    if config.backbone.orientation == "ignore":  # as in all early runs
+        del settings["backbone.orientation"]
     head = config.head.settings
     plain = {field.name: field.default for field in dataclasses.fields(head)}
     own = {k: v for k, v in dataclasses.asdict(head).items() if v != plain[k]}
