@@ -1,4 +1,4 @@
-"""Identifies processes, so that what a killed process left behind can be told from work going on.
+"""Identifies processes, to distinguish what a killed process left behind from running work.
 
 A number alone is not enough, as the system gives the numbers of ended processes to new ones.
 """

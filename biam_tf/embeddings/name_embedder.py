@@ -10,15 +10,10 @@ import numpy as np
 
 from biam_tf.embeddings.files import look_up_in_file
 from biam_tf.embeddings.names import look_up, normalize, readable, refuse_missing
-from biam_tf.embeddings.sources import MINILM, PLACE, encodes_sentences
+from biam_tf.embeddings.run_encoder import encoder_of_run
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, read_table
 
-TEMPLATE = "a photo of {name}"
-# Mean cosine of a vocabulary's embeddings with those of the encoder that made them: 1 but for
-# rounding to 16 bits.
-_SAME_ENCODER = 0.99
-_PROBES = 5
 # Names whose embeddings are kept in memory: 150 MB of 384 numbers each.
 _KEPT_NAMES = 100_000
 
@@ -94,16 +89,19 @@ def embed_by_settings(settings: Mapping[str, Any], vocabulary: Vocabulary) -> Em
         The function; None: neither is available.
     """
     path = settings.get("vocabulary", {}).get("word_vectors")
-    head = settings.get("head", {})
-    source, template = head.get("name_vectors"), head.get("template") or TEMPLATE
     if path is not None and pathlib.Path(path).is_file():
         table = read_table(path)
         if table is None:
             return functools.partial(_by_words, pathlib.Path(path), vocabulary.embedding_size)
         if table.embedding_size == vocabulary.embedding_size:
-            encode = _encoder_of(source or MINILM, template, vocabulary)
+            encode = _encode_as_the_run(settings, vocabulary)
             return functools.partial(_by_table, pathlib.Path(path), table, encode)
-    return _encoder_of(source or MINILM, template, vocabulary)
+    return _encode_as_the_run(settings, vocabulary)
+
+
+def _encode_as_the_run(settings: Mapping[str, Any], vocabulary: Vocabulary) -> Embed | None:
+    encoder, _ = encoder_of_run(settings, vocabulary)
+    return None if encoder is None else encoder.embed
 
 
 def _by_words(path: pathlib.Path, size: int, names: Sequence[str]) -> np.ndarray:
@@ -131,32 +129,3 @@ def _by_table(
     if missing and encode is not None:
         rows[missing] = encode([names[row] for row in missing])
     return rows
-
-
-def _encoder_of(source: str, template: str, vocabulary: Vocabulary) -> Embed | None:
-    """Returns the sentence encoder that made the vocabulary's embeddings; None: it did not."""
-    if not encodes_sentences(source):
-        return None
-    try:
-        encoder = _load_encoder(source)
-    except UserError:  # it is not installed
-        return None
-    encode = functools.partial(_encode, encoder, template)
-    probes = vocabulary.names[:_PROBES]
-    if probes:
-        rows = encode(probes)
-        own = vocabulary.embeddings[: len(probes)]
-        if rows.shape[1] != own.shape[1] or np.mean((rows * own).sum(axis=1)) < _SAME_ENCODER:
-            return None
-    return encode
-
-
-def _encode(encoder: Any, template: str, names: Sequence[str]) -> np.ndarray:
-    return encoder.encode([template.replace(PLACE, readable(name)) for name in names])
-
-
-@functools.cache
-def _load_encoder(source: str) -> Any:
-    from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
-
-    return SentenceEncoder.load(minilm_folder() if source == MINILM else source)

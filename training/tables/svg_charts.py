@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
 # Approximate size of a letter of a label.
 LETTER, LINE = 6.8, 13
-# Points drawn per line: more cannot be told apart.
+# Points drawn per line: more are not visible.
 MAX_POINTS = 400
 
 
