@@ -114,8 +114,8 @@ def demo_parser() -> argparse.ArgumentParser:
         "--indexes",
         metavar="FOLDER",
         type=pathlib.Path,
-        help="folder for indexes of searched folders (default: biam_tf/indexes in "
-        "$XDG_CACHE_HOME or ~/.cache)",
+        help="folder for indexes of searched folders (default: indexes in $BIAM_CACHE, "
+        "or in the folder biam_tf of $XDG_CACHE_HOME or ~/.cache)",
     )
     parser.add_argument(
         "--host",
@@ -282,23 +282,19 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
                 serve_model(arguments.compare, arguments.compare_server, **options)
             )
         # Importing Gradio takes seconds, in which the servers load their models.
+        from biam_tf.pretrained import cache_folder
         from serving.demo_page.web_page import Models, open_page
 
         for served in (first, second):
             if served is not None:
                 served.wait_until_loaded()
-        indexes = arguments.indexes or _default_indexes()
+        indexes = arguments.indexes or cache_folder() / "indexes"
         models = Models(first, second)
         yield stack.enter_context(
             open_page(
                 models, indexes, arguments.photos, arguments.host, arguments.port, names, auth
             )
         )
-
-
-def _default_indexes() -> pathlib.Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(cache) if cache else pathlib.Path.home() / ".cache") / "biam_tf/indexes"
 
 
 if __name__ == "__main__":

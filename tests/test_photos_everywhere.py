@@ -13,7 +13,8 @@ import tensorflow as tf
 from photo_files import animation, encoded, picture
 from PIL import Image, ImageOps
 
-from benchmarks.shared.photo_kinds import drawing, exif, photo_kinds
+from benchmarks.shared.photo_kinds import photo_kinds
+from benchmarks.shared.photo_writers import drawing, exif
 from biam_tf.errors import UserError
 from biam_tf.photo_decoding import pillow_decoding
 from biam_tf.photos import (

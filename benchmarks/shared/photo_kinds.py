@@ -5,7 +5,6 @@ The pixels come from the drawn arrays or, for lossy formats, from Pillow's own f
 """
 
 import dataclasses
-import functools
 import io
 import struct
 import zlib
@@ -14,7 +13,24 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageOps, features
 
-WIDTH, HEIGHT = 61, 40  # odd, so that rows are padded
+from benchmarks.shared.photo_writers import (
+    HEIGHT,
+    WIDTH,
+    bmp,
+    can_write,
+    drawing,
+    exif,
+    gif,
+    indexed,
+    interlaced,
+    opacity_ramp,
+    over_white,
+    palette_image,
+    png,
+    png_chunk,
+    saved,
+)
+
 LOSSY = 6  # decoders of JPEG round differently
 
 
@@ -59,32 +75,6 @@ def photo_kinds() -> list[PhotoKind]:
     return [kind for maker in makers for kind in maker()]
 
 
-def drawing() -> np.ndarray:
-    """Returns (40, 61, 3) uint8: smooth colors and a dark corner, no two sides alike."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    pixels = np.stack([4 * x, 6 * y, 2 * (x + y)], axis=-1).astype(np.uint8)
-    pixels[:12, :20] = (30, 60, 10)
-    return pixels
-
-
-def saved(image: Image.Image, form: str, **options: object) -> bytes:
-    """Returns a picture as a file of a format of Pillow."""
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def over_white(pixels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """Blends (h, w, 3) with opacity (h, w), 0 to 255, over white."""
-    share = opacity[..., None] / 255
-    return np.round(pixels * share + 255 * (1 - share)).astype(np.uint8)
-
-
-def _opacity() -> np.ndarray:
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return np.where(y < 8, 0, np.where(y > 32, 255, 4 * x)).astype(np.uint8)
-
-
 def _by_pillow(contents: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(contents)) as photo:
         return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
@@ -114,27 +104,8 @@ def _file(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
-def _png(pixels: np.ndarray, depth: int, color_type: int, *chunks: bytes) -> bytes:
-    """Returns a PNG of samples (h, w) or (h, w, channels) with further chunks before its pixels."""
-    height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    rows = pixels.reshape(height, -1)
-    if depth == 16:
-        rows = rows.astype(">u2").view(np.uint8)
-    elif depth < 8:
-        bits = np.unpackbits(rows.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth :]
-        rows = np.packbits(bits.reshape(height, -1), axis=1)
-    rows = np.pad(rows.astype(np.uint8), ((0, 0), (1, 0)))
-    parts = [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", zlib.compress(rows.tobytes()))]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def _pngs() -> Iterator[PhotoKind]:
-    pixels, opacity = drawing(), _opacity()
+    pixels, opacity = drawing(), opacity_ramp()
     blended = over_white(pixels, opacity)
     gray = pixels[..., 0]
     gray_blended = over_white(np.repeat(gray[..., None], 3, axis=2), opacity)
@@ -148,115 +119,54 @@ def _pngs() -> Iterator[PhotoKind]:
 
     image = Image.fromarray(pixels)
     yield kind("PNG", saved(image, "PNG"), pixels)
-    yield kind("PNG, interlaced", _interlaced(pixels), pixels)
+    yield kind("PNG, interlaced", interlaced(pixels), pixels)
     rgba = np.dstack([pixels, opacity])
     yield kind("PNG, RGB with opacity", saved(Image.fromarray(rgba), "PNG"), blended)
-    yield kind("PNG, gray with opacity", _png(np.dstack([gray, opacity]), 8, 4), gray_blended)
+    yield kind("PNG, gray with opacity", png(np.dstack([gray, opacity]), 8, 4), gray_blended)
     black = np.dstack([np.zeros_like(pixels), opacity])
     right = over_white(black[..., :3], opacity)
     yield kind("PNG, black on a transparent ground", saved(Image.fromarray(black), "PNG"), right)
-    color = _chunk(b"tRNS", struct.pack(">HHH", *map(int, key)))
-    yield kind("PNG, RGB with a transparent color", _png(pixels, 8, 2, color), keyed)
-    color = _chunk(b"tRNS", struct.pack(">H", int(gray[20, 30])))
+    color = png_chunk(b"tRNS", struct.pack(">HHH", *map(int, key)))
+    yield kind("PNG, RGB with a transparent color", png(pixels, 8, 2, color), keyed)
+    color = png_chunk(b"tRNS", struct.pack(">H", int(gray[20, 30])))
     right = np.where(gray == gray[20, 30], 255, gray)
-    yield kind("PNG, gray with a transparent color", _png(gray, 8, 0, color), right)
+    yield kind("PNG, gray with a transparent color", png(gray, 8, 0, color), right)
     for depth in (1, 2, 4):
         samples = np.arange(WIDTH)[None] // 3 % 2**depth + np.zeros((HEIGHT, 1), int)
         shades = (samples * (255 // (2**depth - 1))).astype(np.uint8)
-        yield kind(f"PNG, gray, {depth} bits", _png(samples, depth, 0), shades)
-        color = _chunk(b"tRNS", struct.pack(">H", 1))
+        yield kind(f"PNG, gray, {depth} bits", png(samples, depth, 0), shades)
+        color = png_chunk(b"tRNS", struct.pack(">H", 1))
         right = np.where(samples == 1, 255, shades)
         yield kind(
-            f"PNG, gray, {depth} bits, a transparent shade", _png(samples, depth, 0, color), right
+            f"PNG, gray, {depth} bits, a transparent shade", png(samples, depth, 0, color), right
         )
     for depth in (1, 2, 4, 8):
         samples = np.arange(WIDTH)[None] // 3 % min(2**depth, 20) + np.zeros((HEIGHT, 1), int)
         colors = np.random.default_rng(depth).integers(0, 256, (2**depth, 3), dtype=np.uint8)
-        palette = _chunk(b"PLTE", colors.tobytes())
+        palette = png_chunk(b"PLTE", colors.tobytes())
         yield kind(
-            f"PNG, palette of {depth} bits", _png(samples, depth, 3, palette), colors[samples]
+            f"PNG, palette of {depth} bits", png(samples, depth, 3, palette), colors[samples]
         )
         alphas = np.array([100, 0] + [255] * (2**depth - 2), np.uint8)
         right = over_white(colors[samples], alphas[samples])
-        contents = _png(samples, depth, 3, palette, _chunk(b"tRNS", alphas[:2].tobytes()))
+        contents = png(samples, depth, 3, palette, png_chunk(b"tRNS", alphas[:2].tobytes()))
         yield kind(f"PNG, palette of {depth} bits with opacity", contents, right)
     deep = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    yield kind("PNG, gray, 16 bits", _png(deep, 16, 0), (deep >> 8).astype(np.uint8))
-    color = _chunk(b"tRNS", struct.pack(">H", int(deep[20, 30])))
+    yield kind("PNG, gray, 16 bits", png(deep, 16, 0), (deep >> 8).astype(np.uint8))
+    color = png_chunk(b"tRNS", struct.pack(">H", int(deep[20, 30])))
     right = np.where(deep == deep[20, 30], 255, deep >> 8).astype(np.uint8)
-    yield kind("PNG, gray, 16 bits, a transparent shade", _png(deep, 16, 0, color), right)
+    yield kind("PNG, gray, 16 bits, a transparent shade", png(deep, 16, 0, color), right)
     both = np.dstack([deep, opacity.astype(np.uint16) * 257])
     right = over_white(np.repeat((deep >> 8).astype(np.uint8)[..., None], 3, axis=2), opacity)
-    yield kind("PNG, gray, 16 bits with opacity", _png(both, 16, 4), right)
+    yield kind("PNG, gray, 16 bits with opacity", png(both, 16, 4), right)
     wide = pixels.astype(np.uint16) * 257
-    yield kind("PNG, RGB, 16 bits", _png(wide, 16, 2), pixels)
-    contents = _png(np.dstack([wide, opacity.astype(np.uint16) * 257]), 16, 6)
+    yield kind("PNG, RGB, 16 bits", png(wide, 16, 2), pixels)
+    contents = png(np.dstack([wide, opacity.astype(np.uint16) * 257]), 16, 6)
     yield kind("PNG, RGB, 16 bits with opacity", contents, blended)
 
 
-def _interlaced(pixels: np.ndarray) -> bytes:
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
-    rows = b""
-    for top, left, down, right in (*passes, (1, 0, 2, 1)):
-        part = pixels[top::down, left::right]
-        rows += np.pad(part.reshape(len(part), -1), ((0, 0), (1, 0))).tobytes()
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)
-    parts = [_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def _indexed() -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices (h, w) of 16 colors, and the colors (16, 3)."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    colors = np.random.default_rng(5).integers(0, 256, (16, 3), dtype=np.uint8)
-    return ((x // 4 + y // 5 * 3) % 16).astype(np.uint8), colors
-
-
-def gif(
-    frames: list[np.ndarray],
-    colors: np.ndarray,
-    screen: tuple[int, int] | None = None,
-    offset: tuple[int, int] = (0, 0),
-    transparent: int | None = None,
-    own_colors: bool = False,
-) -> bytes:
-    """Returns a GIF, written by hand without compression.
-
-    Args:
-        frames: indices (h, w) below 16 of each frame.
-        colors: (16, 3) uint8.
-        screen: (width, height); None: the size of the first frame.
-        offset: (left, top) of the frames.
-        transparent: index of the transparent color.
-        own_colors: whether each frame has the table of colors, not the file.
-    """
-    height, width = frames[0].shape
-    screen = screen or (width, height)
-    table = colors.tobytes()
-    file = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x73 if own_colors else 0xF3, 0, 0)
-    file = file if not own_colors else file[:10] + b"\x70\0\0"
-    file += b"" if own_colors else table
-    for frame in frames:
-        if transparent is not None:
-            file += bytes([0x21, 0xF9, 4, 1, 10, 0, transparent, 0])
-        sides = (*offset, frame.shape[1], frame.shape[0])
-        file += b"\x2c" + struct.pack("<HHHH", *sides) + (b"\x83" + table if own_colors else b"\0")
-        # Codes of 5 bits; the code to clear the table comes before it would grow to 6 bits.
-        codes = []
-        for at, index in enumerate(frame.ravel().tolist()):
-            codes += [16, index] if at % 14 == 0 else [index]
-        bits = np.array([[c >> b & 1 for b in range(5)] for c in [*codes, 17]], np.uint8)
-        data = np.packbits(bits.ravel(), bitorder="little").tobytes()
-        file += b"\x04"
-        for start in range(0, len(data), 255):
-            part = data[start : start + 255]
-            file += bytes([len(part)]) + part
-        file += b"\0"
-    return file + b"\x3b"
-
-
 def _gifs() -> Iterator[PhotoKind]:
-    indices, colors = _indexed()
+    indices, colors = indexed()
     right = colors[indices]
     clear = np.where((indices == 3)[..., None], 255, right).astype(np.uint8)
     placed = np.full((HEIGHT + 9, WIDTH + 12, 3), 255, np.uint8)
@@ -278,44 +188,13 @@ def _gifs() -> Iterator[PhotoKind]:
         ("GIF, animated, with a transparent color", gif(several, colors, transparent=3), clear),
         ("GIF, huge second frame", bytes(huge), right),
         ("GIF without its last byte", gif([indices], colors)[:-1], right),
-        ("GIF, interlaced", saved(_palette_image(indices, colors), "GIF", interlace=1), right),
+        ("GIF, interlaced", saved(palette_image(indices, colors), "GIF", interlace=1), right),
     ):
         yield PhotoKind(name, f"{_file(name)}.gif", contents, pixels)
 
 
-def _palette_image(indices: np.ndarray, colors: np.ndarray) -> Image.Image:
-    image = Image.fromarray(indices).convert("P")
-    image.putdata(indices.ravel().tolist())
-    image.putpalette(colors.tobytes())
-    return image
-
-
-def bmp(
-    rows: np.ndarray,
-    bits: int,
-    width: int,
-    *,
-    palette: bytes = b"",
-    masks: tuple[int, ...] = (),
-    compression: int = 0,
-    top_down: bool = False,
-    colors: int = 0,
-) -> bytes:
-    """Returns a BMP of packed rows (h, bytes), top first; four masks need a header of 108 bytes."""
-    height = len(rows)
-    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
-    data = (rows if top_down else rows[::-1]).tobytes()
-    size = 108 if len(masks) == 4 else 40
-    between = b"".join(struct.pack("<I", mask) for mask in masks)
-    between = between.ljust(size - 40, b"\0") + palette
-    offset = 14 + 40 + len(between)
-    shape = (size, width, -height if top_down else height, 1, bits)
-    header = struct.pack("<IiiHHIIiiII", *shape, compression, len(data), 2835, 2835, colors, 0)
-    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + header + between + data
-
-
 def _bmps() -> Iterator[PhotoKind]:
-    pixels, opacity = drawing(), _opacity()
+    pixels, opacity = drawing(), opacity_ramp()
     stored = pixels[..., ::-1]  # blue first
     flat = stored.reshape(HEIGHT, -1)
     rgbx = np.dstack([stored, np.zeros_like(opacity)]).reshape(HEIGHT, -1)
@@ -361,7 +240,7 @@ def _bmps() -> Iterator[PhotoKind]:
 def _webps() -> Iterator[PhotoKind]:
     if not features.check("webp"):
         return
-    pixels, opacity = drawing(), _opacity()
+    pixels, opacity = drawing(), opacity_ramp()
     image, rgba = Image.fromarray(pixels), Image.fromarray(np.dstack([pixels, opacity]))
     other = Image.fromarray(255 - pixels)
     contents = saved(image, "WEBP", quality=90)
@@ -390,7 +269,7 @@ def _webps() -> Iterator[PhotoKind]:
 
 
 def _others() -> Iterator[PhotoKind]:
-    pixels, opacity = drawing(), _opacity()
+    pixels, opacity = drawing(), opacity_ramp()
     image, rgba = Image.fromarray(pixels), Image.fromarray(np.dstack([pixels, opacity]))
     right = over_white(pixels, opacity)
     yield PhotoKind("TIFF", "tiff.tif", saved(image, "TIFF"), pixels)
@@ -408,31 +287,9 @@ def _others() -> Iterator[PhotoKind]:
         ("AVIF", "avif.avif", "AVIF"),
         ("JPEG XL", "jxl.jxl", "JXL"),
     ):
-        if _can_write(form):
+        if can_write(form):
             contents = saved(image, form, quality=90)
             yield PhotoKind(name, file, contents, _by_pillow(contents), LOSSY)
-
-
-@functools.cache
-def _can_write(form: str) -> bool:
-    """Returns whether Pillow writes a format, registering the packages of the extra [formats]."""
-    try:
-        import pillow_heif
-        import pillow_jxl  # noqa: F401
-    except ImportError:
-        return form == "AVIF" and bool(features.check("avif"))
-    pillow_heif.register_heif_opener()
-    return form != "AVIF" or bool(features.check("avif"))
-
-
-def exif(orientation: int, big_endian: bool) -> bytes:
-    """Returns EXIF data with an orientation among other entries, without the prefix of a JPEG."""
-    order = ">" if big_endian else "<"
-    entries = [(0x010F, 2, 4, b"abc\0"), (0x0112, 3, 1, struct.pack(order + "HH", orientation, 0))]
-    block = (b"MM\0*" if big_endian else b"II*\0") + struct.pack(order + "IH", 8, len(entries))
-    for tag, kind, count, value in entries:
-        block += struct.pack(order + "HHI", tag, kind, count) + value
-    return block + bytes(4)
 
 
 def _turned() -> Iterator[PhotoKind]:
@@ -463,7 +320,7 @@ def _turned() -> Iterator[PhotoKind]:
 def _broken() -> Iterator[PhotoKind]:
     pixels = drawing()
     image = Image.fromarray(pixels)
-    indices, colors = _indexed()
+    indices, colors = indexed()
     whole = "not a whole"
     png, animation = saved(image, "PNG"), gif([indices], colors)
     flat = pixels[..., ::-1].reshape(HEIGHT, -1)

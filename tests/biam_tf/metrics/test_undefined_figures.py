@@ -41,7 +41,7 @@ def test_set(rng):
 
 
 def naive_average_precision(scores, labels):
-    """Of a class by its definition; None where some ranking could not be told from another."""
+    """Of a class, by the definition; None where every ranking gives the same value."""
     ranking = sorted((i for i in range(len(labels)) if labels[i]), key=lambda i: (-scores[i], i))
     hits = [rank for rank, image in enumerate(ranking, start=1) if labels[image] > 0]
     if not hits or len(hits) == len(ranking):

@@ -205,7 +205,7 @@ def test_early_runs_are_compared_by_the_classes_of_the_others():
     assert found == [now, before | {"gzsl": pytest.approx(60.0)}]
     assert trials.of_one_kind([before, before], [{}, {}]) == [before, before]
     other = {"gzsl": (4, 4), "seen": (2, 2)}
-    # Which photos the early run had cannot be told.
+    # It is unknown which photos the early run had.
     assert "gzsl" not in trials.of_one_kind([now, now, before], [counts, other, {}])[2]
 
 

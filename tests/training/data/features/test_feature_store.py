@@ -8,7 +8,7 @@ import tensorflow as tf
 from interrupted import Interrupted
 from PIL import Image
 
-from benchmarks.shared.photo_kinds import drawing, exif, saved
+from benchmarks.shared.photo_writers import drawing, exif, saved
 from biam_tf.backbones import weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
