@@ -21,6 +21,10 @@ SERVING = [
     "prometheus-client>=0.20",
 ]
 
+# The client alone. With `pip install --no-deps` of this package, nothing else is needed: TensorFlow
+# is not imported (docs/serving.md).
+CLIENT = ["grpcio>=1.62", "protobuf>=4.25", "numpy>=1.26", "pillow>=10.0", "tqdm>=4.60"]
+
 # The demo page. Gradio installs pandas and a web server; the versions of TensorFlow, NumPy and
 # protobuf stay. The page depends on details of Gradio's components, hence one major version.
 DEMO = [*SERVING, "gradio>=6.31,<7"]
@@ -104,6 +108,7 @@ setup(
     extras_require={
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
+        "client": CLIENT,
         "demo": DEMO,
         "onnx": ONNX,
         "beam": BEAM,

@@ -2,17 +2,15 @@
 
 import argparse
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
-
-from biam_tf.command_line import run_command
+from biam_tf.command_line import USER_ERROR, run_command
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
 from serving.rpc.photo_tagging import (
+    Failures,
     plain_message,
     print_csv,
     print_json,
@@ -23,8 +21,10 @@ from serving.rpc.photo_tagging import (
 from serving.rpc.tagging_client import (
     DEFAULT_TIMEOUT_SECONDS,
     TaggingClient,
-    TaggingError,
     read_file,
+)
+from serving.rpc.tagging_client import (
+    TaggingError as TaggingError,
 )
 
 DESCRIPTION = """\
@@ -43,6 +43,8 @@ examples:
     python -m serving.client --classes "dog, beach" --explain evidence.png *.jpg
   a table for other programs
     python -m serving.client --classes-file classes.txt --csv *.jpg > tags.csv
+  all that can be read of a folder with broken photos; those are named, and the status is 0
+    python -m serving.client --keep-going --json *.jpg > tags.json
   a server with TLS, whose certificate was signed by your own authority
     python -m serving.client --server tags.example.org:443 --tls-root authority.pem photo.jpg
 
@@ -105,6 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(default: 60)",
     )
     parser.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="exit with status 0 if photos are missing or broken, as long as one is tagged; "
+        "without it, a broken photo is named, the others are tagged, and the status is 2",
+    )
+    parser.add_argument(
         "--tls",
         action="store_true",
         help="encrypt, trusting the certificates of this system",
@@ -148,7 +156,7 @@ def named_classes(arguments: argparse.Namespace) -> list[str] | None:
     return names
 
 
-def _command(arguments: argparse.Namespace) -> None:
+def _command(arguments: argparse.Namespace) -> int:
     names = named_classes(arguments)
     if arguments.top < 1 or arguments.timeout <= 0:
         raise UserError("--top and --timeout: use positive numbers")
@@ -157,7 +165,9 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.explain is not None and not arguments.explain.absolute().parent.is_dir():
         raise UserError(f"--explain {arguments.explain}: no such folder")
     logging.basicConfig(format="%(message)s")  # the client logs that it waits for a server
-    photos = [(path, read_file(path)) for path in arguments.photos]
+    if not arguments.keep_going:
+        for path in arguments.photos:
+            _require_readable(path)  # before hours of work, since it may be a mistyped name
     client = TaggingClient(
         arguments.server,
         model_name=arguments.model_name,
@@ -166,17 +176,50 @@ def _command(arguments: argparse.Namespace) -> None:
         tls=arguments.tls,
         root_certificates=arguments.tls_root,
     )
-    try:
-        with client:
-            if names is None:
-                tagged = tag_with_known_classes(client, photos, arguments.top)
-            else:
-                tagged = tag_with_classes(client, photos, names, arguments.top, arguments.explain)
-    except TaggingError as error:
+    photos, top, failures = arguments.photos, arguments.top, Failures()
+    with client:
+        if names is None:
+            tagged = tag_with_known_classes(client, photos, top, failures)
+        else:
+            tagged = tag_with_classes(client, photos, names, top, failures, arguments.explain)
+    if arguments.json and (tagged or failures.photos):
+        print_json(tagged, failures)
+    elif tagged:
+        (print_csv if arguments.csv else print_table)(tagged)
+    return _report(failures, len(tagged), arguments)
+
+
+def _report(failures: Failures, tagged: int, arguments: argparse.Namespace) -> int:
+    """Names what was not tagged on standard error, and returns the exit status.
+
+    Raises:
+        UserError: the server ended the requests.
+    """
+    sys.stdout.flush()
+    for path, reason in failures.photos.items():
+        print(f"{'error: ' * (not arguments.keep_going)}{path}: {reason}", file=sys.stderr)
+    if failures.stopped is not None:
+        error = failures.stopped
         answer = f"{error.code.name}: {plain_message(error.message)}"
-        raise UserError(f"{arguments.server} answered {answer}") from error
-    show = print_csv if arguments.csv else print_json if arguments.json else print_table
-    show(tagged)
+        after = f", after {tagged} of {len(arguments.photos)} photos" if tagged else ""
+        raise UserError(f"{arguments.server} answered {answer}{after}") from error
+    if not failures.photos:
+        return 0
+    left_out = f"{len(failures.photos)} of {len(arguments.photos)} photos were not tagged"
+    if arguments.keep_going and tagged:
+        print(left_out, file=sys.stderr)
+        return 0
+    way_out = "; to exit with status 0 all the same, add --keep-going" if tagged else ""
+    print(f"error: {left_out}{way_out}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _require_readable(path: str) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Results to copy or download: CSV, JSON, and the Python code and command that compute them."""
 
-import csv
 import io
 import json
 import shlex
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.spreadsheets import SpreadsheetWriter
 from serving.demo_page.tagging import TaggedPhoto
 
 FIELDS = ("photo", "tag", "group", "score", "probability", "given")
@@ -41,10 +41,10 @@ def rows(photo: TaggedPhoto, given: np.ndarray) -> list[dict]:
 def as_csv(photos: Sequence[list[dict]]) -> str:
     """Returns the rows of photos as CSV with a header; missing values are empty."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-    writer.writeheader()
+    writer = SpreadsheetWriter(file)
+    writer.writerow(FIELDS)
     for its in photos:
-        writer.writerows(its)
+        writer.writerows([row[field] for field in FIELDS] for row in its)
     return file.getvalue()
 
 

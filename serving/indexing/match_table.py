@@ -1,6 +1,5 @@
 """The best matches of each photo or class, and tables of them in CSV or JSON files."""
 
-import csv
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from typing import TextIO
 import numpy as np
 
 from biam_tf.files import replacing
+from biam_tf.spreadsheets import SpreadsheetWriter
 
 # A row's name and its best matches with their scores, best first.
 Matches = list[tuple[str, list[tuple[str, float]]]]
@@ -61,7 +61,7 @@ def write_table(path: pathlib.Path, headings: tuple[str, str], matches: Matches)
 
 
 def _write_csv(file: TextIO, headings: tuple[str, str], matches: Matches) -> None:
-    writer = csv.writer(file, lineterminator="\n")
+    writer = SpreadsheetWriter(file)
     writer.writerow([*headings, "score"])
     for name, best in matches:
         writer.writerows((name, other, f"{score:.6g}") for other, score in best)

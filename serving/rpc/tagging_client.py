@@ -1,28 +1,42 @@
 """A gRPC client whose methods are the signatures of an exported tagger."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import random
+import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import grpc
+try:
+    import grpc
+except ImportError as missing:
+    raise ImportError(
+        'the client needs the package grpcio; install it with pip install "biam-tf[client]"'
+    ) from missing
 import numpy as np
 import numpy.typing as npt
 
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, plain_message
+from biam_tf.network import host_of, is_loopback
 from serving import DEFAULT_MODEL_NAME
-
-if TYPE_CHECKING:
-    from tensorflow_serving.apis import predict_pb2
+from serving.rpc.messages import (
+    GET_MODEL_METADATA,
+    PREDICT,
+    message_classes,
+    read_tensor,
+    write_tensor,
+)
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_MAX_MESSAGE_MB = 64
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _LOG = logging.getLogger(__name__)
+# How an exported model begins its message about photos: the places of those that it refuses.
+_ABOUT_PHOTOS = re.compile(r"images(?:\[([0-9, ]+)\])?: ")
 
 Images = bytes | str | os.PathLike | Sequence[bytes | str | os.PathLike]
 
@@ -42,6 +56,23 @@ class TaggingError(Exception):
         self.code = code
         self.message = message
 
+    @property
+    def refused_photos(self) -> list[int] | None:
+        """The places of the refused photos in the request, counted from 0.
+
+        Empty if photos are refused, but the message does not say which; None if the error is about
+        something else.
+        """
+        found = _ABOUT_PHOTOS.match(plain_message(self.message))
+        if self.code is not grpc.StatusCode.INVALID_ARGUMENT or found is None:
+            return None
+        return [int(place) for place in (found[1] or "").split(",") if place.strip()]
+
+    @property
+    def reason(self) -> str:
+        """The message without TensorFlow's additions and without the places of photos."""
+        return _ABOUT_PHOTOS.sub("", plain_message(self.message), count=1)
+
 
 class TaggingClient:
     """A gRPC client whose methods are the signatures of an exported tagger; thread-safe.
@@ -51,9 +82,9 @@ class TaggingClient:
     after a pause that doubles from 0.1 s to at most 5 s, until its deadline; other failures are
     not retried. Close the client, or use it as a context manager.
 
-    Importing this module takes 0.2 s. The first client imports TensorFlow (and Keras with it),
-    which takes about 3 s and 550 MB of memory: the messages of `tensorflow_serving.apis` need
-    those of the `tensorflow` package.
+    TensorFlow is not needed: the messages are made by protobuf and NumPy (`serving.rpc.messages`),
+    and the extra [client] installs what this class imports. A server on this machine (`localhost`,
+    127.0.0.1, ::1) is never asked through the proxy of `http_proxy`.
 
     Args:
         address: `host:port` of the gRPC server.
@@ -68,7 +99,7 @@ class TaggingClient:
             those of the system.
 
     Raises:
-        UserError: the file of certificates can't be read, or tensorflow-serving-api is missing.
+        UserError: the file of certificates can't be read.
     """
 
     def __init__(
@@ -83,11 +114,6 @@ class TaggingClient:
         tls: bool = False,
         root_certificates: str | os.PathLike | None = None,
     ) -> None:
-        from serving.graph.warmup import require_protos
-
-        require_protos()
-        from tensorflow_serving.apis import prediction_service_pb2_grpc
-
         self._address = address
         self._model_name = model_name
         self._version = version
@@ -100,12 +126,24 @@ class TaggingClient:
             # retrying a call is pointless.
             ("grpc.max_reconnect_backoff_ms", round(_LONGEST_PAUSE_SECONDS * 1000)),
         ]
+        if is_loopback(host_of(address)):
+            options.append(("grpc.enable_http_proxy", 0))
         if tls or root_certificates is not None:
             credentials = grpc.ssl_channel_credentials(_certificates(root_certificates))
             self._channel = grpc.secure_channel(address, credentials, options)
         else:
             self._channel = grpc.insecure_channel(address, options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        messages = message_classes()
+        self._predict_call = self._channel.unary_unary(
+            PREDICT,
+            messages.PredictRequest.SerializeToString,
+            messages.PredictResponse.FromString,
+        )
+        self._metadata_call = self._channel.unary_unary(
+            GET_MODEL_METADATA,
+            messages.GetModelMetadataRequest.SerializeToString,
+            messages.GetModelMetadataResponse.FromString,
+        )
 
     def __enter__(self) -> "TaggingClient":
         return self
@@ -134,23 +172,27 @@ class TaggingClient:
             (B, C) float32 scores; larger means likelier.
 
         Raises:
-            TaggingError: the server returned an error.
+            TaggingError: the server returned an error; photos given as paths are named by them.
             UserError: a file can't be read, or not exactly one of names and embeddings is given.
         """
         _require_one(class_names, class_embeddings)
         if class_names is not None:
             inputs = {"images": _photos(images), "class_names": _texts(class_names)}
-            return self._predict("tag", inputs)["scores"]
-        assert class_embeddings is not None
-        inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
-        return self._predict("serving_default", inputs)["scores"]
+            signature = "tag"
+        else:
+            assert class_embeddings is not None
+            inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
+            signature = "serving_default"
+        with _named_by_file(images):
+            return self._predict(signature, inputs)["scores"]
 
     def tag_known(self, images: Images) -> list[list[tuple[str, float]]]:
         """Returns the best of the model's own classes for each photo as (name, score), best first.
 
         Their number is fixed at export. Raises as `tag` does.
         """
-        outputs = self._predict("tag_known", {"images": _photos(images)})
+        with _named_by_file(images):
+            outputs = self._predict("tag_known", {"images": _photos(images)})
         return [
             [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
             for row in zip(outputs["names"], outputs["scores"], strict=True)
@@ -181,7 +223,8 @@ class TaggingClient:
                 class_embeddings = embedded["class_embeddings"]
             assert class_embeddings is not None
             inputs["class_embeddings"] = _numbers(class_embeddings)
-            outputs, explained_by = self._request("explain", inputs, deadline)
+            with _named_by_file(images):
+                outputs, explained_by = self._request("explain", inputs, deadline)
             # A version that was loaded in between may embed names differently.
             if version in (None, explained_by):
                 return outputs["scores"], outputs["response_maps"]
@@ -192,7 +235,8 @@ class TaggingClient:
 
     def features(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Returns region features (B, h, w, d) and scene feature (B, d_g) of B photos."""
-        outputs = self._predict("features", {"images": _photos(images)})
+        with _named_by_file(images):
+            outputs = self._predict("features", {"images": _photos(images)})
         return outputs["region_features"], outputs["scene_feature"]
 
     def rescore(
@@ -211,12 +255,10 @@ class TaggingClient:
 
     def answers(self, timeout_seconds: float = 1.0) -> bool:
         """Returns whether the server responds and has the model loaded; does not retry."""
-        from tensorflow_serving.apis import get_model_metadata_pb2
-
-        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request = message_classes().GetModelMetadataRequest(metadata_field=["signature_def"])
         request.model_spec.name = self._model_name
         try:
-            self._stub.GetModelMetadata(request, timeout=timeout_seconds)
+            self._metadata_call(request, timeout=timeout_seconds)
         except grpc.RpcError:
             return False
         return True
@@ -231,28 +273,23 @@ class TaggingClient:
         self, signature: str, inputs: Mapping[str, np.ndarray], deadline: float
     ) -> tuple[dict[str, np.ndarray], int]:
         """Returns the outputs of a signature and the version of the model that computed them."""
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
-
-        request = predict_pb2.PredictRequest()
+        request = message_classes().PredictRequest()
         request.model_spec.name = self._model_name
         request.model_spec.signature_name = signature
         if self._version is not None:
             request.model_spec.version.value = self._version
         for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            write_tensor(request.inputs.add(key=name).value, value)
         response = self._send(request, deadline)
-        outputs = {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
+        outputs = {output.key: read_tensor(output.value) for output in response.outputs}
         return outputs, response.model_spec.version.value
 
-    def _send(
-        self, request: "predict_pb2.PredictRequest", deadline: float
-    ) -> "predict_pb2.PredictResponse":
+    def _send(self, request: Any, deadline: float) -> Any:
         pause, retried = _FIRST_PAUSE_SECONDS, 0
         while True:
             left = max(deadline - time.monotonic(), 0.001)
             try:
-                return self._stub.Predict(request, timeout=left)
+                return self._predict_call(request, timeout=left)
             except grpc.RpcError as error:
                 # Half of the pause is random, so that clients don't all retry at the same time.
                 wait = pause * random.uniform(0.5, 1.0)
@@ -271,6 +308,21 @@ class TaggingClient:
 def _require_one(class_names: object, class_embeddings: object) -> None:
     if (class_names is None) == (class_embeddings is None):
         raise UserError("give either class_names or class_embeddings")
+
+
+@contextlib.contextmanager
+def _named_by_file(images: Images) -> Iterator[None]:
+    """Names the photos that an error is about by their paths, where they were given as paths."""
+    try:
+        yield
+    except TaggingError as error:
+        given = [images] if isinstance(images, bytes | str | os.PathLike) else list(images)
+        places = error.refused_photos or []
+        named = [given[place] for place in places if place < len(given)]
+        if not named or any(isinstance(photo, bytes) for photo in named):
+            raise
+        listed = ", ".join(str(photo) for photo in named)
+        raise TaggingError(error.code, f"{listed}: {error.reason}") from error
 
 
 def _photos(images: Images) -> np.ndarray:

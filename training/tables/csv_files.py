@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from biam_tf.files import replacing
+from biam_tf.spreadsheets import SpreadsheetWriter
 from training.data.problems import Problems
 
 _LONGEST_FIELD = 1 << 30
@@ -89,23 +90,33 @@ def read_rows(
         problems.add(path.name, None, f"is not a CSV file: line {reader.line_num}: {error}")
 
 
-def write_rows(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+def write_rows(
+    path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence], *, for_people: bool = True
+) -> None:
     """Writes a CSV file, cells as in `csv_text`; raises as `biam_tf.files.replacing` does.
 
     The rows are written one by one: there may be more than fit into memory.
+
+    Args:
+        path: of the file; its folder is created.
+        header: names of the columns.
+        rows: one cell per column each.
+        for_people: whether a text that a spreadsheet would run as a formula is written with an
+            apostrophe before it; False for data sets, which are read back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        _write(csv.writer(file), header, rows)
+        _write(SpreadsheetWriter(file, "\r\n") if for_people else csv.writer(file), header, rows)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """Returns a table as the text of a CSV file.
 
-    A float is written with three decimals, NaN as an empty cell.
+    A float is written with three decimals, NaN as an empty cell; a text that a spreadsheet would
+    run as a formula with an apostrophe before it.
     """
     text = io.StringIO()
-    _write(csv.writer(text, lineterminator="\n"), header, rows)
+    _write(SpreadsheetWriter(text), header, rows)
     return text.getvalue()
 
 

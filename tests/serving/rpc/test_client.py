@@ -88,6 +88,28 @@ def test_a_refusal_has_its_code_and_message(server, options, images, names, code
     assert error.value.code is grpc.StatusCode[code]
 
 
+def test_paths_are_named_by_a_refusal(server, tmp_path, moody):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"x")
+    _, address = moody("images[1]: not a whole JPEG", "images[1]: not a whole JPEG")
+    for images, named in (([broken, broken], str(broken)), ([b"x", b"x"], r"images\[1\]")):
+        with (
+            TaggingClient(address) as client,
+            pytest.raises(TaggingError, match=f"INVALID_ARGUMENT: {named}: not a whole JPEG"),
+        ):
+            client.tag(images, ["dog"])
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_this_machine_is_not_asked_through_a_proxy(server, monkeypatch, host):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with TaggingClient(f"{host}:{server.port}", timeout_seconds=20) as client:
+        np.testing.assert_allclose(client.tag(PHOTOS, ["dog"]), [[3], [5]])
+
+
 def test_a_call_ends_with_its_deadline(server, tmp_path):
     gate = Gate(tmp_path / "gate")
     with (
@@ -171,7 +193,8 @@ def test_a_stock_client_without_our_code_gets_the_same_answers(server, client, t
 class Moody(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Does what it is told, one step a call, whatever is asked.
 
-    A status code is a refusal; a number is the version of the model that answers.
+    A status code is a refusal, a text an invalid argument; a number is the version of the model
+    that answers.
     """
 
     def __init__(self, steps):
@@ -184,6 +207,8 @@ class Moody(prediction_service_pb2_grpc.PredictionServiceServicer):
         step = self.steps.pop(0)
         if isinstance(step, grpc.StatusCode):
             context.abort(step, "moody")
+        if isinstance(step, str):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, step)
         response = predict_pb2.PredictResponse()
         response.model_spec.version.value = step
         for name in ("class_embeddings", "scores", "response_maps"):

@@ -3,14 +3,23 @@
 import csv
 import io
 import json
+import pathlib
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_model import BROKEN
 
 from biam_tf.contact_sheet import draw_contact_sheet
 from serving import client as client_command
-from serving.rpc.photo_tagging import _chunks, plain_message
+from serving.rpc.photo_tagging import (
+    Failures,
+    _chunks,
+    plain_message,
+    tag_with_known_classes,
+)
+from serving.rpc.tagging_client import TaggingError
 
 
 @pytest.fixture
@@ -56,7 +65,7 @@ def test_many_photos_travel_in_several_requests(ask, photos, monkeypatch):
 def test_large_photos_travel_in_requests_of_their_own(photos, monkeypatch):
     monkeypatch.setattr("serving.rpc.photo_tagging._BYTES_PER_REQUEST", 10)
     sizes = [4, 6, 1, 30, 2, 8]
-    chunks = _chunks([(str(size), b"x" * size) for size in sizes])
+    chunks = _chunks([(str(size), b"x" * size) for size in sizes], len(sizes))
     assert [[len(photo) for _, photo in chunk] for chunk in chunks] == [[4, 6], [1], [30], [2, 8]]
 
 
@@ -85,6 +94,83 @@ def test_what_cannot_be_drawn_is_named(ask, photos, tmp_path):
     sheet = tmp_path / "evidence.png"
     status, _, error = ask("--classes", "dog", "--explain", str(sheet))
     assert status == 2 and f"{photos[1]}: cannot be drawn" in error and not sheet.exists()
+
+
+@pytest.fixture
+def broken(photos):
+    """One more photo, which the model refuses."""
+    path = photos[0].with_name("a broken one.jpg")
+    path.write_bytes(BROKEN)
+    return path
+
+
+@pytest.mark.parametrize("per_request", [2, 8])
+def test_a_broken_photo_costs_no_other_answer(ask, photos, broken, monkeypatch, per_request):
+    monkeypatch.setattr("serving.rpc.photo_tagging._PHOTOS_PER_REQUEST", per_request)
+    status, out, error = ask("--classes", "dog", "--json", str(broken))
+    tagged = {entry["photo"]: entry for entry in json.loads(out)}
+    for path in photos:
+        assert tagged[str(path)]["tags"] == [{"name": "dog", "score": path.stat().st_size}]
+    assert tagged[str(broken)] == {"photo": str(broken), "tags": [], "error": "not a whole photo"}
+    assert status == 2 and f"error: {broken}: not a whole photo\n" in error
+    assert "1 of 4 photos were not tagged" in error and "--keep-going" in error
+
+
+def test_photos_that_cannot_be_tagged_are_left_out(ask, photos, broken, tmp_path):
+    missing, sheet = tmp_path / "no.jpg", tmp_path / "sheet.png"
+    options = ["--classes", "dog", "--keep-going", "--explain", str(sheet)]
+    status, out, error = ask(*options, str(broken), str(missing))
+    assert status == 0 and sheet.exists() and out.count("dog") == len(photos)
+    assert f"{broken}: not a whole photo" in error and f"{missing}: No such file" in error
+    status = client_command.main(["--keep-going", "--server", "localhost:9", str(missing)])
+    assert status == 2  # nothing was tagged
+
+
+def test_a_refused_photo_of_a_request_is_found_by_its_place():
+    error = TaggingError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "assertion failed: [images[1, 12]: not a whole JPEG]\n\t [[{{node Assert}}]]",
+    )
+    assert error.refused_photos == [1, 12] and error.reason == "not a whole JPEG"
+    other = TaggingError(grpc.StatusCode.INVALID_ARGUMENT, "class_names: unknown: zebra")
+    assert other.refused_photos is None and other.reason == other.message
+
+
+class Picky:
+    """Refuses photos by their places, as an exported model does."""
+
+    def __init__(self, bad, code=grpc.StatusCode.INVALID_ARGUMENT):
+        self.bad, self.code, self.asked = bad, code, []
+
+    def tag_known(self, images):
+        self.asked.append(len(images))
+        places = ", ".join(str(n) for n, image in enumerate(images) if image in self.bad)
+        if places:
+            raise TaggingError(self.code, f"images[{places}]: not a whole JPEG")
+        return [[("dog", float(len(image)))] for image in images]
+
+
+def test_the_rest_of_a_request_is_sent_once_more(tmp_path):
+    paths = []
+    for number in range(20):
+        paths.append(str(tmp_path / f"{number}.bin"))
+        (tmp_path / f"{number}.bin").write_bytes(b"x" * (number + 1))
+    client, failures = Picky({b"x" * 4, b"x" * 6}), Failures()
+    tagged = tag_with_known_classes(client, paths, 1, failures)
+    assert failures == Failures({paths[n]: "not a whole JPEG" for n in (3, 5)})
+    assert client.asked == [8, 6, 8, 4]
+    assert [(photo.photo, photo.tags[0][1]) for photo in tagged] == [
+        (path, n + 1) for n, path in enumerate(paths) if n not in (3, 5)
+    ]
+
+
+def test_what_was_answered_before_a_failure_is_kept(tmp_path):
+    paths = [str(tmp_path / f"{number}.bin") for number in range(10)]
+    for number, path in enumerate(paths):
+        pathlib.Path(path).write_bytes(b"x" * (number + 1))
+    client, failures = Picky({b"x" * 9}, grpc.StatusCode.INTERNAL), Failures()
+    assert len(tag_with_known_classes(client, paths, 1, failures)) == 8
+    assert failures.stopped.code is grpc.StatusCode.INTERNAL and not failures.photos
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,13 @@ def write_folder_lists(
     directory = pathlib.Path(directory)
     check_class_names(groups)
     directory.mkdir(parents=True, exist_ok=True)
-    write_rows(directory / CLASSES, ["name", "group"], groups.items())
+    write_rows(directory / CLASSES, ["name", "group"], groups.items(), for_people=False)
     photos = list(photos)
     header = ["image", "split", "labels"]
     if any(photo.absent is not None for photo in photos):
         header.append("absent")
-    write_rows(directory / ANNOTATIONS, header, (_cells(photo, groups, header) for photo in photos))
+    rows = (_cells(photo, groups, header) for photo in photos)
+    write_rows(directory / ANNOTATIONS, header, rows, for_people=False)
     return len(photos)
 
 
