@@ -37,12 +37,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from biam_tf.embeddings.names import NameIndex, look_up
+from biam_tf.class_calibration import (
+    ClassCalibration,
+    NewClassRule,
+    calibrate_classes,
+    number_or_null,
+    rows_of,
+)
 from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.vocabulary import Vocabulary
 
 FOLDS = 5
 # A cut chosen on fewer photos is mostly chance.
@@ -67,6 +74,8 @@ class Thresholds:
         fitted_on: facts about the fit, ready for JSON.
         stacking: `{"constant", "k", "labels_of_unseen_classes"}`; None: the validation photos show
             no unseen class.
+        new_classes: calibration of classes that are not among the names, by their likeness to the
+            seen ones; None: the global one, whatever they are like.
     """
 
     names: tuple[str, ...]
@@ -79,6 +88,7 @@ class Thresholds:
     global_logit: float
     fitted_on: dict
     stacking: dict | None = None
+    new_classes: NewClassRule | None = None
 
     @property
     def global_cut(self) -> float:
@@ -90,10 +100,36 @@ class Thresholds:
         """The global cut as a calibrated probability."""
         return float(sigmoid(self.global_logit))
 
+    @property
+    def own(self) -> ClassCalibration:
+        """The calibration of the names, in their order."""
+        return ClassCalibration(self.slopes, self.offsets, self.cuts)
+
+    @property
+    def rule(self) -> NewClassRule:
+        """The calibration of classes that are not among the names."""
+        if self.new_classes is not None:
+            return self.new_classes
+        return NewClassRule.constant(self.global_slope, self.global_offset, self.global_cut)
+
+    def for_classes(
+        self, names: Sequence[str] | None, class_embeddings: np.ndarray, own: Vocabulary
+    ) -> ClassCalibration:
+        """Returns the calibration of any classes, by the rule of `biam_tf.class_calibration`.
+
+        Args:
+            names: of C classes; None: they have none, and all are new to the model.
+            class_embeddings: (C, d_a).
+            own: the vocabulary of the model, with its seen classes.
+        """
+        rows: list[int | None] = [None] * len(class_embeddings)
+        rows = rows if names is None else rows_of(names, self.names)
+        seen = own.embeddings[np.array(own.groups, dtype=object) == "seen"]
+        return calibrate_classes(rows, self.own, self.rule, class_embeddings, seen)
+
     def for_names(self, names: Sequence[str]) -> "Thresholds":
         """Returns the thresholds of other names; new classes take the global ones."""
-        index = NameIndex(self.names)
-        rows = [look_up(name, None, index).row for name in names]
+        rows = rows_of(names, self.names)
         # All new classes take the entry that is appended to those of the known ones.
         indices = [len(self.names) if row is None else row for row in rows]
         return dataclasses.replace(
@@ -107,20 +143,20 @@ class Thresholds:
 
     def decide(self, scores: ArrayLike) -> np.ndarray:
         """Returns which classes are tags, (..., C) bool, for scores (..., C)."""
-        return np.asarray(scores) >= self.cuts
+        return self.own.decide(scores)
 
     def probabilities(self, scores: ArrayLike) -> np.ndarray:
         """Returns the probability of each class, (..., C) float64, for scores (..., C)."""
-        return sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
+        return self.own.probabilities(scores)
 
     def to_json(self) -> str:
         """Returns the text of a `thresholds.json`, which `load` reads."""
         classes = [
             {
                 "name": name,
-                "threshold": float(self.cuts[i]),
-                "slope": float(self.slopes[i]),
-                "offset": float(self.offsets[i]),
+                "threshold": number_or_null(self.cuts[i]),
+                "slope": number_or_null(self.slopes[i]),
+                "offset": number_or_null(self.offsets[i]),
                 "from": self.sources[i],
             }
             for i, name in enumerate(self.names)
@@ -128,7 +164,7 @@ class Thresholds:
         value = {
             "format": FORMAT,
             "about": "A class is a tag where score >= threshold; its probability is "
-            "1 / (1 + exp(-(slope * score + offset))). Classes not listed take global.",
+            "1 / (1 + exp(-(slope * score + offset))). Others: new_classes, if null global.",
             "global": {
                 "threshold": self.global_cut,
                 "slope": self.global_slope,
@@ -138,6 +174,7 @@ class Thresholds:
             },
             "fitted_on": self.fitted_on,
             "stacking": self.stacking,
+            "new_classes": None if self.new_classes is None else self.new_classes.to_json(),
             "classes": classes,
         }
         return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -153,7 +190,7 @@ class Thresholds:
             value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
             if value["format"] != FORMAT:
                 raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
-            classes = value["classes"]
+            classes, rule = value["classes"], value.get("new_classes")
             return cls(
                 names=tuple(entry["name"] for entry in classes),
                 cuts=np.array([entry["threshold"] for entry in classes], np.float64),
@@ -165,6 +202,7 @@ class Thresholds:
                 global_logit=float(value["global"]["logit"]),
                 fitted_on=value["fitted_on"],
                 stacking=value["stacking"],
+                new_classes=None if rule is None else NewClassRule.from_json(rule),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else error

@@ -1,0 +1,195 @@
+"""Scores to probabilities and tags, for any classes: the one rule of every door.
+
+The probability of class c with score s is sigmoid(slope_c s + offset_c), and c is a tag of a photo
+if s reaches cut_c. Which numbers a class has:
+
+1. Its name is listed in the thresholds of the model, by the rule of `biam_tf.embeddings.names` for
+   whole names: its own.
+2. Otherwise, and where a request brings embeddings without names, the class is new to the model.
+   Its numbers follow from its likeness to the seen classes: the mean of the largest cosines of its
+   embedding and theirs. They are read off a line through knots (`NewClassRule`); one knot gives the
+   same numbers to all new classes.
+
+A slope and offset of NaN say that the class is not calibrated: it has no probability. A cut of NaN
+says that there is no threshold: the class is no tag, and nothing is claimed of it.
+
+`serving.graph.calibration` is the same rule as TensorFlow operations.
+tests/test_answers_everywhere.py compares all doors with each other.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from biam_tf.embeddings.names import NameIndex, look_up
+from biam_tf.metrics.calibration import sigmoid
+
+_ROWS_AT_A_TIME = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassCalibration:
+    """Calibration and thresholds of C classes.
+
+    Attributes:
+        slopes: (C,) float64, positive; NaN: the class is not calibrated.
+        offsets: (C,) float64.
+        cuts: (C,) float64; a class is a tag if its score is at least this. NaN: no threshold.
+    """
+
+    slopes: np.ndarray
+    offsets: np.ndarray
+    cuts: np.ndarray
+
+    def probabilities(self, scores: ArrayLike) -> np.ndarray:
+        """Returns the probability of each class, (..., C) float64, for scores (..., C).
+
+        NaN for classes that are not calibrated.
+        """
+        return sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
+
+    def decide(
+        self, scores: ArrayLike, *, probability: float | None = None, score: float | None = None
+    ) -> np.ndarray:
+        """Returns which classes are tags, (..., C) bool, for scores (..., C).
+
+        Args:
+            scores: of the classes.
+            probability: replaces the thresholds: classes of at least this probability are tags.
+            score: replaces the thresholds: classes of at least this score are tags.
+        """
+        if probability is not None:
+            return self.probabilities(scores) >= probability
+        return np.asarray(scores) >= (self.cuts if score is None else score)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NewClassRule:
+    """Calibration of classes that are new to a model, by their likeness to the seen classes.
+
+    Between two knots the numbers lie on a line; before the first and after the last they are those
+    of that knot.
+
+    Attributes:
+        likeness: (K,) float64, ascending: the knots.
+        slopes: (K,) float64; NaN: not calibrated, up to the next knot on both sides.
+        offsets: (K,) float64, likewise.
+        cuts: (K,) float64; NaN: no threshold, likewise.
+        neighbors: number of seen classes whose mean cosine is the likeness.
+    """
+
+    likeness: np.ndarray
+    slopes: np.ndarray
+    offsets: np.ndarray
+    cuts: np.ndarray
+    neighbors: int = 1
+
+    @classmethod
+    def constant(cls, slope: float, offset: float, cut: float) -> "NewClassRule":
+        """Returns the rule that gives the same numbers to all new classes."""
+        return cls(np.zeros(1), np.array([slope]), np.array([offset]), np.array([cut]))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all new classes have the same numbers, and embeddings do not matter."""
+        return len(self.likeness) == 1
+
+    @property
+    def knots(self) -> np.ndarray:
+        """Slopes, offsets and cuts as (K, 3) float64."""
+        return np.stack([self.slopes, self.offsets, self.cuts], axis=1)
+
+    def __call__(self, likeness: ArrayLike) -> ClassCalibration:
+        """Returns the calibration of C classes of the given likeness (C,)."""
+        values = np.clip(likeness, self.likeness[0], self.likeness[-1]).astype(np.float64)
+        knots, right = self.knots, np.searchsorted(self.likeness, values, side="right")
+        right = np.clip(right, 1, max(len(knots) - 1, 1))
+        left, right = right - 1, np.minimum(right, len(knots) - 1)
+        width = self.likeness[right] - self.likeness[left]
+        share = np.where(width > 0, (values - self.likeness[left]) / np.where(width, width, 1), 0)
+        found = knots[left] + share[:, None] * (knots[right] - knots[left])
+        return ClassCalibration(*(column.copy() for column in found.T))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the rule ready for JSON; null where a number is NaN."""
+        rows = zip(self.likeness.tolist(), *self.knots.T.tolist(), strict=True)
+        names = ("likeness", "slope", "offset", "threshold")
+        knots = [dict(zip(names, map(number_or_null, row), strict=True)) for row in rows]
+        return {"neighbors": self.neighbors, "knots": knots}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "NewClassRule":
+        """Reads what `to_json` returned.
+
+        Raises:
+            ValueError: the likenesses do not ascend, or there is no knot.
+        """
+        names = ("likeness", "slope", "offset", "threshold")
+        columns = [np.array([knot[n] for knot in value["knots"]], np.float64) for n in names]
+        if not len(columns[0]) or not (np.diff(columns[0]) > 0).all():
+            raise ValueError("the likenesses of new_classes must ascend")
+        return cls(*columns, neighbors=int(value["neighbors"]))
+
+
+def number_or_null(value: float) -> float | None:
+    """Returns a number as JSON holds it: null for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def likeness_to(class_embeddings: np.ndarray, seen: np.ndarray, neighbors: int) -> np.ndarray:
+    """Returns the likeness (C,) float32 of classes to the seen classes.
+
+    Args:
+        class_embeddings: (C, d_a), of any length.
+        seen: (S, d_a), of length 1.
+        neighbors: number of seen classes whose mean cosine is the likeness.
+    """
+    classes = np.asarray(class_embeddings, np.float32)
+    if not len(seen):
+        return np.zeros(len(classes), np.float32)
+    norms = np.linalg.norm(classes, axis=1, keepdims=True)
+    classes = classes / np.where(norms > 0, norms, 1)
+    count = min(neighbors, len(seen))
+    likeness = np.empty(len(classes), np.float32)
+    for start in range(0, len(classes), _ROWS_AT_A_TIME):
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        cosines = classes[rows] @ seen.T
+        likeness[rows] = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
+    return likeness
+
+
+def rows_of(names: Sequence[str], listed: Sequence[str]) -> list[int | None]:
+    """Returns the row of each name among the listed ones; None: it is not listed."""
+    index = NameIndex(listed)
+    return [look_up(name, None, index).row for name in names]
+
+
+def calibrate_classes(
+    rows: Sequence[int | None],
+    listed: ClassCalibration,
+    rule: NewClassRule,
+    class_embeddings: np.ndarray,
+    seen: np.ndarray,
+) -> ClassCalibration:
+    """Returns the calibration of C classes.
+
+    Args:
+        rows: the row of each class in `listed`; None: it is not listed.
+        listed: of the listed classes.
+        rule: of the others.
+        class_embeddings: (C, d_a).
+        seen: (S, d_a), embeddings of the seen classes, of length 1.
+    """
+    new = np.array([row is None for row in rows], bool)
+    likeness = np.full(len(rows), rule.likeness[0])
+    if new.any() and not rule.is_constant:
+        likeness[new] = likeness_to(np.asarray(class_embeddings)[new], seen, rule.neighbors)
+    found = rule(likeness)
+    own = np.array([row for row in rows if row is not None], np.intp)
+    for name in ("slopes", "offsets", "cuts"):
+        getattr(found, name)[~new] = getattr(listed, name)[own]
+    return found
