@@ -107,6 +107,11 @@ def _remove(path: pathlib.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Returns whether a file lies in a folder or below it once symbolic links are followed."""
+    return pathlib.Path(path).resolve().is_relative_to(pathlib.Path(folder).resolve())
+
+
 def size_in_words(size: float) -> str:
     """Returns a number of bytes with the unit that suits it, such as `3.2 GB` or `40.5 kB`."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):

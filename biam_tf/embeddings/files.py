@@ -18,6 +18,7 @@ from typing import IO, NoReturn, cast
 
 import numpy as np
 
+from biam_tf.arrays import open_npz
 from biam_tf.embeddings.glove_text import AnyWord, read_glove_text
 from biam_tf.embeddings.names import NO_NAMES, NameIndex, Words, look_up, spellings
 from biam_tf.embeddings.word2vec_binary import is_word2vec_binary, read_word2vec_binary
@@ -149,10 +150,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     way_out = "give an .npz file with arrays 'names' (C,) and 'embeddings' (C, d)"
     with _reading(path, "an .npz file", way_out):
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise UserError(f"{path}: a single array; {way_out}")
-        with file:
+        with open_npz(path) as file:
             missing = [key for key in ("names", "embeddings") if key not in file.files]
             if missing:
                 raise UserError(f"{path}: no array {missing[0]!r} among {file.files}; {way_out}")
@@ -166,7 +164,7 @@ def read_note(path: pathlib.Path) -> str | None:
     None: there is no such file, or no such text in it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             return str(file["made"]) if "made" in file.files else None
     except (*_UNREADABLE, AttributeError):
         return None

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.errors import UserError
+from biam_tf.files import is_inside
 from biam_tf.photos import Orientation
 from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.photo_files import read_picture
@@ -40,12 +41,14 @@ class Found:
         query: the query.
         rows: rows of the photos in the index.
         scores: scores of the photos, averaged over the classes.
+        within: only photos in this folder are shown, wherever links lead; None for no limit.
     """
 
     index: PhotoIndex
     query: Query
     rows: np.ndarray
     scores: np.ndarray
+    within: pathlib.Path | None = None
 
     @property
     def orientation(self) -> Orientation:
@@ -53,9 +56,16 @@ class Found:
         return photo_orientation(pathlib.Path(self.index.manifest.model))
 
     def path(self, rank: int) -> pathlib.Path:
-        """Returns the file of the photo at a rank, counted from 0."""
+        """Returns the file of the photo at a rank, counted from 0.
+
+        Raises:
+            UserError: it is a link out of the folder `within`.
+        """
         index = self.index
-        return pathlib.Path(index.manifest.photo_folder) / index.photos[self.rows[rank]]
+        path = pathlib.Path(index.manifest.photo_folder) / index.photos[self.rows[rank]]
+        if self.within is not None and not is_inside(path, self.within):
+            raise UserError(f"{path.name}: a link that leads out of {self.within}")
+        return path
 
     def response_map(self, rank: int) -> np.ndarray:
         """Returns the response map (h, w) of the photo at a rank, averaged over the classes."""
@@ -63,12 +73,16 @@ class Found:
         return self.index.response_maps(row, self.query.class_embeddings).mean(axis=-1)
 
 
-def search(index: PhotoIndex, query: Query, count: int) -> Found:
+def search(
+    index: PhotoIndex, query: Query, count: int, within: pathlib.Path | None = None
+) -> Found:
     """Returns the `count` photos with the best scores.
 
     The scores of different classes have different ranges. With several classes they are therefore
     standardized over the photos before they are averaged: photos that show a little of each class
     then rank before those that show much of a single one.
+
+    `within` is that of `Found`.
     """
     scores = index.scores(query.class_embeddings)
     ranking = scores[:, 0]
@@ -78,7 +92,7 @@ def search(index: PhotoIndex, query: Query, count: int) -> Found:
     count = min(count, len(index))
     best = np.argpartition(-ranking, count - 1)[:count] if count else np.arange(0)
     best = best[np.lexsort((best, -ranking[best]))]
-    return Found(index, query, best, scores.mean(axis=1)[best])
+    return Found(index, query, best, scores.mean(axis=1)[best], within)
 
 
 def region_query(found: Found, rank: int, region: int) -> Query:

@@ -152,7 +152,7 @@ def _add_searching(
             query = _word_query(served, text)
         except (UserError, ServerGone) as error:
             return gr.skip(), message(str(error), "error"), gr.skip(), gr.skip()
-        return _search(index, query, count)
+        return _search(index, query, count, indexes.photos)
 
     events: list[Listen] = [go.click, words.text.submit, words.on_corrected]
     for on_event in events:
@@ -180,7 +180,7 @@ def _add_choices(count: gr.Slider, outputs: _Outputs) -> None:
             query = region_query(before.found, before.rank, int(event.choice))
         except UserError as error:
             return gr.skip(), message(str(error), "error"), gr.skip(), gr.skip()
-        return _search(before.found.index, query, count)
+        return _search(before.found.index, query, count, before.found.within)
 
     outputs.panel.click(
         search_region, [outputs.results, count], outputs.all(), show_progress="hidden"
@@ -249,9 +249,9 @@ def _word_query(served: ServedModel, text: str) -> Query:
         raise page_error(error) from error
 
 
-def _search(index: PhotoIndex, query: Query, count: int) -> tuple:
+def _search(index: PhotoIndex, query: Query, count: int, within: pathlib.Path | None) -> tuple:
     start = time.perf_counter()
-    found = search(index, query, count)
+    found = search(index, query, count, within)
     milliseconds = 1000 * (time.perf_counter() - start)
     text = f"{query.text}: the best of {len(index):,} photos, found in {milliseconds:.0f} ms"
     found, pictures, problems = draw_all(found)

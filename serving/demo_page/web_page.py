@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 import gradio as gr
 
 from biam_tf.errors import UserError
+from biam_tf.network import no_proxy_for
 from serving.demo_page.compare_view import add_compare_view
 from serving.demo_page.components import add_html
 from serving.demo_page.html_parts import render
@@ -76,28 +77,33 @@ def open_page(
     with tempfile.TemporaryDirectory(prefix="demo-") as downloads:
         page = build_page(models, indexes, photos, pathlib.Path(downloads))
         try:
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port or None,
-                share=False,
-                inbrowser=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                show_error=True,
-                ssr_mode=False,
-                run_history=False,
-                enable_monitoring=False,
-                footer_links=[],
-                app_kwargs={
-                    "middleware": [Middleware(OwnSiteOnly, names=names), Middleware(ContentPolicy)]
-                },
-                auth=auth,
-                # A form has a few hundred bytes around the photo.
-                max_file_size=MAX_BYTES,
-                allowed_paths=[downloads],
-                theme=theme(),
-                css_paths=STYLE,
-            )
+            # Gradio asks its own address whether it answers, otherwise through `http_proxy`.
+            with no_proxy_for("localhost", "127.0.0.1", "::1", host):
+                _, address, _ = page.launch(
+                    server_name=host,
+                    server_port=port or None,
+                    share=False,
+                    inbrowser=False,
+                    quiet=True,
+                    prevent_thread_lock=True,
+                    show_error=True,
+                    ssr_mode=False,
+                    run_history=False,
+                    enable_monitoring=False,
+                    footer_links=[],
+                    app_kwargs={
+                        "middleware": [
+                            Middleware(OwnSiteOnly, names=names),
+                            Middleware(ContentPolicy),
+                        ]
+                    },
+                    auth=auth,
+                    # A form has a few hundred bytes around the photo.
+                    max_file_size=MAX_BYTES,
+                    allowed_paths=[downloads],
+                    theme=theme(),
+                    css_paths=STYLE,
+                )
         except OSError as error:
             raise UserError(f"can't listen on {host}:{port}; is another page there?") from error
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from biam_tf import __version__
 from biam_tf.embeddings.run_encoder import RunEncoder
 from biam_tf.files import sha256_of, write_json
+from biam_tf.markdown import code, code_block, escaped
 from biam_tf.metrics import format_table
 from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.photo_decoding.file_headers import listed_formats
@@ -94,7 +95,7 @@ def model_card(
     """
     return "\n".join(
         [
-            f"# {run.folder.path.resolve().name}",
+            f"# {escaped(run.folder.path.resolve().name)}",
             "",
             f"{_purpose(run)} Made by biam-tf {__version__}.",
             "",
@@ -122,20 +123,23 @@ def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
     if run.orientation == "ignore":
         turned = "as they are stored: EXIF orientation is ignored"
     size, length = run.image_size, run.vocabulary.embedding_size
-    head = ", ".join(f"{key} {value}" for key, value in settings.get("head", {}).items())
+    head = ", ".join(escaped(f"{key} {value}") for key, value in settings.get("head", {}).items())
     backbone = settings["backbone"]
     encoder = settings.get("head", {}).get("name_vectors")
-    weights = "trained with the head" if backbone["trainable"] else f"weights {backbone['weights']}"
+    weights = "trained with the head"
+    if not backbone["trainable"]:
+        weights = f"weights {escaped(backbone['weights'])}"
+    source = run.word_vectors or encoder
+    described = escaped(source) if source else "the attributes of the data set"
     return [
         "## Model",
         "",
-        f"- backbone: {backbone['name']}, photos resized to {size}x{size} without cropping, "
-        f"{weights}",
+        f"- backbone: {escaped(backbone['name'])}, photos resized to {size}x{size} without "
+        f"cropping, {weights}",
         f"- photos: {listed_formats(formats)}, {turned}",
         f"- head: {head or 'defaults'}",
-        f"- class embeddings: {length} numbers each, of length 1, from "
-        f"{run.word_vectors or encoder or 'the attributes of the data set'}",
-        f"- trained on: {settings.get('data', {}).get('name', 'unknown')}",
+        f"- class embeddings: {length} numbers each, of length 1, from {described}",
+        f"- trained on: {escaped(settings.get('data', {}).get('name', 'unknown'))}",
         "",
     ]
 
@@ -145,15 +149,16 @@ def _figures(run: TrainedRun, metrics: Mapping[str, Any] | None) -> list[str]:
     lines = ["## Classes it was trained and evaluated with", ""]
     for group in ("seen", "unseen"):
         members = [name for name, its in zip(names, groups, strict=True) if its == group]
-        listed = ", ".join(members[:_LISTED_CLASSES])
+        listed = ", ".join(map(escaped, members[:_LISTED_CLASSES]))
         more = f" and {len(members) - _LISTED_CLASSES} more" * (len(members) > _LISTED_CLASSES)
         lines.append(f"- {len(members)} {group}: {listed or 'none'}{more}")
     lines += ["", "## Figures", ""]
     if metrics is None:
         return [*lines, "None: the run was not evaluated.", ""]
-    described = f"{metrics.get('images', 'unknown')} photos of split {metrics.get('split', 'test')}"
-    table = [format_table(dict(metrics)), *notes_on_classes(metrics)]
-    return [*lines, f"On {described}:", "", "```", *table, "```", ""]
+    split = escaped(metrics.get("split", "test"))
+    described = f"{metrics.get('images', 'unknown')} photos of split {split}"
+    table = "\n".join([format_table(dict(metrics)), *notes_on_classes(metrics)])
+    return [*lines, f"On {described}:", "", code_block(table), ""]
 
 
 def _signatures(
@@ -194,10 +199,10 @@ def _signatures(
     if embeddings.words:
         names += f" and, word by word, names made of {len(embeddings.words)} words"
     if embeddings.encoder is not None:
-        read = " and ".join(f"`{template}`" for template in embeddings.encoder.templates)
+        read = " and ".join(map(code, embeddings.encoder.templates))
         names += (
-            f" and any other phrase, which the sentence encoder {embeddings.encoder.source} in the "
-            f"graph reads as {read}"
+            " and any other phrase, which the sentence encoder "
+            f"{escaped(embeddings.encoder.source)} in the graph reads as {read}"
         )
     return [*lines, "", f"`tag` and `embed` take {names}.", ""]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from biam_tf.errors import UserError
-from biam_tf.files import replacing, sha256_of
+from biam_tf.files import is_inside, replacing, sha256_of
 from biam_tf.locks import locked
 from biam_tf.photos import ENDINGS
 from biam_tf.progress import progress
@@ -35,6 +35,7 @@ def index_photos(
     photo_folder: str | os.PathLike,
     index: str | os.PathLike,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    within: str | os.PathLike | None = None,
 ) -> IndexManifest:
     """Brings an index in line with a folder of photos; shows progress on standard error.
 
@@ -47,6 +48,8 @@ def index_photos(
         index: folder to write or update.
         on_progress: called with the numbers of processed and of all photos. An exception that it
             raises stops the work.
+        within: a folder that holds all photos that may be read: a symbolic link that leads out of
+            it is listed as broken. None for no limit.
 
     Raises:
         UserError: there are no photos or no model, or the index belongs to another model or
@@ -56,7 +59,7 @@ def index_photos(
     if index.exists() and not index.is_dir():
         raise UserError(f"{index} exists but holds no index; name another folder")
     with locked(index / LOCK, f"{index} is being written"):
-        return _index_photos(pathlib.Path(model_dir), photo_folder, index, on_progress)
+        return _index_photos(pathlib.Path(model_dir), photo_folder, index, on_progress, within)
 
 
 def _index_photos(
@@ -64,6 +67,7 @@ def _index_photos(
     photo_folder: pathlib.Path,
     index: pathlib.Path,
     on_progress: Callable[[int, int], None],
+    within: str | os.PathLike | None,
 ) -> IndexManifest:
     photos = _find_photos(photo_folder)
     version = newest_version(model_dir)
@@ -86,7 +90,8 @@ def _index_photos(
 
     model = RegionEmbedder(version)
     if manifest is None:
-        rule = model.scoring_rule(photo_folder, new)
+        outside = _outside(photo_folder, new, within)
+        rule = model.scoring_rule(photo_folder, [photo for photo in new if photo not in outside])
         manifest = IndexManifest(
             photo_folder=str(photo_folder),
             model=str(version.resolve()),
@@ -108,7 +113,11 @@ def _index_photos(
 
         for start in range(0, len(new), SHARD_PHOTOS):
             chunk = new[start : start + SHARD_PHOTOS]
-            embeddings, broken = _embed(model, photo_folder, chunk, manifest.has_bias, on_batch)
+            outside = _outside(photo_folder, chunk, within)
+            inside = [photo for photo in chunk if photo not in outside]
+            embeddings, broken = _embed(model, photo_folder, inside, manifest.has_bias, on_batch)
+            broken |= outside
+            on_batch(len(outside))
             if embeddings is not None:
                 readable = [photo for photo in chunk if photo not in broken]
                 shard = write_shard(index, readable, embeddings)
@@ -143,6 +152,16 @@ def _find_photos(folder: pathlib.Path) -> list[IndexedPhoto]:
     if not photos:
         raise UserError(f"{folder} holds no photo ({', '.join(ENDINGS)})")
     return photos
+
+
+def _outside(
+    folder: pathlib.Path, photos: Sequence[IndexedPhoto], within: str | os.PathLike | None
+) -> dict[IndexedPhoto, str]:
+    """Returns the photos that are links out of the folder `within`, each with that reason."""
+    if within is None:
+        return {}
+    reason = f"a link that leads out of {within}"
+    return {photo: reason for photo in photos if not is_inside(folder / photo.path, within)}
 
 
 def _fingerprint(version: pathlib.Path) -> str:

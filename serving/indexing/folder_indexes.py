@@ -8,6 +8,7 @@ import pathlib
 import threading
 
 from biam_tf.errors import UserError
+from biam_tf.files import is_inside
 from serving.indexing.build_index import index_photos
 from serving.indexing.photo_index import MANIFEST, PhotoIndex
 from serving.rpc.version_folders import newest_version
@@ -54,10 +55,12 @@ class IndexingJob:
         """Waits until the job ends, for `seconds` at most."""
         self._ended.wait(seconds)
 
-    def run(self, model_dir: pathlib.Path, folder: pathlib.Path) -> None:
+    def run(
+        self, model_dir: pathlib.Path, folder: pathlib.Path, within: pathlib.Path | None = None
+    ) -> None:
         """Indexes the folder in the calling thread and stores an error in `error`."""
         try:
-            index_photos(model_dir, folder, self.index, self._on_progress)
+            index_photos(model_dir, folder, self.index, self._on_progress, within)
         except _Stopped:
             self.stopped = True
         except UserError as error:
@@ -81,7 +84,8 @@ class FolderIndexes:
     Args:
         model_dir: folder of the model, with one sub-folder per version.
         folder: folder for the indexes.
-        photos: only folders in this one may be indexed; None for any folder.
+        photos: only folders and photos in this one may be indexed, also if links lead out of it;
+            None for any folder.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class FolderIndexes:
     ) -> None:
         self._model_dir = model_dir
         self._folder = folder
-        self._photos = None if photos is None else photos.resolve()
+        self.photos = None if photos is None else photos.resolve()
         self._jobs: dict[pathlib.Path, IndexingJob] = {}
         self._lock = threading.Lock()
 
@@ -107,7 +111,10 @@ class FolderIndexes:
                 job = self._jobs[index] = IndexingJob(index)
                 index.parent.mkdir(parents=True, exist_ok=True)
                 work = threading.Thread(
-                    target=job.run, args=(self._model_dir, photos), name="indexing", daemon=True
+                    target=job.run,
+                    args=(self._model_dir, photos, self.photos),
+                    name="indexing",
+                    daemon=True,
                 )
                 work.start()
         return job
@@ -144,8 +151,8 @@ class FolderIndexes:
         if not text.strip():
             raise UserError("Name a folder of photos.")
         folder = pathlib.Path(text.strip()).expanduser().resolve()
-        if self._photos is not None and not folder.is_relative_to(self._photos):
-            raise UserError(f"{folder}: only folders in {self._photos} may be searched here")
+        if self.photos is not None and not folder.is_relative_to(self.photos):
+            raise UserError(f"{folder}: only folders in {self.photos} may be searched here")
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
         return folder
@@ -157,12 +164,15 @@ class FolderIndexes:
             inner = sorted(
                 entry.path
                 for entry in os.scandir(folder)
-                if entry.is_dir() and not entry.name.startswith(".")
+                if entry.is_dir() and not entry.name.startswith(".") and self._may_read(entry.path)
             )
         except (UserError, OSError):
             return []
-        outer = [] if folder == self._photos else [str(folder.parent)]
+        outer = [] if folder == self.photos else [str(folder.parent)]
         return [str(folder), *outer, *inner[:_FOLDERS_SHOWN]]
+
+    def _may_read(self, path: str) -> bool:
+        return self.photos is None or is_inside(path, self.photos)
 
     def index_folder(self, photos: pathlib.Path) -> pathlib.Path:
         """Returns the folder of the index of `photos` with the newest version of the model."""

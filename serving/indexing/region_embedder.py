@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.photos import PhotoError, as_sent
 from serving.indexing.photo_index import IndexedPhoto
@@ -70,7 +71,7 @@ class RegionEmbedder:
             raise UserError(f"{folder} is no exported tagger: no signature scores photos")
         self.vocabulary_file = folder / "assets.extra" / "vocabulary.npz"
         try:
-            with np.load(self.vocabulary_file) as vocabulary:
+            with open_npz(self.vocabulary_file) as vocabulary:
                 self.embedding_size = vocabulary["embeddings"].shape[1]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{self.vocabulary_file} can't be read: {error}") from error

@@ -1,7 +1,9 @@
 """Which requests the page answers: under its own names, and from its own site."""
 
 import asyncio
+import os
 import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -63,6 +65,25 @@ def test_requests_of_other_sites_are_refused(origin):
 
 def test_a_request_without_a_name_is_refused():
     assert status_of() == 403
+
+
+@pytest.mark.integration
+def test_the_page_opens_where_http_proxy_is_set(monkeypatch, tmp_path):
+    import gradio as gr
+
+    from serving.demo_page import web_page
+
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with gr.Blocks() as page:
+        pass
+    monkeypatch.setattr(web_page, "build_page", lambda *arguments: page)
+    with web_page.open_page(None, tmp_path, None, "127.0.0.1", 0) as address:
+        with socket.create_connection(("127.0.0.1", urlsplit(address).port), 10):
+            pass
+    assert "no_proxy" not in os.environ
 
 
 @pytest.mark.integration

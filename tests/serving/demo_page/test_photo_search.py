@@ -58,10 +58,35 @@ def test_only_folders_that_are_allowed_are_searched(tagger_dir, tmp_path, photos
             indexes.resolve(str(outside))
 
 
+def test_links_out_of_the_folder_that_may_be_searched_are_refused(tagger_dir, tmp_path):
+    root, secret = tmp_path / "open", tmp_path / "secret"
+    for folder in (root, secret):
+        folder.mkdir()
+        (folder / f"{folder.name}.png").write_bytes(encoded("PNG", (60, 50), len(folder.name)))
+    (root / "leak.png").symlink_to(secret / "secret.png")
+    (root / "inside.png").symlink_to(root / "open.png")
+    (root / "folder").symlink_to(secret)
+    indexes = FolderIndexes(tagger_dir, tmp_path / "indexes", root)
+    job = ended(indexes.start(str(root)))
+    index = indexes.open(str(root))
+    assert job.error is None and index.photos == ("inside.png", "open.png")
+    ((photo, reason),) = index.manifest.broken
+    assert photo.path == "leak.png" and reason == f"a link that leads out of {root}"
+    assert indexes.nearby(str(root)) == [str(root)]
+    with pytest.raises(UserError, match="only folders in"):
+        indexes.resolve(str(root / "folder"))
+    # A link that takes a photo's place after it was indexed is not followed, either.
+    (root / "inside.png").unlink()
+    (root / "inside.png").symlink_to(secret / "secret.png")
+    query = Query("one", index.vocabulary.embeddings[:1])
+    _, pictures, problems = draw_all(search(index, query, 2, root))
+    assert len(pictures) == 1 and problems == [f"inside.png: a link that leads out of {root}"]
+
+
 def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_path, monkeypatch):
     go_on, runs = threading.Event(), []
 
-    def wait_for_both(model_dir, folder, index, reached):
+    def wait_for_both(model_dir, folder, index, reached, within):
         runs.append(folder)
         go_on.wait(30)
         reached(1, 2)

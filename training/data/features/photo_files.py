@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.files import sha256_of
 from biam_tf.photo_decoding.file_headers import HEADER_BYTES, format_of, read_otherwise_before
@@ -86,7 +87,7 @@ class PhotoRecords:
             UserError: the file is damaged or of another list of photos.
         """
         try:
-            with np.load(io.BytesIO(storage.read_bytes(path))) as arrays:
+            with open_npz(storage.read_bytes(path)) as arrays:
                 records = cls(arrays["states"], arrays["sha256"])
             if records.states.shape == (count, 2) and records.sha256.shape == (count, 32):
                 return records
