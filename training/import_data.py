@@ -253,6 +253,23 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the photos that may be missing or broken; they are left out (default: 0)",
     )
+    parser.add_argument(
+        "--anywhere",
+        action="store_true",
+        help="also take photos that the list names outside its folder (and --photo-folder), and "
+        "from http addresses of this machine or of a private network; for lists that you trust",
+    )
+    for name, default, unit in (
+        ("mb", 200, "largest photo that is downloaded, in MB"),
+        ("seconds", 300, "longest time of a download, with all attempts"),
+    ):
+        parser.add_argument(
+            f"--max-download-{name}",
+            type=float,
+            default=default,
+            metavar="N",
+            help=f"{unit} (default: {default})",
+        )
 
 
 def _command(arguments: argparse.Namespace) -> None:

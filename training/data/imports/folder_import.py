@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from biam_tf.errors import UserError
 from biam_tf.files import write_text
-from biam_tf.photos import photo_problem, stored_name
 from biam_tf.progress import progress
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN
 from training.data.folder.reader import ANNOTATIONS
@@ -22,10 +21,11 @@ from training.data.imports.class_names import (
     similar_names,
     twins_problem,
 )
+from training.data.imports.downloads import downloader
 from training.data.imports.import_options import ImportOptions
 from training.data.imports.list_readers import read_lists
 from training.data.imports.listed_photos import ListedPhoto, some_of
-from training.data.imports.photo_collection import collect_photos, is_url
+from training.data.imports.photo_collection import collect_photos, is_url, local_problem
 from training.data.problems import PROBLEMS_SHOWN, Problems
 from training.tables.csv_files import write_rows
 
@@ -50,7 +50,7 @@ def import_folder(options: ImportOptions) -> None:
     if not options.keep_case and (twins := twins_problem(renamed, listing.classes)):
         problems.add("class names", None, twins)
     if problems.count:
-        _add_broken_photos(listing.photos, problems)
+        _add_broken_photos(listing.photos, problems, options.photo_folders())
     problems.raise_if_any(alone_in_one_line=True)
     for note in [*listing.notes, *_capped(listing.classes.merged())]:
         print(note)
@@ -70,7 +70,19 @@ def import_folder(options: ImportOptions) -> None:
         def advance() -> None:
             bar.update()
 
-        collected = collect_photos(locations, options.directory, options.photos, advance)
+        download = None
+        if any(map(is_url, locations)):
+            download = downloader(
+                options.anywhere, options.max_download_mb, options.max_download_seconds
+            )
+        collected = collect_photos(
+            locations,
+            options.directory,
+            options.photos,
+            advance,
+            options.photo_folders(),
+            download,
+        )
     failed = listing.failed | collected.failed
     _report_failed(failed, len(photos), options)
     kept = [photo for photo in photos if photo.location in collected.images]
@@ -85,7 +97,9 @@ def _folder_of_lists(options: ImportOptions) -> pathlib.Path:
     return pathlib.Path(lists[0].partition("=")[2] or lists[0]).parent
 
 
-def _add_broken_photos(photos: Sequence[ListedPhoto], problems: Problems) -> None:
+def _add_broken_photos(
+    photos: Sequence[ListedPhoto], problems: Problems, folders: Sequence[pathlib.Path] | None
+) -> None:
     """Adds the local photos that cannot be read to the problems of their list."""
     if problems.count >= PROBLEMS_SHOWN:
         return
@@ -94,7 +108,7 @@ def _add_broken_photos(photos: Sequence[ListedPhoto], problems: Problems) -> Non
     try:
         with warnings.catch_warnings(), progress(len(local), "Checking photos", "photo") as bar:
             warnings.simplefilter("ignore")  # about unusual metadata
-            found = threads.map(lambda photo: photo_problem(stored_name("", photo.location)), local)
+            found = threads.map(lambda photo: local_problem(photo.location, folders), local)
             for photo, problem in zip(local, found, strict=True):
                 bar.update()
                 if problem:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Literal
 
 from biam_tf.errors import UserError
 from training.data.dataset import SPLITS
+from training.data.imports.downloads import DEFAULT_MAX_MB, DEFAULT_MAX_SECONDS
 from training.data.imports.photo_collection import Placement
 
 Form = Literal["csv", "one-hot", "coco", "label-studio", "cvat", "keywords"]
@@ -27,6 +29,10 @@ class ImportOptions:
         photos: "link" or "copy".
         replace_path: "OLD=NEW" for beginnings of photos' paths.
         max_broken_share: share of the photos that may be missing, at least 0 and below 1.
+        anywhere: whether a list may name photos outside `photo_folders`, and addresses of this
+            machine and of private networks.
+        max_download_mb: largest photo that is downloaded, in MB.
+        max_download_seconds: longest time of a download, with all attempts.
         table: the file of form "csv".
         image_column: column of the photo's path or URL; None: "image", of form "one-hot" the first.
         labels_column: column of the labels; form "csv", like the next two.
@@ -61,6 +67,9 @@ class ImportOptions:
     photos: Placement = "link"
     replace_path: Sequence[str] = ()
     max_broken_share: float = 0.0
+    anywhere: bool = False
+    max_download_mb: float = DEFAULT_MAX_MB
+    max_download_seconds: float = DEFAULT_MAX_SECONDS
     table: pathlib.Path = pathlib.Path()
     image_column: str | None = None
     labels_column: str = "labels"
@@ -97,10 +106,38 @@ class ImportOptions:
                 f"--val-share {self.val_share:g} and --test-share {self.test_share:g} leave "
                 "nothing to train on: their sum must be below 1"
             )
+        for option, value in (
+            ("--max-download-mb", self.max_download_mb),
+            ("--max-download-seconds", self.max_download_seconds),
+        ):
+            if not 0 < value < threading.TIMEOUT_MAX:
+                raise UserError(f"{option} {value:g}: expected a number above 0")
         if self.separator == "":
             raise UserError("--separator: is empty; give the text between two labels")
         if self.lower_case and self.keep_case:
             raise UserError("--lower-case and --keep-case contradict each other; give one of them")
+
+    def photo_folders(self) -> list[pathlib.Path] | None:
+        """Returns the folders that the photos of a list may lie in; None: anywhere.
+
+        They are the list's own folder and those that options name. A folder of photos with
+        keywords is no list: what lies in it, or is linked there, was put there.
+        """
+        if self.anywhere or self.form == "keywords":
+            return None
+        lists = [self.table] if self.form == "csv" else []
+        lists += paths_by_split("--annotations", self.annotations).values()
+        lists += [path for _, path in sources_by_split(self.sources)]
+        folders = [path if path.is_dir() else path.parent for path in lists]
+        folders += paths_by_split("--images", self.images).values()
+        if self.photo_folder is not None:
+            folders.insert(0, self.photo_folder)
+        for text in self.replace_path:
+            new = folders[0] / text.partition("=")[2].strip()
+            folder = new if new.is_dir() else new.parent
+            if folder != folder.parent:  # the root, which nobody means by "/data"
+                folders.append(folder)
+        return list(dict.fromkeys(folders))
 
     def identity(self) -> dict[str, object]:
         """Returns what a stopped import must have in common with this one to be continued."""

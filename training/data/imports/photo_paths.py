@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError
 from training.data.dataset import SPLITS
-from training.data.imports.photo_collection import is_url, url_problem
+from training.data.imports.downloads import url_problem
+from training.data.imports.photo_collection import is_url
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|.*;base64,)")
 _DRIVE = re.compile(r"[A-Za-z]:/")

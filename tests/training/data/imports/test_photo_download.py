@@ -1,10 +1,12 @@
 """Photos that an import fetches from a server that has its moods."""
 
+import contextlib
 import csv
 import functools
 import http.server
 import pathlib
 import re
+import socket
 import threading
 import time
 import types
@@ -44,6 +46,26 @@ class Troubled(http.server.SimpleHTTPRequestHandler):
             self.send_header("Location", f"/cut3/{name}")
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif trouble.startswith("to-"):
+            self.send_response(302)
+            target = trouble[3:].replace("PORT", str(self.server.server_port))
+            self.send_header("Location", f"http://{target}/cut0/{name}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif trouble == "large":  # as much as anyone reads, and its header does not say so
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+        elif trouble == "drip":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(600):
+                    self.wfile.write(b"x")
+                    self.wfile.flush()
+                    time.sleep(0.05)
         elif trouble == "half":  # nothing says that this is not all
             self.answer((pathlib.Path(self.directory) / name).read_bytes()[:-99])
         elif times == 1:
@@ -90,7 +112,7 @@ def pauses(monkeypatch):
 def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_path, capsys):
     rows = [(f"{address}/{name}.jpg", "dog", "train") for name in ("0", "1", "gone")]
     table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    arguments = ["csv", str(table), str(out), "--split-column=split"]
+    arguments = ["csv", "--anywhere", str(table), str(out), "--split-column=split"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "1 of 3 photos are missing" in error and "the server responded with status 404" in error
@@ -105,7 +127,7 @@ def test_photos_are_fetched_with_patience_and_only_once(address, photos, tmp_pat
 def test_what_breaks_off_is_asked_for_four_times(address, photos, tmp_path, pauses):
     rows = [(f"{address}/cut{n}/0.jpg", "dog", "train") for n in (3, 4)]
     table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out), "--max-broken-share=0.5"]) == 0
+    assert main(["csv", "--anywhere", str(table), str(out), "--max-broken-share=0.5"]) == 0
     assert Troubled.asked.count("/cut3/0.jpg") == Troubled.asked.count("/cut4/0.jpg") == 4
     failed = (out / "failed_photos.csv").read_text()
     assert re.search('/cut4/0.jpg,"download failed: .*Connection broken', failed)
@@ -117,7 +139,7 @@ def test_what_breaks_off_is_asked_for_four_times(address, photos, tmp_path, paus
 
 def test_no_server_makes_an_import_wait_for_hours(address, photos, tmp_path, pauses):
     table = write_table(photos / "urls.csv", [(f"{address}/hours/0.jpg", "dog", "train")])
-    assert main(["csv", str(table), str(tmp_path / "data")]) == 0
+    assert main(["csv", "--anywhere", str(table), str(tmp_path / "data")]) == 0
     assert pauses == [60]
 
 
@@ -125,7 +147,7 @@ def test_no_server_makes_an_import_wait_for_hours(address, photos, tmp_path, pau
 def test_unusual_answers_cost_no_try(address, photos, tmp_path, pauses, trouble):
     rows = [(f"{address}/{trouble}/0.jpg".replace("http:", "HTTP:"), "dog", "train")]
     table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out)]) == 0
+    assert main(["csv", "--anywhere", str(table), str(out)]) == 0
     assert Troubled.asked.count("/cut3/0.jpg") == (4 if trouble == "moved" else 0)
 
 
@@ -138,10 +160,96 @@ def test_addresses_of_many_photos_do_not_meet():
 def test_what_is_no_photo_is_not_brought(address, photos, tmp_path, pauses):
     rows = [(f"{address}/{n}/0.jpg", "dog", "train") for n in ("html", "half", "cut0")]
     table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
-    assert main(["csv", str(table), str(out), "--max-broken-share=0.7"]) == 0
+    assert main(["csv", "--anywhere", str(table), str(out), "--max-broken-share=0.7"]) == 0
     with (out / "failed_photos.csv").open(newline="") as file:
         failed = {row["photo"]: row["problem"] for row in csv.DictReader(file)}
     assert list(failed) == [rows[0][0], rows[1][0]]
     assert "(text/html): not a whole JPEG" in failed[rows[0][0]]
     assert "not a whole JPEG" in failed[rows[1][0]]
     assert len(list((out / "images").iterdir())) == 1
+
+
+def failures(out):
+    with (out / "failed_photos.csv").open(newline="") as file:
+        return [row["problem"] for row in csv.DictReader(file)]
+
+
+def test_addresses_of_this_machine_are_not_for_every_list(address, photos, tmp_path, capsys):
+    names = ("127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "2130706433")
+    port = address.rpartition(":")[2]
+    rows = [(f"http://{name}:{port}/cut0/0.jpg", "dog", "train") for name in names]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out)]) == 2
+    assert not Troubled.asked
+    for problem in failures(out):
+        assert "an address of this machine or of a private network" in problem, problem
+    assert "--anywhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trusted", [[], ["--anywhere"]])
+def test_a_public_server_does_not_lead_to_this_machine(
+    address, photos, tmp_path, monkeypatch, trusted
+):
+    # The name of the list is public, as its addresses say; its server stands here all the same.
+    port = int(address.rpartition(":")[2])
+    names = {"photos.example": "93.184.215.14", "rebound.example": "127.0.0.1"}
+    found, connected = socket.getaddrinfo, []
+
+    def getaddrinfo(host, *arguments, **options):
+        return found(names.get(host, host), *arguments, **options)
+
+    def create_connection(target, *arguments, **options):
+        connected.append(target[0])
+        return create(("127.0.0.1", target[1]), *arguments, **options)
+
+    connection = pytest.importorskip("urllib3").util.connection
+    create = connection.create_connection
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(connection, "create_connection", create_connection)
+    ways = ("cut0", "to-localhost:PORT", "to-rebound.example:PORT", "to-169.254.169.254:PORT")
+    rows = [(f"http://photos.example:{port}/{way}/0.jpg", "dog", "train") for way in ways]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out), "--max-broken-share=0.8", *trusted]) == 0
+    assert len(failures(out)) == 3 and len(list((out / "images").iterdir())) == 1
+    for problem, host in zip(failures(out), ("localhost", "rebound.example", "169"), strict=True):
+        assert problem.startswith(host) and "private network" in problem
+    # Every connection went to the address that was checked, without another resolution.
+    assert set(connected) == {"93.184.215.14"}
+
+
+def test_a_download_ends(address, photos, tmp_path, pauses):
+    rows = [(f"{address}/{way}/0.jpg", "dog", "train") for way in ("large", "drip", "cut0")]
+    table, out = write_table(photos / "urls.csv", rows), tmp_path / "data"
+    limits = ["--max-download-mb=1", "--max-download-seconds=1", "--max-broken-share=0.7"]
+    start = time.monotonic()
+    assert main(["csv", "--anywhere", str(table), str(out), *limits]) == 0
+    assert time.monotonic() - start < 20
+    large, drip = failures(out)
+    assert large == "is larger than 1.0 MB" and drip == "took longer than 1 seconds"
+
+
+def test_photos_outside_the_folder_of_the_list_need_consent(photos, tmp_path, capsys):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes((photos / "0.jpg").read_bytes())
+    (photos / "link.jpg").symlink_to(secret)
+    (photos / "passwd.jpg").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    listed = [str(secret), "../secret.jpg", "link.jpg", "/etc/passwd", "passwd.jpg", "1.jpg"]
+    rows = [(name, "dog", "train") for name in listed]
+    table, out = write_table(photos / "t.csv", rows), tmp_path / "data"
+    assert main(["csv", str(table), str(out), "--max-broken-share=0.9"]) == 0
+    problems = failures(out)
+    assert len(problems) == 5 and len(list((out / "images").iterdir())) == 1
+    for problem in problems[:4]:
+        assert problem == f"lies outside {photos}; --anywhere takes photos from everywhere"
+    assert "not a whole JPEG" in problems[4]
+
+    trusted = tmp_path / "trusted"
+    assert main(["csv", str(table), str(trusted), "--max-broken-share=0.9", "--anywhere"]) == 0
+    assert len(list((trusted / "images").iterdir())) == 4  # all that are photos
+    assert ["not a whole JPEG" in problem for problem in failures(trusted)] == [True, True]
+
+    folder = tmp_path / "elsewhere"
+    for option in (["--photo-folder", str(tmp_path)], ["--replace-path", "/old/=../"]):
+        rows = [("secret.jpg" if "folder" in option[0] else "/old/secret.jpg", "dog", "train")]
+        table = write_table(photos / "named.csv", rows)
+        assert main(["csv", str(table), str(folder / option[0].strip("-")), *option]) == 0
