@@ -1,11 +1,34 @@
 """Attention that holds the relation scores of a few heads at a time."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 # Numbers of relation scores in memory at a time: 16 MB in float32, which fit in caches.
 SCORES_AT_A_TIME = 1 << 22
+
+_written_out = contextvars.ContextVar("without_blocks", default=False)
+
+
+@contextlib.contextmanager
+def without_blocks() -> Iterator[None]:
+    """Within it, graphs of inference are traced without loops over blocks.
+
+    Other formats than TensorFlow's, such as ONNX, have no arrays of blocks of unknown number. The
+    values are the same, in more memory.
+    """
+    token = _written_out.set(True)
+    try:
+        yield
+    finally:
+        _written_out.reset(token)
+
+
+def in_blocks() -> bool:
+    """Returns whether loops over blocks may be used: not within `without_blocks`."""
+    return not _written_out.get()
 
 
 def attend(
@@ -36,6 +59,9 @@ def attend(
     Returns:
         (heads, n, d'').
     """
+
+    if not in_blocks() and not dropout_rate:
+        return tf.ensure_shape(tf.matmul(relations(q, k), v), v.shape)
 
     def of_block(q, k, v, block):
         r = relations(q, k)

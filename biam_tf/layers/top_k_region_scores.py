@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from biam_tf.layers.blockwise_attention import in_blocks
 from biam_tf.layers.cosine_region_classifier import CosineRegionClassifier
 from biam_tf.layers.region_classifier import RegionClassifier
 from biam_tf.layers.top_k_pooling import require_k_regions
@@ -155,7 +156,8 @@ def top_k_of_products(
     """
     images, n = regions.shape[:2]
     classes = class_side.shape[0]
-    if None not in (images, n, classes) and images * n * classes <= products_at_a_time:
+    known = None not in (images, n, classes)
+    if not in_blocks() or (known and images * n * classes <= products_at_a_time):
         return _strongest(regions, class_side, k)[0]
     scores = _top_k_in_blocks(regions, class_side, k, products_at_a_time)
     return tf.ensure_shape(scores, (images, classes))

@@ -120,6 +120,8 @@ def _convert(part: _Part, opset: int) -> "onnx.ModelProto":
     import tensorflow as tf
     import tf2onnx
 
+    from biam_tf.layers.blockwise_attention import without_blocks
+
     specs = [
         tf.TensorSpec([None if isinstance(size, str) else size for size in shape], name=name)
         for name, shape in part.inputs.items()
@@ -130,7 +132,8 @@ def _convert(part: _Part, opset: int) -> "onnx.ModelProto":
         outputs = part.function(**dict(zip(part.inputs, inputs, strict=True)))
         return {name: tf.identity(value, name) for name, value in outputs.items()}
 
-    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=opset)
+    with without_blocks():  # tf2onnx converts no arrays of blocks
+        model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=opset)
     return model
 
 

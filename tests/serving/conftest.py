@@ -29,3 +29,14 @@ def tagger_dir(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tagger"
     assert export.main([str(finished.path), str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def portable_dir(finished, tmp_path_factory):
+    """As `tagger_dir`, without WebP, which TensorFlow decodes from 2.20 on."""
+    from serving import export
+
+    folder = tmp_path_factory.mktemp("models") / "portable"
+    options = ["--formats", "jpeg,png,gif,bmp"]
+    assert export.main([str(finished.path), str(folder), *options]) == 0
+    return folder
