@@ -94,8 +94,11 @@ def export(
         graph = TaggerGraph(run, names, settings)
         signatures = graph.signatures()
         written = aside / "model"
+        # Nothing differentiates a served model. With gradient functions, a process that loads the
+        # model keeps its graphs forever: TensorFlow registers the gradients and never removes them.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         with writing_to(target):
-            tf.saved_model.save(graph, written, signatures=signatures)
+            tf.saved_model.save(graph, written, signatures=signatures, options=options)
         requests = sample_requests(run, embeddings, signatures)
         differences = compare(run, embeddings, written, requests)
         with writing_to(target):
