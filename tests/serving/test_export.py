@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -38,14 +39,14 @@ def run(finished):
 
 
 @pytest.fixture(scope="module")
-def models(finished, tmp_path_factory):
+def models(finished, tagger_dir, tmp_path_factory):
     """A folder of models: version 1 as by default, version 7 with other options."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     words = folder.parent / "words.txt"
     rng = np.random.default_rng(0)
     rows = [" ".join([word, *map(str, rng.normal(size=14))]) for word in ("zebra", "red", "sky")]
     words.write_text("\n".join(rows) + "\n")
-    assert export.main([str(finished.path), str(folder)]) == 0
+    shutil.copytree(tagger_dir, folder)
     options = ["--no-batching", "--word-vectors", str(words), "--top-k", "3"]
     options += ["--version", "7", "--max-pixels", "5000"]
     assert export.main([str(finished.path), str(folder), *options]) == 0

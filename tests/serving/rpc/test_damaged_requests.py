@@ -13,23 +13,10 @@ from photo_files import encoded
 from tiny_server import ready, started
 
 from biam_tf.runs import load_run
-from serving import export
 from serving.client import TaggingClient
 
 REQUESTS = 2000
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-
-
-@pytest.fixture(scope="module")
-def run(finished):
-    return load_run(finished.path)
-
-
-@pytest.fixture(scope="module")
-def exported(finished, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "exported"
-    assert export.main([str(finished.path), str(folder)]) == 0
-    return folder
 
 
 def huge_header() -> bytes:
@@ -82,15 +69,15 @@ def damages(size: int):
 
 
 @pytest.mark.slow
-def test_2000_damaged_requests_leave_the_good_ones_unharmed(exported, run):
+def test_2000_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished):
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    size = run.vocabulary.embedding_size
+    size = load_run(finished.path).vocabulary.embedding_size
     photo = encoded("JPEG", (120, 80), seed=3)
     many = np.random.default_rng(1).normal(size=(50_000, size)).astype(np.float32)
     own = many[:9]
     kinds = damages(size)
-    server = ready(started(exported, threads=8))
+    server = ready(started(tagger_dir, threads=8))
     answers = collections.Counter()
 
     with grpc.insecure_channel(server.address) as channel, TaggingClient(server.address) as client:

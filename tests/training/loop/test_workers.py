@@ -133,37 +133,30 @@ def one_process(start, scenes, finished, tmp_path_factory) -> RunFolder:
 
 
 @pytest.mark.slow
-def test_two_workers_take_the_steps_of_one_and_the_loss_of_one_ends_both(
+def test_three_workers_and_then_two_take_the_steps_of_one_and_the_loss_of_one_ends_all(
     scenes, finished, one_process
 ):
-    folder = RunFolder(one_process.path.parent / "two")
+    folder = RunFolder(one_process.path.parent / "several")
     arguments = command(scenes, finished, folder.path, "strategy=multi_worker")
 
-    chief, other = start_workers(2, arguments)
+    chief, *others = start_workers(3, arguments)
     for line in chief.stdout:
-        if line.startswith("epoch   3"):
-            other.kill()
+        if line.startswith("epoch   6"):
+            others[-1].kill()
             break
     _, error = chief.communicate()
-    other.communicate()
+    for other in others:
+        other.communicate()
     assert chief.returncode == 69
-    assert "worker 1 of this run ended or cannot be reached any more" in error
+    assert "worker 2 of this run ended or cannot be reached any more" in error
     assert "Traceback" not in error and not folder.metrics.exists()
+    assert 6 <= len(losses(folder)) < 20
 
     workers = start_workers(2, arguments)
     outputs = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "resuming" in outputs[0][0] and "ZSL" in outputs[0][0]
     assert "epoch" not in outputs[1][0] and "crashed" not in outputs[0][1]
-    np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_three_workers_take_the_steps_of_one(scenes, finished, one_process):
-    folder = RunFolder(one_process.path.parent / "three")
-    workers = start_workers(3, command(scenes, finished, folder.path, "strategy=multi_worker"))
-    outputs = [worker.communicate() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
