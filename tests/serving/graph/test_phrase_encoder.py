@@ -19,7 +19,8 @@ from serving.graph.name_table import Embeddings, NameTable
 from serving.graph.phrase_encoder import PhraseEncoder
 from serving.graph.wordpiece import WordPiece
 
-pytestmark = [pytest.mark.unit, pytest.mark.rounding]
+# Integration tests for the time they take: most trace the graph of an encoder, or save one.
+pytestmark = [pytest.mark.integration, pytest.mark.rounding]
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789äé\u03c3ß\u0131øæ中国猫日!?.-'"
