@@ -11,7 +11,7 @@ if s reaches cut_c. Which numbers a class has:
    same numbers to all new classes.
 
 A slope and offset of NaN say that the class is not calibrated: it has no probability. A cut of NaN
-says that there is no threshold: the class is no tag, and nothing is claimed of it.
+says that there is no threshold: the class is never a tag.
 
 `serving.graph.calibration` is the same rule as TensorFlow operations.
 tests/test_answers_everywhere.py compares all doors with each other.
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from biam_tf.embeddings.names import NameIndex, look_up
+from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import sigmoid
 
 _ROWS_AT_A_TIME = 256
@@ -45,6 +46,15 @@ class ClassCalibration:
     offsets: np.ndarray
     cuts: np.ndarray
 
+    @property
+    def columns(self) -> np.ndarray:
+        """Slopes, offsets and cuts as (C, 3) float64."""
+        return np.stack([self.slopes, self.offsets, self.cuts], axis=1).astype(np.float64)
+
+    def of(self, c: int) -> "ClassCalibration":
+        """Returns the calibration of class c, for arrays of its scores."""
+        return ClassCalibration(*(column[c] for column in (self.slopes, self.offsets, self.cuts)))
+
     def probabilities(self, scores: ArrayLike) -> np.ndarray:
         """Returns the probability of each class, (..., C) float64, for scores (..., C).
 
@@ -52,19 +62,102 @@ class ClassCalibration:
         """
         return sigmoid(self.slopes * np.asarray(scores, np.float64) + self.offsets)
 
+    def decide(self, scores: ArrayLike) -> np.ndarray:
+        """Returns which classes are tags, (..., C) bool, for scores (..., C)."""
+        return np.asarray(scores) >= self.cuts
+
+
+@dataclasses.dataclass(frozen=True)
+class Tag:
+    """A class of a photo.
+
+    Attributes:
+        name: the class, as it was given.
+        score: by which the classes of a photo are ordered; comparable within one model only.
+        probability: calibrated, 0 to 1; None: the model has no thresholds, or none for this class.
+        present: whether the class is a tag of the photo; None: the model has no thresholds.
+    """
+
+    name: str
+    score: float
+    probability: float | None
+    present: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which classes of a photo are given as tags.
+
+    Attributes:
+        top: largest number of them, the highest scores first; None: no limit.
+        only_present: whether those below their threshold are left out.
+        probability: replaces the thresholds; classes of a lower probability are left out.
+        score: replaces the thresholds; classes of a lower score are left out.
+    """
+
+    top: int | None = None
+    only_present: bool = False
+    probability: float | None = None
+    score: float | None = None
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it cannot be applied to scores alone."""
+        return self.only_present or self.probability is not None
+
     def decide(
-        self, scores: ArrayLike, *, probability: float | None = None, score: float | None = None
-    ) -> np.ndarray:
-        """Returns which classes are tags, (..., C) bool, for scores (..., C).
+        self, scores: np.ndarray, probabilities: np.ndarray | None, present: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Returns which classes are tags, (..., C) bool; None: nothing tells.
 
         Args:
-            scores: of the classes.
-            probability: replaces the thresholds: classes of at least this probability are tags.
-            score: replaces the thresholds: classes of at least this score are tags.
+            scores: (..., C).
+            probabilities: (..., C); None: there are none.
+            present: (..., C) bool, by the thresholds; None: there are none.
+
+        Raises:
+            UserError: it needs probabilities or thresholds, and there are none.
         """
-        if probability is not None:
-            return self.probabilities(scores) >= probability
-        return np.asarray(scores) >= (self.cuts if score is None else score)
+        if present is None and self.needs_calibration:
+            what = "thresholds" if self.probability is None else "probabilities"
+            raise UserError(
+                f"the model gives scores only, no {what}: its run had no validation photos, or it "
+                "was exported by an early version; choose by score, or take the best of each photo"
+            )
+        if self.score is not None:
+            return scores >= self.score
+        if self.probability is not None:
+            assert probabilities is not None
+            return probabilities >= self.probability
+        return present
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether classes that are no tags are left out."""
+        return self.needs_calibration or self.score is not None
+
+    def tags(
+        self,
+        names: Sequence[str],
+        scores: np.ndarray,
+        probabilities: np.ndarray | None,
+        present: np.ndarray | None,
+    ) -> list[Tag]:
+        """Returns the tags of a photo, the highest score first; arguments as of `decide`, (C,)."""
+        present = self.decide(scores, probabilities, present)
+        order = np.argsort(-scores, kind="stable")
+        if self.leaves_out:
+            assert present is not None
+            order = order[present[order]]
+        return [
+            Tag(
+                names[c],
+                float(scores[c]),
+                None if probabilities is None else number_or_null(probabilities[c]),
+                None if present is None else bool(present[c]),
+            )
+            for c in order[: self.top]
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Tags photos from Python: `Tagger`, also `biam_tf.Tagger`."""
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.class_calibration import Selection
+from biam_tf.class_calibration import Tag as Tag
 from biam_tf.embeddings.name_embedder import NameEmbedder
 from biam_tf.errors import UserError
 from biam_tf.photo_inputs import PhotoInput, photo_inputs
@@ -22,23 +23,6 @@ from biam_tf.vocabulary import Vocabulary
 PHOTOS_AT_A_TIME = 16
 
 THRESHOLD = "threshold"
-
-
-@dataclasses.dataclass(frozen=True)
-class Tag:
-    """A class of a photo.
-
-    Attributes:
-        name: the class, as it was given.
-        score: by which the classes of a photo are ordered; comparable within one model only.
-        probability: calibrated, 0 to 1; None: the model has no thresholds.
-        present: whether the class is a tag of the photo; None: the model has no thresholds.
-    """
-
-    name: str
-    score: float
-    probability: float | None
-    present: bool | None
 
 
 class Tagger:
@@ -150,12 +134,17 @@ class Tagger:
         self._check_at(at)
         inputs, single = photo_inputs(photos)
         names, embeddings = self._classes(classes)
-        thresholds = None if self.thresholds is None else self.thresholds.for_names(names)
-        tagged = [
-            _tags(names, row, thresholds, top, at)
-            for features in self._features(inputs)
-            for row in self._model.scores(features, embeddings)
-        ]
+        its, probabilities, present = None, None, None
+        if self.thresholds is not None:
+            its = self.thresholds.for_classes(names, embeddings, self.vocabulary)
+        number = None if at is None or at == THRESHOLD else float(at)
+        selection = Selection(top, only_present=at == THRESHOLD, probability=number)
+        tagged = []
+        for features in self._features(inputs):
+            for scores in self._model.scores(features, embeddings):
+                if its is not None:
+                    probabilities, present = its.probabilities(scores), its.decide(scores)
+                tagged.append(selection.tags(names, scores, probabilities, present))
         return tagged[0] if single else tagged
 
     def scores(self, photos: Any, classes: Sequence[str] | Vocabulary | None = None) -> np.ndarray:
@@ -263,27 +252,3 @@ class Tagger:
             if len(batch) > 1:
                 raise
             raise UserError(f"{batch[0][0].name}: {NOT_WHOLE}") from error
-
-
-def _tags(
-    names: Sequence[str],
-    scores: np.ndarray,
-    thresholds: Thresholds | None,
-    top: int | None,
-    at: float | str | None,
-) -> list[Tag]:
-    order = np.argsort(-scores, kind="stable")
-    if thresholds is None:
-        best = order[:top]
-        return [Tag(names[c], float(scores[c]), None, None) for c in best]
-    probabilities = thresholds.probabilities(scores)
-    if at is None or at == THRESHOLD:
-        present = thresholds.decide(scores)
-    else:
-        present = probabilities >= float(at)
-    if at is not None:
-        order = order[present[order]]
-    return [
-        Tag(names[c], float(scores[c]), float(probabilities[c]), bool(present[c]))
-        for c in order[:top]
-    ]

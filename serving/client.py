@@ -2,15 +2,18 @@
 
 import argparse
 import logging
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
 
+from biam_tf.class_calibration import Selection
 from biam_tf.command_line import USER_ERROR, run_command
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
 from serving.rpc.photo_tagging import (
     Failures,
+    LocalThresholds,
     plain_message,
     print_csv,
     print_json,
@@ -29,8 +32,8 @@ from serving.rpc.tagging_client import (
 
 DESCRIPTION = """\
 Sends photos to a server (TensorFlow Serving, or `python -m serving.server`) and prints the best
-tags of each photo with their scores. Choose any classes that the exported model can embed; without
---classes they are those of the training run.
+tags of each photo: score, probability, and a tick for a class that reaches its threshold. Choose
+any classes that the exported model can embed; without --classes they are those of the training run.
 """
 
 EXAMPLES = """\
@@ -39,6 +42,10 @@ examples:
     python -m serving.client --server localhost:8500 --classes "dog, red car, beach" photo.jpg
   the three best of the training run's classes
     python -m serving.client --top 3 *.jpg
+  only what is in the photos, by the thresholds that were chosen on validation photos
+    python -m serving.client --classes "dog, red car, beach" --present *.jpg
+  all of at least 80 per cent
+    python -m serving.client --classes-file classes.txt --probability 0.8 *.jpg
   where in the photos a dog and a beach were found
     python -m serving.client --classes "dog, beach" --explain evidence.png *.jpg
   a table for other programs
@@ -55,6 +62,11 @@ in Python:
 """
 
 DEFAULT_SERVER = "localhost:8500"
+
+SCORES_ONLY = (
+    "scores only: the model has no probabilities and thresholds, because its run had no validation "
+    "photos or it was exported by an early version; --thresholds-file applies those of a file"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_class_options(parser)
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="tags per photo (default: %(default)s)"
+    )
+    add_selection_options(parser)
+    parser.add_argument(
+        "--thresholds-file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="thresholds.json of the run or export, for a server whose model gives scores only, "
+        "or to replace the model's own; vocabulary.npz must be beside it",
     )
     parser.add_argument(
         "--explain",
@@ -134,6 +154,42 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--classes-file", metavar="FILE", help="text file with one name per line")
 
 
+def add_selection_options(parser: argparse.ArgumentParser) -> None:
+    """Adds `--present`, `--probability` and `--threshold`, which `selection_of` reads."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--present",
+        action="store_true",
+        help="leave out classes below their threshold, which was chosen on validation photos",
+    )
+    group.add_argument(
+        "--probability",
+        type=float,
+        metavar="P",
+        help="leave out classes of a lower probability, from 0 to 1, whatever their thresholds",
+    )
+    group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="leave out lower scores, whatever the classes' thresholds",
+    )
+
+
+def selection_of(arguments: argparse.Namespace, top: int | None) -> Selection:
+    """Returns what the options of `add_selection_options` and a largest number of tags say.
+
+    Raises:
+        UserError: the probability is not from 0 to 1.
+    """
+    probability = arguments.probability
+    if probability is not None and not 0 <= probability <= 1:
+        raise UserError(f"--probability {probability:g}: use a number from 0 to 1, such as 0.5")
+    if arguments.threshold is not None and math.isnan(arguments.threshold):
+        raise UserError("--threshold nan: use a number")
+    return Selection(top, arguments.present, probability, arguments.threshold)
+
+
 def named_classes(arguments: argparse.Namespace) -> list[str] | None:
     """Returns the class names of the two options without repetitions; None without either.
 
@@ -164,6 +220,9 @@ def _command(arguments: argparse.Namespace) -> int:
         raise UserError("--explain draws response maps of classes that you choose; add --classes")
     if arguments.explain is not None and not arguments.explain.absolute().parent.is_dir():
         raise UserError(f"--explain {arguments.explain}: no such folder")
+    selection, local = selection_of(arguments, arguments.top), None
+    if arguments.thresholds_file is not None:
+        local = LocalThresholds.read(arguments.thresholds_file)
     logging.basicConfig(format="%(message)s")  # the client logs that it waits for a server
     if not arguments.keep_going:
         for path in arguments.photos:
@@ -176,16 +235,21 @@ def _command(arguments: argparse.Namespace) -> int:
         tls=arguments.tls,
         root_certificates=arguments.tls_root,
     )
-    photos, top, failures = arguments.photos, arguments.top, Failures()
+    photos, failures = arguments.photos, Failures()
     with client:
         if names is None:
-            tagged = tag_with_known_classes(client, photos, top, failures)
+            tagged = tag_with_known_classes(client, photos, selection, failures, local)
         else:
-            tagged = tag_with_classes(client, photos, names, top, failures, arguments.explain)
+            tagged = tag_with_classes(
+                client, photos, names, selection, failures, arguments.explain, local
+            )
     if arguments.json and (tagged or failures.photos):
         print_json(tagged, failures)
     elif tagged:
         (print_csv if arguments.csv else print_table)(tagged)
+    if tagged and not any(photo.calibrated for photo in tagged):
+        sys.stdout.flush()
+        print(SCORES_ONLY, file=sys.stderr)
     return _report(failures, len(tagged), arguments)
 
 

@@ -44,6 +44,7 @@ _REASONS = {
     "embed": _NO_NAMES,
     "tag": _NO_NAMES,
     "tag_known": "the run has no vocabulary",
+    "calibrate": "the run has no thresholds, so answers are scores only",
 }
 
 

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
-from serving.client import add_class_options, named_classes
-from serving.indexing.match_table import WRITERS, best_matches, write_table
+from serving.client import add_class_options, add_selection_options, named_classes, selection_of
+from serving.indexing.match_table import WRITERS, best_classes, best_photos, write_table
 from serving.indexing.photo_index import PhotoIndex
+from serving.rpc.photo_tagging import calibrated_columns, tick_for
 
 DESCRIPTION = """\
 Scores the photos of an index (python -m serving.index) against any classes, without the model and
-without the photos, and prints the best tags of each photo. With --search it prints the best photos
-of each class instead. Without --classes it uses those of the training run.
+without the photos, and prints the best tags of each photo: score, probability, and a tick for a
+class that reaches its threshold. With --search it prints the best photos of each class instead.
+Without --classes it uses those of the training run.
 """
 
 EXAMPLES = """\
@@ -22,7 +24,14 @@ examples:
   python -m serving.retag pictures.index --classes "dog, beach" --word-vectors glove.6B.300d.txt
   python -m serving.retag pictures.index --classes "red car" --search --top 20
   python -m serving.retag pictures.index --classes-file classes.txt --output tags.csv
+  python -m serving.retag pictures.index --classes "dog, beach" --present
 """
+
+
+NO_THRESHOLDS = (
+    "the index has no thresholds: the run of its model had no validation photos, or the index was "
+    "made by an early version and the model is gone"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="tags per photo, or photos per class (default: 5)",
     )
-    parser.add_argument("--threshold", type=float, metavar="T", help="leave out lower scores")
+    add_selection_options(parser)
     parser.add_argument(
         "--output",
         type=pathlib.Path,
@@ -67,23 +76,31 @@ def _command(arguments: argparse.Namespace) -> None:
         raise UserError(f"--top {arguments.top}: use at least 1")
     if arguments.output and arguments.output.suffix.lower() not in WRITERS:
         raise UserError(f"--output {arguments.output}: end the name with .csv or .json")
+    selection = selection_of(arguments, arguments.top)
     index = PhotoIndex(arguments.index)
     names = named_classes(arguments) or list(index.vocabulary.names)
-    scores = index.scores(index.embed(names, arguments.word_vectors))
+    class_embeddings = index.embed(names, arguments.word_vectors)
+    its = index.calibration(names, class_embeddings)
+    if its is None:
+        if selection.needs_calibration:
+            raise UserError(f"{arguments.index}: {NO_THRESHOLDS}")
+        print(f"scores only: {NO_THRESHOLDS}", file=sys.stderr)
+    scores = index.scores(class_embeddings)
     if arguments.search:
         headings = ("class", "photo")
-        matches = best_matches(scores.T, names, index.photos, arguments.top, arguments.threshold)
+        matches = best_photos(scores, index.photos, names, selection, its)
     else:
         headings = ("photo", "tag")
-        matches = best_matches(scores, index.photos, names, arguments.top, arguments.threshold)
+        matches = best_classes(scores, index.photos, names, selection, its)
     if arguments.output:
-        write_table(arguments.output, headings, matches)
+        write_table(arguments.output, headings, matches, its is not None)
         print(f"{arguments.output}: {len(index)} photos, {len(names)} classes")
         return
+    tick = tick_for(sys.stdout)
     for number, (name, best) in enumerate(matches):
         print(("\n" if number else "") + name)
-        for other, score in best:
-            print(f"  {score:8.3f}  {other}")
+        for tag in best:
+            print(f"  {tag.score:8.3f}  {calibrated_columns(tag, tick)}{tag.name}")
 
 
 if __name__ == "__main__":

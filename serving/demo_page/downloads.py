@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.class_calibration import number_or_null
 from biam_tf.spreadsheets import SpreadsheetWriter
 from serving.demo_page.tagging import TaggedPhoto
 
@@ -31,7 +32,7 @@ def rows(photo: TaggedPhoto, given: np.ndarray) -> list[dict]:
             "tag": photo.names[c],
             "group": photo.groups[c],
             "score": float(photo.scores[c]),
-            "probability": None if probabilities is None else float(probabilities[c]),
+            "probability": None if probabilities is None else number_or_null(probabilities[c]),
             "given": bool(given[c]),
         }
         for c in photo.ranked(len(photo.names))

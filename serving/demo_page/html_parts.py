@@ -158,7 +158,9 @@ class _Bar:
 
 def _number(photo: TaggedPhoto, c: int) -> str:
     score, probabilities = f"{photo.scores[c]:.2f}", photo.probabilities
-    return score if probabilities is None else f"{score} · {100 * probabilities[c]:.0f} %"
+    if probabilities is None or np.isnan(probabilities[c]):
+        return score
+    return f"{score} · {100 * probabilities[c]:.0f} %"
 
 
 def _count(names: int, unknown: int) -> str:

@@ -26,10 +26,12 @@ class Query:
     Attributes:
         text: the query in words.
         class_embeddings: (C, d_a), one row per class.
+        names: of the classes; None: it is no class, but a region of a photo.
     """
 
     text: str
     class_embeddings: np.ndarray
+    names: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class Found:
         query: the query.
         rows: rows of the photos in the index.
         scores: scores of the photos, averaged over the classes.
+        class_scores: (photos, C) of each class.
         within: only photos in this folder are shown, wherever links lead; None for no limit.
     """
 
@@ -48,12 +51,36 @@ class Found:
     query: Query
     rows: np.ndarray
     scores: np.ndarray
+    class_scores: np.ndarray
     within: pathlib.Path | None = None
 
     @property
     def orientation(self) -> Orientation:
         """Whether the index's model turns photos upright as EXIF data say."""
         return photo_orientation(pathlib.Path(self.index.manifest.model))
+
+    def caption(self, rank: int) -> str:
+        """Returns the score of the photo at a rank, and what it says of the classes.
+
+        One class has its probability and a tick if it reaches its threshold; of several, those
+        that do are named. Without thresholds, and for a region, the score stands alone.
+        """
+        score, names = f"{self.scores[rank]:.2f}", self.query.names
+        its = None
+        if names is not None:
+            its = self.index.calibration(names, self.query.class_embeddings)
+        if its is None or names is None:
+            return score
+        own = self.class_scores[rank]
+        present, probability = its.decide(own), its.probabilities(own)[0]
+        if len(names) > 1:
+            found = ", ".join(
+                name for name, is_there in zip(names, present, strict=True) if is_there
+            )
+            return f"{score} · ✓ {found}" if found else score
+        if not np.isnan(probability):
+            score += f" · {100 * probability:.0f} %"
+        return score + " ✓" * bool(present[0])
 
     def path(self, rank: int) -> pathlib.Path:
         """Returns the file of the photo at a rank, counted from 0.
@@ -92,7 +119,7 @@ def search(
     count = min(count, len(index))
     best = np.argpartition(-ranking, count - 1)[:count] if count else np.arange(0)
     best = best[np.lexsort((best, -ranking[best]))]
-    return Found(index, query, best, scores.mean(axis=1)[best], within)
+    return Found(index, query, best, scores.mean(axis=1)[best], scores[best], within)
 
 
 def region_query(found: Found, rank: int, region: int) -> Query:
@@ -144,7 +171,12 @@ def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(draw, range(len(found.rows))))
     readable = np.array([not isinstance(each, UserError) for each in drawn], bool)
-    kept = dataclasses.replace(found, rows=found.rows[readable], scores=found.scores[readable])
+    kept = dataclasses.replace(
+        found,
+        rows=found.rows[readable],
+        scores=found.scores[readable],
+        class_scores=found.class_scores[readable],
+    )
     return (
         kept,
         [each for each in drawn if not isinstance(each, UserError)],

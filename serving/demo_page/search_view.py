@@ -244,7 +244,7 @@ def _word_query(served: ServedModel, text: str) -> Query:
         raise UserError("Type what to look for.")
     names = known_classes(served.model, text)
     try:
-        return Query(", ".join(names), served.client.embed(names))
+        return Query(", ".join(names), served.client.embed(names), tuple(names))
     except TaggingError as error:
         raise page_error(error) from error
 
@@ -255,7 +255,7 @@ def _search(index: PhotoIndex, query: Query, count: int, within: pathlib.Path | 
     milliseconds = 1000 * (time.perf_counter() - start)
     text = f"{query.text}: the best of {len(index):,} photos, found in {milliseconds:.0f} ms"
     found, pictures, problems = draw_all(found)
-    captions = [f"{score:.2f}" for score in found.scores]
+    captions = [found.caption(rank) for rank in range(len(found.rows))]
     return (
         SearchResults(found),
         message(text) + errors(problems),
@@ -273,7 +273,7 @@ def _show_photo(before: SearchResults, rank: int) -> tuple:
     except UserError as error:
         return gr.skip(), empty_panel(str(error))
     name = found.path(rank).name
-    caption = f"{name}: {found.scores[rank]:.2f}. Press a region: more like it."
+    caption = f"{name}: {found.caption(rank)}. Press a region: more like it."
     alt = f"Where {found.query.text} was found in {name}"
     panel = evidence_panel(picture, alt, caption, found.index.manifest.grid)
     return SearchResults(found, rank), panel

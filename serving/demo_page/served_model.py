@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.embeddings.names import look_up, normalize
 from biam_tf.errors import UserError
 from biam_tf.photos import Orientation
@@ -54,6 +57,19 @@ class ExportedModel:
     def has_response_maps(self) -> bool:
         """Whether the model returns response maps."""
         return "explain" in self.signatures
+
+    def calibration(
+        self, names: Sequence[str] | None, class_embeddings: np.ndarray
+    ) -> ClassCalibration | None:
+        """Returns the calibration of classes; None: the run has none.
+
+        Args:
+            names: of C classes; None: they have none, and all are new to the model.
+            class_embeddings: (C, d_a).
+        """
+        if self.thresholds is None:
+            return None
+        return self.thresholds.for_classes(names, class_embeddings, self.vocabulary)
 
     def groups(self, names: Sequence[str]) -> list[str]:
         """Returns "seen" or "unseen" for each name; classes without training photos are unseen."""

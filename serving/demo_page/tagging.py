@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import grpc
 import numpy as np
 
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.errors import UserError
 from biam_tf.photos import Orientation
-from biam_tf.thresholds import Thresholds
 from serving.demo_page.photo_files import PhotoFile
 from serving.demo_page.served_model import ExportedModel
 from serving.indexing.region_embedder import pooled_regions
@@ -33,7 +33,7 @@ class TaggedPhoto:
         names: C class names.
         groups: "seen" or "unseen" for each.
         scores: (C,) float32.
-        thresholds: thresholds and calibration of the classes; None if the run has none.
+        thresholds: calibration and thresholds of the classes; None if the run has none.
         response_maps: (h, w, C); None if the model has none.
         pooled: k; the score of a class is the mean of its k strongest responses. None: unknown.
         orientation: whether the model turned the photo upright as EXIF data say.
@@ -43,14 +43,14 @@ class TaggedPhoto:
     names: tuple[str, ...]
     groups: tuple[str, ...]
     scores: np.ndarray
-    thresholds: Thresholds | None = None
+    thresholds: ClassCalibration | None = None
     response_maps: np.ndarray | None = None
     pooled: int | None = None
     orientation: Orientation = "follow"
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """(C,) calibrated scores; None if the run has no calibration."""
+        """(C,) calibrated scores, NaN for a class that is not calibrated; None: there are none."""
         return None if self.thresholds is None else self.thresholds.probabilities(self.scores)
 
     def ranked(self, count: int) -> np.ndarray:
@@ -90,23 +90,22 @@ def tag_photo(
         UserError: the server refuses the photo or the classes.
         ServerGone: the server doesn't respond.
     """
-    contents, maps = photo.read(), None
+    contents = photo.read()
     try:
-        if model.has_response_maps:
-            scores, maps = client.explain(contents, names)
-        else:
-            scores = client.tag(contents, names)
+        answer = client.answer(contents, names, response_maps=model.has_response_maps)
     except TaggingError as error:
         raise page_error(error, photo) from error
-    scores = scores[0]
+    scores, maps = answer.scores[0], None
+    if answer.response_maps is not None:
+        maps = answer.response_maps[0]
     return TaggedPhoto(
         photo=photo,
         names=tuple(names),
         groups=tuple(model.groups(names)),
         scores=scores,
-        thresholds=model.thresholds.for_names(names) if model.thresholds else None,
-        response_maps=None if maps is None else maps[0],
-        pooled=None if maps is None else _pooled(maps[0], scores),
+        thresholds=model.calibration(names, answer.classes.embeddings),
+        response_maps=maps,
+        pooled=None if maps is None else _pooled(maps, scores),
         orientation=model.orientation,
     )
 

@@ -65,7 +65,9 @@ def write_assets(
     batches = [
         ("features", {"images": np.array(sample_photos(size), dtype=object)}) for size in sizes
     ]
-    write_warmup_requests(folder / FILE_NAME, [*batches, *requests.items()])
+    # A table of numbers has nothing to prepare.
+    others = [(name, inputs) for name, inputs in requests.items() if name != "calibrate"]
+    write_warmup_requests(folder / FILE_NAME, [*batches, *others])
 
 
 def _encoder_facts(encoder: RunEncoder) -> dict[str, Any]:
@@ -174,11 +176,23 @@ def _signatures(
     known = min(settings.top_k, len(run.vocabulary))
     images, classes = "`images` string (B,)", f"`class_embeddings` float (C, {length})"
     features = f"`region_features` float (B, {h}, {w}, {d}), `scene_feature` float (B, {scene})"
+    answers = ", `probabilities` float, `present` bool, each" * (run.thresholds is not None)
+    calibration = "`slopes`, `offsets`, `cuts` double (C,)"
     rows = {
         "serving_default": (f"{images}, {classes}", "`scores` float (B, C)"),
-        "tag": (f"{images}, `class_names` string (C,)", "`scores` float (B, C)"),
-        "embed": ("`class_names` string (C,)", classes),
-        "tag_known": (images, f"`names` string (B, {known}), `scores` float (B, {known})"),
+        "tag": (
+            f"{images}, `class_names` string (C,)",
+            f"`scores` float{answers} (B, C)",
+        ),
+        "embed": (
+            "`class_names` string (C,)",
+            classes + f", {calibration}" * bool(answers),
+        ),
+        "calibrate": (classes, calibration),
+        "tag_known": (
+            images,
+            f"`names` string, `scores` float{answers} (B, {known})",
+        ),
         "explain": (
             f"{images}, {classes}",
             f"`scores` float (B, C), `response_maps` float (B, {h}, {w}, C)",
@@ -223,7 +237,7 @@ def _limits(run: TrainedRun, settings: GraphSettings) -> list[str]:
         f"- batching: {sharing}",
         "- scores only rank: they are not probabilities, and those of classes without training "
         "photos are lower on average"
-        + "; thresholds.json has a threshold and a calibration for each class"
-        * bool(run.thresholds),
+        + "; thresholds.json has a threshold and a calibration for each class, from which "
+        "`probabilities` and `present` follow" * bool(run.thresholds),
         "",
     ]

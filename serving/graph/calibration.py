@@ -7,6 +7,8 @@ from biam_tf.class_calibration import NewClassRule
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
+# Of a calibration, in this order.
+COLUMNS = ("slopes", "offsets", "cuts")
 _ROWS_AT_A_TIME = 256
 
 
@@ -20,9 +22,7 @@ class CalibrationTable(tf.Module):
 
     def __init__(self, thresholds: Thresholds, own: Vocabulary) -> None:
         super().__init__()
-        listed = thresholds.own
-        columns = (listed.slopes, listed.offsets, listed.cuts)
-        self._listed = tf.constant(np.stack(columns, axis=1), tf.float64)
+        self._listed = tf.constant(thresholds.own.columns)
         self._rule = thresholds.rule
         self._seen = None
         if not self._rule.is_constant:

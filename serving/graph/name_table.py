@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.embeddings.files import read_all_word_vectors
+from biam_tf.embeddings.names import NameIndex
 from biam_tf.embeddings.run_encoder import RunEncoder
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, read_table
@@ -17,6 +18,8 @@ from serving.graph.phrase_encoder import PhraseEncoder
 
 _NAMES_IN_AN_ERROR = 20
 _UNKNOWN = -1
+
+Lookup = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +78,16 @@ class NameTable(tf.Module):
     Args:
         embeddings: what there is to find.
         folder: where the list of words is written; saving the graph copies it.
+        listed: names whose rows `look_up` returns, those of the run's thresholds.
     """
 
-    def __init__(self, embeddings: Embeddings, folder: pathlib.Path):
+    def __init__(self, embeddings: Embeddings, folder: pathlib.Path, listed: Sequence[str] = ()):
         super().__init__()
         vocabulary = embeddings.vocabulary
-        index = vocabulary.index
         self._decompose = rule.Decomposition()
-        self._names = _table(index.rows)
-        self._keys = _table(index.rows_by_key)
+        self._names = _WholeNames(vocabulary.index)
+        same = tuple(listed) == vocabulary.names
+        self._listed = self._names if same else _WholeNames(NameIndex(listed))
         # Rows of the vocabulary, then those of the words.
         self._words, self._first_word = None, len(vocabulary)
         vectors = vocabulary.embeddings
@@ -111,18 +115,26 @@ class NameTable(tf.Module):
         return 0 if self._phrases is None else self._phrases.stored_bytes
 
     def __call__(self, class_names: tf.Tensor) -> tf.Tensor:
-        """Returns the embeddings (C, d_a), float32 and of length 1, of `class_names` (C,).
+        """Returns the embeddings (C, d_a) as `look_up` does."""
+        return self.look_up(class_names)[0]
+
+    def look_up(self, class_names: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns embeddings (C, d_a), float32 and of length 1, of `class_names` (C,), and rows.
+
+        The rows (C,), int64, are those of the listed names; -1: a name is not listed.
 
         Raises:
             tf.errors.InvalidArgumentError: when it runs, for names without an embedding; the
                 message lists them.
         """
         class_names = _require_utf8(class_names)
+        spelled = _spelled(self._decompose(class_names))
+        return self._embed(class_names, spelled), self._listed(spelled)
+
+    def _embed(self, class_names: tf.Tensor, spelled: "_Spelled") -> tf.Tensor:
         labels = _labels(class_names)
-        names = self._decompose(class_names)
-        bare = rule.without_id(names)
-        texts = rule.readable(bare)
-        rows = self._rows_of_names(names, bare, texts)
+        _, bare, texts = spelled
+        rows = self._names(spelled, None if self._words is None else self._lookup_words)
         whole = rows >= 0
         if self._phrases is not None:
             return self._with_phrases(rows, texts, labels)
@@ -164,20 +176,8 @@ class NameTable(tf.Module):
             shape = [tf.size(rows, tf.int64), size]
             return tf.scatter_nd(known, own, shape) + tf.scatter_nd(others, encoded, shape)
 
-    def _rows_of_names(self, names: tf.Tensor, bare: tf.Tensor, texts: tf.Tensor) -> tf.Tensor:
-        """Steps 1 and 2 of the rule: the rows of whole names, -1 for others."""
-        rows = [
-            lookup(spelling)
-            for name in (names, bare)
-            for spelling in rule.cases(name)
-            for lookup in (self._names.lookup, self._lookup_words)
-        ]
-        rows += [self._names.lookup(spelling) for spelling in rule.cases(texts)]
-        return _first_known([*rows, self._keys.lookup(rule.table_keys(texts))])
-
     def _lookup_words(self, words: tf.Tensor) -> tf.Tensor:
-        if self._words is None:
-            return tf.fill(tf.shape(words), tf.constant(_UNKNOWN, tf.int64))
+        assert self._words is not None
         rows = self._words.lookup(words)
         return tf.where(rows < 0, rows, rows + self._first_word)
 
@@ -218,6 +218,40 @@ class NameTable(tf.Module):
         parts = tf.strings.split(tf.where(kept, words.values, divided))
         owners = tf.gather(words.value_rowids(), parts.value_rowids())
         return _Parts(owners, parts.values, find(parts.values), tf.size(names))
+
+
+class _Spelled(NamedTuple):
+    """Names, each (C,): decomposed, then without an id of Open Images, then as text."""
+
+    names: tf.Tensor
+    bare: tf.Tensor
+    texts: tf.Tensor
+
+
+def _spelled(names: tf.Tensor) -> _Spelled:
+    bare = rule.without_id(names)
+    return _Spelled(names, bare, rule.readable(bare))
+
+
+class _WholeNames(tf.Module):
+    """Steps 1 and 2 of the rule: rows of whole names, -1 for others."""
+
+    def __init__(self, index: NameIndex):
+        super().__init__()
+        self._names = _table(index.rows)
+        self._keys = _table(index.rows_by_key)
+
+    def __call__(self, spelled: _Spelled, also: Lookup | None = None) -> tf.Tensor:
+        """Returns the rows (C,); `also` is asked for every spelling of step 1, too."""
+        lookups = [self._names.lookup] if also is None else [self._names.lookup, also]
+        rows = [
+            lookup(spelling)
+            for name in (spelled.names, spelled.bare)
+            for spelling in rule.cases(name)
+            for lookup in lookups
+        ]
+        rows += [self._names.lookup(spelling) for spelling in rule.cases(spelled.texts)]
+        return _first_known([*rows, self._keys.lookup(rule.table_keys(spelled.texts))])
 
 
 class _Parts(NamedTuple):

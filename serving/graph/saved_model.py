@@ -90,7 +90,8 @@ def export(
         model_dir.mkdir(parents=True, exist_ok=True)
     # The name is not a number, so that servers that watch the folder ignore it.
     with folder_beside(target) as aside:
-        names = NameTable(embeddings, aside) if embeddings else None
+        listed = () if run.thresholds is None else run.thresholds.names
+        names = NameTable(embeddings, aside, listed) if embeddings else None
         graph = TaggerGraph(run, names, settings)
         signatures = graph.signatures()
         written = aside / "model"

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import tensorflow as tf
 
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.models.head import with_response_maps
 from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
@@ -19,6 +20,8 @@ TOLERANCE_16_BIT = 2e-2
 _CLASSES = 5
 # What the sentence encoder of an export is tried with, beside the run's classes.
 _PHRASES = ("red car", "Caf\u00e9_Z\u00fcrich, at night", "\u732b \U0001f43b zzyzx")
+
+ANSWERS = {"probabilities", "present", "slopes", "offsets", "cuts"}
 
 Requests = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -41,6 +44,7 @@ def sample_requests(
         "explain": {"images": images, "class_embeddings": class_embeddings},
         "features": {"images": images},
         "rescore": {**features, "class_embeddings": class_embeddings},
+        "calibrate": {"class_embeddings": class_embeddings},
     }
     return {name: requests[name] for name in sorted(signatures)}
 
@@ -81,12 +85,14 @@ def compare(
     # `embed` first: the others are compared given its embeddings, which have their own limit.
     for name, inputs in sorted(requests.items(), key=lambda request: request[0] != "embed"):
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
-        found = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
-        expected = _expected(run, embeddings, name, inputs, embedded)
-        embedded = found["class_embeddings"] if name == "embed" else embedded
+        answer = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
+        found, expected = dict(answer), _expected(run, embeddings, name, inputs, embedded)
+        embedded = answer["class_embeddings"] if name == "embed" else embedded
         if name == "tag_known":
             found = _by_class(found, run)
             expected = {"scores": np.where(np.isnan(found["scores"]), np.nan, expected["scores"])}
+        for key, value in _expected_answers(run, inputs, answer, embedded).items():
+            found[key], expected[key] = _without_nan(answer[key], value)
         differences[name] = max(_difference(found[key], expected[key]) for key in expected)
     limit = TOLERANCE if _is_float32(run) else TOLERANCE_16_BIT
     wrong = [f"{name} by {value:.1e}" for name, value in differences.items() if not value <= limit]
@@ -113,14 +119,49 @@ def _expected(
         class_embeddings = embedded
     elif "class_names" in inputs:
         class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
-    if signature == "embed":
-        return {"class_embeddings": class_embeddings}
+    if signature in ("embed", "calibrate"):
+        return {"class_embeddings": class_embeddings} if signature == "embed" else {}
     features = inputs if signature == "rescore" else _features(run, inputs["images"])
     head = with_response_maps(run.head) if signature == "explain" else run.head
     values = [features["region_features"], features["scene_feature"], class_embeddings]
     outputs = head(values, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"scores": outputs}
     return {name: tf.cast(value, tf.float32).numpy() for name, value in outputs.items()}
+
+
+def _expected_answers(
+    run: TrainedRun,
+    inputs: Mapping[str, np.ndarray],
+    answer: Mapping[str, np.ndarray],
+    embedded: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """What NumPy makes of the scores of an answer, and of the classes of its request."""
+    if run.thresholds is None or not ANSWERS & {*answer}:
+        return {}
+    own = run.vocabulary
+    if "names" in answer:
+        listed = run.thresholds.for_classes(own.names, own.embeddings, own).columns
+        row_of = {name.encode(): row for row, name in enumerate(own.names)}
+        rows = np.array([[row_of[name] for name in names] for names in answer["names"]])
+        its = ClassCalibration(*np.moveaxis(listed[rows], -1, 0))
+    else:
+        named = "class_names" in inputs
+        names = [name.decode() for name in inputs["class_names"]] if named else None
+        class_embeddings = embedded if named else inputs["class_embeddings"]
+        assert class_embeddings is not None
+        its = run.thresholds.for_classes(names, class_embeddings, own)
+    if "scores" not in answer:
+        return {"slopes": its.slopes, "offsets": its.offsets, "cuts": its.cuts}
+    scores = answer["scores"]
+    return {"probabilities": its.probabilities(scores), "present": its.decide(scores)}
+
+
+def _without_nan(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that can be subtracted; a NaN that only one of them has makes this infinite."""
+    found, expected = found.astype(np.float64), np.asarray(expected, np.float64)
+    both = np.isnan(found) & np.isnan(expected)
+    values = [np.where(both, 0, np.nan_to_num(each, nan=np.inf)) for each in (found, expected)]
+    return values[0], values[1]
 
 
 def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:

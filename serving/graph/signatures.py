@@ -3,7 +3,8 @@
 Each request runs one of the methods of `TaggerGraph` below: photos are decoded
 (`serving.graph.photo_decoding`), the backbone computes their features in batches that concurrent
 requests share (`serving.graph.batching`), class names become embeddings
-(`serving.graph.name_table`), and the head scores features against embeddings.
+(`serving.graph.name_table`), the head scores features against embeddings, and scores become
+probabilities and tags (`serving.graph.calibration`).
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from biam_tf.photo_decoding.graph_formats import Reading, available_formats
 from biam_tf.photos import MAX_PIXELS
 from biam_tf.runs import TrainedRun
 from serving.graph.batching import Batching
+from serving.graph.calibration import COLUMNS, CalibrationTable, answers
 from serving.graph.name_table import NameTable
 from serving.graph.photo_decoding import photo_decoder
 
@@ -81,6 +83,9 @@ class TaggerGraph(tf.Module):
         self._score = lambda *inputs: head(list(inputs), training=False)
         self._shapes = {tensor.name: tensor.shape for tensor in run.head.inputs}
         self._explain = explainer(run)
+        self._calibration = None
+        if run.thresholds is not None and len(run.vocabulary):
+            self._calibration = CalibrationTable(run.thresholds, run.vocabulary)
         self._known = None
         if len(run.vocabulary):
             self._known = _KnownClasses(run, settings.top_k)
@@ -89,7 +94,8 @@ class TaggerGraph(tf.Module):
         """Returns the signatures of this run by name.
 
         `explain` is missing for a head without a region classifier, `tag_known` for a run
-        without a vocabulary, `tag` and `embed` without a name table.
+        without a vocabulary, `tag` and `embed` without a name table, `calibrate` for a run without
+        thresholds or vocabulary.
         """
         functions = {
             "serving_default": (self.serving_default, (IMAGES, CLASS_EMBEDDINGS)),
@@ -99,6 +105,8 @@ class TaggerGraph(tf.Module):
         if self._names is not None:
             functions["tag"] = (self.tag, (IMAGES, CLASS_NAMES))
             functions["embed"] = (self.embed, (CLASS_NAMES,))
+        if self._calibration is not None:
+            functions["calibrate"] = (self.calibrate, (CLASS_EMBEDDINGS,))
         if self._known is not None:
             functions["tag_known"] = (self.tag_known, (IMAGES,))
         if self._explain is not None:
@@ -114,15 +122,22 @@ class TaggerGraph(tf.Module):
         return {"scores": self._score(*self._features(images), class_embeddings)}
 
     def tag(self, images: tf.Tensor, class_names: tf.Tensor) -> Outputs:
-        """Returns `scores` (B, C) of photos (B,) and class names (C,)."""
-        class_embeddings = self._embed(class_names)
-        return {"scores": self._score(*self._features(images), class_embeddings)}
+        """Returns `scores` (B, C) of photos (B,) and class names (C,).
+
+        With thresholds also `probabilities` (B, C), NaN for a class that is not calibrated, and
+        `present` (B, C) bool: whether a class reaches its threshold.
+        """
+        class_embeddings, calibration = self._embed(class_names)
+        scores = self._score(*self._features(images), class_embeddings)
+        return {"scores": scores} | _answers(scores, calibration)
 
     def tag_known(self, images: tf.Tensor) -> Outputs:
-        """Returns `names` and `scores` (B, K) of the run's best classes for photos (B,)."""
+        """Returns `names` and `scores` (B, K) of the run's best classes for photos (B,).
+
+        With thresholds also `probabilities` and `present` (B, K), as `tag` does.
+        """
         assert self._known is not None
-        names, scores = self._known(*self._features(images))
-        return {"names": names, "scores": scores}
+        return self._known(*self._features(images))
 
     def explain(self, images: tf.Tensor, class_embeddings: tf.Tensor) -> Outputs:
         """Returns `scores` as `serving_default`, and `response_maps` (B, h, w, C)."""
@@ -152,12 +167,30 @@ class TaggerGraph(tf.Module):
         return {"scores": self._score(region_features, scene_feature, class_embeddings)}
 
     def embed(self, class_names: tf.Tensor) -> Outputs:
-        """Returns `class_embeddings` (C, d_a) of class names (C,), for `explain` and `rescore`."""
-        return {"class_embeddings": self._embed(class_names)}
+        """Returns `class_embeddings` (C, d_a) of class names (C,), for `explain` and `rescore`.
 
-    def _embed(self, class_names: tf.Tensor) -> tf.Tensor:
+        With thresholds also `slopes`, `offsets` and `cuts` (C,) float64: the probability of a class
+        is 1 / (1 + exp(-(slope score + offset))), and it is present if its score reaches its cut.
+        """
+        class_embeddings, calibration = self._embed(class_names)
+        return {"class_embeddings": class_embeddings} | _columns(calibration)
+
+    def calibrate(self, class_embeddings: tf.Tensor) -> Outputs:
+        """Returns `slopes`, `offsets` and `cuts` (C,) of class embeddings (C, d_a) without names.
+
+        As `embed` does; the classes are new to the model.
+        """
+        assert self._calibration is not None
+        class_embeddings = self._check_class_embeddings(class_embeddings)
+        return _columns(self._calibration.of_new(class_embeddings))
+
+    def _embed(self, class_names: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         assert self._names is not None
-        return self._names(_require_some(class_names, "class_names: no classes"))
+        class_names = _require_some(class_names, "class_names: no classes")
+        class_embeddings, rows = self._names.look_up(class_names)
+        if self._calibration is None:
+            return class_embeddings, None
+        return class_embeddings, self._calibration.of_named(rows, class_embeddings)
 
     def _features(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = _require_some(images, "images: no photos")
@@ -205,6 +238,11 @@ class _KnownClasses(tf.Module):
     def __init__(self, run: TrainedRun, top_k: int) -> None:
         super().__init__()
         self._names = tf.constant(run.vocabulary.names)
+        self._calibration = None
+        if run.thresholds is not None:
+            own = run.vocabulary
+            its = run.thresholds.for_classes(own.names, own.embeddings, own)
+            self._calibration = tf.constant(its.columns)
         self._top_k = min(top_k, len(run.vocabulary))
         classifier = region_classifier(run.head)
         if classifier is None:
@@ -224,13 +262,14 @@ class _KnownClasses(tf.Module):
             )
         )
 
-    def __call__(
-        self, region_features: tf.Tensor, scene_feature: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns names (B, K) and scores (B, K), best first."""
-        scores = self._score(region_features, scene_feature)
-        best, rows = tf.math.top_k(scores, self._top_k)
-        return tf.gather(self._names, rows), best
+    def __call__(self, region_features: tf.Tensor, scene_feature: tf.Tensor) -> Outputs:
+        """Returns `names` and `scores` (B, K), best first, and with thresholds their answers."""
+        best, rows = tf.math.top_k(self._score(region_features, scene_feature), self._top_k)
+        calibration = None
+        if self._calibration is not None:
+            calibration = tf.gather(self._calibration, rows)
+        found = {"names": tf.gather(self._names, rows), "scores": best}
+        return found | _answers(best, calibration)
 
 
 def _feature_extractor(
@@ -275,6 +314,16 @@ def explainer(run: TrainedRun) -> Callable[..., Outputs] | None:
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
     return explain
+
+
+def _answers(scores: tf.Tensor, calibration: tf.Tensor | None) -> Outputs:
+    return {} if calibration is None else answers(scores, calibration)
+
+
+def _columns(calibration: tf.Tensor | None) -> Outputs:
+    if calibration is None:
+        return {}
+    return dict(zip(COLUMNS, tf.unstack(calibration, axis=1), strict=True))
 
 
 def _require_some(values: tf.Tensor, problem: str) -> tf.Tensor:

@@ -16,6 +16,7 @@ from biam_tf.photos import ENDINGS
 from biam_tf.progress import progress
 from serving.indexing.photo_index import (
     MANIFEST,
+    THRESHOLDS,
     VOCABULARY,
     IndexedPhoto,
     IndexManifest,
@@ -104,6 +105,10 @@ def _index_photos(
         index.mkdir(parents=True, exist_ok=True)
         with replacing(index / VOCABULARY) as partial:
             partial.write_bytes(model.vocabulary_file.read_bytes())
+        thresholds = model.vocabulary_file.with_name(THRESHOLDS)
+        if thresholds.is_file():
+            with replacing(index / THRESHOLDS) as partial:
+                partial.write_bytes(thresholds.read_bytes())
         manifest.write(index)
     with progress(len(photos), "Indexing", "photo", len(photos) - len(new)) as bar:
 

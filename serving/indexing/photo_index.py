@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.embeddings.files import look_up_in_file
 from biam_tf.embeddings.names import look_up, normalize, refuse_missing
 from biam_tf.errors import UserError, plain_message
 from biam_tf.files import sha256_of, write_text
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, read_table, require_embedding_size
 from serving.rpc.version_folders import takes_any_phrase
 
 FORMAT = 1
-MANIFEST, VOCABULARY = "index.json", "vocabulary.npz"
+MANIFEST, VOCABULARY, THRESHOLDS = "index.json", "vocabulary.npz", "thresholds.json"
 
 _BLOCK_BYTES = 64 * 2**20  # of response maps while scoring
 
@@ -130,6 +132,8 @@ class PhotoIndex:
         manifest: contents and origin of the index.
         photos: N paths relative to the photo folder, in the order of the rows of scores.
         vocabulary: the classes that the model was trained with.
+        thresholds: of the model's scores; None: it has none. An early index has no copy: they are
+            those of the model, if it is still there.
 
     Raises:
         UserError: the folder holds no index, or a file of it is missing or damaged.
@@ -139,11 +143,27 @@ class PhotoIndex:
         folder = pathlib.Path(folder)
         self.manifest = IndexManifest.read(folder)
         self.vocabulary = Vocabulary.load(folder / VOCABULARY)
+        beside_model = pathlib.Path(self.manifest.model) / "assets.extra" / THRESHOLDS
+        files = [path for path in (folder / THRESHOLDS, beside_model) if path.is_file()]
+        self.thresholds = Thresholds.load(files[0]) if files else None
         self.photos = tuple(p.path for shard in self.manifest.shards for p in shard.photos)
         self._shards = [read_shard(folder, shard) for shard in self.manifest.shards]
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    def calibration(
+        self, names: Sequence[str] | None, class_embeddings: np.ndarray
+    ) -> ClassCalibration | None:
+        """Returns what turns scores of classes into probabilities and tags; None: nothing does.
+
+        Args:
+            names: of C classes; None: they have none, and all are new to the model.
+            class_embeddings: (C, d_a).
+        """
+        if self.thresholds is None:
+            return None
+        return self.thresholds.for_classes(names, class_embeddings, self.vocabulary)
 
     def embed(
         self, names: Sequence[str], word_vectors: str | os.PathLike | None = None

@@ -2,20 +2,26 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
+from biam_tf.class_calibration import ClassCalibration, Selection, Tag
+from biam_tf.embeddings.names import look_up
 from biam_tf.errors import UserError
 from biam_tf.errors import plain_message as plain_message  # used here by others
 from biam_tf.files import size_in_words
 from biam_tf.photos import PhotoError, as_sent
 from biam_tf.spreadsheets import SpreadsheetWriter
+from biam_tf.thresholds import Thresholds
+from biam_tf.vocabulary import Vocabulary
+from serving.rpc.answers import Answer, Classes
 from serving.rpc.tagging_client import (
     DEFAULT_MAX_MESSAGE_MB,
     TaggingClient,
@@ -38,11 +44,13 @@ class PhotoTags:
 
     Attributes:
         photo: path of the photo.
-        tags: (name, score), best first.
+        tags: best first.
+        calibrated: whether they have probabilities and thresholds.
     """
 
     photo: str
-    tags: list[tuple[str, float]]
+    tags: list[Tag]
+    calibrated: bool
 
 
 @dataclasses.dataclass
@@ -58,14 +66,74 @@ class Failures:
     stopped: TaggingError | None = None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocalThresholds:
+    """Thresholds in a file of this machine, for a server whose model gives scores only.
+
+    Attributes:
+        thresholds: the file.
+        vocabulary: the classes of the model, from `vocabulary.npz` beside it.
+    """
+
+    thresholds: Thresholds
+    vocabulary: Vocabulary
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "LocalThresholds":
+        """Reads the `thresholds.json` of a run or an export.
+
+        Raises:
+            UserError: it or `vocabulary.npz` beside it cannot be read.
+        """
+        vocabulary = path.with_name("vocabulary.npz")
+        if not vocabulary.is_file():
+            raise UserError(
+                f"{path}: no vocabulary.npz beside it; name the thresholds.json in the folder of "
+                "a run, or in assets.extra of an export"
+            )
+        return cls(Thresholds.load(path), Vocabulary.load(vocabulary))
+
+    def of(self, classes: Classes) -> ClassCalibration:
+        """Returns the calibration of classes."""
+        return self.thresholds.for_classes(classes.names, classes.embeddings, self.vocabulary)
+
+    def add_to(self, tags: Sequence[Tag], selection: Selection) -> list[Tag]:
+        """Returns tags of the model's own classes with probabilities, by their scores."""
+        own, names = self.vocabulary, [tag.name for tag in tags]
+        rows = [look_up(name, None, own.index).row for name in names]
+        embeddings = own.embeddings[[0 if row is None else row for row in rows]]
+        its = self.thresholds.for_classes(names, embeddings, own)
+        scores = np.array([tag.score for tag in tags], np.float32)
+        return selection.tags(names, scores, its.probabilities(scores), its.decide(scores))
+
+
 def tag_with_known_classes(
-    client: TaggingClient, photos: Sequence[str], top: int, failures: Failures
+    client: TaggingClient,
+    photos: Sequence[str],
+    selection: Selection,
+    failures: Failures,
+    local: LocalThresholds | None = None,
 ) -> list[PhotoTags]:
-    """Returns the `top` best of the model's own classes for each photo that was not refused."""
-    tagged = []
-    for chunk, answers in _answers(photos, client.tag_known, failures):
+    """Returns tags of the model's own classes for each photo that was not refused.
+
+    Args:
+        client: connected to the server.
+        photos: paths of the photos; they are read as they are sent.
+        selection: which classes are given.
+        failures: collects what was not tagged.
+        local: replaces the probabilities and thresholds of the model; None: those of the model.
+
+    Raises:
+        UserError: the selection needs thresholds, and there are none.
+    """
+    tagged, of_server = [], selection if local is None else Selection()
+    ask = functools.partial(client.known_tags, selection=of_server)
+    for chunk, answers in _answers(photos, ask, failures):
         for (path, _), tags in zip(chunk, answers, strict=True):
-            tagged.append(PhotoTags(path, tags[:top]))
+            if local is not None:
+                tags = local.add_to(tags, selection)
+            calibrated = selection.needs_calibration or any(t.present is not None for t in tags)
+            tagged.append(PhotoTags(path, tags, calibrated))
     return tagged
 
 
@@ -73,72 +141,106 @@ def tag_with_classes(
     client: TaggingClient,
     photos: Sequence[str],
     names: Sequence[str],
-    top: int,
+    selection: Selection,
     failures: Failures,
     sheet: pathlib.Path | None = None,
+    local: LocalThresholds | None = None,
 ) -> list[PhotoTags]:
-    """Returns the `top` best of the named classes for each photo that was not refused.
+    """Returns tags of the named classes for each photo that was not refused.
 
     Args:
         client: connected to the server.
         photos: paths of the photos; they are read as they are sent.
         names: class names that the model can embed.
-        top: largest number of tags per photo.
+        selection: which classes are given.
         failures: collects what was not tagged.
         sheet: PNG file to draw the photos, their tags and response maps into; None for no file.
+        local: replaces the probabilities and thresholds of the model; None: those of the model.
 
     Raises:
-        UserError: a photo can't be drawn, or the sheet can't be written.
+        UserError: the selection needs thresholds and there are none, a photo can't be drawn, or
+            the sheet can't be written.
     """
+    classes: Classes | None = None
+    its: ClassCalibration | None = None
 
-    def ask(contents: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
-        if sheet is None:
-            return client.tag(contents, names), None
-        return client.explain(contents, names)
+    def ask(contents: list[bytes]) -> Answer:
+        nonlocal classes, its
+        answer = client.answer(contents, classes or names, response_maps=sheet is not None)
+        if answer.classes is not classes:  # the first answer, or another version of the model
+            classes = answer.classes
+            its = classes.calibration if local is None else local.of(classes)
+        return answer
 
-    answered: list[str] = []
+    tagged: list[PhotoTags] = []
     drawn: list[Photo] = []
     score_chunks, map_chunks = [], []
-    for chunk, (scores, response_maps) in _answers(photos, ask, failures):
-        answered += [path for path, _ in chunk]
-        score_chunks.append(scores)
+    for chunk, answer in _answers(photos, ask, failures):
+        for (path, _), scores in zip(chunk, answer.scores, strict=True):
+            calibrated = (
+                (None, None) if its is None else (its.probabilities(scores), its.decide(scores))
+            )
+            tags = selection.tags(names, scores, *calibrated)
+            tagged.append(PhotoTags(path, tags, its is not None))
         if sheet is not None:
             drawn += chunk
-            map_chunks.append(response_maps)
-    if not answered:
-        return []
-    scores = np.concatenate(score_chunks)
-    if sheet is not None:
-        _draw(sheet, drawn, names, scores, np.concatenate(map_chunks), top)
-    tagged = []
-    for path, row in zip(answered, scores, strict=True):
-        best = np.argsort(-row, kind="stable")[:top]
-        tagged.append(PhotoTags(path, [(names[c], float(row[c])) for c in best]))
+            score_chunks.append(answer.scores)
+            map_chunks.append(answer.response_maps)
+    if sheet is not None and tagged:
+        scores, maps = np.concatenate(score_chunks), np.concatenate(map_chunks)
+        _draw(sheet, drawn, names, scores, maps, selection.top or len(names))
     return tagged
 
 
 def print_table(tagged: Sequence[PhotoTags]) -> None:
-    """Prints a block of lines per photo."""
+    """Prints a block of lines per photo; a tick marks the classes that reach their threshold."""
+    tick = tick_for(sys.stdout)
     for number, photo in enumerate(tagged):
         print(("\n" if number else "") + photo.photo)
-        for name, score in photo.tags:
-            print(f"  {score:8.3f}  {name}")
+        for tag in photo.tags:
+            print(f"  {tag.score:8.3f}  {calibrated_columns(tag, tick)}{tag.name}")
+
+
+def calibrated_columns(tag: Tag, tick: str) -> str:
+    """Returns a tick for a present class and the probability, in columns; empty without them."""
+    if tag.present is None:
+        return ""
+    per_cent = "-" if tag.probability is None else f"{100 * tag.probability:.0f} %"
+    return f"{tick if tag.present else ' '} {per_cent:>5}  "
+
+
+def tick_for(stream: TextIO) -> str:
+    """Returns a tick, or a star where the stream cannot show it."""
+    try:
+        "\u2713".encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "*"
+    return "\u2713"
 
 
 def print_csv(tagged: Sequence[PhotoTags]) -> None:
-    """Prints one line per tag: photo, tag, score."""
+    """Prints one line per tag: photo, tag, score, and where there are any, probability, present."""
     writer = SpreadsheetWriter(sys.stdout)
-    writer.writerow(["photo", "tag", "score"])
+    calibrated = any(photo.calibrated for photo in tagged)
+    writer.writerow(["photo", "tag", "score", *(["probability", "present"] * calibrated)])
     for photo in tagged:
-        writer.writerows((photo.photo, name, f"{score:.6g}") for name, score in photo.tags)
+        for tag in photo.tags:
+            row = [photo.photo, tag.name, f"{tag.score:.6g}"]
+            if calibrated:
+                row += ["" if tag.probability is None else f"{tag.probability:.6g}", tag.present]
+            writer.writerow(row)
 
 
 def print_json(tagged: Sequence[PhotoTags], failures: Failures | None = None) -> None:
     """Prints one list with the tags of each photo; failed ones follow with their error."""
-    rows = [
-        {"photo": photo.photo, "tags": [{"name": n, "score": s} for n, s in photo.tags]}
-        for photo in tagged
-    ]
+    rows: list[dict[str, Any]] = []
+    for photo in tagged:
+        tags = [
+            {"name": tag.name, "score": tag.score}
+            | ({"probability": tag.probability, "present": tag.present} if photo.calibrated else {})
+            for tag in photo.tags
+        ]
+        rows.append({"photo": photo.photo, "tags": tags})
     for path, error in (failures.photos if failures else {}).items():
         rows.append({"photo": path, "tags": [], "error": error})
     print(json.dumps(rows, indent=2, ensure_ascii=False))

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import pathlib
 import random
 import re
 import time
@@ -17,11 +16,12 @@ except ImportError as missing:
         'the client needs the package grpcio; install it with pip install "biam-tf[client]"'
     ) from missing
 import numpy as np
-import numpy.typing as npt
 
-from biam_tf.errors import UserError, plain_message
+from biam_tf.class_calibration import Selection, Tag
+from biam_tf.errors import plain_message
 from biam_tf.network import host_of, is_loopback
 from serving import DEFAULT_MODEL_NAME
+from serving.rpc.answers import Answer, Classes, read_calibration, read_known_tags
 from serving.rpc.messages import (
     GET_MODEL_METADATA,
     PREDICT,
@@ -29,16 +29,25 @@ from serving.rpc.messages import (
     read_tensor,
     write_tensor,
 )
+from serving.rpc.request_inputs import (
+    Images,
+    numbers_input,
+    photos_input,
+    read_certificates,
+    require_one,
+    texts_input,
+)
+from serving.rpc.request_inputs import read_file as read_file  # used here by others
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
 DEFAULT_MAX_MESSAGE_MB = 64
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+# Larger embeddings do not travel with each request; the model looks the names up again.
+_LARGE = 2**22
 _LOG = logging.getLogger(__name__)
 # How an exported model begins its message about photos: the places of those that it refuses.
 _ABOUT_PHOTOS = re.compile(r"images(?:\[([0-9, ]+)\])?: ")
-
-Images = bytes | str | os.PathLike | Sequence[bytes | str | os.PathLike]
 
 
 class TaggingError(Exception):
@@ -129,7 +138,7 @@ class TaggingClient:
         if is_loopback(host_of(address)):
             options.append(("grpc.enable_http_proxy", 0))
         if tls or root_certificates is not None:
-            credentials = grpc.ssl_channel_credentials(_certificates(root_certificates))
+            credentials = grpc.ssl_channel_credentials(read_certificates(root_certificates))
             self._channel = grpc.secure_channel(address, credentials, options)
         else:
             self._channel = grpc.insecure_channel(address, options)
@@ -175,28 +184,104 @@ class TaggingClient:
             TaggingError: the server returned an error; photos given as paths are named by them.
             UserError: a file can't be read, or not exactly one of names and embeddings is given.
         """
-        _require_one(class_names, class_embeddings)
-        if class_names is not None:
-            inputs = {"images": _photos(images), "class_names": _texts(class_names)}
-            signature = "tag"
-        else:
-            assert class_embeddings is not None
-            inputs = {"images": _photos(images), "class_embeddings": _numbers(class_embeddings)}
-            signature = "serving_default"
+        require_one(class_names, class_embeddings)
+        if class_embeddings is not None:
+            return self.answer(images, Classes.scored_only(class_embeddings)).scores
+        assert class_names is not None
+        inputs = {"images": photos_input(images), "class_names": texts_input(class_names)}
         with _named_by_file(images):
-            return self._predict(signature, inputs)["scores"]
+            return self._predict("tag", inputs)["scores"]
 
     def tag_known(self, images: Images) -> list[list[tuple[str, float]]]:
         """Returns the best of the model's own classes for each photo as (name, score), best first.
 
         Their number is fixed at export. Raises as `tag` does.
         """
+        return [[(tag.name, tag.score) for tag in tags] for tags in self.known_tags(images)]
+
+    def known_tags(self, images: Images, selection: Selection | None = None) -> list[list[Tag]]:
+        """Returns the best of the model's own classes for each photo, best first.
+
+        Raises as `tag` does, and a `UserError` if the selection needs thresholds that the model
+        does not have.
+        """
         with _named_by_file(images):
-            outputs = self._predict("tag_known", {"images": _photos(images)})
-        return [
-            [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
-            for row in zip(outputs["names"], outputs["scores"], strict=True)
-        ]
+            outputs = self._predict("tag_known", {"images": photos_input(images)})
+        return read_known_tags(outputs, selection or Selection())
+
+    def classes(
+        self,
+        class_names: Sequence[str] | None = None,
+        class_embeddings: np.ndarray | None = None,
+    ) -> Classes:
+        """Returns classes for `answer`, with their embeddings and calibration.
+
+        Args:
+            class_names: C class names that the model can embed; or
+            class_embeddings: (C, d_a), one row per class, which are new to the model.
+
+        Raises:
+            TaggingError: the server returned an error.
+            UserError: not exactly one of names and embeddings is given.
+        """
+        require_one(class_names, class_embeddings)
+        return self._classes(class_names, class_embeddings, self._deadline())
+
+    def answer(
+        self, images: Images, classes: Classes | Sequence[str], *, response_maps: bool = False
+    ) -> Answer:
+        """Scores photos, with probabilities and tags by the calibration of the model.
+
+        Args:
+            images: one photo or several, as for `tag`.
+            classes: C class names, or what `classes` returned. They are embedded again if the
+                server has another version of the model by now.
+            response_maps: whether to return these, too.
+
+        Raises as `tag` does.
+        """
+        deadline, photos = self._deadline(), photos_input(images)
+        if not isinstance(classes, Classes):
+            classes = self._classes(classes, None, deadline)
+        while True:
+            signature = "explain" if response_maps else "serving_default"
+            inputs = {"images": photos, "class_embeddings": classes.embeddings}
+            if classes.names and not response_maps and classes.embeddings.nbytes > _LARGE:
+                signature = "tag"
+                inputs = {"images": photos, "class_names": texts_input(classes.names)}
+            with _named_by_file(images):
+                outputs, version = self._request(signature, inputs, deadline)
+            # A version that was loaded in between may embed names differently.
+            if classes.version in (None, version):
+                return Answer(classes, outputs["scores"], outputs.get("response_maps"))
+            embeddings = classes.embeddings if classes.names is None else None
+            classes = self._classes(classes.names, embeddings, deadline)
+
+    def _classes(
+        self,
+        class_names: Sequence[str] | None,
+        class_embeddings: np.ndarray | None,
+        deadline: float,
+    ) -> Classes:
+        if class_names is not None:
+            texts = {"class_names": texts_input(class_names)}
+            outputs, version = self._request("embed", texts, deadline)
+            names, embeddings = tuple(class_names), outputs["class_embeddings"]
+        else:
+            assert class_embeddings is not None
+            names, embeddings = None, numbers_input(class_embeddings)
+            outputs, version = self._calibrate(embeddings, deadline)
+        return Classes(names, embeddings, read_calibration(outputs), version)
+
+    def _calibrate(
+        self, embeddings: np.ndarray, deadline: float
+    ) -> tuple[dict[str, np.ndarray], int | None]:
+        try:
+            return self._request("calibrate", {"class_embeddings": embeddings}, deadline)
+        except TaggingError as error:
+            if "signature key" not in error.message.lower():
+                raise
+        return {}, None  # an early export, or one of a run without thresholds
 
     def explain(
         self,
@@ -213,30 +298,23 @@ class TaggingClient:
             (B, C) scores and (B, h, w, C) response maps; the mean of the k strongest responses
             of a class is its score.
         """
-        _require_one(class_names, class_embeddings)
-        inputs, deadline = {"images": _photos(images)}, self._deadline()
-        while True:
-            version = None
-            if class_names is not None:
-                texts = {"class_names": _texts(class_names)}
-                embedded, version = self._request("embed", texts, deadline)
-                class_embeddings = embedded["class_embeddings"]
-            assert class_embeddings is not None
-            inputs["class_embeddings"] = _numbers(class_embeddings)
-            with _named_by_file(images):
-                outputs, explained_by = self._request("explain", inputs, deadline)
-            # A version that was loaded in between may embed names differently.
-            if version in (None, explained_by):
-                return outputs["scores"], outputs["response_maps"]
+        require_one(class_names, class_embeddings)
+        asked = class_names
+        if class_embeddings is not None:
+            asked = Classes.scored_only(class_embeddings)
+        assert asked is not None
+        answer = self.answer(images, asked, response_maps=True)
+        assert answer.response_maps is not None
+        return answer.scores, answer.response_maps
 
     def embed(self, class_names: Sequence[str]) -> np.ndarray:
         """Returns the model's embeddings (C, d_a) of C class names, for `rescore`."""
-        return self._predict("embed", {"class_names": _texts(class_names)})["class_embeddings"]
+        return self._predict("embed", {"class_names": texts_input(class_names)})["class_embeddings"]
 
     def features(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         """Returns region features (B, h, w, d) and scene feature (B, d_g) of B photos."""
         with _named_by_file(images):
-            outputs = self._predict("features", {"images": _photos(images)})
+            outputs = self._predict("features", {"images": photos_input(images)})
         return outputs["region_features"], outputs["scene_feature"]
 
     def rescore(
@@ -247,9 +325,9 @@ class TaggingClient:
     ) -> np.ndarray:
         """Returns scores (B, C) of the outputs of `features`, without the photos."""
         inputs = {
-            "region_features": _numbers(region_features),
-            "scene_feature": _numbers(scene_feature),
-            "class_embeddings": _numbers(class_embeddings),
+            "region_features": numbers_input(region_features),
+            "scene_feature": numbers_input(scene_feature),
+            "class_embeddings": numbers_input(class_embeddings),
         }
         return self._predict("rescore", inputs)["scores"]
 
@@ -305,11 +383,6 @@ class TaggingClient:
             pause, retried = min(2 * pause, _LONGEST_PAUSE_SECONDS), retried + 1
 
 
-def _require_one(class_names: object, class_embeddings: object) -> None:
-    if (class_names is None) == (class_embeddings is None):
-        raise UserError("give either class_names or class_embeddings")
-
-
 @contextlib.contextmanager
 def _named_by_file(images: Images) -> Iterator[None]:
     """Names the photos that an error is about by their paths, where they were given as paths."""
@@ -323,49 +396,3 @@ def _named_by_file(images: Images) -> Iterator[None]:
             raise
         listed = ", ".join(str(photo) for photo in named)
         raise TaggingError(error.code, f"{listed}: {error.reason}") from error
-
-
-def _photos(images: Images) -> np.ndarray:
-    if isinstance(images, bytes | str | os.PathLike):
-        images = [images]
-    return np.array([_sent(image) for image in images], dtype=object)
-
-
-def _sent(image: bytes | str | os.PathLike) -> bytes:
-    """Returns a photo's contents, as a PNG where servers cannot decode its format."""
-    from biam_tf.photos import PhotoError, as_sent
-
-    contents = image if isinstance(image, bytes) else read_file(image)
-    try:
-        return as_sent(contents)
-    except PhotoError as error:
-        where = "" if isinstance(image, bytes) else f"{os.fspath(image)}: "
-        raise UserError(f"{where}{error}") from error
-
-
-def _texts(names: Sequence[str]) -> np.ndarray:
-    if isinstance(names, str):
-        raise UserError(f"class_names: {names!r} is one text; give a list of names")
-    return np.array([name.encode() for name in names], dtype=object)
-
-
-def _numbers(values: npt.ArrayLike) -> np.ndarray:
-    return np.asarray(values, np.float32)
-
-
-def _certificates(path: str | os.PathLike | None) -> bytes | None:
-    if path is None:
-        return None
-    contents = read_file(path)
-    # gRPC would only report that it can't connect.
-    if b"-----BEGIN CERTIFICATE-----" not in contents:
-        raise UserError(f"{os.fspath(path)}: no certificate in PEM form in it")
-    return contents
-
-
-def read_file(path: str | os.PathLike) -> bytes:
-    """Returns the contents of a file; raises a `UserError` if it can't be read."""
-    try:
-        return pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{os.fspath(path)}: {error.strerror}") from error

@@ -3,7 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from biam_tf.class_calibration import ClassCalibration, NewClassRule
+from biam_tf.class_calibration import ClassCalibration, NewClassRule, Selection, Tag
+from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -84,5 +85,22 @@ def test_a_class_that_is_not_calibrated_has_no_probability_and_may_have_a_thresh
     )
     assert np.isnan(its.probabilities([5.0, 5.0])[0])
     assert its.decide([5.0, 5.0]).tolist() == [True, False]
-    assert its.decide([5.0, 5.0], probability=0.5).tolist() == [False, True]
-    assert its.decide([5.0, 0.0], score=4).tolist() == [True, False]
+    scores = np.array([5.0, 4.0])
+    answer = (["dog", "sky"], scores, its.probabilities(scores), its.decide(scores))
+    sky = 1 / (1 + np.exp(-4.0))
+    tags = [Tag("dog", 5.0, None, True), Tag("sky", 4.0, pytest.approx(sky), False)]
+    assert Selection().tags(*answer) == tags
+    assert Selection(top=1).tags(*answer) == tags[:1]
+    assert Selection(only_present=True).tags(*answer) == tags[:1]
+    likely = Selection(probability=0.5).tags(*answer)  # a class without a probability is left out
+    assert [(tag.name, tag.present) for tag in likely] == [("sky", True)]
+    assert [tag.name for tag in Selection(score=4.5).tags(*answer)] == ["dog"]
+
+
+def test_scores_alone_decide_nothing_but_by_a_score():
+    scores = np.array([1.0, 2.0])
+    assert Selection().tags(["a", "b"], scores, None, None)[0] == Tag("b", 2.0, None, None)
+    assert Selection(score=2).tags(["a", "b"], scores, None, None) == [Tag("b", 2.0, None, True)]
+    for selection in (Selection(only_present=True), Selection(probability=0.5)):
+        with pytest.raises(UserError, match="the model gives scores only"):
+            selection.tags(["a", "b"], scores, None, None)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tiny_model import BROKEN
 
+from biam_tf.class_calibration import Selection, Tag
 from biam_tf.contact_sheet import draw_contact_sheet
 from serving import client as client_command
 from serving.rpc.photo_tagging import (
@@ -142,12 +143,12 @@ class Picky:
     def __init__(self, bad, code=grpc.StatusCode.INVALID_ARGUMENT):
         self.bad, self.code, self.asked = bad, code, []
 
-    def tag_known(self, images):
+    def known_tags(self, images, selection):
         self.asked.append(len(images))
         places = ", ".join(str(n) for n, image in enumerate(images) if image in self.bad)
         if places:
             raise TaggingError(self.code, f"images[{places}]: not a whole JPEG")
-        return [[("dog", float(len(image)))] for image in images]
+        return [[Tag("dog", float(len(image)), None, None)] for image in images]
 
 
 def test_the_rest_of_a_request_is_sent_once_more(tmp_path):
@@ -156,10 +157,10 @@ def test_the_rest_of_a_request_is_sent_once_more(tmp_path):
         paths.append(str(tmp_path / f"{number}.bin"))
         (tmp_path / f"{number}.bin").write_bytes(b"x" * (number + 1))
     client, failures = Picky({b"x" * 4, b"x" * 6}), Failures()
-    tagged = tag_with_known_classes(client, paths, 1, failures)
+    tagged = tag_with_known_classes(client, paths, Selection(top=1), failures)
     assert failures == Failures({paths[n]: "not a whole JPEG" for n in (3, 5)})
     assert client.asked == [8, 6, 8, 4]
-    assert [(photo.photo, photo.tags[0][1]) for photo in tagged] == [
+    assert [(photo.photo, photo.tags[0].score) for photo in tagged] == [
         (path, n + 1) for n, path in enumerate(paths) if n not in (3, 5)
     ]
 
@@ -169,7 +170,7 @@ def test_what_was_answered_before_a_failure_is_kept(tmp_path):
     for number, path in enumerate(paths):
         pathlib.Path(path).write_bytes(b"x" * (number + 1))
     client, failures = Picky({b"x" * 9}, grpc.StatusCode.INTERNAL), Failures()
-    assert len(tag_with_known_classes(client, paths, 1, failures)) == 8
+    assert len(tag_with_known_classes(client, paths, Selection(top=1), failures)) == 8
     assert failures.stopped.code is grpc.StatusCode.INTERNAL and not failures.photos
 
 
