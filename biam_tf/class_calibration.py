@@ -222,10 +222,12 @@ class NewClassRule:
             ValueError: the likenesses do not ascend, or there is no knot.
         """
         names = ("likeness", "slope", "offset", "threshold")
-        columns = [np.array([knot[n] for knot in value["knots"]], np.float64) for n in names]
-        if not len(columns[0]) or not (np.diff(columns[0]) > 0).all():
+        likeness, slopes, offsets, cuts = (
+            np.array([knot[name] for knot in value["knots"]], np.float64) for name in names
+        )
+        if not len(likeness) or not (np.diff(likeness) > 0).all():
             raise ValueError("the likenesses of new_classes must ascend")
-        return cls(*columns, neighbors=int(value["neighbors"]))
+        return cls(likeness, slopes, offsets, cuts, int(value["neighbors"]))
 
 
 def number_or_null(value: float) -> float | None:
@@ -241,7 +243,7 @@ def likeness_to(class_embeddings: np.ndarray, seen: np.ndarray, neighbors: int) 
         seen: (S, d_a), of length 1.
         neighbors: number of seen classes whose mean cosine is the likeness.
     """
-    classes = np.asarray(class_embeddings, np.float32)
+    classes: np.ndarray = np.asarray(class_embeddings, np.float32)
     if not len(seen):
         return np.zeros(len(classes), np.float32)
     norms = np.linalg.norm(classes, axis=1, keepdims=True)

@@ -202,6 +202,7 @@ def test_the_client(address, photos, names, expected, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     best = int(np.argmax(scores[0]))
     assert f"{scores[0][best]:8.3f}" in lines[1] and lines[1].endswith(names[best])
+    assert is_there.any() and not is_there.all() and (numbers >= 0.3).any()
     assert ("✓" in lines[1]) == is_there[0, best]
     assert f"{100 * numbers[0, best]:.0f} %" in lines[1] or best == 1
 

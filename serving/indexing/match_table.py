@@ -107,7 +107,7 @@ def _write_csv(file: TextIO, headings: tuple[str, str], matches: Matches, full: 
     writer.writerow([*headings, "score", *(["probability", "present"] * full)])
     for name, best in matches:
         for tag in best:
-            row = [name, tag.name, f"{tag.score:.6g}"]
+            row: list[object] = [name, tag.name, f"{tag.score:.6g}"]
             if full:
                 row += ["" if tag.probability is None else f"{tag.probability:.6g}", tag.present]
             writer.writerow(row)

@@ -225,7 +225,7 @@ def print_csv(tagged: Sequence[PhotoTags]) -> None:
     writer.writerow(["photo", "tag", "score", *(["probability", "present"] * calibrated)])
     for photo in tagged:
         for tag in photo.tags:
-            row = [photo.photo, tag.name, f"{tag.score:.6g}"]
+            row: list[object] = [photo.photo, tag.name, f"{tag.score:.6g}"]
             if calibrated:
                 row += ["" if tag.probability is None else f"{tag.probability:.6g}", tag.present]
             writer.writerow(row)

@@ -266,12 +266,12 @@ class TaggingClient:
         if class_names is not None:
             texts = {"class_names": texts_input(class_names)}
             outputs, version = self._request("embed", texts, deadline)
-            names, embeddings = tuple(class_names), outputs["class_embeddings"]
-        else:
-            assert class_embeddings is not None
-            names, embeddings = None, numbers_input(class_embeddings)
-            outputs, version = self._calibrate(embeddings, deadline)
-        return Classes(names, embeddings, read_calibration(outputs), version)
+            embeddings, calibration = outputs["class_embeddings"], read_calibration(outputs)
+            return Classes(tuple(class_names), embeddings, calibration, version)
+        assert class_embeddings is not None
+        embeddings = numbers_input(class_embeddings)
+        outputs, its_version = self._calibrate(embeddings, deadline)
+        return Classes(None, embeddings, read_calibration(outputs), its_version)
 
     def _calibrate(
         self, embeddings: np.ndarray, deadline: float
@@ -299,7 +299,7 @@ class TaggingClient:
             of a class is its score.
         """
         require_one(class_names, class_embeddings)
-        asked = class_names
+        asked: Classes | Sequence[str] | None = class_names
         if class_embeddings is not None:
             asked = Classes.scored_only(class_embeddings)
         assert asked is not None
