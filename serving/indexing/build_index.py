@@ -122,7 +122,8 @@ def _index_photos(
             inside = [photo for photo in chunk if photo not in outside]
             embeddings, broken = _embed(model, photo_folder, inside, manifest.has_bias, on_batch)
             broken |= outside
-            on_batch(len(outside))
+            if outside:
+                on_batch(len(outside))
             if embeddings is not None:
                 readable = [photo for photo in chunk if photo not in broken]
                 shard = write_shard(index, readable, embeddings)
