@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from biam_tf.errors import TemporaryFailure, UserError
+from biam_tf.library_messages import quiet_libraries
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -37,12 +38,14 @@ def run_command(
 ) -> int:
     r"""Parses `argv`, runs `command` and returns the exit status of the process.
 
-    A `UserError` is printed to standard error and gives status 2, a `TemporaryFailure` is printed
-    and gives its own status, Ctrl-C gives status 130. The option `--debug`, added here, shows the
-    traceback. So does a file or folder that must not be written, a full disk, and a file where a
-    folder should be: these are printed in one line and give status 2. All other exceptions are bugs
-    or broken machines and keep their traceback. Options
-    cannot be abbreviated: an abbreviation could become ambiguous when options are added.
+    A `UserError` is printed to standard error and gives status 2; so is a file or folder that must
+    not be written, a full disk, and a file where a folder should be. A `TemporaryFailure` is
+    printed and gives its own status, Ctrl-C gives status 130. All other exceptions are bugs or
+    broken machines and keep their traceback. Options cannot be abbreviated: an abbreviation could
+    become ambiguous when options are added.
+
+    Messages of libraries are held back (`quiet_libraries`). The option `--debug`, added here, shows
+    them, and the traceback of every error.
 
     What the terminal cannot show is printed as `\xe9` or `\U0001f600`. Arguments that
     begin with `~` or `~user` are paths in that home folder.
@@ -56,12 +59,16 @@ def run_command(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parser.allow_abbrev = False
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error and all messages of libraries",
+    )
     arguments = parser.parse_args(argv)
     for name, value in vars(arguments).items():
         setattr(arguments, name, _with_home(value))
     try:
-        return command(arguments) or 0
+        return _run_quietly(command, arguments)
     except UserError as error:
         if arguments.debug:
             traceback.print_exc()
@@ -87,6 +94,18 @@ def run_command(
             traceback.print_exc()
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _run_quietly(
+    command: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace
+) -> int:
+    """Runs a command without the messages of libraries, which only other errors bring back."""
+    with quiet_libraries(is_quiet=not arguments.debug):
+        try:
+            return command(arguments) or 0
+        except (UserError, TemporaryFailure, OSError, KeyboardInterrupt) as error:
+            expected = error
+    raise expected
 
 
 def _with_home(value: Any) -> Any:

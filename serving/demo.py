@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
 
 from biam_tf.command_line import run_command

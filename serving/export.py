@@ -2,13 +2,10 @@
 
 import argparse
 import dataclasses
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError

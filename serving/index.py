@@ -1,12 +1,9 @@
 """Indexes the photos of a folder with an exported model: `python -m serving.index`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
 from serving.indexing.build_index import ENDINGS, index_photos

@@ -1,12 +1,9 @@
 """Exports a trained run as an ONNX file: `python -m serving.onnx RUN FILE.onnx`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
 from serving.graph.onnx_file import DEFAULT_OPSET, PARTS, export_onnx, require_packages

@@ -3,14 +3,11 @@
 import argparse
 import dataclasses
 import logging
-import os
 import pathlib
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.command_line import run_command
 from serving.rpc.tagging_server import ServerSettings, TaggingServer, option_of

@@ -1,13 +1,10 @@
 """Describes a data set before training: `python -m training.describe DATA`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import add_config_arguments, run_command
 

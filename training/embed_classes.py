@@ -1,13 +1,10 @@
 """Creates a file of class embeddings: `python -m training.embed_classes NAMES OUT.npz`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import run_command
 

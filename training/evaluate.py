@@ -1,12 +1,9 @@
 """Evaluates trained runs on labeled photos: `python -m training.evaluate RUN --data DIR`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.errors import UserError
 from training.cli import run_command

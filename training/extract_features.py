@@ -1,11 +1,8 @@
 """Computes the features of a data set's photos: `python -m training.extract_features`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.errors import UserError
 from training.cli import add_config_arguments, run_command

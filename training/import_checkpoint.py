@@ -1,12 +1,9 @@
 """Imports a checkpoint as a run: `python -m training.import_checkpoint FILE.pth RUN_DIR`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import run_command
 

@@ -1,12 +1,9 @@
 """Finds a learning rate: `python -m training.lr_range`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import add_config_arguments, require_one_process, run_command
 

@@ -1,12 +1,9 @@
 """The paper's tables and figures on your own data: `python -m training.reproduce --table 1`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import add_config_arguments, require_one_process, run_command
 

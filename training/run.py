@@ -1,11 +1,8 @@
 """Trains a tagger: `python -m training.run`, with no argument the quickstart."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from biam_tf.errors import UserError
 from training.cli import add_config_arguments, require_one_process, run_command

@@ -1,12 +1,9 @@
 """Trains a grid of settings and compares them: `python -m training.sweep`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import add_config_arguments, require_one_process, run_command
 

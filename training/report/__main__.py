@@ -1,12 +1,9 @@
 """Writes a run's report again, without training: `python -m training.report RUN`."""
 
 import argparse
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 from training.cli import run_command
 

@@ -17,8 +17,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
-
 from biam_tf.command_line import run_command
 from biam_tf.files import replacing, write_text
 from biam_tf.progress import progress_of_total
