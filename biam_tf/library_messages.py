@@ -27,6 +27,8 @@ from typing import BinaryIO
 # The form of TensorFlow's log lines: severity, date, time, thread, file and line. The date of
 # lines before its start is 0000.
 _LOG_LINE = re.compile(rb"([IWE])\d{4} [\d:.]+ +\d+ [\w./-]+:\d+\] ")
+# An error by its severity only: the operation runs in another implementation.
+_FALLBACK = b"Falling back to the default Eigen-based implementation"
 _BEFORE_START = b"WARNING: All log messages before absl::InitializeLog()"
 # These lines of this process tell the filter where its start ends, and that it ends well.
 _STARTED, _ENDED = b"\0biam_tf: started\n", b"\0biam_tf: ended\n"
@@ -189,7 +191,7 @@ def filter_messages(source: int, sink: BinaryIO) -> None:
                 held.clear()
             elif line.startswith(_BEFORE_START) and not in_a_line:
                 pass
-            elif found and (found[1] != b"E" or is_starting):
+            elif found and (found[1] != b"E" or is_starting or _FALLBACK in line):
                 if found[1] != b"I":
                     held.append(line)
             else:

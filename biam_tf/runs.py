@@ -12,7 +12,7 @@ import yaml
 
 from biam_tf.errors import UserError
 from biam_tf.files import read_json, read_model
-from biam_tf.models.systems import find_system  # also registers the layers of saved models
+from biam_tf.models.systems import find_system, register_layers
 from biam_tf.photos import Orientation
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
@@ -231,6 +231,7 @@ def load_run(path: str | os.PathLike) -> TrainedRun:
     folder = RunPaths(pathlib.Path(path))
     folder.require_whole()
     settings = _read_settings(folder)
+    register_layers()
     return TrainedRun(
         folder=folder,
         settings=settings,

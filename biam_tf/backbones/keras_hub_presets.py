@@ -31,11 +31,6 @@ MODEL, CONVERTER = "config.json", "image_converter.json"
 WEIGHTS = ("model.weights.h5", "model.weights.json")  # the latter lists several files
 
 
-def is_preset(name: str) -> bool:
-    """Whether `name` has the form `keras_hub:PRESET`."""
-    return name.startswith(PREFIX)
-
-
 def import_keras_hub() -> ModuleType:
     """Returns the package, whose import registers its layers with Keras.
 

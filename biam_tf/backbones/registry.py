@@ -4,26 +4,37 @@ A new backbone is one module with its `BackboneSpec` and one item of `BACKBONES`
 this package, one line: `BACKBONES["my_backbone"] = my_module.SPEC`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pathlib
 import re
 import zipfile
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from biam_tf.backbones import efficientnet_lite0, keras_hub_presets, resnet50, small, vgg19
-from biam_tf.backbones.classifier import BackboneClassifier
-from biam_tf.backbones.preset_network import PresetNetwork
-from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.files import read_model
+from biam_tf.registries import Registry
 
-BACKBONES: dict[str, BackboneSpec] = {
-    spec.name: spec for spec in (vgg19.SPEC, resnet50.SPEC, efficientnet_lite0.SPEC, small.SPEC)
-}
+if TYPE_CHECKING:  # names are checked without Keras
+    import keras
+
+    from biam_tf.backbones.classifier import BackboneClassifier
+    from biam_tf.backbones.spec import BackboneSpec
+
+BACKBONES: Registry[BackboneSpec] = Registry(
+    {
+        name: f"biam_tf.backbones.{name}:SPEC"
+        for name in ("vgg19", "resnet50", "efficientnet_lite0", "small")
+    }
+)
+# Of these, the ones with ImageNet weights, which is asked before a backbone is imported.
+_WITH_IMAGENET = {"vgg19": True, "resnet50": False, "efficientnet_lite0": True, "small": False}
+_PRESET_PREFIX = "keras_hub:"
 
 
 def build_backbone(
@@ -110,24 +121,35 @@ def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
         UserError: its layers are those of KerasHub, which is not installed, or the file is
             damaged.
     """
-    if keras_hub_presets.is_preset(name):
-        keras_hub_presets.import_keras_hub()  # registers its layers
+    if _is_preset(name):
+        from biam_tf.backbones.keras_hub_presets import import_keras_hub
+
+        import_keras_hub()  # registers its layers
     return read_model(path, "bring it back from a copy, or train again")
 
 
 def is_backbone(name: str) -> bool:
     """Whether there is a backbone of this name; presets of KerasHub are not checked to exist."""
-    return name in BACKBONES or keras_hub_presets.is_preset(name)
+    return name in BACKBONES or _is_preset(name)
 
 
 def is_pretrained(name: str) -> bool:
     """Whether the weights `"default"` of the backbone `name` are pretrained; reads no file."""
-    return keras_hub_presets.is_preset(name) or BACKBONES[name].load_imagenet is not None
+    if name in _WITH_IMAGENET:
+        return _WITH_IMAGENET[name]
+    return _is_preset(name) or BACKBONES[name].load_imagenet is not None
+
+
+def _is_preset(name: str) -> bool:
+    """Whether `name` has the form `keras_hub:PRESET`."""
+    return name.startswith(_PRESET_PREFIX)
 
 
 def _find_spec(name: str) -> BackboneSpec:
-    if keras_hub_presets.is_preset(name):
-        return keras_hub_presets.read_spec(name)
+    if _is_preset(name):
+        from biam_tf.backbones.keras_hub_presets import read_spec
+
+        return read_spec(name)
     if name not in BACKBONES:
         raise UserError(f"backbone {name!r} is unknown{did_you_mean(name, BACKBONES)}")
     return BACKBONES[name]
@@ -202,6 +224,10 @@ def weights_fingerprint(model: keras.Model) -> str:
     stored under one fingerprint are never used as those of another backbone, and from scale and
     offset of the pixels, which a preset's files define like its weights.
     """
+    import keras
+
+    from biam_tf.backbones.preset_network import PresetNetwork
+
     digest = hashlib.sha256()
     for weight in model.weights:
         array = keras.ops.convert_to_numpy(weight)

@@ -4,21 +4,16 @@ A new block is one module with its layer and one line below, or, outside of this
 of the form `REGION_CONTEXT["my_block"] = ContextBlock(lambda settings, name: MyBlock(name=name))`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import keras
-
-from biam_tf.layers import (
-    CrissCrossAttention,
-    NonLocalBlock,
-    RegionContextBlock,
-    SceneContextBlock,
-)
-
 if TYPE_CHECKING:
+    import keras
+
     from biam_tf.models.presets import HeadSettings
 
 
@@ -34,13 +29,15 @@ class ContextBlock:
         multi_head: whether `num_heads` must divide the channels. Defaults to `False`.
     """
 
-    build: Callable[["HeadSettings", str], keras.Layer]
+    build: Callable[[HeadSettings, str], keras.Layer]
     multi_head: bool = False
 
 
 def _self_attention(
-    settings: "HeadSettings", name: str, attention: str = "softmax", layer_norm: bool = False
+    settings: HeadSettings, name: str, attention: str = "softmax", layer_norm: bool = False
 ) -> keras.Layer:
+    from biam_tf.layers import RegionContextBlock  # here, as names are checked without Keras
+
     return RegionContextBlock(
         num_heads=settings.num_heads,
         attention_dropout=settings.attention_dropout,
@@ -52,7 +49,9 @@ def _self_attention(
     )
 
 
-def _non_local(settings: "HeadSettings", name: str) -> keras.Layer:
+def _non_local(settings: HeadSettings, name: str) -> keras.Layer:
+    from biam_tf.layers import NonLocalBlock
+
     return NonLocalBlock(
         batch_norm_momentum=settings.batch_norm_momentum,
         batch_norm_epsilon=settings.batch_norm_epsilon,
@@ -60,7 +59,16 @@ def _non_local(settings: "HeadSettings", name: str) -> keras.Layer:
     )
 
 
-def _channel_gate(settings: "HeadSettings", name: str, attention: str = "sigmoid") -> keras.Layer:
+def _criss_cross(settings: HeadSettings, name: str) -> keras.Layer:
+    from biam_tf.layers import CrissCrossAttention
+
+    del settings
+    return CrissCrossAttention(name=name)
+
+
+def _channel_gate(settings: HeadSettings, name: str, attention: str = "sigmoid") -> keras.Layer:
+    from biam_tf.layers import SceneContextBlock
+
     return SceneContextBlock(
         value_projection=settings.value_projection,
         residual=settings.residual,
@@ -81,7 +89,7 @@ REGION_CONTEXT: dict[str, ContextBlock] = {
         functools.partial(_self_attention, attention="sigmoid"), multi_head=True
     ),
     "non_local": ContextBlock(_non_local),
-    "criss_cross": ContextBlock(lambda settings, name: CrissCrossAttention(name=name)),
+    "criss_cross": ContextBlock(_criss_cross),
 }
 SCENE_CONTEXT: dict[str, ContextBlock] = {
     "channel_gate": ContextBlock(_channel_gate),

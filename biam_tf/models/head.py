@@ -18,8 +18,8 @@ from biam_tf.layers import (
 )
 from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
 from biam_tf.models.k_means import k_means
-from biam_tf.models.presets import PRESETS, HeadSettings
-from biam_tf.models.system import HeadInputs, System
+from biam_tf.models.presets import BIAM, HeadSettings
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape
 
 
@@ -262,14 +262,3 @@ def response_map_layer(head: keras.Model) -> keras.Layer | None:
             if layer.name == name and len(layer.output.shape) == 4:
                 return layer
     return None
-
-
-BIAM = System(
-    title="BiAM",
-    source=(
-        "Narayan et al., Discriminative region-based multi-label zero-shot learning, ICCV 2021, "
-        "section 2"
-    ),
-    presets=PRESETS,
-    build=build_scores,
-)

@@ -1,12 +1,17 @@
 """The settings of BiAM's head, as a frozen dataclass, and the named presets."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
-from biam_tf.models.system import require_setting
+from biam_tf.models.system import HeadInputs, System, require_setting
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,4 +219,21 @@ ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "non_local": {"region_context": "non_local", "scene_context": "none"},
         "criss_cross": {"region_context": "criss_cross", "scene_context": "none"},
     }
+)
+
+
+def _build(inputs: HeadInputs, settings: HeadSettings) -> keras.KerasTensor:
+    from biam_tf.models.head import build_scores  # here, as settings are checked without Keras
+
+    return build_scores(inputs, settings)
+
+
+BIAM = System(
+    title="BiAM",
+    source=(
+        "Narayan et al., Discriminative region-based multi-label zero-shot learning, ICCV 2021, "
+        "section 2"
+    ),
+    presets=PRESETS,
+    build=_build,
 )

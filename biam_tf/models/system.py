@@ -1,20 +1,25 @@
 """The interface of a system that scores classes: BiAM and the baselines."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
-from numpy.typing import ArrayLike
 
-from biam_tf.backbones.classifier import BackboneClasses
 from biam_tf.errors import UserError, did_you_mean
-from biam_tf.tensor_types import Shape
+
+if TYPE_CHECKING:  # settings are checked without Keras
+    import keras
+    import tensorflow as tf
+    from numpy.typing import ArrayLike
+
+    from biam_tf.backbones.classifier import BackboneClasses
+    from biam_tf.tensor_types import Shape
 
 # Function of labels (B, C) and the outputs of `System.training_outputs` to losses (B,).
-Losses = Callable[[tf.Tensor, Mapping[str, tf.Tensor]], tf.Tensor]
+Losses = Callable[["tf.Tensor", Mapping[str, "tf.Tensor"]], "tf.Tensor"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +49,7 @@ class HeadInputs:
         embedding_size: int,
         seen_embeddings: ArrayLike | None = None,
         backbone_classes: BackboneClasses | None = None,
-    ) -> "HeadInputs":
+    ) -> HeadInputs:
         """Makes the three inputs.
 
         Args:
@@ -58,6 +63,8 @@ class HeadInputs:
             ValueError: the seen embeddings are not a matrix of that embedding size, or those of
                 the backbone's classes have another length.
         """
+        import keras
+
         seen = None
         if seen_embeddings is not None:
             seen = np.asarray(seen_embeddings, np.float32)
@@ -105,6 +112,8 @@ class HeadInputs:
 
     def model(self, outputs: keras.KerasTensor, name: str = "head") -> keras.Model:
         """Returns the functional model of the three inputs, in this order."""
+        import keras
+
         inputs = [self.region_features, self.scene_feature, self.class_embeddings]
         return keras.Model(inputs, outputs, name=name)
 

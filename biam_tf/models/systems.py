@@ -1,43 +1,47 @@
 """The systems that a configuration can name: BiAM and the baselines."""
 
-from typing import Any
+from __future__ import annotations
 
-import keras
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any
 
-from biam_tf.backbones.classifier import BackboneClasses
-from biam_tf.baselines.attention_per_cluster import ATTENTION_PER_CLUSTER
-from biam_tf.baselines.attention_per_label import ATTENTION_PER_LABEL
-from biam_tf.baselines.backbone_classes import BACKBONE_CLASSES
-from biam_tf.baselines.bilinear import ESZSL, LABEL_EM
-from biam_tf.baselines.cnn_rnn import CNN_RNN
-from biam_tf.baselines.conse import CONSE
-from biam_tf.baselines.fast0tag import FAST0TAG, FAST0TAG_LINEAR
-from biam_tf.baselines.lesa import LESA
-from biam_tf.baselines.linear import LOGISTIC, WARP
-from biam_tf.baselines.wsabie import WSABIE
 from biam_tf.errors import UserError, did_you_mean
-from biam_tf.models.head import BIAM
 from biam_tf.models.system import HeadInputs, System
-from biam_tf.tensor_types import Shape
+from biam_tf.registries import Registry
+
+if TYPE_CHECKING:  # names are checked without Keras
+    import keras
+    from numpy.typing import ArrayLike
+
+    from biam_tf.backbones.classifier import BackboneClasses
+    from biam_tf.tensor_types import Shape
 
 # A new system is one module of `biam_tf.baselines` and one line here.
-SYSTEMS: dict[str, System] = {
-    "biam": BIAM,
-    "conse": CONSE,
-    "backbone_classes": BACKBONE_CLASSES,
-    "eszsl": ESZSL,
-    "fast0tag": FAST0TAG,
-    "fast0tag_linear": FAST0TAG_LINEAR,
-    "label_em": LABEL_EM,
-    "attention_per_label": ATTENTION_PER_LABEL,
-    "attention_per_cluster": ATTENTION_PER_CLUSTER,
-    "lesa": LESA,
-    "logistic": LOGISTIC,
-    "warp": WARP,
-    "wsabie": WSABIE,
-    "cnn_rnn": CNN_RNN,
-}
+SYSTEMS: Registry[System] = Registry(
+    {
+        "biam": "biam_tf.models.presets:BIAM",
+        "conse": "biam_tf.baselines.conse:CONSE",
+        "backbone_classes": "biam_tf.baselines.backbone_classes:BACKBONE_CLASSES",
+        "eszsl": "biam_tf.baselines.bilinear:ESZSL",
+        "fast0tag": "biam_tf.baselines.fast0tag:FAST0TAG",
+        "fast0tag_linear": "biam_tf.baselines.fast0tag:FAST0TAG_LINEAR",
+        "label_em": "biam_tf.baselines.bilinear:LABEL_EM",
+        "attention_per_label": "biam_tf.baselines.attention_per_label:ATTENTION_PER_LABEL",
+        "attention_per_cluster": "biam_tf.baselines.attention_per_cluster:ATTENTION_PER_CLUSTER",
+        "lesa": "biam_tf.baselines.lesa:LESA",
+        "logistic": "biam_tf.baselines.linear:LOGISTIC",
+        "warp": "biam_tf.baselines.linear:WARP",
+        "wsabie": "biam_tf.baselines.wsabie:WSABIE",
+        "cnn_rnn": "biam_tf.baselines.cnn_rnn:CNN_RNN",
+    }
+)
+
+
+def register_layers() -> None:
+    """Imports the layers of all systems and context blocks, so that Keras can read their models."""
+    import biam_tf.layers  # noqa: F401
+
+    for name in SYSTEMS:
+        SYSTEMS[name]
 
 
 def find_system(name: str) -> System:

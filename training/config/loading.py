@@ -41,13 +41,15 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     for override in overrides:
         settings.override(override)
     values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
-    head = _build_head_config(settings, values.pop("head", None))
+    head = values.pop("head", None)
     is_resolved = _is_resolved(settings)
     data = _build_data_config(settings, values.pop("data", None), is_resolved)
-    config = dataclasses.replace(settings.build(RunConfig, values), head=head, data=data)
+    config = dataclasses.replace(settings.build(RunConfig, values), data=data)
     _check_backbone(settings, config)
     _check_data(settings, config)
     _check_training(settings, config.training)
+    # Last: for the settings of systems other than BiAM, Keras is imported, which takes seconds.
+    config = dataclasses.replace(config, head=_build_head_config(settings, head))
     _check_loss(settings, config)
     if is_resolved:
         config = as_early_runs(settings, config)

@@ -1,0 +1,66 @@
+"""Registries and packages whose members are imported when they are used.
+
+Modules with Keras layers take seconds to import. Names and settings are checked without them.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, Generic, TypeVar
+
+Member = TypeVar("Member")
+
+
+class Registry(MutableMapping[str, Member], Generic[Member]):
+    """Members by name; those of this package are imported when they are first asked for.
+
+    Names can be listed and looked for without an import. Others add members as to a dictionary:
+    `SYSTEMS["mine"] = MINE`.
+    """
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        """Makes a registry.
+
+        Args:
+            paths: by name, `module:attribute` of the member.
+        """
+        self._paths = dict(paths)
+        self._members: dict[str, Member | None] = dict.fromkeys(paths)  # None: not imported yet
+
+    def __getitem__(self, name: str) -> Member:
+        member = self._members[name]
+        if member is None:
+            module, _, attribute = self._paths[name].partition(":")
+            member = getattr(importlib.import_module(module), attribute)
+            self._members[name] = member
+        return member
+
+    def __setitem__(self, name: str, member: Member) -> None:
+        self._members[name] = member
+
+    def __delitem__(self, name: str) -> None:
+        del self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+
+def importing_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a function `__getattr__` for a package that imports its names when they are used.
+
+    Args:
+        package: its `__name__`.
+        modules: by name, the module below the package that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    return get
