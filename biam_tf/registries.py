@@ -29,8 +29,7 @@ class Registry(MutableMapping[str, Member], Generic[Member]):
     def __getitem__(self, name: str) -> Member:
         member = self._members[name]
         if member is None:
-            module, _, attribute = self._paths[name].partition(":")
-            member = getattr(importlib.import_module(module), attribute)
+            member = _import(self._paths[name])
             self._members[name] = member
         return member
 
@@ -48,6 +47,20 @@ class Registry(MutableMapping[str, Member], Generic[Member]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._members
+
+
+def late(path: str) -> Callable[..., Any]:
+    """Returns a function that imports the one at `path`, `module:name`, when it is called."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _import(path)(*args, **kwargs)
+
+    return call
+
+
+def _import(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def importing_from(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:

@@ -1,21 +1,25 @@
 """The paths in a run's folder, and `load_run`, which reads a trained run."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import yaml
 
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, nearest_names
 from biam_tf.files import read_json, read_model
 from biam_tf.models.systems import find_system, register_layers
 from biam_tf.photos import Orientation
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # a wrong folder is reported without Keras
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +153,15 @@ class RunPaths:
                 return f"bring it back from a copy, such as {copy}, or train again"
         return "bring it back from a copy, or train again"
 
+    def _nearest_run(self) -> str:
+        """Returns a hint at the run that may be meant, or `""`."""
+        inside = sorted(str(file.parent) for file in self.path.glob(f"*/{self.config.name}"))
+        if inside:
+            return f"; runs in it: {', '.join(inside)}"
+        beside = {file.parent.name for file in self.path.parent.glob(f"*/{self.config.name}")}
+        nearest = nearest_names(self.path.name, sorted(beside), count=1)
+        return f"; did you mean {str(self.path.parent / nearest[0])!r}?" if nearest else ""
+
     def require_whole(self) -> None:
         """Checks that the folder has a trained model.
 
@@ -156,7 +169,10 @@ class RunPaths:
             UserError: it has none; the message says what to do.
         """
         if not self.config.exists():
-            raise UserError(f"{self.path} is not the folder of a run: it has no {self.config.name}")
+            raise UserError(
+                f"{self.path} is not the folder of a run: it has no {self.config.name}"
+                f"{self._nearest_run()}"
+            )
         if not self.model.exists() or not self.vocabulary.exists():
             raise UserError(
                 f"{self.path} has no trained model yet; run `python -m training.run --config "

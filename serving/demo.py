@@ -20,6 +20,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first im
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
+from serving.rpc.version_folders import newest_version
 
 DESCRIPTION = """\
 Opens a page in the browser to try an exported model: drop photos, type classes, see the tags and
@@ -153,6 +154,9 @@ def demo_parser() -> argparse.ArgumentParser:
 
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    for model_dir in (arguments.model_dir, arguments.compare):
+        if model_dir is not None:
+            newest_version(model_dir)  # before TensorFlow is imported
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with demo(arguments) as address:
         logging.getLogger("httpx").setLevel(logging.WARNING)

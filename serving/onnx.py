@@ -54,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    require_packages()
-    from biam_tf.runs import load_run
+    from biam_tf.runs import RunPaths, load_run
 
+    RunPaths(arguments.run).require_whole()  # before TensorFlow is imported
+    require_packages()
     run = load_run(arguments.run)
     differences = export_onnx(run, arguments.file, arguments.part, arguments.opset)
     size = arguments.file.stat().st_size / 1e6

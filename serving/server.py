@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from biam_tf.command_line import run_command
 from serving.rpc.tagging_server import ServerSettings, TaggingServer, option_of
+from serving.rpc.version_folders import newest_version
 
 DESCRIPTION = """\
 Serves the newest version in MODEL_DIR with the API of TensorFlow Serving over gRPC, for
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> None:
     options = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(ServerSettings)}
     settings = ServerSettings(**options)
+    newest_version(arguments.model_dir)  # before TensorFlow is imported
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from serving.graph.warmup import require_protos
 

@@ -1,6 +1,7 @@
 """What holds of every command line of training and serving."""
 
 import importlib
+import json
 import pathlib
 import subprocess
 import sys
@@ -60,5 +61,45 @@ def test_help_needs_no_tensorflow():
     ]
     assert {"benchmarks.reading", "benchmarks.cold_start"} <= set(benchmarks)
     command = [sys.executable, "-c", HELP_OF_ALL, *COMMANDS, *benchmarks]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+MISTAKES = [
+    ("training.run", ["--set", "training.epoch=1"], "did you mean 'epochs'?"),
+    ("training.run", ["--dry-run", "--set", "head.num_heads=3"], "a divisor of channels"),
+    ("training.run", ["--config", "configs/quikstart.yaml"], "did you mean 'configs/quick"),
+    ("training.run", ["--set", "head.system=lessa"], "did you mean 'lesa'?"),
+    ("training.run", ["--set", "backbone.name=vgg"], "did you mean 'vgg19'?"),
+    ("training.run", ["--set", "data.name=folder"], "data.directory: not set"),
+    ("training.run", ["--set", "data={name: folder, directory: nowhere}"], "no such folder"),
+    ("training.reproduce", ["--table", "1", "--set", "training.epoch=1"], "'epochs'?"),
+    ("training.sweep", ["--grid", "head.num_head=1,2", "--output", "x"], "'num_heads'?"),
+    ("training.lr_range", ["--output", "x", "--set", "training.epoch=1"], "'epochs'?"),
+    ("training.extract_features", ["--output", "x", "--set", "data.nam=a"], "'name'?"),
+    ("training.describe", ["nowhere"], "no such folder"),
+    ("training.evaluate", ["nowhere", "--data", "x", "--output", "x"], "not the folder of a run"),
+    ("training.report.__main__", ["nowhere"], "not the folder of a run"),
+    ("training.pointing_game", ["nowhere"], "not the folder of a run"),
+    ("training.import_checkpoint", ["none.pth", "x"], "no such file"),
+    ("serving.export", ["nowhere", "x"], "not the folder of a run"),
+    ("serving.onnx", ["nowhere", "x.onnx"], "not the folder of a run"),
+    ("serving.server", ["nowhere"], "no such folder"),
+    ("serving.index", ["nowhere", "nowhere", "x"], "nowhere"),
+]
+# Of one process: the first command that imports TensorFlow is the one that is named.
+EACH = """
+import contextlib, importlib, io, json, sys
+for module, arguments, message in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        assert importlib.import_module(module).main(arguments) == 2, module
+    assert message in printed.getvalue(), (module, arguments, printed.getvalue())
+    assert "tensorflow" not in sys.modules, (module, arguments)
+    assert "keras" not in sys.modules, (module, arguments)
+"""
+
+
+def test_mistakes_are_reported_without_tensorflow():
+    command = [sys.executable, "-c", EACH, json.dumps(MISTAKES)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -75,6 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    # Mistakes that need no TensorFlow to be found.
+    from biam_tf.runs import RunPaths
+    from training.data.folder.reader import require_folder
+
+    for run in arguments.runs:
+        RunPaths(run).require_whole()
+    require_folder(arguments.data)
+
     from training.scoring.folder_evaluation import (
         LabeledPhotos,
         compare_on_folder,

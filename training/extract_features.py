@@ -67,9 +67,11 @@ def _extract(arguments: argparse.Namespace) -> None:
 
     # Imported here, so that --help answers at once, without TensorFlow.
     from training.config import load_config
-    from training.pipeline.feature_extraction import extract_store
 
     config = load_config(arguments.config, arguments.set)
+
+    from training.pipeline.feature_extraction import extract_store
+
     beam_options = arguments.beam_options if arguments.beam else None
     extract_store(config, arguments.output, arguments.photos, beam_options)
 

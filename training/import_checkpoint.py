@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from biam_tf.errors import UserError
 from training.cli import run_command
 
 DESCRIPTION = """\
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    if not arguments.checkpoint.is_file():
+        raise UserError(f"{arguments.checkpoint}: no such file")
+
     # Imported here, so that --help answers at once, without TensorFlow.
     from training.pipeline.imported_run import import_run
 

@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    from biam_tf.runs import RunPaths
+
+    for run in arguments.runs:
+        RunPaths(run).require_whole()  # before TensorFlow is imported
     from training.scoring.localization import format_localization, measure_run
 
     print(format_localization({str(run): measure_run(run) for run in arguments.runs}))

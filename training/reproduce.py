@@ -91,6 +91,8 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
+    load_config(arguments.config, settings)  # before TensorFlow is imported
+
     from training.reproduction.documents import reproduce_figure, reproduce_table
     from training.reproduction.entries import Study
     from training.reproduction.paper_tables import make_table

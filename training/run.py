@@ -1,6 +1,7 @@
 """Trains a tagger: `python -m training.run`, with no argument the quickstart."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -72,6 +73,12 @@ def _command(arguments: argparse.Namespace) -> int:
     from training.config import load_config
 
     config = load_config(arguments.config, arguments.set)
+
+    from biam_tf.runs import RunPaths
+    from training.data.registry import require_directory
+
+    if not RunPaths(pathlib.Path(config.output)).metrics.exists():
+        require_directory(config.data)
 
     from training.loop.stopping import terminating_cleanly
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(arguments: argparse.Namespace) -> int:
     from biam_tf.errors import UserError
     from training.config import load_config
-    from training.experiments.grid import parse_grid
+    from training.experiments.grid import expand, parse_grid, require_usable
 
     if arguments.seeds < 1:
         raise UserError(f"--seeds {arguments.seeds}: expected at least 1")
@@ -79,6 +79,7 @@ def _command(arguments: argparse.Namespace) -> int:
     axes = parse_grid(arguments.grid)
     config = load_config(arguments.config, arguments.set)
     require_one_process(config, "a sweep")
+    require_usable(expand(axes), arguments.config, arguments.set)
 
     from training.experiments.grid_search import run_sweep
     from training.experiments.trials import Comparison

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
-from biam_tf.models.system import HeadInputs, System, require_setting
-
-if TYPE_CHECKING:
-    import keras
+from biam_tf.models.system import System, require_setting
+from biam_tf.registries import late
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,12 +220,6 @@ ATTENTION_VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 
 
-def _build(inputs: HeadInputs, settings: HeadSettings) -> keras.KerasTensor:
-    from biam_tf.models.head import build_scores  # here, as settings are checked without Keras
-
-    return build_scores(inputs, settings)
-
-
 BIAM = System(
     title="BiAM",
     source=(
@@ -235,5 +227,5 @@ BIAM = System(
         "section 2"
     ),
     presets=PRESETS,
-    build=_build,
+    build=late("biam_tf.models.head:build_scores"),
 )

@@ -18,6 +18,17 @@ DATA_SOURCES: dict[str, DataSource] = {
 }
 
 
+def require_directory(config: DataConfig) -> None:
+    """Raises the error of `load_dataset` for a folder that does not exist, before all other work.
+
+    Raises:
+        UserError: the data set needs a folder, and there is none.
+    """
+    is_there = bool(config.directory) and pathlib.Path(str(config.directory)).is_dir()
+    if DATA_SOURCES[config.name].needs_directory and not is_there:
+        load_dataset(config)
+
+
 def load_dataset(
     config: DataConfig,
     progress: Callable[[int, int], None] | None = None,

@@ -7,11 +7,26 @@ import zlib
 from collections.abc import Sequence
 
 from biam_tf.errors import UserError
-from training.experiments.trials import Trial
+from training.config import load_config
 
 # Settings with an option of their own.
 OTHER_OPTIONS = {"output": "--output", "training.seed": "--seeds"}
 OPENING, CLOSING, QUOTES = "[{(", "]})", "'\""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One of the settings that are compared.
+
+    Attributes:
+        name: in tables.
+        folder: prefix of its runs' folders.
+        settings: the `key=value` overrides in which it differs from the others.
+    """
+
+    name: str
+    folder: str
+    settings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,3 +151,16 @@ def _slug(value: str) -> str:
         return slug
     # Replaced characters could give different values the same name.
     return f"{slug}-{zlib.crc32(value.encode()):08x}".lstrip("-")
+
+
+def require_usable(trials: Sequence[Trial], config: str | None, settings: Sequence[str]) -> None:
+    """Raises the first `UserError` if the settings of no trial can be used."""
+    errors = []
+    for trial in trials:
+        try:
+            load_config(config, [*settings, *trial.settings])
+            return
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]

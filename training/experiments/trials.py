@@ -11,6 +11,7 @@ import keras
 from biam_tf.errors import UserError
 from biam_tf.metrics.figures_by_part import counted_classes, of_one_convention
 from training.config import RunConfig, load_config
+from training.experiments.grid import Trial
 from training.pipeline.run_folder import RunFolder
 from training.pipeline.whole_run import run
 
@@ -23,21 +24,6 @@ FIGURES = {
     "GZSL F1@3": ("gzsl", "F1@3", "f1"),
     "GZSL F1@5": ("gzsl", "F1@5", "f1"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One of the settings that are compared.
-
-    Attributes:
-        name: in tables.
-        folder: prefix of its runs' folders.
-        settings: the `key=value` overrides in which it differs from the others.
-    """
-
-    name: str
-    folder: str
-    settings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

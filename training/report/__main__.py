@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
+    from biam_tf.runs import RunPaths
+
+    RunPaths(arguments.run).require_whole()  # before TensorFlow is imported
     from training.scoring.final_evaluation import evaluate_again
 
     evaluate_again(arguments.run, arguments.output)

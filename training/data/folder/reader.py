@@ -34,6 +34,18 @@ _DECODED_IN_AN_ERROR = 20_000
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
+def require_folder(directory: str | os.PathLike) -> pathlib.Path:
+    """Returns the path of a folder data set.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such folder; it should hold a folder data set")
+    return directory
+
+
 def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
     """Reads a folder data set without opening the photos (see `check_photos` for that).
 
@@ -51,9 +63,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
         UserError: the folder or a file is missing, or rows are invalid. The message lists all
             invalid rows, numbered as in a spreadsheet (the header is row 1).
     """
-    directory = pathlib.Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; it should hold a folder data set")
+    directory = require_folder(directory)
     problems = Problems(directory)
     for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
         if not (directory / file).is_file():
