@@ -83,6 +83,11 @@ class RunPaths:
         return self.path / "thresholds.json"
 
     @property
+    def held_out(self) -> pathlib.Path:
+        """Folder of the scores of validation photos by the held-out folds."""
+        return self.path / "held_out"
+
+    @property
     def data_manifest(self) -> pathlib.Path:
         """Checksums of the photos, labels and classes it used, JSON."""
         return self.path / "data_manifest.json"

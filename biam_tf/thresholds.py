@@ -5,23 +5,26 @@ The scores of a ranking model only rank. Two things are fitted to the scores of 
 *Calibration.* The probability that seen class c is in a photo with score s is
 sigmoid(a s + b + d_c), the most probable fit to the labels of all seen classes together, with a
 normal prior of mean 0 and standard deviation 1 on the d: many labels shift a class far, few hardly
-at all. An unseen class has no labels to fit to, and its scores may be lower or higher than others:
-they are standardized by their own mean and standard deviation over the validation photos, and the
-probability is sigmoid(a z + b), fitted to the seen classes' standardized scores (Platt scaling).
-A class that is added later has no scores yet: sigmoid(a s + b), fitted to the seen classes' raw
-scores. Labels enter as Platt's smoothed targets.
+at all. Labels enter as Platt's smoothed targets. For a run, the logit is then corrected by a slope
+and an offset, fitted to photos left out, where the probability is large enough to be shown. Classes
+that were not trained, the unseen ones and those that a request names, have no labels to fit to:
+their rule is learnt from trainings that leave out some of the seen classes
+(`biam_tf.metrics.held_out`), and is a sigmoid of the score as well. Without such trainings they
+have no probability (NaN).
 
 *Thresholds.* A class is a tag if its score reaches its threshold. Photos are split into folds; each
-fold in turn is left out and thresholds ("cuts") are chosen on the others. "global": the
-probability with the best F1 over all labels of seen classes together. "own": for each seen class
-with at least `OWN_POSITIVES` photos, the score with the best F1 of this class. Both are evaluated
-on the fold left out. A class keeps its own cut, the mean over the folds, only if it has the better
-F1 on the photos left out; all other seen classes take the global one, the mean over the folds,
-through their own calibration. "standardized": unseen classes take the standardized score with the
-best F1 over the seen classes' standardized scores, the mean over the folds.
+fold in turn is left out and thresholds ("cuts") are chosen on the others, for the best F1 or for a
+precision (`biam_tf.metrics.cuts.Target`). "global": the best probability over all labels of seen
+classes together. "own": for each seen class with at least `OWN_POSITIVES` photos, the best score of
+this class. Both are evaluated on the fold left out. A class keeps its own cut, the mean over the
+folds, only if it was better on the photos left out; all other seen classes take the global one, the
+mean over the folds, through their own calibration. "held_out": classes that were not trained take
+the best cut of the classes left out of training. Without these, unseen classes take the
+"standardized" one: scores are standardized by their mean and standard deviation over the validation
+photos, and the cut is the best one over the seen classes' standardized scores.
 
 **No label of an unseen class is used**, though validation photos may have them; of unseen classes
-only the scores are used.
+at most the scores are used.
 
 One further number does come from labels of unseen classes, if validation photos have any: the
 constant of calibrated stacking (`biam_tf.metrics.stacking`), which tells how far apart the scores
@@ -46,7 +49,10 @@ from biam_tf.class_calibration import (
 )
 from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
-from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
+from biam_tf.metrics.cut_choice import Cuts, choose_cuts, reason_not_to_fit, standard_scale
+from biam_tf.metrics.cuts import F1, Target, best_cut
+from biam_tf.metrics.held_out import HeldOutFit, HeldOutFold, LogitRule, fit_held_out, fit_shown
+from biam_tf.metrics.slices import row_blocks
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores, as_scores
 from biam_tf.vocabulary import Vocabulary
@@ -54,8 +60,12 @@ from biam_tf.vocabulary import Vocabulary
 FOLDS = 5
 # A cut chosen on fewer photos is mostly chance.
 OWN_POSITIVES = 8
-FORMAT = 1
-OWN, GLOBAL, STANDARDIZED = "own", "global", "standardized"
+FORMAT = 2
+# As 1, in which all classes have a calibration, and new ones the global one.
+READ_FORMATS = (1, FORMAT)
+OWN, GLOBAL, STANDARDIZED, HELD_OUT = "own", "global", "standardized", "held_out"
+
+__all__ = ["Thresholds", "best_cut", "fit_thresholds", "reason_not_to_fit"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,10 +75,10 @@ class Thresholds:
     Attributes:
         names: C class names.
         cuts: (C,) float64; a class is a tag if its score is at least this.
-        slopes: (C,) float64, of each class's calibration, positive.
-        offsets: (C,) float64, of each class's calibration.
-        sources: (C,) "own", "global" or "standardized": how the cut was chosen.
-        global_slope: calibration of classes that are not among the names.
+        slopes: (C,) float64, of each class's calibration, positive; NaN: it has none.
+        offsets: (C,) float64, of each class's calibration; NaN: it has none.
+        sources: (C,) "own", "global", "held_out" or "standardized": how the cut was chosen.
+        global_slope: calibration of the scores of all seen classes together.
         global_offset: likewise.
         global_logit: the global cut, as the logit of a probability.
         fitted_on: facts about the fit, ready for JSON.
@@ -92,7 +102,7 @@ class Thresholds:
 
     @property
     def global_cut(self) -> float:
-        """The cut of classes that are not among the names."""
+        """The global cut as a score, by the calibration of all seen classes together."""
         return (self.global_logit - self.global_offset) / self.global_slope
 
     @property
@@ -128,17 +138,22 @@ class Thresholds:
         return calibrate_classes(rows, self.own, self.rule, class_embeddings, seen)
 
     def for_names(self, names: Sequence[str]) -> "Thresholds":
-        """Returns the thresholds of other names; new classes take the global ones."""
+        """Returns the thresholds of other names; new classes take those of `rule`.
+
+        If that depends on the likeness to seen classes, they count as the least alike.
+        """
         rows = rows_of(names, self.names)
         # All new classes take the entry that is appended to those of the known ones.
         indices = [len(self.names) if row is None else row for row in rows]
+        new = self.rule(self.rule.likeness[:1])
+        source = self.fitted_on.get("new_classes", GLOBAL)
         return dataclasses.replace(
             self,
             names=tuple(names),
-            cuts=np.append(self.cuts, self.global_cut)[indices],
-            slopes=np.append(self.slopes, self.global_slope)[indices],
-            offsets=np.append(self.offsets, self.global_offset)[indices],
-            sources=tuple((*self.sources, GLOBAL)[i] for i in indices),
+            cuts=np.append(self.cuts, new.cuts)[indices],
+            slopes=np.append(self.slopes, new.slopes)[indices],
+            offsets=np.append(self.offsets, new.offsets)[indices],
+            sources=tuple((*self.sources, source)[i] for i in indices),
         )
 
     def decide(self, scores: ArrayLike) -> np.ndarray:
@@ -164,7 +179,8 @@ class Thresholds:
         value = {
             "format": FORMAT,
             "about": "A class is a tag where score >= threshold; its probability is "
-            "1 / (1 + exp(-(slope * score + offset))). Others: new_classes, if null global.",
+            "1 / (1 + exp(-(slope * score + offset))), and unknown where these are null. Classes "
+            "that are not listed take new_classes; where that is null, global.",
             "global": {
                 "threshold": self.global_cut,
                 "slope": self.global_slope,
@@ -188,8 +204,10 @@ class Thresholds:
         """
         try:
             value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-            if value["format"] != FORMAT:
-                raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
+            if value["format"] not in READ_FORMATS:
+                raise ValueError(
+                    f"format {value['format']}, this version reads formats up to {FORMAT}"
+                )
             classes, rule = value["classes"], value.get("new_classes")
             return cls(
                 names=tuple(entry["name"] for entry in classes),
@@ -212,20 +230,28 @@ class Thresholds:
             ) from error
 
 
-def reason_not_to_fit(labels: ArrayLike, groups: Sequence[str]) -> str | None:
-    """Returns why thresholds cannot be fitted to labels (N, C); None if they can."""
-    own_labels = np.asarray(labels)[:, np.asarray(groups, dtype=object) == "seen"]
-    labeled = int((own_labels != 0).any(axis=1).sum())
-    if labeled < 2:
-        return f"{labeled} validation photos have labels of seen classes; at least 2 are needed"
-    if not (own_labels > 0).any() or not (own_labels < 0).any():
-        if not (own_labels > 0).any():
-            return "no validation photo shows a seen class"
-        return (
-            "no validation photo is known not to show a seen class (labels name only what is "
-            "present), or every one shows all of them"
-        )
-    return None
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitting:
+    """How a run's thresholds are fitted, beyond the defaults of `fit_thresholds`.
+
+    Attributes:
+        target: of the cuts.
+        held_out: scores of the validation photos by trainings without some of the seen classes;
+            empty: there are none, and untrained classes get no probability.
+        share_of_unseen: number of unseen classes over that of all, where the validation photos are
+            known to show none; None: they show them as other photos do.
+        is_trained: whether the system was trained; where not, labels of seen classes tell as much
+            about all others.
+        is_corrected: whether the calibration of seen classes is corrected on photos left out.
+        fewest_photos: with fewer labeled photos, no class gets a probability.
+    """
+
+    target: Target = F1
+    held_out: Sequence[HeldOutFold] = ()
+    share_of_unseen: float | None = None
+    is_trained: bool = True
+    is_corrected: bool = False
+    fewest_photos: int = 0
 
 
 def fit_thresholds(
@@ -237,6 +263,7 @@ def fit_thresholds(
     seed: int = 0,
     k: int = 3,
     own_positives: int = OWN_POSITIVES,
+    fitting: Fitting | None = None,
 ) -> Thresholds:
     """Fits calibration and thresholds to the scores of validation photos (see the module).
 
@@ -249,16 +276,17 @@ def fit_thresholds(
         seed: of the split.
         k: number of classes a photo is given to find the constant of stacking.
         own_positives: number of photos that must show a class for a cut of its own.
+        fitting: the target, and what is known of untrained classes; None: the defaults.
 
     Raises:
         UserError: for a `reason_not_to_fit`.
     """
-    scores, labels = as_scores(scores), np.asarray(labels)
+    scores, labels, fitting = as_scores(scores), np.asarray(labels), fitting or Fitting()
     seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
     reason = reason_not_to_fit(labels, groups)
     if reason:
         raise UserError(f"thresholds: {reason}")
-    scale = _standard_scale(scores)
+    scale = standard_scale(scores)
     labeled = (labels[:, seen] != 0).any(axis=1)
     own_scores = np.concatenate(
         [scores[rows][labeled[rows]][:, seen].astype(np.float64) for rows in row_blocks(scores)]
@@ -267,42 +295,98 @@ def fit_thresholds(
     standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
     folds = min(folds, len(own_scores))
     fold_of = np.random.default_rng(seed).permutation(np.arange(len(own_scores)) % folds)
-    chosen = _choose_cuts(own_scores, standardized, own_labels, fold_of, own_positives)
+    chosen = choose_cuts(
+        own_scores, standardized, own_labels, fold_of, own_positives, fitting.target
+    )
+    calibration = fit_classes(own_scores, own_labels)
+    general = LogitRule(*fit_global(own_scores, own_labels))
+    has_own, logit, correction = ~np.isnan(chosen.own), chosen.logit, LogitRule(1.0, 0.0)
+    if fitting.is_corrected:
+        correction = fit_shown(chosen.logits[own_labels != 0], own_labels[own_labels != 0])
+        logit = correction.of(logit)
+    untrained = _fit_untrained(fitting, labels, general, chosen)
+    if untrained.fit is not None and untrained.fit.trained is not None:
+        # The photos to be tagged differ from those of validation, and so do their best cuts.
+        correction, logit = untrained.fit.trained, untrained.fit.trained_cut
+        has_own[:] = False
 
     # The values of unseen classes; those of seen ones are then replaced.
-    slope, offset = fit_global(standardized, own_labels)
-    slopes = slope / scale.deviation
-    offsets = offset - slopes * scale.mean
-    cuts = scale.mean + scale.deviation * chosen.standardized
-    calibration = fit_classes(own_scores, own_labels)
-    slopes[seen], offsets[seen] = calibration.slope, calibration.offsets
-    has_own = ~np.isnan(chosen.own)
-    cuts[seen] = np.where(
-        has_own, chosen.own, (chosen.logit - calibration.offsets) / calibration.slope
-    )
-    sources = np.full(len(groups), STANDARDIZED, dtype=object)
+    cuts = np.full(len(groups), untrained.cut)
+    if untrained.source == STANDARDIZED:
+        cuts = scale.mean + scale.deviation * chosen.standardized
+    slopes = np.full(len(groups), untrained.slope)
+    offsets = np.full(len(groups), untrained.offset)
+    slopes[seen] = correction.slope * calibration.slope
+    offsets[seen] = correction.of(calibration.offsets)
+    cuts[seen] = np.where(has_own, chosen.own, (logit - offsets[seen]) / slopes[seen])
+    sources = np.full(len(groups), untrained.source, dtype=object)
     sources[seen] = np.where(has_own, OWN, GLOBAL)
-    global_slope, global_offset = fit_global(own_scores, own_labels)
+    new_slope, new_offset = untrained.slope, untrained.offset
+    if len(own_scores) < fitting.fewest_photos:
+        slopes[:], offsets[:], new_slope, new_offset = (np.nan,) * 4
     return Thresholds(
         names=tuple(names),
         cuts=cuts,
         slopes=slopes,
         offsets=offsets,
         sources=tuple(sources),
-        global_slope=global_slope,
-        global_offset=global_offset,
-        global_logit=chosen.logit,
+        global_slope=correction.slope * general.slope,
+        global_offset=correction.of(general.offset),
+        global_logit=logit,
         fitted_on={
             "images": len(own_scores),
+            "fewest_images": fitting.fewest_photos,
             "folds": folds,
             "seed": seed,
+            "target": str(fitting.target),
             "seen_classes": len(seen),
             "seen_classes_without_positives": int((~(own_labels > 0).any(axis=0)).sum()),
             "own_thresholds": int(has_own.sum()),
             "labels_of_unseen_classes": "not used",
+            "held_out": untrained.facts(len(fitting.held_out)),
+            "new_classes": GLOBAL if untrained.source == STANDARDIZED else untrained.source,
         },
         stacking=_best_stacking(scores, labels, groups, k),
+        new_classes=NewClassRule.constant(new_slope, new_offset, untrained.cut),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Untrained:
+    """Calibration and cut of classes that were not trained, as for `Thresholds`."""
+
+    slope: float
+    offset: float
+    cut: float
+    source: str
+    fit: HeldOutFit | None = None
+
+    def facts(self, folds: int) -> dict | None:
+        if self.fit is None:
+            return None
+        return {
+            "folds": folds,
+            "classes": self.fit.classes,
+            "positives": self.fit.positives,
+            "slope": self.fit.untrained.slope,
+            "offset": self.fit.untrained.offset,
+        }
+
+
+def _fit_untrained(
+    fitting: Fitting, labels: np.ndarray, general: LogitRule, chosen: Cuts
+) -> _Untrained:
+    """Returns the rule of untrained classes; `general` is the calibration of all seen classes."""
+    fit = None
+    if fitting.held_out:
+        fit = fit_held_out(fitting.held_out, labels, fitting.target, fitting.share_of_unseen)
+    if fit is not None:
+        slope, offset = fit.untrained.slope * general.slope, fit.untrained.of(general.offset)
+        return _Untrained(slope, offset, (fit.cut - offset) / slope, HELD_OUT, fit)
+    cut = (chosen.logit - general.offset) / general.slope
+    if not fitting.is_trained:
+        return _Untrained(general.slope, general.offset, cut, GLOBAL)
+    return _Untrained(np.nan, np.nan, cut, STANDARDIZED)
 
 
 def _best_stacking(
@@ -313,88 +397,3 @@ def _best_stacking(
         return None
     constant = seen_unseen_curve(scores, labels, groups, k).best_constant()
     return {"constant": constant, "k": k, "labels_of_unseen_classes": int(unseen)}
-
-
-def best_cut(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Returns the cut with the best F1: tags are the entries whose score is at least the cut.
-
-    It lies halfway between two neighboring scores (or is the lowest score, if all are tags); of
-    equally good cuts it is the highest. NaN without a positive.
-
-    Args:
-        scores: floating scores of any shape.
-        labels: +1, -1, 0 (left out), of the same shape.
-    """
-    scores, labels = np.asarray(scores, np.float64).ravel(), np.asarray(labels).ravel()
-    labeled = np.flatnonzero(labels)
-    order = labeled[np.argsort(-scores[labeled], kind="stable")]
-    ranked, hits = scores[order], np.cumsum(labels[order] > 0)
-    if not len(hits) or not hits[-1]:
-        return np.nan
-    ends = np.append(ranked[:-1] != ranked[1:], True)  # no cut separates equal scores
-    f1 = np.where(ends, 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1]), -1.0)
-    last = int(np.argmax(f1))
-    following = ranked[min(last + 1, len(ranked) - 1)]
-    return float((ranked[last] + following) / 2)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Cuts:
-    """Means over the folds; `own` is (S,), NaN if the global cut is as good or better."""
-
-    own: np.ndarray
-    logit: float
-    standardized: float
-
-
-def _choose_cuts(
-    scores: np.ndarray,
-    standardized: np.ndarray,
-    labels: np.ndarray,
-    fold_of: np.ndarray,
-    own_positives: int,
-) -> _Cuts:
-    """Chooses cuts on all folds but one and evaluates them on that one, for each fold."""
-    folds = fold_of.max() + 1
-    own = np.full((folds, scores.shape[1]), np.nan)
-    logits, standard = np.full(folds, np.nan), np.full(folds, np.nan)
-    own_tags, global_tags = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
-    for fold in range(folds):
-        out, rest = fold_of == fold, fold_of != fold
-        fitted = fit_classes(scores[rest], labels[rest])
-        logits[fold] = best_cut(fitted.logits(scores[rest]), labels[rest])
-        standard[fold] = best_cut(standardized[rest], labels[rest])
-        for c in np.flatnonzero((labels > 0).sum(axis=0) >= own_positives):
-            own[fold, c] = best_cut(scores[rest, c], labels[rest, c])
-        # Without a cut (NaN), no tags.
-        global_tags[out] = fitted.logits(scores[out]) >= logits[fold]
-        own_tags[out] = scores[out] >= own[fold]
-    better = _f1(own_tags, labels) > _f1(global_tags, labels)
-    kept = np.full(scores.shape[1], np.nan)
-    kept[better] = np.nanmean(own[:, better], axis=0)
-    return _Cuts(kept, float(np.nanmean(logits)), float(np.nanmean(standard)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Scale:
-    """Mean and standard deviation of each class's scores, (C,)."""
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-
-def _standard_scale(scores: Scores) -> _Scale:
-    def of_classes(columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        own = np.ascontiguousarray(scores[:, columns])
-        return own.mean(axis=0, dtype=np.float64), own.std(axis=0, dtype=np.float64)
-
-    blocks = in_threads(of_classes, column_blocks(scores.shape))
-    mean, deviation = (np.concatenate(own) for own in zip(*blocks, strict=True))
-    return _Scale(mean, np.where(deviation > 0, deviation, 1.0))
-
-
-def _f1(tags: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    present = labels > 0
-    right = (tags & present).sum(axis=0)
-    total = (tags & (labels != 0)).sum(axis=0) + present.sum(axis=0)
-    return np.divide(2.0 * right, total, out=np.zeros(len(total)), where=total > 0)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 # Uninformative scores would give a slope of 0 or less, from which no threshold could be computed.
-_MIN_SLOPE = 1e-3
+MIN_SLOPE = 1e-3
 _NEWTON_STEPS = 50
 
 
@@ -27,15 +27,19 @@ class Calibration:
         return self.slope * scores + self.offsets
 
 
-def fit_global(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def fit_global(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """Returns the slope and offset of Platt scaling, fitted to the labels of all classes.
 
     Args:
-        scores: (N, C) float64.
-        labels: (N, C) of +1, -1, 0 (left out), not all 0.
+        scores: float64, any shape.
+        labels: the same shape, of +1, -1, 0 (left out), not all 0.
+        weights: the same shape, of the labels; None: all count alike.
     """
     labeled = labels != 0
-    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0)
+    own = None if weights is None else weights[labeled]
+    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0, own)
     return fitted.slope, float(fitted.offsets)
 
 
@@ -54,7 +58,11 @@ def fit_classes(scores: np.ndarray, labels: np.ndarray) -> Calibration:
 
 
 def _newton(
-    scores: np.ndarray, present: np.ndarray, classes: np.ndarray | None, count: int
+    scores: np.ndarray,
+    present: np.ndarray,
+    classes: np.ndarray | None,
+    count: int,
+    weights: np.ndarray | None = None,
 ) -> Calibration:
     """Newton's method for the fits above.
 
@@ -63,6 +71,7 @@ def _newton(
         present: (M,) bool, the labels.
         classes: (M,) the class of each label; None: classes have no shifts.
         count: number of classes.
+        weights: (M,) of the labels; None: all count alike.
     """
     mean, spread = scores.mean(), scores.std() or 1.0
     x = np.stack([(scores - mean) / spread, np.ones(len(scores))])  # slope and offset
@@ -75,6 +84,8 @@ def _newton(
         logits = shared @ x if classes is None else shared @ x + shifts[classes]
         p = sigmoid(logits)
         residual, weight = target - p, p * (1 - p)
+        if weights is not None:
+            residual, weight = weights * residual, weights * weight
         gradient, hessian = x @ residual, (x * weight) @ x.T
         if classes is not None:
             # A shift interacts only with slope and shared offset: eliminating the shifts leaves
@@ -95,7 +106,7 @@ def _newton(
             change = max(change, np.abs(own_step).max())
         if change < 1e-9:
             break
-    slope = max(shared[0], _MIN_SLOPE)
+    slope = max(shared[0], MIN_SLOPE)
     offset = shared[1] - slope * mean / spread
     return Calibration(float(slope / spread), offset + shifts if count else offset)
 

@@ -9,6 +9,9 @@ TINY = [
     # Half of so short a run's time.
     "training.report=false",
     "training.tensorboard=false",
+    # Each fold is a further training, and with so few photos there would be no probabilities.
+    "thresholds.held_out_folds=0",
+    "thresholds.fewest_photos=1",
 ]
 # What such a run is given where its report and all its files are looked at.
 COMPLETE = ["training.report=true", "training.tensorboard=true"]

@@ -10,6 +10,7 @@ from training.config.schema import (
     OptimizerConfig,
     RunConfig,
     ScheduleConfig,
+    ThresholdsConfig,
     TrainingConfig,
     VocabularyConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "OptimizerConfig",
     "RunConfig",
     "ScheduleConfig",
+    "ThresholdsConfig",
     "TrainingConfig",
     "VocabularyConfig",
     "config_to_yaml",

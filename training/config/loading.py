@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.metrics.cuts import parse_target
 from training.config.effects import as_early_runs, refuse_settings_without_effect
 from training.config.schema import DataConfig, HeadConfig, LossConfig, RunConfig, TrainingConfig
 from training.config.typed_yaml import Settings
@@ -51,6 +52,7 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     # Last: for the settings of systems other than BiAM, Keras is imported, which takes seconds.
     config = dataclasses.replace(config, head=_build_head_config(settings, head))
     _check_loss(settings, config)
+    _check_thresholds(settings, config)
     if is_resolved:
         config = as_early_runs(settings, config)
     refuse_settings_without_effect(settings, config, is_resolved)
@@ -134,7 +136,8 @@ def _is_resolved(settings: Settings) -> bool:
     """
     data = settings.plain(settings.values.get("data"))
     return (
-        settings.values.keys() >= set(_field_names(RunConfig)) - {"logical_cpu_devices"}
+        settings.values.keys()
+        >= set(_field_names(RunConfig)) - {"logical_cpu_devices", "thresholds"}
         and isinstance(data, dict)
         and data.keys() >= {"name", "directory", "feature_store", "cache", "max_broken_share"}
     )
@@ -293,6 +296,13 @@ def _check_loss(settings: Settings, config: RunConfig) -> None:
             f"{config.head.system} has a closed form, without gradients for a backbone; set "
             "backbone.trainable: false",
         )
+
+
+def _check_thresholds(settings: Settings, config: RunConfig) -> None:
+    try:
+        parse_target(config.thresholds.target)
+    except ValueError as error:
+        settings.fail("thresholds.target", str(error))
 
 
 def _check_training(settings: Settings, training: TrainingConfig) -> None:

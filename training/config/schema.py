@@ -233,6 +233,24 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ThresholdsConfig:
+    """How scores become probabilities and tags, after the training.
+
+    Attributes:
+        held_out_folds: number of further, shorter trainings, each without a part of the seen
+            classes: their validation labels tell what scores of untrained classes mean. 0: none,
+            and unseen classes get no probability.
+        target: what a threshold aims at: `f1` is the best F1, `precision 0.8` a share of 0.8 of
+            right tags and as many tags as this allows.
+        fewest_photos: with fewer labeled validation photos, no class gets a probability.
+    """
+
+    held_out_folds: Annotated[int, Range(at_least=0)] = 3
+    target: str = "f1"
+    fewest_photos: Count = 50
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything a run depends on.
 
@@ -247,6 +265,7 @@ class RunConfig:
     head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
+    thresholds: ThresholdsConfig = ThresholdsConfig()
     strategy: Literal["default", "mirrored", "multi_worker"] = "default"
     logical_cpu_devices: Count = 1
     output: str = "runs/quickstart"

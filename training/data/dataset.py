@@ -54,6 +54,9 @@ class About:
         ks: the values of K for which F1@K is reported.
         classes_without_positives: what such a class counts in mAP: nothing ("left_out"), or "zero"
             where published figures of the data set are computed so.
+        unseen_in_training: whether training and validation photos may show unseen classes, as
+            photos that somebody collected do. False only where they were chosen or made so that
+            none does; photos to be tagged then differ from them.
     """
 
     remarks: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class About:
     headline: Literal["mAP", "weighted_mAP"] = "mAP"
     ks: tuple[int, ...] = (3, 5)
     classes_without_positives: Literal["left_out", "zero"] = "left_out"
+    unseen_in_training: bool = True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

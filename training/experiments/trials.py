@@ -77,7 +77,9 @@ class Comparison:
             UserError: a setting cannot be used.
         """
         own = (f"training.seed={seed}", f"output={self.output / f'{trial.folder}-{seed}'}")
-        return load_config(self.config, [*self.settings, *trial.settings, *own])
+        # Further trainings, for probabilities alone, unless the settings ask for them.
+        folds = "thresholds.held_out_folds=0"
+        return load_config(self.config, [folds, *self.settings, *trial.settings, *own])
 
 
 def run_trials(

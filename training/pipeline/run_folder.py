@@ -21,6 +21,7 @@ from training.config import (
     config_values,
     load_config,
 )
+from training.config.typed_yaml import Settings
 from training.data.data_manifest import DataManifest, describe_data
 from training.data.dataset import TaggingDataset
 from training.data.input.broken_photos import without_photos
@@ -58,6 +59,8 @@ class RunFolder(RunPaths):
                 f"{self.config.name}); choose another one with --set output=PATH"
             )
         differing = _differences(load_config(self.config), config)
+        if "thresholds" not in Settings.read(self.config).values:  # as in all early runs
+            differing = [text for text in differing if not text.startswith("thresholds.")]
         if differing:
             raise UserError(
                 f"{self.path} has a run with other settings: {'; '.join(differing)}. Choose "

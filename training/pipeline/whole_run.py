@@ -39,6 +39,7 @@ from training.pipeline.examples import (
     open_examples,
     scored_splits,
 )
+from training.pipeline.held_out import train_folds
 from training.pipeline.models import Models, build_models, check_training_labels, class_vocabulary
 from training.pipeline.run_folder import RunFolder
 from training.scoring.class_groups import print_warnings
@@ -94,6 +95,7 @@ def _run(
             print_warnings(twins_of(vocabulary))
             folder.check_same_data(config, dataset, vocabulary)
         dataset, make_source = _train(config, folder, workers, dataset, vocabulary, profiled_steps)
+        train_folds(config, folder, workers, dataset, vocabulary)
         if workers.is_chief:
             metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
             print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")

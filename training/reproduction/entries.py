@@ -72,7 +72,12 @@ class Study:
         Raises:
             UserError: a setting cannot be used.
         """
-        own = (f"training.seed={seed}", "training.report=false", "training.tensorboard=false")
+        own = (
+            f"training.seed={seed}",
+            "training.report=false",
+            "training.tensorboard=false",
+            "thresholds.held_out_folds=0",  # further trainings, for probabilities alone
+        )
         config = load_config(self.config, [*self.settings, *settings, *own])
         name = f"{config.head.system}-{_fingerprint(config)}-seed{seed}"
         return dataclasses.replace(config, output=str(self.output / "runs" / name))
@@ -245,7 +250,8 @@ def _fingerprint(config: RunConfig) -> str:
     settings = _IN_EARLY_NAMES | {
         key: value
         for key, value in flat_settings(config).items()
-        if key != "training.seed" and not key.startswith("head.")
+        # Thresholds are fitted after the training, whose figures do not depend on them.
+        if key != "training.seed" and not key.startswith(("head.", "thresholds."))
     }
     optimizer = config.training.optimizer
     for name in ("momentum", "nesterov"):

@@ -11,6 +11,7 @@ from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
 from biam_tf.metrics.decisions import Decisions, definitions, f1_at_threshold
 from biam_tf.metrics.figures_by_part import notes_on_classes
+from biam_tf.metrics.reliability import reliability_lines, reliability_of_shown
 from biam_tf.metrics.stacking import SeenUnseenCurve, harmonic_mean, seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.models import build_tagger
@@ -77,6 +78,8 @@ def evaluate_split(
       defined;
     - "at_threshold": micro, macro and sample F1 of each part at the run's thresholds, null
       without thresholds;
+    - "reliability": `reliability_of_shown`, what the probabilities of the tags shown state and the
+      share that is right, null without thresholds;
     - "calibrated_stacking": `stacking_figures`, null if a group of classes has no label.
 
     Args:
@@ -118,7 +121,7 @@ def evaluate_split(
             for part, figures in intervals.items()
         },
     }
-    metrics["at_threshold"] = None
+    metrics["at_threshold"] = metrics["reliability"] = None
     if run.thresholds is not None:
         thresholds = run.thresholds.for_names(vocabulary.names)
         decisions = Decisions(scores, thresholds.cuts)
@@ -127,6 +130,14 @@ def evaluate_split(
             "tags_per_image": decisions.tags_per_image(),
             "definitions": definitions(convention),
         }
+        metrics["reliability"] = reliability_of_shown(
+            scores,
+            labels,
+            vocabulary.groups,
+            thresholds.slopes,
+            thresholds.offsets,
+            thresholds.cuts,
+        )
     curve = stacking_curve(scores, labels, vocabulary.groups)
     metrics["calibrated_stacking"] = curve and stacking_figures(curve, run.thresholds)
     return metrics, scores
@@ -187,6 +198,8 @@ def format_figures(metrics: dict) -> str:
                 rows.append(name.ljust(14) + "  ".join(cells))
         rows.append(f"{at['tags_per_image']:.1f} tags a photo")
         text += "\n\n" + "\n".join(rows)
+    if metrics.get("reliability"):
+        text += "\n\n" + "\n".join(reliability_lines(metrics["reliability"]))
     stacking = metrics.get("calibrated_stacking")
     if stacking:
         k, best = stacking["k"], stacking["best_constant_on_validation"]

@@ -5,10 +5,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from biam_tf.embeddings.twins import twins_of
 from biam_tf.files import write_json, write_text
-from biam_tf.runs import TrainedRun, load_run
-from biam_tf.thresholds import fit_thresholds, reason_not_to_fit
+from biam_tf.metrics.cuts import parse_target
+from biam_tf.metrics.held_out import read_folds
+from biam_tf.models.systems import SYSTEMS
+from biam_tf.runs import RunPaths, TrainedRun, load_run
+from biam_tf.thresholds import Fitting, Thresholds, fit_thresholds, reason_not_to_fit
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, load_config
 from training.data.data_manifest import DataManifest
@@ -173,6 +178,39 @@ def with_thresholds(
         vocabulary.groups,
         seed=config.training.seed,
         k=TAGS_PER_PHOTO,
+        fitting=thresholds_fitting(config, trained.folder, dataset),
     )
+    _print_what_is_missing(thresholds)
     write_text(trained.folder.thresholds, thresholds.to_json())
     return dataclasses.replace(trained, thresholds=thresholds)
+
+
+def thresholds_fitting(config: RunConfig, folder: RunPaths, dataset: TaggingDataset) -> Fitting:
+    """Returns how the thresholds of a run are fitted, with the scores of its held-out folds."""
+    share = None
+    if not dataset.about.unseen_in_training:
+        share = len(dataset.unseen) / len(dataset.names)
+    return Fitting(
+        target=parse_target(config.thresholds.target),
+        held_out=read_folds(folder.held_out, config.thresholds.held_out_folds),
+        share_of_unseen=share,
+        is_trained=SYSTEMS[config.head.system].trained,
+        is_corrected=True,
+        fewest_photos=config.thresholds.fewest_photos,
+    )
+
+
+def _print_what_is_missing(thresholds: Thresholds) -> None:
+    """Prints which classes get no probability, and why."""
+    photos, fewest = thresholds.fitted_on["images"], thresholds.fitted_on["fewest_images"]
+    if photos < fewest:
+        print(
+            f"only {photos} labeled validation photos, fewer than thresholds.fewest_photos: "
+            f"{fewest}: thresholds, but no probabilities",
+            flush=True,
+        )
+    elif np.isnan(thresholds.rule.slopes).any():
+        print(
+            "no held-out folds: classes that were not trained get thresholds, but no probabilities",
+            flush=True,
+        )

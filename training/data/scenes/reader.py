@@ -225,7 +225,10 @@ def _read(request: ReadRequest) -> TaggingDataset:
     settings: ScenesSettings = request.settings
     directory = request.directory or settings.directory
     draw_scenes(directory, settings.pictures, settings.seed, progress=request.progress)
-    return read_folder(directory, request.missing_is_error)
+    dataset = read_folder(directory, request.missing_is_error)
+    # Pictures of splits train and val are drawn with seen classes alone.
+    about = dataclasses.replace(dataset.about, unseen_in_training=False)
+    return dataclasses.replace(dataset, about=about)
 
 
 SCENES = DataSource(
