@@ -19,6 +19,8 @@ class Workload:
         batch_size: photos per step.
         validation_photos: photos that are scored after every epoch.
         test_photos: photos that are scored at the end.
+        fold_steps: training steps of each held-out fold; empty without folds.
+        fold_epochs: epochs of each.
     """
 
     photos: int
@@ -29,6 +31,8 @@ class Workload:
     batch_size: int
     validation_photos: int
     test_photos: int
+    fold_steps: tuple[int, ...] = ()
+    fold_epochs: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +107,10 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
         "training": (steps - 1) * costs.step,
         "validation": work.epochs * validation if work.validation_photos else 0.0,
         "saving": work.epochs * costs.epoch_end,
+        "held-out folds": len(work.fold_steps)
+        * (costs.first_step + costs.first_score + work.validation_photos * costs.score_photo)
+        + sum(work.fold_steps) * costs.step
+        + sum(work.fold_epochs) * costs.epoch_end,
         # The validation photos are scored again, to fit thresholds.
         "test": (work.test_photos + work.validation_photos) * costs.score_photo
         + costs.first_score

@@ -83,6 +83,9 @@ def _time_lines(findings: Findings) -> list[str]:
         "training": f"{work.epochs} epochs of {work.steps_per_epoch} steps, "
         f"{1000 * costs.step:.0f} ms per step, {work.batch_size / costs.step:.0f} photos/s",
         "validation": f"{work.epochs} times {work.validation_photos} photos",
+        "held-out folds": f"{len(work.fold_steps)} times about "
+        f"{sum(work.fold_steps) // max(1, len(work.fold_steps))} steps, for the probabilities of "
+        "unseen classes; thresholds.held_out_folds: 0 leaves them out",
         "saving": f"{work.epochs} times the models and a checkpoint",
         "test": f"{work.test_photos} photos, and the pictures",
     }

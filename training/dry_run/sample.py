@@ -34,6 +34,7 @@ from training.pipeline.examples import (
     scored_splits,
     trainable_photos,
 )
+from training.pipeline.held_out import plan_folds
 from training.pipeline.models import Models
 from training.pipeline.run_folder import RunFolder
 
@@ -228,6 +229,7 @@ def workload(sample: Sample) -> Workload:
     labels = sample.train.labels[:, dataset.seen]
     sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
     validation = len(dataset.split("val")) if "val" in dataset.splits else 0
+    folds = plan_folds(config, dataset)
     read = len(sample.train) + sum(len(dataset.split(name)) for name in sample.scored)
     return Workload(
         photos=len(dataset.images),
@@ -238,6 +240,8 @@ def workload(sample: Sample) -> Workload:
         batch_size=config.training.batch_size,
         validation_photos=validation,
         test_photos=len(dataset.split(sample.final)),
+        fold_steps=tuple(fold.epochs * fold.steps_per_epoch for fold in folds),
+        fold_epochs=tuple(fold.epochs for fold in folds),
     )
 
 

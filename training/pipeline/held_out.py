@@ -28,6 +28,7 @@ from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, config_values
 from training.data.dataset import SEEN, UNSEEN, TaggingDataset
+from training.data.input.sampling import make_sampler
 from training.loop.closed_form import fit_head
 from training.loop.devices import computing_in
 from training.loop.objective import prepare_head
@@ -57,12 +58,14 @@ class Fold:
         dataset: of the run, with these classes counted as unseen, and without training photos
             that the fold must not see.
         epochs: of its training.
+        steps_per_epoch: of its training.
     """
 
     number: int
     held_out: np.ndarray
     dataset: TaggingDataset
     epochs: int
+    steps_per_epoch: int
 
 
 def plan_folds(config: RunConfig, dataset: TaggingDataset) -> list[Fold]:
@@ -88,19 +91,23 @@ def _plan(config: RunConfig, dataset: TaggingDataset, count: int) -> list[Fold]:
     if len(dataset.seen) < FEWEST_CLASSES:
         raise UserError(f"only {len(dataset.seen)} seen classes, at least {FEWEST_CLASSES} needed")
     whole = trainable_photos(dataset, config.data.max_labels, prints=False)
-    fold_of = _fold_of_classes(whole.labels[:, dataset.seen], count, config.training.seed)
+    seen_labels, seed = whole.labels[:, dataset.seen], config.training.seed
+    whole_epoch = make_sampler(config.data, seen_labels, seed, config.training.epochs).epoch_size
+    fold_of = _fold_of_classes(seen_labels, count, seed)
     folds = []
     for fold in range(count):
         held_out = dataset.seen[fold_of == fold]
         own = _without(dataset, held_out)
-        photos = len(trainable_photos(own, config.data.max_labels, prints=False))
+        labels = trainable_photos(own, config.data.max_labels, prints=False).labels[:, own.seen]
+        photos = make_sampler(config.data, labels, seed, config.training.epochs).epoch_size
         if photos < config.training.batch_size:
             raise UserError(
                 f"training.batch_size: {config.training.batch_size}, but only {photos} training "
                 f"photos are left in fold {fold + 1}"
             )
-        epochs = math.ceil(SHARE_OF_STEPS * config.training.epochs * len(whole) / photos)
-        folds.append(Fold(fold + 1, held_out, own, min(config.training.epochs, epochs)))
+        epochs = math.ceil(SHARE_OF_STEPS * config.training.epochs * whole_epoch / photos)
+        steps = photos // config.training.batch_size
+        folds.append(Fold(fold + 1, held_out, own, min(config.training.epochs, epochs), steps))
     return folds
 
 

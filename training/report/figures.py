@@ -8,17 +8,15 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from biam_tf.metrics import labels_of_classes
-from biam_tf.metrics.slices import row_blocks
 from biam_tf.metrics.stacking import SeenUnseenCurve
-from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.metrics.stored_scores import Scores
 from biam_tf.thresholds import Thresholds
 from training.tables.svg_charts import Chart, padded
 
 PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # CSS classes by part of the validation
 CURVES_PER_GROUP = 3
-BINS = 10
-# Scores calibrated at a time.
-BLOCK = 4_000_000
+# Of 25 tags, the share right has a standard error of up to 10 points.
+FEWEST_OF_BIN = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,60 +198,29 @@ def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figu
     return Figure("Seen against unseen", chart.markup(), f"Area under the curve {curve.area:.3f}.")
 
 
-def reliability(
-    thresholds: Thresholds, scores: Scores | ArrayLike, labels: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean probability, share of positives and number of labels of each non-empty bin.
-
-    Bins have equal widths in logits from 0.5 to 99.5 per cent, because nearly all probabilities of
-    a photo's many absent classes are small.
+def reliability_figure(reliability: Mapping) -> Figure:
+    """Returns the share of right tags over what is stated, among the tags shown, by group.
 
     Args:
-        thresholds: to calibrate the scores.
-        scores: (N, C).
-        labels: (N, C) of +1, -1, 0 (left out).
-        columns: indices of the classes that count.
+        reliability: of `biam_tf.metrics.reliability.reliability_of_shown`.
     """
-    logit = np.log(0.995 / 0.005)
-    edges = 1 / (1 + np.exp(-np.linspace(-logit, logit, BINS + 1)[1:-1]))
-    sums = np.zeros((3, BINS))
-    scores = as_scores(scores)
-    for rows in row_blocks(scores, BLOCK):
-        truth = labels[rows][:, columns]
-        probabilities = thresholds.probabilities(scores[rows])[:, columns][truth != 0]
-        present = truth[truth != 0] > 0
-        bins = np.searchsorted(edges, probabilities)
-        for i, values in enumerate((probabilities, present, np.ones(len(present)))):
-            sums[i] += np.bincount(bins, values, BINS)
-    kept = sums[2] > 0
-    counts = sums[2, kept]
-    return sums[0, kept] / counts, sums[1, kept] / counts, counts.astype(int)
-
-
-def reliability_figure(
-    thresholds: Thresholds, scores: Scores, labels: np.ndarray, groups: Sequence[str]
-) -> Figure:
-    """Returns the share of present labels over their probability, for seen and unseen classes."""
-    label = "Share of labels present over calibrated probability"
-    chart = Chart(label, "probability, per cent", "present, per cent", (0, 1), (0, 1), "xy")
-    chart.line([0, 1], [0, 1], "guide")
-    errors = []
+    label = "Share of right tags over the probability stated, of tags shown with 50 to 100 per cent"
+    chart = Chart(label, "stated, per cent", "right, per cent", (0.5, 1), (0, 1), "xy")
+    chart.line([0.5, 1], [0.5, 1], "guide")
     for group in ("seen", "unseen"):
-        columns = np.flatnonzero(np.asarray(groups, dtype=object) == group)
-        means, shares, counts = reliability(thresholds, scores, labels, columns)
-        if not len(counts):
+        bins = [own for own in (reliability[group] or {}).get("bins", ()) if own["tags"]]
+        if not bins:
             continue
-        chart.line(means, shares, group)
-        for mean, share, count in zip(means, shares, counts, strict=True):
+        stated, right = ([own[key] for own in bins] for key in ("stated", "right"))
+        chart.line(stated, right, group)
+        for own in bins:
             tip = (
-                f"{group}: {count} labels with probability {100 * mean:.1f} %, of which "
-                f"{100 * share:.1f} % are present"
+                f"{group}: {own['tags']} tags with {100 * own['from']:.0f} to "
+                f"{100 * own['to']:.0f} %: {100 * own['stated']:.1f} % stated, "
+                f"{100 * own['right']:.1f} % right"
             )
-            chart.dot(mean, share, group, tip, 3.5)
-        error = np.sum(counts * np.abs(means - shares)) / counts.sum()
-        errors.append(f"{group} {100 * error:.2f}")
-    return Figure(
-        "Calibration",
-        chart.markup(),
-        f"Mean distance from the diagonal, per cent: {', '.join(errors)}.",
-    )
+            # Small dots stand for few tags, whose share is mostly chance.
+            size = 3.5 if own["tags"] >= FEWEST_OF_BIN else 1.5
+            chart.dot(own["stated"], own["right"], group, tip, size)
+    note = f"Tags shown with 50 to 100 %. Small dots: fewer than {FEWEST_OF_BIN} tags."
+    return Figure("Probabilities of the tags shown", chart.markup(), note)

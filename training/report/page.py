@@ -114,6 +114,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         ),
         "thresholds": thresholds,
         "fitted_here": data.of_training and metrics["split"] == "val",
+        "shown": _rows_of_shown(metrics),
         "threshold_figures": _threshold_figures(data, thresholds),
         "regions": _regions(data),
         "install": EXTRA,
@@ -162,6 +163,24 @@ def _parts(metrics: dict) -> list[dict]:
     return rows
 
 
+def _rows_of_shown(metrics: dict) -> list[dict]:
+    """Rows of the table of tags shown: what their probabilities state and how many are right."""
+    reliability = metrics.get("reliability")
+    if not reliability:
+        return []
+    kinds = {"at_half": "shown with 50 to 100 %", "at_threshold": "at threshold"}
+    return [
+        {
+            "title": f"{group.capitalize()} classes, {title}",
+            "is_enough": reliability[group][key]["tags"] >= reliability["fewest_tags"],
+            **reliability[group][key],
+        }
+        for group in ("seen", "unseen")
+        if reliability[group]
+        for key, title in kinds.items()
+    ]
+
+
 def _class_lists(classes: list[dict]) -> list[dict]:
     lists = []
     for group in ("unseen", "seen"):
@@ -175,12 +194,8 @@ def _class_lists(classes: list[dict]) -> list[dict]:
 
 def _threshold_figures(data: ReportData, thresholds: Thresholds | None) -> list[figures.Figure]:
     shown = []
-    if thresholds is not None:
-        shown.append(
-            figures.reliability_figure(
-                thresholds, data.scores, data.split.labels, data.vocabulary.groups
-            )
-        )
+    if data.metrics.get("reliability"):
+        shown.append(figures.reliability_figure(data.metrics["reliability"]))
     curve = stacking_curve(data.scores, data.split.labels, data.vocabulary.groups)
     if curve is not None:
         stacking = None if thresholds is None else thresholds.stacking

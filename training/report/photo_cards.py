@@ -128,8 +128,13 @@ def _tags(
     span = scores[best[0]] - low or 1.0
     lengths, values = (scores - low) / span, [f"{score:.2f}" for score in scores]
     if thresholds is not None:
-        lengths, given = thresholds.probabilities(scores), thresholds.decide(scores)
-        values = [f"{100 * probability:.0f} %" for probability in lengths]
+        probabilities, given = thresholds.probabilities(scores), thresholds.decide(scores)
+        known = ~np.isnan(probabilities)
+        lengths = np.where(known, probabilities, 0.0)
+        values = [
+            f"{100 * p:.0f} %" if is_known else "no %"
+            for p, is_known in zip(probabilities, known, strict=True)
+        ]
     return [
         Tag(
             name=vocabulary.names[c],

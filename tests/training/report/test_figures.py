@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from biam_tf.metrics import average_precision
+from biam_tf.metrics.reliability import reliability_of_shown
 from biam_tf.metrics.stacking import seen_unseen_curve
-from biam_tf.thresholds import fit_thresholds
 from training.report import figures
 from training.report.region_features import choose_classes, share_of_like_neighbors
 from training.tables.svg_charts import MAX_POINTS, Chart, scatter
@@ -76,19 +76,18 @@ def test_curves_are_of_the_best_middle_and_worst_class_of_the_commoner_half():
     assert figures.chosen_classes(aps, np.zeros(6, int), groups) == []
 
 
-def test_reliability_bins_hold_each_label_once(rng, monkeypatch):
-    scores = rng.normal(size=(500, 4)) - 1
-    labels = np.where(rng.random((500, 4)) < 1 / (1 + np.exp(-2 * scores)), 1, -1)
-    labels[0] = 0
-    thresholds = fit_thresholds(scores, labels, list("abcd"), ["seen"] * 3 + ["unseen"])
-    columns = np.array([0, 2])
-    monkeypatch.setattr(figures, "BLOCK", 1000)  # two blocks
-    means, shares, counts = figures.reliability(thresholds, scores, labels, columns)
-    assert counts.sum() == 499 * 2
-    probabilities = thresholds.probabilities(scores)[1:, columns]
-    assert means @ counts == pytest.approx(probabilities.sum())
-    assert shares @ counts == pytest.approx((labels[:, columns] > 0).sum())
-    np.testing.assert_allclose(means, shares, atol=0.15)
+def test_the_diagram_of_reliability_is_of_the_tags_shown(rng):
+    scores = rng.normal(size=(500, 3)) - 1
+    labels = np.where(rng.random((500, 3)) < 1 / (1 + np.exp(-2 * scores)), 1, -1)
+    twos, zeros = np.full(3, 2.0), np.zeros(3)
+    groups = ["seen", "seen", "unseen"]
+    found = reliability_of_shown(scores, labels, groups, twos, zeros, zeros)
+    shown = figures.reliability_figure(found)
+    tips = re.findall(r"(seen|unseen): (\d+) tags with", shown.chart)
+    counts = {group: sum(int(n) for g, n in tips if g == group) for group in ("seen", "unseen")}
+    assert counts["unseen"] == (scores[:, 2] >= 0).sum() and counts["seen"] > counts["unseen"]
+    nothing = figures.reliability_figure({"seen": found["seen"], "unseen": None})
+    assert "unseen:" not in nothing.chart
 
 
 def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
