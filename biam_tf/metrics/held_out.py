@@ -31,9 +31,12 @@ from biam_tf.files import replacing
 from biam_tf.metrics.calibration import MIN_SLOPE, fit_global, sigmoid
 from biam_tf.metrics.cuts import Target
 
-# Probabilities below are not shown to anybody, but nearly all labels are there: they would decide
-# the slope.
+# Nearly all labels have lower probabilities, which are not shown to anybody but would decide the
+# slope.
 LEAST_SHOWN = 0.05
+# With fewer tags of a probability of at least 0.5 there is nothing to be more exact about, and too
+# little to learn it from.
+FEWEST_TAGS = 100
 
 Logits = TypeVar("Logits", float, np.ndarray)
 
@@ -203,8 +206,8 @@ def fit_shown(
 ) -> LogitRule:
     """Fits a rule to the labels whose probability may be shown.
 
-    It is fitted to all labels first, then again to those whose probability then is at least
-    `LEAST_SHOWN`, if some of them are positive and others negative.
+    It is fitted to all labels first. If `FEWEST_TAGS` of them then have a probability of at least
+    0.5, it is fitted again to those with at least `LEAST_SHOWN`, if these are not all the same.
 
     Args:
         logits: (M,) float64.
@@ -212,8 +215,10 @@ def fit_shown(
         weights: (M,) of the labels; None: 1.
     """
     slope, offset = fit_global(logits, labels, weights)
-    shown = sigmoid(slope * logits + offset) >= LEAST_SHOWN
-    if (labels[shown] > 0).any() and (labels[shown] < 0).any():
+    probabilities = sigmoid(slope * logits + offset)
+    shown = probabilities >= LEAST_SHOWN
+    is_enough = (probabilities >= 0.5).sum() >= FEWEST_TAGS
+    if is_enough and (labels[shown] > 0).any() and (labels[shown] < 0).any():
         own = None if weights is None else weights[shown]
         slope, offset = fit_global(logits[shown], labels[shown], own)
     return LogitRule(slope, offset)
