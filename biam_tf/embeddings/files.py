@@ -25,6 +25,7 @@ from biam_tf.embeddings.word2vec_binary import is_word2vec_binary, read_word2vec
 from biam_tf.errors import UserError
 
 _ROWS_IN_AN_ERROR = 20
+_LONGEST_LINE = 16 << 20  # of word vectors, which have a few KB
 _DECIMAL_COMMA = r"^(\s*[-+]?\d*),(\d+(?:[eE][-+]?\d+)?\s*)$"
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError)
 
@@ -64,11 +65,27 @@ def _read_words(
         "of attributes"
     )
     with _reading(path, "word vectors", way_out), _open_packed(path) as file:
-        read = read_word2vec_binary if is_word2vec_binary(path) else read_glove_text
-        vectors, known, size, not_finite = read(file, path, wanted)
+        if is_word2vec_binary(path):
+            read = read_word2vec_binary(file, path, wanted)
+        else:
+            read = read_glove_text(_lines(file, path), path, wanted)
+        vectors, known, size, not_finite = read
     if not known:
         raise UserError(f"{path}: no word vectors in this file; {way_out}")
     return vectors, known, size, not_finite
+
+
+def _lines(file: IO[bytes], path: pathlib.Path) -> Iterator[bytes]:
+    """Yields the lines of a file; a packed file of megabytes may hold one of gigabytes."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise UserError(
+                f"{path}, line {number}: is longer than {_LONGEST_LINE >> 20} MB; the file holds "
+                "no word vectors, or is damaged"
+            )
+        yield line
 
 
 def _refuse(path: pathlib.Path, problem: str) -> NoReturn:

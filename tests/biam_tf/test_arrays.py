@@ -1,7 +1,9 @@
 """Files of arrays that claim more than they hold."""
 
 import ast
+import gzip
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from source_tree import PACKAGES, modules
 
 from biam_tf.arrays import open_npz
-from biam_tf.embeddings.files import read_arrays, read_note
+from biam_tf.embeddings.files import read_arrays, read_note, read_word_vectors
 from biam_tf.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -69,6 +71,19 @@ def test_a_header_that_lies_is_an_error(tmp_path):
         assert archive.getinfo("embeddings.npy").file_size > 1 << 20
     with pytest.raises(UserError, match=r"lie\.npz"):
         read_arrays(path)  # it claims more than it holds
+
+
+def test_a_packed_line_without_end_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "vectors.txt.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"dog 1 2\ncat 1 2\n")
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"line 3: is longer than 16 MB"):
+        read_word_vectors(path, {"dog"})
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
 
 
 def test_no_other_module_opens_files_of_arrays():
