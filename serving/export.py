@@ -169,6 +169,7 @@ def _command(arguments: argparse.Namespace) -> None:
         print(f"  {name:16}left out: {_REASONS[name]}")
     if exported.encoder is not None:
         print(f"sentence encoder: {exported.encoder}")
+    print(f"photo index: {exported.index}")
     size = f"size: {exported.size / 1e6:.1f} MB"
     if exported.encoder_size:
         without = (exported.size - exported.encoder_size) / 1e6

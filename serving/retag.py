@@ -5,11 +5,15 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving.client import add_class_options, add_selection_options, named_classes, selection_of
+from serving.indexing.class_query import ClassQuery
 from serving.indexing.match_table import WRITERS, best_classes, best_photos, write_table
 from serving.indexing.photo_index import PhotoIndex
+from serving.indexing.search_photos import ranking_rows, search_photos, write_ranking
 from serving.rpc.photo_tagging import calibrated_columns, tick_for
 
 DESCRIPTION = """\
@@ -17,6 +21,10 @@ Scores the photos of an index (python -m serving.index) against any classes, wit
 without the photos, and prints the best tags of each photo: score, probability, and a tick for a
 class that reaches its threshold. With --search it prints the best photos of each class instead.
 Without --classes it uses those of the training run.
+
+With --query it prints the photos that show what a query says: classes joined by and, or, not and
+brackets, each decided by its threshold. A name that contains one of these words, a comma or a
+bracket is put in double quotes.
 """
 
 EXAMPLES = """\
@@ -25,8 +33,12 @@ examples:
   python -m serving.retag pictures.index --classes "red car" --search --top 20
   python -m serving.retag pictures.index --classes-file classes.txt --output tags.csv
   python -m serving.retag pictures.index --classes "dog, beach" --present
+  python -m serving.retag pictures.index --query 'beach and (dog or horse) and not people'
+  python -m serving.retag pictures.index --query '"salt and pepper"' --output photos.csv
 """
 
+
+_DEFAULT_TOP = 5
 
 NO_THRESHOLDS = (
     "the index has no thresholds: the run of its model had no validation photos, or the index was "
@@ -44,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("index", metavar="INDEX", type=pathlib.Path, help="folder of an index")
     add_class_options(parser)
     parser.add_argument(
+        "--query",
+        metavar="QUERY",
+        help="list the photos that show this: class names joined by and, or, not and brackets",
+    )
+    parser.add_argument(
         "--word-vectors",
         metavar="FILE",
         help="embeddings of classes that the model was not trained with: GloVe text, .npz or an "
@@ -57,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--top",
         type=int,
-        default=5,
         metavar="N",
-        help="tags per photo, or photos per class (default: 5)",
+        help="tags per photo, or photos per class (default: 5; with --query: all that show it)",
     )
     add_selection_options(parser)
     parser.add_argument(
@@ -72,12 +88,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: argparse.Namespace) -> None:
-    if arguments.top < 1:
+    if arguments.top is not None and arguments.top < 1:
         raise UserError(f"--top {arguments.top}: use at least 1")
     if arguments.output and arguments.output.suffix.lower() not in WRITERS:
         raise UserError(f"--output {arguments.output}: end the name with .csv or .json")
-    selection = selection_of(arguments, arguments.top)
+    if arguments.query is not None:
+        for name in ("classes", "classes_file", "search", "present", "probability", "threshold"):
+            if getattr(arguments, name) not in (None, False):
+                raise UserError(
+                    f"--query excludes --{name.replace('_', '-')}: it names its own classes, each "
+                    "decided by its threshold"
+                )
     index = PhotoIndex(arguments.index)
+    if arguments.query is None:
+        _list_classes(arguments, index)
+    else:
+        _list_query(arguments, index)
+    if damage := index.damage_in_words():
+        print(damage, file=sys.stderr)
+
+
+def _list_classes(arguments: argparse.Namespace, index: PhotoIndex) -> None:
+    selection = selection_of(arguments, arguments.top or _DEFAULT_TOP)
     names = named_classes(arguments) or list(index.vocabulary.names)
     class_embeddings = index.embed(names, arguments.word_vectors)
     its = index.calibration(names, class_embeddings)
@@ -86,12 +118,16 @@ def _command(arguments: argparse.Namespace) -> None:
             raise UserError(f"{arguments.index}: {NO_THRESHOLDS}")
         print(f"scores only: {NO_THRESHOLDS}", file=sys.stderr)
     scores = index.scores(class_embeddings)
+    whole = np.flatnonzero(np.isfinite(scores).all(axis=1))  # without those of damaged shards
+    photos: Sequence[str] = index.photos
+    if len(whole) < len(scores):
+        scores, photos = scores[whole], [index.photos[int(row)] for row in whole]
     if arguments.search:
         headings = ("class", "photo")
-        matches = best_photos(scores, index.photos, names, selection, its)
+        matches = best_photos(scores, photos, names, selection, its)
     else:
         headings = ("photo", "tag")
-        matches = best_classes(scores, index.photos, names, selection, its)
+        matches = best_classes(scores, photos, names, selection, its)
     if arguments.output:
         write_table(arguments.output, headings, matches, its is not None)
         print(f"{arguments.output}: {len(index)} photos, {len(names)} classes")
@@ -101,6 +137,27 @@ def _command(arguments: argparse.Namespace) -> None:
         print(("\n" if number else "") + name)
         for tag in best:
             print(f"  {tag.score:8.3f}  {calibrated_columns(tag, tick)}{tag.name}")
+
+
+def _list_query(arguments: argparse.Namespace, index: PhotoIndex) -> None:
+    query = ClassQuery.parse(arguments.query, index.vocabulary.index.rows)
+    ranking = search_photos(index, query, index.embed(query.names, arguments.word_vectors))
+    if ranking.decided is None:
+        shown = ranking.first(arguments.top or _DEFAULT_TOP)
+        said = f"the best {len(shown.rows)} of {len(index):,} photos; {NO_THRESHOLDS}"
+    else:
+        shown = ranking.first(min(ranking.decided, arguments.top or ranking.decided))
+        said = f"{ranking.decided:,} of {len(index):,} photos"
+        if len(shown.rows) < ranking.decided:
+            said += f", of which the best {len(shown.rows)}"
+    rows = ranking_rows(index, query.names, shown)
+    if arguments.output:
+        write_ranking(arguments.output, query.names, rows)
+        print(f"{arguments.output}: {said}")
+        return
+    print(f"{arguments.query}: {said}")
+    for row in rows:
+        print(f"  {row['rank by']:8.3f}  {row['photo']}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import numpy as np
 
 from biam_tf.progress import progress
 from biam_tf.vocabulary import Vocabulary
-from serving.indexing.build_index import SHARD_PHOTOS, write_shard
-from serving.indexing.photo_index import VOCABULARY, IndexedPhoto, IndexManifest
+from serving.indexing.build_index import SHARD_PHOTOS
+from serving.indexing.manifest import VOCABULARY, IndexedPhoto, IndexManifest, write_shard
 
 
 def write_random_index(
@@ -33,13 +33,13 @@ def write_random_index(
     """
     rng = np.random.default_rng(0)
     Vocabulary(("a",), np.eye(1, embedding_size), ("seen",)).save(folder / VOCABULARY)
-    shards = []
     with progress(photos, "Writing", "photo") as bar:
         for start in range(0, photos, SHARD_PHOTOS):
             numbers = range(start, min(start + SHARD_PHOTOS, photos))
             shape = (len(numbers), grid[0] * grid[1], embedding_size)
             names = [IndexedPhoto(photo_name(number), 0, 0) for number in numbers]
-            shards.append(write_shard(folder, names, rng.normal(size=shape).astype(np.float16)))
+            number = 1 + start // SHARD_PHOTOS
+            write_shard(folder, names, rng.normal(size=shape).astype(np.float16), number)
             bar.update(len(numbers))
     facts = (grid, embedding_size, False, pooled)
-    IndexManifest(str(photo_folder), str(folder), "0", *facts, tuple(shards)).write(folder)
+    IndexManifest(str(photo_folder), str(folder), "0", *facts).write(folder)

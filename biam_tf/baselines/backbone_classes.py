@@ -221,5 +221,6 @@ BACKBONE_CLASSES = System(
     },
     build=build,
     trained=False,
+    classifier="region_classifier",
     uses_backbone_classes=True,
 )

@@ -77,6 +77,7 @@ ESZSL = System(
     presets={"paper": ESZSLSettings()},
     build=build_eszsl,
     fit=fit_eszsl,
+    classifier="bilinear",
 )
 
 
@@ -116,4 +117,5 @@ LABEL_EM = System(
     presets={"paper": LabelEMSettings()},
     build=build_label_em,
     make_losses=label_em_losses,
+    classifier="bilinear",
 )

@@ -243,4 +243,5 @@ CNN_RNN = System(
     make_losses=make_losses,
     prepare=prepare,
     open_vocabulary=False,
+    classifier="scores",
 )

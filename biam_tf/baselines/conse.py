@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from biam_tf.class_sides import DirectionClasses
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.losses import softmax_over_classes
 from biam_tf.models.system import HeadInputs, Losses, System, require_setting
@@ -52,12 +54,21 @@ class ConvexCombination(layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         logits, seen_embeddings, class_embeddings = inputs
+        directions = ops.normalize(class_embeddings, axis=-1)
+        return ops.matmul(self.region_vectors(logits, seen_embeddings), ops.transpose(directions))
+
+    def region_vectors(self, logits: Tensor, seen_embeddings: Tensor) -> Tensor:
+        """Returns the directions f / |f| (batch, d_a)."""
         k = min(self.mixed_classes, seen_embeddings.shape[0])
         # A softmax over the T highest logits gives their probabilities, divided by Z.
         highest, rows = ops.top_k(logits, k)
         mixed = ops.einsum("bt,btd->bd", ops.softmax(highest), ops.take(seen_embeddings, rows, 0))
-        directions = ops.normalize(class_embeddings, axis=-1)
-        return ops.matmul(ops.normalize(mixed, axis=-1), ops.transpose(directions))
+        return ops.normalize(mixed, axis=-1)
+
+    def class_side(self) -> DirectionClasses:
+        """Returns that a class's vector is the direction of its embedding."""
+        size = self.input[-1].shape[-1]
+        return DirectionClasses(1.0, np.zeros(size, np.float32), np.zeros((0, size), np.float32))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[2][0])
@@ -97,4 +108,5 @@ CONSE = System(
     build=build,
     training_outputs=training_outputs,
     make_losses=make_losses,
+    classifier="scores",
 )

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from biam_tf.class_sides import LinearClasses
 from biam_tf.losses import ranknet_loss
 from biam_tf.losses.pairwise_ranking import hinges_of_pairs
 from biam_tf.models.system import HeadInputs, Losses, System, require_setting
@@ -71,6 +72,14 @@ class AlongDirection(layers.Layer):
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         directions, class_embeddings = inputs
         return ops.matmul(directions, ops.transpose(class_embeddings))
+
+    def region_vectors(self, directions: Tensor) -> Tensor:
+        """Returns the directions (batch, d_a)."""
+        return directions
+
+    def class_side(self) -> LinearClasses:
+        """Returns that a class's vector is its embedding."""
+        return LinearClasses(self.input[-1].shape[-1])
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[1][0])
@@ -177,6 +186,7 @@ FAST0TAG = System(
     presets={"paper": Fast0TagSettings()},
     build=build,
     make_losses=make_losses,
+    classifier="scores",
 )
 FAST0TAG_LINEAR = System(
     title="Fast0Tag, linear",
@@ -184,4 +194,5 @@ FAST0TAG_LINEAR = System(
     presets={"paper": LinearFast0TagSettings()},
     build=build_linear,
     fit=fit_linear,
+    classifier="scores",
 )

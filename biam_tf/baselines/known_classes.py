@@ -9,14 +9,10 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import ArrayLike
 
+from biam_tf.class_sides import TOLERANCE, LearnedClasses
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-# A row is a class if their distance is at most this share of the class's length. Rounding an
-# embedding to 16 bits moves it by up to 0.002; of GloVe's 40,000 most frequent words (6B, 100
-# dimensions, scaled to length 1) the nearest two are 0.098 apart.
-TOLERANCE = 5e-3
 
 _ROWS_IN_AN_ERROR = 20
 _BLOCK = 1024  # classes compared with all others at a time
@@ -121,6 +117,14 @@ class KnownClasses(layers.Layer):
         in_order = tf.range(tf.shape(class_embeddings)[0]) % self.learned.num_classes
         rows = tf.cond(tf.reduce_all(close(in_order)), lambda: in_order, nearest)
         return rows, close(rows)
+
+    def region_vectors(self, scores: Tensor) -> Tensor:
+        """Returns the scores of the learned classes (batch, learned classes)."""
+        return scores
+
+    def class_side(self) -> LearnedClasses:
+        """Returns that a class's vector selects the learned class that it is."""
+        return LearnedClasses(np.asarray(self.learned.matrix, np.float32))
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[1][0])

@@ -81,6 +81,7 @@ WARP = System(
     build=build_warp,
     make_losses=warp_losses,
     open_vocabulary=False,
+    classifier="scores",
 )
 
 
@@ -122,4 +123,5 @@ LOGISTIC = System(
     build=build_logistic,
     make_losses=logistic_losses,
     open_vocabulary=False,
+    classifier="scores",
 )

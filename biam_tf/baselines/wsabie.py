@@ -78,4 +78,5 @@ WSABIE = System(
     build=build,
     make_losses=make_losses,
     open_vocabulary=False,
+    classifier="scores",
 )

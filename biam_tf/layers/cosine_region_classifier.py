@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
+from biam_tf.class_sides import DirectionClasses
 from biam_tf.layers.bound_class_embeddings import array_initializer
 from biam_tf.layers.region_classifier import Contraction, match_classes
 from biam_tf.tensor_types import Shape, Tensor
@@ -145,6 +146,23 @@ class CosineRegionClassifier(layers.Layer):
         if self.center is not None:
             embeddings -= ops.convert_to_tensor(self.center, "float32")
         return ops.normalize(embeddings, axis=-1)
+
+    def region_vectors(self, e: Tensor) -> Tensor:
+        """Returns e (..., d_a + S)."""
+        return e
+
+    def class_side(self) -> DirectionClasses:
+        """Returns the function from class embeddings to Â."""
+        size = self.input[1].shape[-1]
+        center = np.zeros(size) if self.center is None else self.center
+        anchors = np.zeros((0, size)) if self.anchors is None else self.anchors
+        return DirectionClasses(
+            self.scale,
+            np.asarray(center, np.float32),
+            np.asarray(anchors, np.float32),
+            self.anchor_weight,
+            self.anchor_temperature,
+        )
 
     def contraction_orders(self, training: bool = False) -> tuple[Contraction, ...]:
         """Returns the only order of the product, see `RegionClassifier.contraction_orders`."""

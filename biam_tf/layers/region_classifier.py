@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from biam_tf.class_sides import LinearClasses
 from biam_tf.tensor_types import Shape, Tensor
 
 # Features and class embeddings to two factors, which `match_classes` multiplies to responses.
@@ -95,6 +96,18 @@ class RegionClassifier(layers.Layer):
         """Returns m (batch, height, width, classes) for `class_weights` (classes, channels)."""
         return match_classes(e_f, class_weights)
 
+    def region_vectors(self, e_f: Tensor) -> Tensor:
+        """Returns e_f W_a (..., d_a), followed by the region's bias if there is one."""
+        regions = match_classes(e_f, ops.cast(self.kernel, self.compute_dtype))
+        if self.bias is None:
+            return regions
+        bias = match_classes(e_f, ops.cast(self.bias, self.compute_dtype)[None])
+        return ops.concatenate([regions, bias], axis=-1)
+
+    def class_side(self) -> LinearClasses:
+        """Returns that a class's vector is its embedding, followed by a 1 for the bias."""
+        return LinearClasses(self.kernel.shape[0], self.bias is not None)
+
     def contraction_orders(self, training: bool = False) -> tuple[Contraction, ...]:
         """Returns the orders in which e_f W_a A^T can be multiplied.
 
@@ -116,16 +129,11 @@ class RegionClassifier(layers.Layer):
 
     def _in_embedding_space(self, e_f: Tensor, class_embeddings: Tensor) -> tuple[Tensor, Tensor]:
         class_embeddings = ops.cast(class_embeddings, self.compute_dtype)
-        regions = match_classes(e_f, ops.cast(self.kernel, self.compute_dtype))
-        if self.bias is None:
-            return regions, class_embeddings
-        # e_f (A W + b)^T = [e_f W^T, e_f b] [A, 1]^T
-        bias = match_classes(e_f, ops.cast(self.bias, self.compute_dtype)[None])
-        ones = ops.ones_like(class_embeddings[:, :1])
-        return (
-            ops.concatenate([regions, bias], axis=-1),
-            ops.concatenate([class_embeddings, ones], axis=-1),
-        )
+        if self.bias is not None:
+            # e_f (A W + b)^T = [e_f W^T, e_f b] [A, 1]^T
+            ones = ops.ones_like(class_embeddings[:, :1])
+            class_embeddings = ops.concatenate([class_embeddings, ones], axis=-1)
+        return self.region_vectors(e_f), class_embeddings
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         features_shape, embeddings_shape = input_shape

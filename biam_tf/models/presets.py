@@ -228,4 +228,5 @@ BIAM = System(
     ),
     presets=PRESETS,
     build=late("biam_tf.models.head:build_scores"),
+    classifier="region_classifier",
 )

@@ -146,6 +146,11 @@ class System:
             (`HeadInputs.backbone_classes`); its settings then have the fields `name_vectors` and
             `template` of `biam_tf.baselines.backbone_classes`. Defaults to `False`.
         open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
+        classifier: name of the layer that multiplies vectors of regions, or of the photo, with
+            vectors of classes (`biam_tf.models.factors.Classifier`), if the scores are the means
+            of each class's k strongest products (`TopKSpatialPooling`), or the products of the
+            photo: stored vectors are then searched for any class without the model. Defaults to
+            `None`: the scores have another last step.
         compares_images: whether an image's loss of `make_losses` depends on the other images of
             its batch; with several devices or `training.accumulation_steps`, such losses are
             computed from the gathered outputs of the whole batch. Defaults to `False`.
@@ -160,6 +165,7 @@ class System:
     fit: Callable[[keras.Model, Any, Iterable, np.ndarray], None] | None = None
     prepare: Callable[[keras.Model, np.ndarray], None] | None = None
     open_vocabulary: bool = True
+    classifier: str | None = None
     compares_images: bool = False
     trained: bool = True
     uses_backbone_classes: bool = False

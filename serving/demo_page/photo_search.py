@@ -8,15 +8,19 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from biam_tf.class_sides import LinearClasses
 from biam_tf.errors import UserError
 from biam_tf.files import is_inside
 from biam_tf.photos import Orientation
 from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.photo_files import read_picture
+from serving.indexing.class_query import ClassQuery
 from serving.indexing.photo_index import PhotoIndex
+from serving.indexing.search_photos import search_photos
 from serving.rpc.version_folders import photo_orientation
 
 SMALL, LARGE = 320, 720
+_NEAREST = 4  # photos that are shown if a query holds for none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,13 +29,23 @@ class Query:
 
     Attributes:
         text: the query in words.
-        class_embeddings: (C, d_a), one row per class.
+        class_embeddings: (C, d_a), one row per class; (0, d_a) for a region.
         names: of the classes; None: it is no class, but a region of a photo.
+        region_vector: (1, d), a region's vector in the index; None for classes.
+        classes: how the classes are joined; None: they are averaged.
     """
 
     text: str
     class_embeddings: np.ndarray
     names: tuple[str, ...] | None = None
+    region_vector: np.ndarray | None = None
+    classes: ClassQuery | None = None
+
+    def vectors(self, index: PhotoIndex) -> np.ndarray:
+        """Returns the vectors (C, d) that the photos of an index are scored with."""
+        if self.region_vector is not None:
+            return self.region_vector
+        return index.class_vectors(self.class_embeddings)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,8 +56,12 @@ class Found:
         index: the index that was searched.
         query: the query.
         rows: rows of the photos in the index.
-        scores: scores of the photos, averaged over the classes.
+        scores: of the photos: of one class its score; of joined classes the log-odds above their
+            thresholds, joined as the query says; else the average over the classes.
         class_scores: (photos, C) of each class.
+        decided: number of photos for which the query holds by the model's thresholds, those that
+            are not shown included; None: it has none, or the classes are not joined.
+        total: number of photos that were searched.
         within: only photos in this folder are shown, wherever links lead; None for no limit.
     """
 
@@ -53,6 +71,12 @@ class Found:
     scores: np.ndarray
     class_scores: np.ndarray
     within: pathlib.Path | None = None
+    decided: int | None = None
+    total: int = 0
+
+    def given(self, rank: int) -> bool:
+        """Whether the query holds for the photo at a rank, by the model's thresholds."""
+        return self.decided is not None and rank < self.decided
 
     @property
     def orientation(self) -> Orientation:
@@ -97,29 +121,55 @@ class Found:
     def response_map(self, rank: int) -> np.ndarray:
         """Returns the response map (h, w) of the photo at a rank, averaged over the classes."""
         row = int(self.rows[rank])
-        return self.index.response_maps(row, self.query.class_embeddings).mean(axis=-1)
+        vectors = self.query.vectors(self.index)
+        if self.query.classes is not None and self.query.classes.wanted:
+            vectors = vectors[list(self.query.classes.wanted)]
+        return self.index.response_maps_of_vectors(row, vectors).mean(axis=-1)
 
 
 def search(
-    index: PhotoIndex, query: Query, count: int, within: pathlib.Path | None = None
+    index: PhotoIndex,
+    query: Query,
+    count: int,
+    within: pathlib.Path | None = None,
+    given: bool = False,
 ) -> Found:
-    """Returns the `count` photos with the best scores.
+    """Returns the best photos, `count` at most.
 
-    The scores of different classes have different ranges. With several classes they are therefore
-    standardized over the photos before they are averaged: photos that show a little of each class
-    then rank before those that show much of a single one.
+    The scores of different classes have different ranges. With several classes that are not joined
+    they are therefore standardized over the photos before they are averaged: photos that show a
+    little of each class then rank before those that show much of a single one.
 
-    `within` is that of `Found`.
+    Args:
+        index: the index.
+        query: the query.
+        count: number of photos, at most.
+        within: that of `Found`.
+        given: whether only photos are returned for which the query holds by the model's
+            thresholds, if it has any. If it holds for none, the nearest are returned.
     """
-    scores = index.scores(query.class_embeddings)
-    ranking = scores[:, 0]
-    if scores.shape[1] > 1:
+    if query.classes is not None:
+        ranking = search_photos(index, query.classes, query.class_embeddings)
+        if given and ranking.decided:
+            count = min(count, ranking.decided)
+        elif given and ranking.decided == 0:
+            count = min(count, _NEAREST)
+        shown = ranking.first(count)
+        total = len(ranking.rows)
+        return Found(
+            index, query, shown.rows, shown.values, shown.scores, within, ranking.decided, total
+        )
+    scores = index.scores_of_vectors(query.vectors(index))
+    whole = np.flatnonzero(np.isfinite(scores).all(axis=1))  # without those of damaged shards
+    scores = scores[whole]
+    ranking_scores = scores[:, 0]
+    if scores.shape[1] > 1 and len(scores):
         deviation = scores.std(axis=0)
-        ranking = ((scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)).mean(1)
-    count = min(count, len(index))
-    best = np.argpartition(-ranking, count - 1)[:count] if count else np.arange(0)
-    best = best[np.lexsort((best, -ranking[best]))]
-    return Found(index, query, best, scores.mean(axis=1)[best], scores[best], within)
+        standard = (scores - scores.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
+        ranking_scores = standard.mean(axis=1)
+    best = np.lexsort((whole, -ranking_scores))[:count]
+    means = scores.mean(axis=1)[best]
+    return Found(index, query, whole[best], means, scores[best], within, total=len(whole))
 
 
 def region_query(found: Found, rank: int, region: int) -> Query:
@@ -131,16 +181,22 @@ def region_query(found: Found, rank: int, region: int) -> Query:
         region: index of the region in row-major order.
 
     Raises:
-        UserError: the embedding of the region is zero.
+        UserError: the embedding of the region is zero, or the index has none.
     """
-    regions = found.index.region_embeddings(int(found.rows[rank]))
+    index, row = found.index, int(found.rows[rank])
+    linear = index.manifest.class_side == LinearClasses.kind
+    regions = index.region_embeddings(row) if linear else index.region_vectors(row)
     embedding = regions.reshape(-1, regions.shape[-1])[region]
     norm = np.linalg.norm(embedding)
     if not norm:
         raise UserError("The embedding of this region is zero; choose another region.")
     row, column = divmod(region, regions.shape[1])
     text = f"like row {row + 1}, column {column + 1} of {found.path(rank).name}"
-    return Query(text, embedding[None] / norm)
+    direction = embedding[None] / norm
+    if linear:
+        return Query(text, direction)
+    size = index.manifest.embedding_size
+    return Query(text, np.zeros((0, size), np.float32), region_vector=direction)
 
 
 def draw_large(found: Found, rank: int) -> Image.Image:
@@ -150,7 +206,7 @@ def draw_large(found: Found, rank: int) -> Image.Image:
         UserError: the photo is missing or can't be decoded.
     """
     path = found.path(rank)
-    picture = _picture(path, LARGE, _modification_time(path), found.orientation)
+    picture = _picture(path, LARGE, _modification_time(found, rank, path), found.orientation)
     return draw_evidence(picture, found.response_map(rank), found.index.manifest.pooled)
 
 
@@ -192,17 +248,23 @@ def forget_pictures() -> None:
 def _draw_small(found: Found, rank: int) -> Image.Image:
     """The photo with its deciding regions outlined; a heat map would hide so small a picture."""
     path = found.path(rank)
-    picture = _picture(path, SMALL, _modification_time(path), found.orientation).copy()
+    modified = _modification_time(found, rank, path)
+    picture = _picture(path, SMALL, modified, found.orientation).copy()
     regions = deciding_regions(found.response_map(rank), found.index.manifest.pooled)
     outline_regions(picture, regions, width=5)  # it is shown at a third of its size
     return picture
 
 
-def _modification_time(path: pathlib.Path) -> int:
+def _modification_time(found: Found, rank: int, path: pathlib.Path) -> int:
+    """The time a photo was changed; an error if that was after it was indexed."""
     try:
-        return path.stat().st_mtime_ns
+        status = path.stat()
     except OSError as error:
         raise UserError(f"{path.name}: {error.strerror}; index the folder again") from error
+    indexed = found.index.photo(int(found.rows[rank]))
+    if (status.st_size, status.st_mtime_ns) != indexed.version:
+        raise UserError(f"{path.name}: changed after it was indexed; index the folder again")
+    return status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=256)

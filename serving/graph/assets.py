@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from biam_tf import __version__
+from biam_tf.class_sides import save_class_side
 from biam_tf.embeddings.run_encoder import RunEncoder
 from biam_tf.files import sha256_of, write_json
 from biam_tf.markdown import code, code_block, escaped
@@ -18,9 +19,9 @@ from biam_tf.photo_decoding.graph_formats import available_formats
 from biam_tf.runs import TrainedRun
 from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
-from serving.graph.signatures import GraphSettings
+from serving.graph.signatures import GraphSettings, stored_factors
 from serving.graph.warmup import FILE_NAME, write_warmup_requests
-from serving.rpc.version_folders import PHOTOS_FILE, SENTENCE_ENCODER
+from serving.rpc.version_folders import CLASS_SIDE, PHOTOS_FILE, SENTENCE_ENCODER
 
 _LISTED_CLASSES = 40
 
@@ -48,6 +49,9 @@ def write_assets(
     shutil.copyfile(run.folder.config, folder / "config.yaml")
     if run.folder.thresholds.exists():
         shutil.copyfile(run.folder.thresholds, folder / run.folder.thresholds.name)
+    factors = stored_factors(run)
+    if factors is not None:
+        save_class_side(factors.class_side, folder.parent / CLASS_SIDE)
     formats = [form.lower() for form in settings.formats or available_formats()]
     write_json(folder.parent / PHOTOS_FILE, {"formats": formats, "orientation": run.orientation})
     if embeddings.encoder is not None:
@@ -198,6 +202,7 @@ def _signatures(
             f"`scores` float (B, C), `response_maps` float (B, {h}, {w}, C)",
         ),
         "features": (images, features),
+        "region_vectors": (images, "`region_vectors` float (B, h, w, d), for a photo index"),
         "rescore": (f"{features}, {classes}", "`scores` float (B, C)"),
     }
     lines = [

@@ -1,13 +1,14 @@
 """Writes a trained run as a version of a model: a checked SavedModel with its assets."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from biam_tf.errors import UserError
-from biam_tf.files import folder_beside, writing_to
+from biam_tf.files import folder_beside, size_in_words, writing_to
 
 # Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Exported:
         size: of all files, in bytes.
         encoder_size: about how much of that is the sentence encoder; 0: there is none.
         encoder: the sentence encoder, or why there is none; None: nothing is known of one.
+        index: what a photo index of the model holds, in one line.
     """
 
     path: pathlib.Path
@@ -37,6 +39,7 @@ class Exported:
     size: int = 0
     encoder_size: int = 0
     encoder: str | None = None
+    index: str = ""
 
 
 def export(
@@ -107,7 +110,29 @@ def export(
         _publish(written, target)
         size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
         encoder_size = 0 if names is None else names.encoder_bytes
-    return Exported(target, tuple(sorted(signatures)), differences, size, encoder_size, told)
+    return Exported(
+        target, tuple(sorted(signatures)), differences, size, encoder_size, told, _index_of(run)
+    )
+
+
+def _index_of(run: "TrainedRun") -> str:
+    """Returns what an index of photos holds, so that one knows before photos are indexed."""
+    from biam_tf.models.factors import factors_of
+    from biam_tf.models.systems import find_system
+
+    regions, scene = (run.backbone.output[n].shape for n in ("region_features", "scene_feature"))
+    factors = factors_of(run.head, find_system(run.system))
+    if factors is None:
+        size = size_in_words(2 * (math.prod(regions[1:]) + scene[1]))
+        return (
+            f"keeps the features, {size} per photo; each search runs the head, because its scores "
+            "are no products of regions and classes"
+        )
+    h, w = factors.grid
+    numbers = factors.class_side.vector_size
+    size = size_in_words(2 * (h or regions[1]) * (w or regions[2]) * numbers)
+    of = f"{h}x{w} regions of {numbers}" if h != 1 or w != 1 else f"{numbers}"
+    return f"{of} numbers, {size} per photo; searched without the model"
 
 
 def export_pretrained(name: str) -> pathlib.Path:

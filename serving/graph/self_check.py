@@ -7,7 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.class_calibration import ClassCalibration
+from biam_tf.models.factors import Factors, factors_of
 from biam_tf.models.head import with_response_maps
+from biam_tf.models.systems import find_system
 from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
 from serving.graph.name_table import Embeddings
@@ -31,10 +33,7 @@ def sample_requests(
 ) -> Requests:
     """Returns the inputs of a request for each signature: two photos and a few classes."""
     images = np.array(sample_photos(2), dtype=object)
-    class_embeddings = run.vocabulary.embeddings[:_CLASSES]
-    if not len(class_embeddings):
-        length = run.vocabulary.embedding_size
-        class_embeddings = np.eye(min(_CLASSES, length), length, dtype=np.float32)
+    class_embeddings = _own_classes(run)
     features = _features(run, images)
     requests = {
         "serving_default": {"images": images, "class_embeddings": class_embeddings},
@@ -45,6 +44,7 @@ def sample_requests(
         "features": {"images": images},
         "rescore": {**features, "class_embeddings": class_embeddings},
         "calibrate": {"class_embeddings": class_embeddings},
+        "region_vectors": {"images": images},
     }
     return {name: requests[name] for name in sorted(signatures)}
 
@@ -88,6 +88,8 @@ def compare(
         answer = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
         found, expected = dict(answer), _expected(run, embeddings, name, inputs, embedded)
         embedded = answer["class_embeddings"] if name == "embed" else embedded
+        if name == "region_vectors":
+            found["scores"] = _scores_of_vectors(run, found["region_vectors"])
         if name == "tag_known":
             found = _by_class(found, run)
             expected = {"scores": np.where(np.isnan(found["scores"]), np.nan, expected["scores"])}
@@ -121,11 +123,15 @@ def _expected(
         class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
     if signature in ("embed", "calibrate"):
         return {"class_embeddings": class_embeddings} if signature == "embed" else {}
+    if signature == "region_vectors":
+        class_embeddings = _own_classes(run)
     features = inputs if signature == "rescore" else _features(run, inputs["images"])
     head = with_response_maps(run.head) if signature == "explain" else run.head
     values = [features["region_features"], features["scene_feature"], class_embeddings]
     outputs = head(values, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"scores": outputs}
+    if signature == "region_vectors":
+        outputs["region_vectors"] = _factors(run).region_vectors(*values[:2])
     return {name: tf.cast(value, tf.float32).numpy() for name, value in outputs.items()}
 
 
@@ -162,6 +168,30 @@ def _without_nan(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, n
     both = np.isnan(found) & np.isnan(expected)
     values = [np.where(both, 0, np.nan_to_num(each, nan=np.inf)) for each in (found, expected)]
     return values[0], values[1]
+
+
+def _scores_of_vectors(run: TrainedRun, region_vectors: np.ndarray) -> np.ndarray:
+    """The scores that a photo index computes from the exported model's vectors."""
+    factors = _factors(run)
+    classes = factors.class_side.vectors(_own_classes(run))
+    photos, size = len(region_vectors), region_vectors.shape[-1]
+    responses = region_vectors.reshape(photos, -1, size) @ classes.T
+    return np.sort(responses, axis=1)[:, -factors.pooled :].mean(axis=1)
+
+
+def _factors(run: TrainedRun) -> Factors:
+    factors = factors_of(run.head, find_system(run.system))
+    assert factors is not None, "exports of this head have no signature region_vectors"
+    return factors
+
+
+def _own_classes(run: TrainedRun) -> np.ndarray:
+    """A few of the run's classes; of an empty vocabulary, unit vectors."""
+    embeddings = run.vocabulary.embeddings[:_CLASSES]
+    if len(embeddings):
+        return embeddings
+    length = run.vocabulary.embedding_size
+    return np.eye(min(_CLASSES, length), length, dtype=np.float32)
 
 
 def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,10 @@ import keras
 import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms
+from biam_tf.class_sides import LinearClasses
+from biam_tf.models.factors import Factors, factors_of
 from biam_tf.models.head import region_classifier, scores_alone, with_response_maps
+from biam_tf.models.systems import find_system
 from biam_tf.photo_decoding.graph_formats import Reading, available_formats
 from biam_tf.photos import MAX_PIXELS
 from biam_tf.runs import TrainedRun
@@ -86,6 +89,8 @@ class TaggerGraph(tf.Module):
         self._calibration = None
         if run.thresholds is not None and len(run.vocabulary):
             self._calibration = CalibrationTable(run.thresholds, run.vocabulary)
+        factors = stored_factors(run)
+        self._region_vectors = None if factors is None else factors.region_vectors
         self._known = None
         if len(run.vocabulary):
             self._known = _KnownClasses(run, settings.top_k)
@@ -93,9 +98,9 @@ class TaggerGraph(tf.Module):
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns the signatures of this run by name.
 
-        `explain` is missing for a head without a region classifier, `tag_known` for a run
-        without a vocabulary, `tag` and `embed` without a name table, `calibrate` for a run without
-        thresholds or vocabulary.
+        `explain` is missing for a head without a region classifier, `region_vectors` where they
+        are not needed (`stored_factors`), `tag_known` for a run without a vocabulary, `tag` and
+        `embed` without a name table, `calibrate` for a run without thresholds or vocabulary.
         """
         functions = {
             "serving_default": (self.serving_default, (IMAGES, CLASS_EMBEDDINGS)),
@@ -111,6 +116,8 @@ class TaggerGraph(tf.Module):
             functions["tag_known"] = (self.tag_known, (IMAGES,))
         if self._explain is not None:
             functions["explain"] = (self.explain, (IMAGES, CLASS_EMBEDDINGS))
+        if self._region_vectors is not None:
+            functions["region_vectors"] = (self.region_vectors, (IMAGES,))
         return {
             name: tf.function(function, autograph=False).get_concrete_function(*inputs)
             for name, (function, inputs) in functions.items()
@@ -149,6 +156,15 @@ class TaggerGraph(tf.Module):
         """Returns `region_features` (B, h, w, d) and `scene_feature` (B, d_g) of photos (B,)."""
         region_features, scene_feature = self._features(images)
         return {"region_features": region_features, "scene_feature": scene_feature}
+
+    def region_vectors(self, images: tf.Tensor) -> Outputs:
+        """Returns `region_vectors` (B, h, w, d) of photos (B,), which a photo index stores.
+
+        Their products with the vectors of the classes (`assets.extra/class_side.npz`) are the
+        response maps.
+        """
+        assert self._region_vectors is not None
+        return {"region_vectors": self._region_vectors(*self._features(images))}
 
     def rescore(
         self, region_features: tf.Tensor, scene_feature: tf.Tensor, class_embeddings: tf.Tensor
@@ -296,6 +312,19 @@ def _feature_extractor(
         )
 
     return extract_in_batches
+
+
+def stored_factors(run: TrainedRun) -> Factors | None:
+    """Returns the factors of a run's scores, if an export has to tell them.
+
+    Returns:
+        None if the scores are no products, and if they are linear in the class embeddings: the
+        vectors of regions are then the response maps of an identity matrix of classes.
+    """
+    factors = factors_of(run.head, find_system(run.system))
+    if factors is None or isinstance(factors.class_side, LinearClasses):
+        return None
+    return factors
 
 
 def explainer(run: TrainedRun) -> Callable[..., Outputs] | None:

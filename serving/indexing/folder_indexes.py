@@ -10,7 +10,8 @@ import threading
 from biam_tf.errors import UserError
 from biam_tf.files import is_inside
 from serving.indexing.build_index import index_photos
-from serving.indexing.photo_index import MANIFEST, PhotoIndex
+from serving.indexing.manifest import MANIFEST
+from serving.indexing.photo_index import PhotoIndex
 from serving.rpc.version_folders import newest_version
 
 _FOLDERS_SHOWN = 200
@@ -135,12 +136,13 @@ class FolderIndexes:
         Raises:
             UserError: as `start`, or the index is damaged.
         """
-        manifest = self.index_folder(self.resolve(text)) / MANIFEST
+        index = self.index_folder(self.resolve(text))
         try:
-            modified = manifest.stat().st_mtime_ns
+            # A shard is added or removed with an entry of the folder.
+            state = (index / MANIFEST).stat().st_mtime_ns, index.stat().st_mtime_ns
         except FileNotFoundError:
             return None
-        return _open(manifest.parent, modified)
+        return _open(index, state)
 
     def resolve(self, text: str) -> pathlib.Path:
         """Returns the absolute path of a folder that a user typed.
@@ -182,5 +184,5 @@ class FolderIndexes:
 
 
 @functools.lru_cache(maxsize=4)
-def _open(index: pathlib.Path, modified_ns: int) -> PhotoIndex:
+def _open(index: pathlib.Path, state: tuple[int, int]) -> PhotoIndex:
     return PhotoIndex(index)

@@ -1,156 +1,112 @@
-"""An index of photos that scores them against any classes without the model.
+"""An index of photos that scores them against any classes, as a rule without the model.
 
-Region classification (eq. 7 of the paper) is linear in the class embedding: the response of a
-region is the dot product of the region's projection into the embedding space and the class
-embedding. An index stores those projections, the `region_embeddings`, so that scoring is one
-matrix product and a top-k mean.
+The response of a region to a class is the product of two vectors (`biam_tf.class_sides`). An index
+stores those of the regions, so that scoring is one matrix product and a top-k mean. Of a head whose
+scores have another last step it stores the features, and the model's signature `rescore` scores.
 """
 
-import dataclasses
-import json
+import bisect
+import collections
+import concurrent.futures
+import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 
 from biam_tf.class_calibration import ClassCalibration
-from biam_tf.embeddings.files import look_up_in_file
-from biam_tf.embeddings.names import look_up, normalize, refuse_missing
-from biam_tf.errors import UserError, plain_message
-from biam_tf.files import sha256_of, write_text
+from biam_tf.errors import UserError
 from biam_tf.thresholds import Thresholds
-from biam_tf.vocabulary import Vocabulary, read_table, require_embedding_size
-from serving.rpc.version_folders import takes_any_phrase
-
-FORMAT = 1
-MANIFEST, VOCABULARY, THRESHOLDS = "index.json", "vocabulary.npz", "thresholds.json"
+from biam_tf.vocabulary import Vocabulary
+from serving.indexing.index_model import Rescore, embed_names, rescorer
+from serving.indexing.manifest import (
+    THRESHOLDS,
+    VOCABULARY,
+    IndexedPhoto,
+    IndexManifest,
+)
 
 _BLOCK_BYTES = 64 * 2**20  # of response maps while scoring
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexedPhoto:
-    """A photo file as it was indexed.
-
-    Attributes:
-        path: relative to the photo folder.
-        size: in bytes.
-        changed_ns: modification time in nanoseconds.
-    """
-
-    path: str
-    size: int
-    changed_ns: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A part of an index.
-
-    Attributes:
-        file: name of the file of region embeddings.
-        sha256: checksum of the file.
-        photos: the photos, in the order of the file's rows.
-    """
-
-    file: str
-    sha256: str
-    photos: tuple[IndexedPhoto, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class IndexManifest:
-    """The contents and origin of an index.
-
-    Attributes:
-        photo_folder: absolute path of the indexed folder.
-        model: absolute path of the model version that embedded the photos.
-        fingerprint: SHA-256 of that model's graph and weights.
-        grid: (h, w), the regions of a photo.
-        embedding_size: d_a, length of a class embedding.
-        has_bias: whether a region embedding has one more number at its end, the classifier's
-            bias.
-        pooled: k; the score of a class is the mean of its k strongest responses.
-        shards: the parts, in order.
-        broken: (photo, reason) of each unreadable photo.
-        format: version of the index format.
-    """
-
-    photo_folder: str
-    model: str
-    fingerprint: str
-    grid: tuple[int, int]
-    embedding_size: int
-    has_bias: bool
-    pooled: int
-    shards: tuple[Shard, ...] = ()
-    broken: tuple[tuple[IndexedPhoto, str], ...] = ()
-    format: int = FORMAT
-
-    def write(self, folder: pathlib.Path) -> None:
-        """Writes the manifest into the folder of the index, whole or not at all."""
-        write_text(folder / MANIFEST, json.dumps(dataclasses.asdict(self)))
-
-    @classmethod
-    def read(cls, folder: pathlib.Path) -> "IndexManifest":
-        """Reads the manifest of an index.
-
-        Raises:
-            UserError: it is missing or damaged, or has another format.
-        """
-        path = folder / MANIFEST
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"{folder} holds no index; make one with python -m serving.index"
-            ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} can't be read: {error}") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise UserError(f"{path} was written by another version; index the photos again")
-        try:
-            shards = tuple(
-                Shard(s["file"], s["sha256"], tuple(IndexedPhoto(**p) for p in s["photos"]))
-                for s in found.pop("shards")
-            )
-            broken = tuple((IndexedPhoto(**photo), reason) for photo, reason in found.pop("broken"))
-            h, w = found.pop("grid")
-            return cls(**found, grid=(h, w), shards=shards, broken=broken)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error!r}); index the photos again") from error
+_LISTS_IN_MEMORY = 64
 
 
 class PhotoIndex:
-    """An index opened for scoring; its embeddings are memory-mapped.
+    """An index opened for scoring; its vectors are memory-mapped, a shard at a time.
+
+    The contents of a shard are compared with their checksum when they are first used. A shard that
+    is damaged costs its own photos only: their scores are NaN, and `damaged` names it.
 
     Args:
         folder: written by `python -m serving.index`.
 
     Attributes:
+        folder: the folder.
         manifest: contents and origin of the index.
         photos: N paths relative to the photo folder, in the order of the rows of scores.
         vocabulary: the classes that the model was trained with.
-        thresholds: of the model's scores; None: it has none. An early index has no copy: they are
-            those of the model, if it is still there.
+        class_side: from class embeddings to the vectors that regions are multiplied with; of an
+            index of features, what the model takes.
 
     Raises:
-        UserError: the folder holds no index, or a file of it is missing or damaged.
+        UserError: the folder holds no index, or a file that all of it needs is missing or damaged.
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        folder = pathlib.Path(folder)
-        self.manifest = IndexManifest.read(folder)
-        self.vocabulary = Vocabulary.load(folder / VOCABULARY)
-        beside_model = pathlib.Path(self.manifest.model) / "assets.extra" / THRESHOLDS
-        files = [path for path in (folder / THRESHOLDS, beside_model) if path.is_file()]
-        self.thresholds = Thresholds.load(files[0]) if files else None
-        self.photos = tuple(p.path for shard in self.manifest.shards for p in shard.photos)
-        self._shards = [read_shard(folder, shard) for shard in self.manifest.shards]
+        self.folder = pathlib.Path(folder)
+        self.manifest = IndexManifest.read(self.folder)
+        self.vocabulary = Vocabulary.load(self.folder / VOCABULARY)
+        self.class_side = self.manifest.read_class_side(self.folder)
+        self._shards = self.manifest.shards
+        ends = np.cumsum([shard.count for shard in self._shards], dtype=np.int64)
+        self._starts = [0, *map(int, ends)]
+        self.photos: Sequence[str] = _Paths(self._photo, self._starts[-1])
+        # A page has an index open for days; lists are small, but a million paths are not.
+        self._list = functools.lru_cache(_LISTS_IN_MEMORY)(lambda number: self._read_list(number))
+        self._state: dict[int, str | None] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return self._starts[-1]
+
+    @property
+    def by_features(self) -> bool:
+        """Whether features are stored, which the model scores, in place of vectors."""
+        return self.manifest.region_shape is not None
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Why files of shards can't be used, by file; those that were not used yet may be, too."""
+        found = dict(self.manifest.damaged)
+        for number, reason in sorted(self._state.items()):
+            if reason is not None:
+                found[self._shards[number].file] = reason
+        return found
+
+    def damage_in_words(self) -> str:
+        """Returns which photos are left out and what to do about it; empty: none are."""
+        damaged = self.damaged
+        if not damaged:
+            return ""
+        listed = ", ".join(f"{file} ({reason})" for file, reason in list(damaged.items())[:5])
+        more = f" and {len(damaged) - 5} more" * (len(damaged) > 5)
+        return (
+            f"{self.folder}: damaged: {listed}{more}; the photos in it are left out. This indexes "
+            f"them again: {self.manifest.command(self.folder)}"
+        )
+
+    @functools.cached_property
+    def thresholds(self) -> Thresholds | None:
+        """The model's thresholds; None if it has none."""
+        for path in (
+            self.folder / THRESHOLDS,
+            pathlib.Path(self.manifest.model) / "assets.extra" / THRESHOLDS,
+        ):
+            if path.is_file():
+                return Thresholds.load(path)
+        return None
 
     def calibration(
         self, names: Sequence[str] | None, class_embeddings: np.ndarray
@@ -164,6 +120,11 @@ class PhotoIndex:
         if self.thresholds is None:
             return None
         return self.thresholds.for_classes(names, class_embeddings, self.vocabulary)
+
+    def photo(self, row: int) -> IndexedPhoto:
+        """Returns the photo in a row of the scores, as it was indexed."""
+        number, row = self._locate(row)
+        return self._list(number)[row]
 
     def embed(
         self, names: Sequence[str], word_vectors: str | os.PathLike | None = None
@@ -180,36 +141,26 @@ class PhotoIndex:
         Raises:
             UserError: lists the names without an embedding, each with the nearest known one.
         """
-        known = self.vocabulary
-        way_out = "correct these, or give word vectors for classes that are new to the model"
-        if word_vectors is not None and not all(normalize(n) in known.index.rows for n in names):
-            table = read_table(word_vectors)
-            if table is None:
-                return self._embed_by_words(names, pathlib.Path(word_vectors))
-            require_embedding_size(table, self.manifest.embedding_size, str(word_vectors))
-            known, way_out = known.extended(table), "correct these or leave them out"
-        found = [look_up(name, None, known.index) for name in names]
-        model = pathlib.Path(self.manifest.model)
-        if word_vectors is None and any(words.missing for words in found):
-            if takes_any_phrase(model):
-                return _embed_by_model(model, names)
-        refuse_missing(names, found, known.names, "no embedding", way_out)
-        return known.embeddings[[words.row for words in found if words.row is not None]]
+        return embed_names(self.vocabulary, self.manifest, names, word_vectors)
 
-    def _embed_by_words(self, names: Sequence[str], path: pathlib.Path) -> np.ndarray:
-        looked_up = look_up_in_file(path, names, self.vocabulary.index)
-        refuse_missing(names, looked_up.found, looked_up.known, f"{path}: no word vector")
-        new = [i for i, words in enumerate(looked_up.found) if words.row is None]
-        read = Vocabulary(
-            tuple(names[i] for i in new), looked_up.means[new], ("unseen",) * len(new)
-        )
-        require_embedding_size(read, self.manifest.embedding_size, str(path))
-        embeddings = np.empty((len(names), read.embedding_size), np.float32)
-        embeddings[new] = read.embeddings
-        for i, words in enumerate(looked_up.found):
-            if words.row is not None:
-                embeddings[i] = self.vocabulary.embeddings[words.row]
-        return embeddings
+    def class_vectors(self, class_embeddings: np.ndarray) -> np.ndarray:
+        """Returns what the photos are scored with, for class embeddings (C, d_a).
+
+        Returns:
+            (C, d) float32: the vectors that regions are multiplied with; of an index of features,
+            the class embeddings.
+
+        Raises:
+            UserError: the embeddings have another length, or are none of the learned classes of a
+                model that scores no others.
+        """
+        classes = np.asarray(class_embeddings, np.float32)
+        size = self.manifest.embedding_size
+        if classes.ndim != 2 or classes.shape[1] != size:
+            raise UserError(
+                f"class_embeddings: shape {classes.shape}; this index needs (C, {size})"
+            )
+        return self.class_side.vectors(classes)
 
     def scores(self, class_embeddings: np.ndarray) -> np.ndarray:
         """Returns the scores of all photos: the model's, up to rounding to 16 bits.
@@ -218,101 +169,230 @@ class PhotoIndex:
             class_embeddings: (C, d_a).
 
         Returns:
-            (N, C) float32. Further memory is bounded, whatever N and C.
+            (N, C) float32; NaN for photos of damaged shards. Further memory is bounded, whatever N
+            and C.
 
         Raises:
-            UserError: the embeddings have another length.
+            UserError: as `class_vectors`.
         """
-        classes = self._checked(class_embeddings)
-        scores = np.empty((len(self), len(classes)), np.float32)
-        start = 0
-        for block in self._blocks(len(classes)):
-            scores[start : start + len(block)] = self._score(block, classes)
-            start += len(block)
+        return self.scores_of_vectors(self.class_vectors(class_embeddings))
+
+    def scores_of_vectors(self, class_vectors: np.ndarray) -> np.ndarray:
+        """As `scores`, for vectors (C, d) of `class_vectors`, or of regions."""
+        scores = np.empty((len(self), len(class_vectors)), np.float32)
+        for start, block in self.score_blocks(class_vectors):
+            scores[start : start + len(block)] = block
         return scores
+
+    def score_blocks(self, class_vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the first row and the scores (n, C) of each shard, in the order of the photos.
+
+        Args:
+            class_vectors: (C, d).
+        """
+        threads = 1 if self.by_features else None  # TensorFlow has its own
+        score = functools.partial(self.score_shard, class_vectors=class_vectors)
+        for number, block in _in_order(score, len(self._shards), threads):
+            yield self._starts[number], block
+
+    def score_shard(self, number: int, class_vectors: np.ndarray) -> np.ndarray:
+        """Returns the scores (n, C) of a shard's photos; NaN if it is damaged."""
+        shape = (self._shards[number].count, len(class_vectors))
+        return self._use(number, lambda rows: self._score(rows, class_vectors, shape), shape)
 
     def response_maps(self, row: int, class_embeddings: np.ndarray) -> np.ndarray:
         """Returns the response maps (h, w, C) float32 of the photo in a row of the scores."""
-        classes = self._checked(class_embeddings)
-        shard, row = self._locate(row)
-        responses = shard[row].astype(np.float32) @ classes.T
-        return responses.reshape(*self.manifest.grid, len(classes))
+        return self.response_maps_of_vectors(row, self.class_vectors(class_embeddings))
+
+    def response_maps_of_vectors(self, row: int, class_vectors: np.ndarray) -> np.ndarray:
+        """As `response_maps`, for vectors (C, d) of `class_vectors`, or of regions."""
+        stored, count = self._row(row), len(class_vectors)
+        if self.by_features:
+            responses = self._rescore(stored[None], class_vectors)
+        else:
+            responses = stored.astype(np.float32) @ class_vectors.T
+        return responses.reshape(*self.manifest.grid, count)
 
     def region_embeddings(self, row: int) -> np.ndarray:
         """Returns the region embeddings (h, w, d_a) float32 of the photo in a row of the scores.
 
         The embedding of a region, used as a class embedding, finds photos with similar regions.
-        """
-        shard, row = self._locate(row)
-        regions = shard[row, :, : self.manifest.embedding_size].astype(np.float32)
-        return regions.reshape(*self.manifest.grid, self.manifest.embedding_size)
 
-    def _locate(self, row: int) -> tuple[np.ndarray, int]:
+        Raises:
+            UserError: the vectors of regions are no embeddings, or features are stored.
+        """
+        if self.manifest.class_side != "linear" or self.by_features:
+            raise UserError(f"{self.folder}: the vectors of its regions are no class embeddings")
+        return self.region_vectors(row)[..., : self.manifest.embedding_size]
+
+    def region_vectors(self, row: int) -> np.ndarray:
+        """Returns the vectors (h, w, d) float32 of the regions of the photo in a row of the scores.
+
+        Raises:
+            UserError: features are stored in place of vectors.
+        """
+        if self.by_features:
+            raise UserError(
+                f"{self.folder} stores features, because the scores of its model are no products; "
+                "there are no vectors of regions"
+            )
+        stored = self._row(row).astype(np.float32)
+        return stored.reshape(*self.manifest.grid, stored.shape[-1])
+
+    def vectors(self, number: int) -> np.ndarray | None:
+        """Returns the stored vectors (n, h w, d), float16, of a shard; None if it is damaged."""
+        return self._use(number, lambda rows: rows, None)
+
+    def stored_rows(self, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields the places of photos in `rows` and their vectors, read without their shards.
+
+        The vectors are not compared with a checksum. Photos that can't be read are left out.
+
+        Args:
+            rows: of the photos; neighbors in a shard follow each other.
+        """
+        opened, vectors = -1, None
+        for place, row in enumerate(rows):
+            number, own = self._locate(row)
+            if number != opened:
+                opened = number
+                try:
+                    vectors = self._shards[number].vectors()
+                except (OSError, ValueError):
+                    vectors = None
+            if vectors is not None and own < len(vectors):
+                yield place, np.array(vectors[own])
+
+    def starts(self) -> list[int]:
+        """Returns the first row of each shard, and at the end the number of photos."""
+        return list(self._starts)
+
+    def _row(self, row: int) -> np.ndarray:
+        number, own = self._locate(row)
+        found = self._use(number, lambda rows: np.array(rows[own]), None)
+        if found is None:
+            raise UserError(self.damage_in_words())
+        return found
+
+    def _locate(self, row: int) -> tuple[int, int]:
         """The shard of a row of the scores, and its row in that shard."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of an index of {len(self)} photos")
-        shards = iter(self._shards)
-        shard = next(shards)
-        while row >= len(shard):
-            row -= len(shard)
-            shard = next(shards)
-        return shard, row
+        number = bisect.bisect_right(self._starts, row) - 1
+        return number, int(row) - self._starts[number]
 
-    def _checked(self, class_embeddings: np.ndarray) -> np.ndarray:
-        classes = np.asarray(class_embeddings, np.float32)
-        size = self.manifest.embedding_size
-        if classes.ndim != 2 or classes.shape[1] != size:
-            raise UserError(
-                f"class_embeddings: shape {classes.shape}; this index needs (C, {size})"
-            )
-        if self.manifest.has_bias:
-            classes = np.concatenate([classes, np.ones((len(classes), 1), np.float32)], axis=1)
-        return classes
+    def _photo(self, row: int) -> str:
+        return self.photo(row).path
 
-    def _blocks(self, classes: int) -> Iterator[np.ndarray]:
-        regions = self.manifest.grid[0] * self.manifest.grid[1]
-        size = max(1, _BLOCK_BYTES // (4 * regions * max(classes, 1)))
-        for shard in self._shards:
-            for start in range(0, len(shard), size):
-                yield shard[start : start + size]
+    def _read_list(self, number: int) -> tuple[IndexedPhoto, ...]:
+        try:
+            return self._shards[number].photos
+        except UserError as error:
+            self._state[number] = str(error)
+            raise UserError(self.damage_in_words()) from error
 
-    def _score(self, block: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def _use(self, number: int, use: Callable[[np.ndarray], Any], otherwise: Any) -> Any:
+        """Calls a function of the vectors of a shard, if it is whole.
+
+        A shape in place of `otherwise` stands for an array of NaN.
+        """
+        with self._lock:
+            unknown = number not in self._state
+        if unknown:
+            damage = self._shards[number].damage()
+            with self._lock:
+                self._state[number] = damage
+        if self._state[number] is None:
+            try:
+                return use(self._shards[number].vectors())
+            except UserError:
+                raise
+            except (OSError, ValueError) as error:  # it was damaged in the meantime
+                self._state[number] = str(error)
+        return np.full(otherwise, np.nan, np.float32) if otherwise is not None else None
+
+    def _score(self, rows: np.ndarray, classes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        photos, regions, size = rows.shape
+        if photos != shape[0] or (not self.by_features and size != classes.shape[1]):
+            raise ValueError(f"vectors of shape {rows.shape}")
+        step = max(1, _BLOCK_BYTES // (4 * regions * max(len(classes), size, 1)))
+        score = self._rescore if self.by_features else self.mean_responses
+        scores = np.empty(shape, np.float32)
+        for start in range(0, photos, step):
+            scores[start : start + step] = score(rows[start : start + step], classes)
+        return scores
+
+    def mean_responses(self, block: np.ndarray, class_vectors: np.ndarray) -> np.ndarray:
+        """Returns the scores (n, C) of photos by their stored vectors (n, h w, d)."""
         photos, regions, size = block.shape
         flat = block.reshape(-1, size).astype(np.float32)
         # Classes first, so that a class's responses to a photo's regions are adjacent in memory.
-        responses = (classes @ flat.T).reshape(len(classes), photos, regions)
+        responses = (class_vectors @ flat.T).reshape(len(class_vectors), photos, regions)
         k = self.manifest.pooled
         if k < regions:
             responses = np.partition(responses, regions - k, axis=-1)[..., regions - k :]
         return responses.mean(axis=-1).T
 
+    def _rescore(self, block: np.ndarray, class_vectors: np.ndarray) -> np.ndarray:
+        assert self.manifest.region_shape is not None
+        h, w, channels = self.manifest.region_shape
+        flat = block.reshape(len(block), -1).astype(np.float32)
+        regions, scene = np.split(flat, [h * w * channels], axis=1)
+        return self._head(regions.reshape(-1, h, w, channels), scene, class_vectors)
 
-def _embed_by_model(model: pathlib.Path, names: Sequence[str]) -> np.ndarray:
-    """Returns the answer of a model's signature `embed`, which takes any phrase."""
-    import tensorflow as tf
-
-    try:
-        loaded = tf.saved_model.load(model)
-        found = loaded.signatures["embed"](class_names=tf.constant(list(names)))
-        return found["class_embeddings"].numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"{model}: {plain_message(error.message)}") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{model}: its signature 'embed' can't be used: {error}") from error
+    @functools.cached_property
+    def _head(self) -> Rescore:
+        """The model's signature `rescore`."""
+        return rescorer(pathlib.Path(self.manifest.model), self.folder)
 
 
-def read_shard(folder: pathlib.Path, shard: Shard) -> np.ndarray:
-    """Memory-maps the region embeddings (n, h w, d) float16 of a shard after checking its sum.
+class _Paths(Sequence[str]):
+    """The paths of all photos, read from the lists of their shards when they are used."""
 
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    path = folder / shard.file
-    try:
-        if sha256_of(path) != shard.sha256:
-            raise ValueError("wrong checksum")
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); delete {folder} and index the photos again"
-        ) from error
+    def __init__(self, path: Callable[[int], str], count: int) -> None:
+        self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, row: int | slice) -> str | tuple[str, ...]:
+        if isinstance(row, slice):
+            return tuple(self._path(each) for each in range(*row.indices(self._count)))
+        row = int(row)
+        if not -self._count <= row < self._count:
+            raise IndexError(f"photo {row} of {self._count}")
+        return self._path(row % self._count)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
+def _in_order(
+    work: Callable[[int], np.ndarray], count: int, threads: int | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the results of `work` for 0, 1, …, in this order; few are computed ahead."""
+    threads = threads or min(4, os.cpu_count() or 1)
+    ahead: collections.deque[tuple[int, concurrent.futures.Future[np.ndarray]]]
+    ahead = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        try:
+            for number in range(count):
+                ahead.append((number, pool.submit(work, number)))
+                if len(ahead) > 2 * threads:
+                    first, result = ahead.popleft()
+                    yield first, result.result()
+            while ahead:
+                first, result = ahead.popleft()
+                yield first, result.result()
+        finally:
+            for _, result in ahead:
+                result.cancel()

@@ -8,6 +8,7 @@ from biam_tf.photos import Orientation
 
 MODEL_FILE = "saved_model.pb"
 PHOTOS_FILE = "assets.extra/photos.json"  # which photos the model decodes, and how
+CLASS_SIDE = "assets.extra/class_side.npz"  # where scores are products: vectors of classes
 SENTENCE_ENCODER = "assets.extra/sentence_encoder.json"  # where the model has one
 
 

@@ -1,8 +1,10 @@
 """Sizes of every system for a test, where the paper's would take seconds to build."""
 
+import keras
 import numpy as np
 
 from biam_tf.backbones.classifier import BackboneClasses, BackboneClassifier, DenseLayer
+from biam_tf.models.systems import build_system_head
 
 SMALL = {
     "biam": {"channels": 8, "num_heads": 2, "top_k": 3},
@@ -33,3 +35,29 @@ def small_backbone_classes(
         (dense(channels, 12, relu6=True), dense(12, classes)),
     )
     return BackboneClasses(classifier, rng.normal(size=(classes, embedding)).astype("float32"))
+
+
+def small_head(
+    name: str,
+    region_shape: tuple[int, int, int],
+    scene: int,
+    seen: np.ndarray,
+    preset: str = "paper",
+    **settings,
+) -> keras.Model:
+    """A small head of a system, none of whose weights are all zero."""
+    keras.utils.set_random_seed(1)
+    built = build_system_head(
+        name,
+        region_shape,
+        scene,
+        seen.shape[1],
+        preset=preset,
+        seen_embeddings=seen,
+        backbone_classes=small_backbone_classes(region_shape[-1], scene, seen.shape[1]),
+        **{**SMALL.get(name, {}), **settings},
+    )
+    for weight in built.weights:  # zeros at the start would make many a comparison empty
+        if weight.dtype == "float32" and not np.any(weight.numpy()):
+            weight.assign(np.random.default_rng(2).normal(0, 0.1, weight.shape))
+    return built

@@ -255,6 +255,16 @@ def _reusing(sources: Mapping[str, Source], examples: Examples) -> MakeSource:
     return make_source
 
 
+def _note_on_indexes(config: RunConfig) -> list[str]:
+    system = SYSTEMS[config.head.system]
+    if system.classifier is not None:
+        return []
+    return [
+        f"An index of photos (python -m serving.index) of head.system {config.head.system} keeps "
+        "their features, and each search runs the head: it is larger and slower than other heads'"
+    ]
+
+
 def _next_commands(
     config: RunConfig, folder: RunFolder, dataset: TaggingDataset, split: str
 ) -> str:
@@ -269,6 +279,7 @@ def _next_commands(
         [
             *([pictures] if config.training.report else []),
             f"Every class: {folder.metrics}",
+            *_note_on_indexes(config),
             "",
             "Next:",
             f"  evaluate on any folder of photos{new_classes}:",

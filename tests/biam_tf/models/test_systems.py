@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from small_systems import SMALL, small_backbone_classes
+from small_systems import small_head
 
 from biam_tf.errors import UserError
 from biam_tf.models.head import response_map_layer, with_response_maps
-from biam_tf.models.systems import SYSTEMS, build_system_head, find_system
+from biam_tf.models.systems import SYSTEMS, find_system
 
 IMAGES, GRID, CHANNELS, SCENE, EMBEDDING, SEEN, UNSEEN = 3, 4, 16, 10, 6, 7, 4
 VARIANTS = [(name, preset) for name, system in SYSTEMS.items() for preset in system.presets]
@@ -27,21 +27,7 @@ def classes(rng):
 @pytest.fixture
 def head(variant, classes):
     name, preset = variant
-    keras.utils.set_random_seed(1)
-    built = build_system_head(
-        name,
-        (GRID, GRID, CHANNELS),
-        SCENE,
-        EMBEDDING,
-        preset=preset,
-        seen_embeddings=classes[:SEEN],
-        backbone_classes=small_backbone_classes(CHANNELS, SCENE, EMBEDDING),
-        **SMALL.get(name, {}),
-    )
-    for weight in built.weights:  # zeros at the start would make many a comparison empty
-        if weight.dtype == "float32" and not np.any(weight.numpy()):
-            weight.assign(np.random.default_rng(2).normal(0, 0.1, weight.shape))
-    return built
+    return small_head(name, (GRID, GRID, CHANNELS), SCENE, classes[:SEEN], preset)
 
 
 @pytest.fixture

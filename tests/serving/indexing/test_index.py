@@ -16,7 +16,8 @@ from serving import index as index_command
 from serving import retag
 from serving.indexing import build_index
 from serving.indexing.build_index import index_photos
-from serving.indexing.photo_index import IndexManifest, PhotoIndex
+from serving.indexing.manifest import IndexManifest
+from serving.indexing.photo_index import PhotoIndex
 
 pytestmark = pytest.mark.rounding
 
@@ -183,14 +184,23 @@ def test_a_pooled_head_is_one_region(tmp_path):
     np.testing.assert_allclose(found.scores(2 * np.eye(14)[3:5]), [[8.5, 10.5]], rtol=1e-3)
 
 
-def test_damage_is_noticed(copied):
-    _, index = copied
+def test_damage_costs_its_own_photos_only(copied, model_dir, classes):
+    photos, index = copied
+    whole = PhotoIndex(index).scores(classes)
     file = index / PhotoIndex(index).manifest.shards[1].file
     damaged = bytearray(file.read_bytes())
     damaged[-5] ^= 1
     file.write_bytes(damaged)
-    with pytest.raises(UserError, match=f"{file.name} is damaged .wrong checksum"):
-        PhotoIndex(index)
+    found = PhotoIndex(index)
+    paths, scores = list(found.photos), found.scores(classes)
+    assert found.damaged == {file.name: "wrong checksum"}
+    np.testing.assert_array_equal(np.isnan(scores).any(axis=1), [0, 0, 0, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(np.delete(scores, [3, 4], 0), np.delete(whole, [3, 4], 0))
+    manifest = index_photos(model_dir, photos, index)
+    assert manifest.damaged == ((file.name, "wrong checksum"),) and not file.exists()
+    again = PhotoIndex(index)
+    rows = [again.photos.index(path) for path in paths]
+    np.testing.assert_allclose(again.scores(classes)[rows], whole, atol=1e-5)
     (index / "index.json").write_text("{")
     with pytest.raises(UserError, match=r"index\.json can't be read"):
         PhotoIndex(index)
