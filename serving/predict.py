@@ -22,7 +22,7 @@ from serving.prediction.class_options import (
     selection_of,
 )
 from serving.prediction.journal import Journal
-from serving.prediction.keyword_output import check_keyword_output, write_keywords
+from serving.prediction.keyword_output import NOT_PRESENT, check_keyword_output, write_keywords
 from serving.prediction.photo_list import ListedPhoto, find_photos
 from serving.prediction.question import DEFAULT_TOP, Question
 from serving.prediction.taggers import PhotoTagger, open_tagger
@@ -32,10 +32,6 @@ DEFAULT_PRESET = "efficientnet_lite0_imagenet_minilm"
 # Exit status if photos could not be tagged, or their keywords not be written.
 SOME_FAILED = 1
 _PROBLEMS_SHOWN = 20
-_NOT_PRESENT = (
-    "does not say which tags are present (it has no thresholds); say from which score on they are, "
-    "with --threshold SCORE"
-)
 
 DESCRIPTION = f"""\
 Tags photos, and folders of photos with all that lies below, and prints the best tags of each photo.
@@ -181,7 +177,7 @@ def _command(arguments: argparse.Namespace) -> int:
     def load() -> PhotoTagger:
         tagger = open_tagger(question)
         if arguments.xmp and not (tagger.has_thresholds or question.threshold is not None):
-            raise UserError(f"--xmp: {question.name} {_NOT_PRESENT}")
+            raise UserError(f"--xmp: {question.name} {NOT_PRESENT}")
         return tagger
 
     with locked(journal.lock, "photos are being tagged with this model and these classes"):

@@ -13,6 +13,10 @@ from serving.prediction.keywords import FieldChange, Refused, in_words
 from serving.prediction.photo_list import ListedPhoto
 
 SIDECAR, EMBED = "sidecar", "embed"
+NOT_PRESENT = (
+    "does not say which tags are present (it has no thresholds); say from which score on they are, "
+    "with --threshold SCORE"
+)
 _PHOTOS_AT_A_TIME = 50
 _PROBLEMS_SHOWN = 20
 
@@ -58,7 +62,13 @@ def check_keyword_output(where: str, photos: Sequence[ListedPhoto], dry_run: boo
 
 
 def present_names(answer: Answer) -> list[str]:
-    """Returns the names of the tags that are present."""
+    """Returns the names of the tags that are present.
+
+    Raises:
+        UserError: the model does not say which are.
+    """
+    if any(tag.present is None for tag in answer.tags or ()):
+        raise UserError(f"--xmp: the model {NOT_PRESENT}")
     return [tag.name for tag in answer.tags or () if tag.present]
 
 

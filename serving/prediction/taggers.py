@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -108,7 +108,9 @@ class LocalTagger:
 
     def _ask(self, photos: Sequence[bytes]) -> "list[list[Tag]]":
         question = self._question
-        at = "threshold" if question.present else question.probability
+        at: float | Literal["threshold"] | None = question.probability
+        if question.present:
+            at = "threshold"
         return self._tagger.tag(photos, self._vocabulary, top=question.top, at=at)
 
     def _problem(self, contents: bytes) -> str | None:
