@@ -81,7 +81,8 @@ def _command(arguments: argparse.Namespace) -> None:
         cells = []
         for group in ("seen", "unseen"):
             own = (found[group] or {}).get("at_half") or {"tags": 0}
-            shares = [100 * (own.get(key) or np.nan) for key in ("stated", "right")]
+            found_shares = (own.get(key) for key in ("stated", "right"))
+            shares = [np.nan if share is None else 100 * share for share in found_shares]
             cells.append(f"{own['tags']:8d}{shares[0]:8.1f}{shares[1]:8.1f}")
         print(rule.ljust(44) + "".join(cells))
 

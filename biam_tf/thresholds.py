@@ -370,6 +370,7 @@ class _Untrained:
             "positives": self.fit.positives,
             "slope": self.fit.untrained.slope,
             "offset": self.fit.untrained.offset,
+            "target_is_reached": self.fit.is_reached,
         }
 
 

@@ -124,6 +124,7 @@ class HeldOutFit:
         trained_cut: likewise of trained classes; NaN without `trained`.
         classes: number of classes that were held out, each counted once.
         positives: number of their labels of photos that show them.
+        is_reached: whether some held-out label reaches the cut; a precision may be out of reach.
     """
 
     untrained: LogitRule
@@ -132,6 +133,7 @@ class HeldOutFit:
     trained_cut: float
     classes: int
     positives: int
+    is_reached: bool
 
 
 def fit_held_out(
@@ -198,6 +200,7 @@ def fit_held_out(
         trained_cut=trained_cut,
         classes=len(held_out),
         positives=int((own_labels > 0).sum()),
+        is_reached=bool((rule.of(logits) >= cut).any()),
     )
 
 

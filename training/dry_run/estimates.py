@@ -107,16 +107,19 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
         "training": (steps - 1) * costs.step,
         "validation": work.epochs * validation if work.validation_photos else 0.0,
         "saving": work.epochs * costs.epoch_end,
-        "held-out folds": len(work.fold_steps)
-        * (costs.first_step + costs.first_score + work.validation_photos * costs.score_photo)
-        + sum(work.fold_steps) * costs.step
-        + sum(work.fold_epochs) * costs.epoch_end,
         # The validation photos are scored again, to fit thresholds.
         "test": (work.test_photos + work.validation_photos) * costs.score_photo
         + costs.first_score
         + costs.test_metrics
         + costs.finish,
     }
+    if work.fold_steps:
+        parts["held-out folds"] = (
+            len(work.fold_steps)
+            * (costs.first_step + costs.first_score + work.validation_photos * costs.score_photo)
+            + sum(work.fold_steps) * costs.step
+            + sum(work.fold_epochs) * costs.epoch_end
+        )
     return parts
 
 

@@ -202,6 +202,13 @@ def thresholds_fitting(config: RunConfig, folder: RunPaths, dataset: TaggingData
 
 def _print_what_is_missing(thresholds: Thresholds) -> None:
     """Prints which classes get no probability, and why."""
+    held_out = thresholds.fitted_on["held_out"]
+    if held_out is not None and not held_out["target_is_reached"]:
+        print(
+            f"thresholds.target: {thresholds.fitted_on['target']}: no threshold reaches it on the "
+            "classes held out of training: unseen and new classes become no tags",
+            flush=True,
+        )
     photos, fewest = thresholds.fitted_on["images"], thresholds.fitted_on["fewest_images"]
     if photos < fewest:
         print(

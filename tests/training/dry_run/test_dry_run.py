@@ -82,6 +82,12 @@ def test_the_seconds_of_a_run_are_counts_times_costs():
     }
 
 
+def test_held_out_folds_cost_their_steps_and_a_compilation_each():
+    work = dataclasses.replace(WORK, fold_steps=(40, 60), fold_epochs=(4, 6))
+    seconds = estimate_seconds(work, COSTS)["held-out folds"]
+    assert seconds == pytest.approx(2 * (5.0 + 3.0 + 100 * 0.02) + 100 * 0.5 + 10 * 1.5)
+
+
 def test_stored_features_and_a_missing_validation_cost_nothing():
     work = dataclasses.replace(WORK, photos_to_extract=0, validation_photos=0)
     seconds = estimate_seconds(work, COSTS)
