@@ -171,6 +171,7 @@ def with_thresholds(
         print(f"no thresholds, and scores stay uncalibrated: {reason}", flush=True)
         return trained
     scores = score_split(trained, make_source(split.images), vocabulary, "thresholds from val")
+    fitting = thresholds_fitting(config, trained.folder, dataset)
     thresholds = fit_thresholds(
         scores,
         split.labels,
@@ -178,9 +179,9 @@ def with_thresholds(
         vocabulary.groups,
         seed=config.training.seed,
         k=TAGS_PER_PHOTO,
-        fitting=thresholds_fitting(config, trained.folder, dataset),
+        fitting=fitting,
     )
-    _print_what_is_missing(thresholds)
+    _print_what_is_missing(thresholds, bool(fitting.held_out))
     write_text(trained.folder.thresholds, thresholds.to_json())
     return dataclasses.replace(trained, thresholds=thresholds)
 
@@ -200,7 +201,7 @@ def thresholds_fitting(config: RunConfig, folder: RunPaths, dataset: TaggingData
     )
 
 
-def _print_what_is_missing(thresholds: Thresholds) -> None:
+def _print_what_is_missing(thresholds: Thresholds, has_folds: bool) -> None:
     """Prints which classes get no probability, and why."""
     held_out = thresholds.fitted_on["held_out"]
     if held_out is not None and not held_out["target_is_reached"]:
@@ -217,7 +218,12 @@ def _print_what_is_missing(thresholds: Thresholds) -> None:
             flush=True,
         )
     elif np.isnan(thresholds.rule.slopes).any():
+        reason = (
+            "the held-out folds show too little on the validation photos"
+            if has_folds
+            else "no held-out folds"
+        )
         print(
-            "no held-out folds: classes that were not trained get thresholds, but no probabilities",
+            f"{reason}: classes that were not trained get thresholds, but no probabilities",
             flush=True,
         )
