@@ -19,7 +19,13 @@ SERVING = [
     "grpcio-health-checking>=1.62",
     "grpcio-reflection>=1.62",
     "prometheus-client>=0.20",
+    # HTTP: REST, probes and metrics. Pure Python, half a megabyte with h11 and click; the demo page
+    # uses it, too.
+    "uvicorn>=0.30",
 ]
+
+# Traces of the server's requests (--traces).
+TRACING = ["opentelemetry-sdk>=1.25", "opentelemetry-exporter-otlp-proto-http>=1.25"]
 
 # The client alone. With `pip install --no-deps` of this package, nothing else is needed: TensorFlow
 # is not imported (docs/serving.md).
@@ -116,6 +122,7 @@ setup(
         "efficientnet": EFFICIENTNET,
         "serving": SERVING,
         "client": CLIENT,
+        "tracing": TRACING,
         "demo": DEMO,
         "onnx": ONNX,
         "beam": BEAM,
@@ -131,6 +138,7 @@ setup(
         "test": [
             *EFFICIENTNET,
             *DEMO,
+            *TRACING,
             *ONNX,
             *BEAM,
             *REPORT,

@@ -225,3 +225,14 @@ def _reason(error: Exception) -> str | None:
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
         return error.message.splitlines()[0]
     return None
+
+
+def version_number(name: str) -> int | None:
+    """Returns the version that a folder of this name holds; None for any other name.
+
+    The number is in ASCII digits and fits 64 bits with a sign, as TensorFlow Serving requires.
+    """
+    if not (name.isascii() and name.isdecimal() and len(name) <= 40):
+        return None
+    number = int(name)
+    return number if number < 2**63 else None

@@ -12,6 +12,7 @@ from biam_tf.class_calibration import Selection
 from biam_tf.class_calibration import Tag as Tag
 from biam_tf.embeddings.name_embedder import NameEmbedder
 from biam_tf.errors import UserError
+from biam_tf.files import version_number
 from biam_tf.photo_inputs import PhotoInput, photo_inputs
 from biam_tf.photos import NOT_WHOLE, PhotoError, decoding_problem
 from biam_tf.pretrained import PRETRAINED, pretrained_run
@@ -79,7 +80,7 @@ class Tagger:
         versions = [
             version
             for version in folder.iterdir()
-            if version.name.isdecimal() and (version / MODEL_FILE).is_file()
+            if version_number(version.name) is not None and (version / MODEL_FILE).is_file()
         ]
         if not versions:
             raise UserError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from biam_tf.errors import UserError
-from biam_tf.files import folder_beside, size_in_words, writing_to
+from biam_tf.files import folder_beside, size_in_words, version_number, writing_to
 
 # Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def export_pretrained(name: str) -> pathlib.Path:
 def _version_folder(model_dir: pathlib.Path, version: int | None) -> pathlib.Path:
     if model_dir.exists() and not model_dir.is_dir():
         raise UserError(f"{model_dir} is a file; name a folder for the versions of a model")
-    existing = [int(path.name) for path in model_dir.glob("*") if path.name.isdecimal()]
+    numbers = [version_number(path.name) for path in model_dir.glob("*")]
+    existing = [number for number in numbers if number is not None]
     if version is None:
         version = max(existing, default=0) + 1
     if version in existing:

@@ -1,114 +1,26 @@
-"""Loads the newest version of a model, runs its signatures, and replaces it by newer versions."""
+"""Loads the newest version of a model, and replaces it by newer versions."""
 
-import contextlib
 import dataclasses
 import gc
 import logging
 import pathlib
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2
+from serving.rpc.model_version import ModelVersion as ModelVersion  # used here by others
+from serving.rpc.version_folders import (
+    MODEL_FILE,
+    FolderState,
+    folder_state,
+    numbered_folders,
+    require_model_dir,
+)
 
-from serving.graph.warmup import FILE_NAME
-from serving.rpc.status import from_tensorflow, invalid_argument
-from serving.rpc.tensors import to_array
-from serving.rpc.version_folders import MODEL_FILE, require_model_dir, version_folders
-
-DEFAULT_SIGNATURE = "serving_default"
-PREDICT_METHOD = "tensorflow/serving/predict"
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 3600.0
 
 _LOG = logging.getLogger(__name__)
-
-
-class ModelVersion:
-    """A loaded version of a model.
-
-    It runs in a session of its own, as in TensorFlow Serving: a session frees all of its memory
-    when it is deleted, while functions that ran after `tf.saved_model.load` leave 20 to 30 MB
-    behind for each version.
-
-    Args:
-        path: the version's folder, named by its number.
-
-    Attributes:
-        path: the version's folder.
-        number: the version number.
-        signature_defs: `SignatureDef` of each signature, by name.
-    """
-
-    def __init__(self, path: pathlib.Path):
-        self.path = path
-        self.number = int(path.name)
-        graph = tf.Graph()
-        with graph.as_default(), _without_deprecation_warnings():
-            self._session = tf.compat.v1.Session(graph=graph, config=_session_config())
-            meta_graph = tf.compat.v1.saved_model.load(
-                self._session, [tf.saved_model.SERVING], str(path)
-            )
-        # TensorFlow adds entries of its own, with another method name.
-        self.signature_defs = {
-            name: signature
-            for name, signature in meta_graph.signature_def.items()
-            if signature.method_name == PREDICT_METHOD
-        }
-
-    def predict(
-        self,
-        request: predict_pb2.PredictRequest,
-        max_bytes: int,
-        check: Callable[[], None] = lambda: None,
-    ) -> dict[str, np.ndarray]:
-        """Runs the requested signature (`serving.graph.signatures`) on the request's inputs.
-
-        Args:
-            request: a request for this model and version.
-            max_bytes: larger inputs are refused, including those that only claim to be large.
-            check: called before the model runs; may raise to cancel the request.
-
-        Returns:
-            The requested outputs by name.
-
-        Raises:
-            RequestError: INVALID_ARGUMENT for an unknown signature, input or output or a wrong
-                dtype or shape, else the code of TensorFlow's error.
-        """
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        signature = self.signature_defs.get(name)
-        if signature is None:
-            known = ", ".join(sorted(self.signature_defs))
-            raise invalid_argument(f'Serving signature key "{name}" not found; known: {known}')
-        _require_inputs(request.inputs, signature.inputs)
-        requested = _requested_outputs(request.output_filter, signature.outputs)
-        feeds = {
-            info.name: to_array(key, request.inputs[key], info.dtype, info.tensor_shape, max_bytes)
-            for key, info in signature.inputs.items()
-        }
-        # Always fetch all outputs: a session takes seconds to plan each new combination.
-        fetches = {key: info.name for key, info in signature.outputs.items()}
-        check()
-        try:
-            outputs = self._session.run(fetches, feeds)
-            return {key: outputs[key] for key in requested}
-        except tf.errors.OpError as error:
-            raise from_tensorflow(error) from None
-
-    def warm_up(self, max_bytes: int) -> int:
-        """Runs the warm-up requests stored with the model; returns their number."""
-        file = self.path / "assets.extra" / FILE_NAME
-        if not file.is_file():
-            return 0
-        from tensorflow_serving.apis import prediction_log_pb2
-
-        records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
-        for record in records:
-            log = prediction_log_pb2.PredictionLog.FromString(record)
-            self.predict(log.predict_log.request, max_bytes)
-        return len(records)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +28,8 @@ class VersionState:
     """The state of a version.
 
     Attributes:
-        state: a name of `ModelVersionStatus.State`: LOADING, AVAILABLE or END.
+        state: a name of `ModelVersionStatus.State`: START while its files are waited for,
+            LOADING, AVAILABLE or END.
         error: why it could not be loaded; empty if it could.
     """
 
@@ -128,7 +41,12 @@ class NewestVersion:
     """Keeps the newest version in a folder loaded, from a thread of its own.
 
     A new version is loaded and warmed up while the old one still serves requests; the old one is
-    freed after its last request. A version that fails to load is skipped until its file changes.
+    freed after its last request.
+
+    A folder may also be copied file by file: a version is loaded when two looks find the same
+    files, and one that fails to load is tried again when its files change, and after a minute,
+    two, four and so on up to an hour. A version whose files grow after it was loaded is loaded
+    again.
 
     Args:
         model_dir: folder of the model, with one sub-folder per version.
@@ -152,7 +70,10 @@ class NewestVersion:
         self._max_bytes = max_bytes
         self._on_change = on_change
         self._current: ModelVersion | None = None
-        self._failed: dict[int, int] = {}  # version number to the time stamp of the failed file
+        self._loaded: FolderState | None = None  # files of the current version
+        self._seen: dict[int, FolderState] = {}  # at the last look
+        self._failed: dict[int, _Failure] = {}
+        self._waiting: dict[int, str] = {}  # why a version is not loaded yet, as was logged
         self._replaced: list[weakref.ref] = []
         self._states: dict[int, VersionState] = {}
         self._stopped = threading.Event()
@@ -172,10 +93,19 @@ class NewestVersion:
         """Starts loading and watching the folder."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops watching; the current version stays loaded."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Stops watching; the current version stays loaded.
+
+        Args:
+            seconds: longest time to wait for a version that is being loaded; None for any.
+
+        Returns:
+            Whether watching has ended.
+        """
         self._stopped.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _watch(self) -> None:
         while True:
@@ -189,16 +119,65 @@ class NewestVersion:
 
     def update(self) -> None:
         """Loads the newest version in the folder, unless it is already loaded."""
-        for path in reversed(version_folders(self._model_dir)):
-            number = int(path.name)
-            if self._current is not None and number == self._current.number:
+        folders = numbered_folders(self._model_dir)
+        numbers = {int(path.name) for path in folders}
+        for kept in (self._seen, self._failed, self._waiting):
+            for number in {*kept} - numbers:
+                del kept[number]
+        for path in reversed(folders):
+            if self._stopped.is_set() or self._is_current(path) or self._try(path):
                 break
-            changed = (path / MODEL_FILE).stat().st_mtime_ns
-            if self._failed.get(number) != changed:
-                if self._replace(path):
-                    break
-                self._failed[number] = changed
         self._free_replaced()
+
+    def _is_current(self, path: pathlib.Path) -> bool:
+        """Whether this is the loaded version, and whole when it was loaded."""
+        if self._current is None or self._loaded is None or int(path.name) != self._current.number:
+            return False
+        if not (path / MODEL_FILE).is_file():
+            return False  # it is being removed
+        try:
+            sizes = dict(folder_state(path).sizes)
+        except OSError:
+            return True
+        old = dict(self._loaded.sizes)
+        grown = {*sizes} >= {*old} and sizes != old
+        return not grown
+
+    def _try(self, path: pathlib.Path) -> bool:
+        """Loads a version if its files are there; returns whether it is loaded."""
+        number = int(path.name)
+        try:
+            state = folder_state(path)
+        except OSError:
+            return False
+        seen, self._seen[number] = self._seen.get(number), state
+        failure = self._failed.get(number)
+        if failure and failure.state == state and time.monotonic() < failure.again:
+            return False
+        if not (path / MODEL_FILE).is_file():
+            self._wait(number, f"there is no {MODEL_FILE} in it yet")
+            return False
+        # Files that were written at least two looks ago need no second look.
+        if state != seen and time.time() - state.changed < 2 * self._poll_seconds:
+            self._wait(number, "its files are still being written")
+            return False
+        self._waiting.pop(number, None)
+        if self._replace(path):
+            self._loaded = state
+            self._failed.pop(number, None)
+            return True
+        pause = FIRST_RETRY_SECONDS
+        if failure and failure.state == state:
+            pause = min(2 * failure.pause, LONGEST_RETRY_SECONDS)
+        self._failed[number] = _Failure(state, time.monotonic() + pause, pause)
+        return False
+
+    def _wait(self, number: int, reason: str) -> None:
+        if self._waiting.get(number) != reason:
+            _LOG.info("version %d waits: %s", number, reason)
+            self._waiting[number] = reason
+        if self._current is None or number != self._current.number:
+            self._states[number] = VersionState("START")
 
     def _replace(self, path: pathlib.Path) -> bool:
         number = int(path.name)
@@ -209,14 +188,19 @@ class NewestVersion:
             requests = version.warm_up(self._max_bytes)
         except Exception as error:
             # Whatever is wrong with it, the loaded version must keep serving.
-            _LOG.error("version %d is skipped: %s: %s", number, type(error).__name__, error)
+            _LOG.error(
+                "version %d is skipped: %s: %s. It is tried again when its files change, and from "
+                "time to time",
+                *(number, type(error).__name__, error),
+            )
             self._states[number] = VersionState("END", f"{type(error).__name__}: {error}")
             return False
         old, self._current = self._current, version
         self._states[number] = VersionState("AVAILABLE")
         _LOG.info("version %d is loaded; warm-up requests: %d", number, requests)
         if old is not None:
-            self._states[old.number] = VersionState("END")
+            if old.number != number:
+                self._states[old.number] = VersionState("END")
             self._replaced.append(weakref.ref(old))
         self._on_change(version)
         return True
@@ -228,50 +212,10 @@ class NewestVersion:
             self._replaced = [old for old in self._replaced if old() is not None]
 
 
-def _session_config() -> tf.compat.v1.ConfigProto:
-    """Disables graph rewriting on a CPU, where it takes half of the loading time.
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    """Files of a version that could not be loaded, and when they are tried again."""
 
-    Its only useful step there, fusing convolutions, also happens when the graph is placed;
-    outputs and latency are the same. On a GPU the rewriter chooses the layout of convolutions.
-    """
-    config = tf.compat.v1.ConfigProto()
-    if not tf.config.list_physical_devices("GPU"):
-        config.graph_options.rewrite_options.disable_meta_optimizer = True
-    return config
-
-
-@contextlib.contextmanager
-def _without_deprecation_warnings() -> Iterator[None]:
-    """Hides TensorFlow's warning that sessions belong to its first version."""
-    log = tf.get_logger()
-
-    def keep(record: logging.LogRecord) -> bool:
-        return "deprecated" not in record.getMessage()
-
-    log.addFilter(keep)
-    try:
-        yield
-    finally:
-        log.removeFilter(keep)
-
-
-def _require_inputs(sent: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    extra, missing = sorted({*sent} - {*expected}), sorted({*expected} - {*sent})
-    if extra or missing:
-        raise invalid_argument(
-            f"input size does not match signature: {len(sent)}!={len(expected)} "
-            f"len({{{','.join(sorted(sent))}}}) != len({{{','.join(sorted(expected))}}}). "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-        )
-
-
-def _requested_outputs(output_filter: Sequence[str], outputs: Mapping[str, Any]) -> list[str]:
-    for position, name in enumerate(output_filter):
-        if name not in outputs:
-            raise invalid_argument(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in "
-                f"the set {{{','.join(sorted(outputs))}}}."
-            )
-        if name in output_filter[:position]:
-            raise invalid_argument(f"duplicate output tensor alias: {name}")
-    return list(output_filter) or list(outputs)
+    state: FolderState
+    again: float
+    pause: float

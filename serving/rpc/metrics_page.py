@@ -1,15 +1,14 @@
 """Metrics of a running server, on a page for Prometheus."""
 
-import contextlib
-import time
-import wsgiref.simple_server
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import grpc
 import prometheus_client
 
-from biam_tf.errors import UserError
-from serving.rpc.status import RequestError
+if TYPE_CHECKING:
+    from serving.rpc.answering import Call
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -33,12 +32,22 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._queue = prometheus_client.Histogram(
+            "biam_request_queue_seconds",
+            "Time from the arrival of a request to the start of handling it",
+            ["method", "signature"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._photos = prometheus_client.Histogram(
             "biam_request_photos",
             "Photos per request, which is not the batch size of the backbone",
             ["signature"],
             buckets=_PHOTOS,
             registry=self._registry,
+        )
+        self._waiting = prometheus_client.Gauge(
+            "biam_requests_waiting", "Requests waiting for a thread", registry=self._registry
         )
         self._running = prometheus_client.Gauge(
             "biam_requests_in_progress", "Requests being handled", registry=self._registry
@@ -47,43 +56,30 @@ class Metrics:
             "biam_model_version", "Version that is loaded; 0: none yet", registry=self._registry
         )
 
-    @contextlib.contextmanager
-    def request(self, method: str, signature: str = "") -> Iterator[None]:
-        """Counts and times the block as a request; its code is that of a raised `RequestError`."""
-        started, code = time.perf_counter(), grpc.StatusCode.OK
-        self._running.inc()
-        try:
-            yield
-        except RequestError as error:
-            code = error.code
-            raise
-        except BaseException:
-            code = grpc.StatusCode.INTERNAL
-            raise
-        finally:
-            self._running.dec()
-            self._requests.labels(method, signature, code.name).inc()
-            self._latency.labels(method, signature).observe(time.perf_counter() - started)
+    def observe(self, call: "Call", code: grpc.StatusCode) -> None:
+        """Counts and times a request that ended."""
+        labels = (call.method, call.signature)
+        self._requests.labels(*labels, code.name).inc()
+        ended = call.received if call.ended is None else call.ended
+        # Short requests are handled at once; others that never started waited only.
+        started = call.received if call.started is None else call.started
+        if call.started is not None or code is grpc.StatusCode.OK:
+            self._latency.labels(*labels).observe(max(0.0, ended - started))
+        if call.method == "Predict":
+            waited = ended if call.started is None else call.started
+            self._queue.labels(*labels).observe(max(0.0, waited - call.received))
+            if call.photos is not None and code is grpc.StatusCode.OK:
+                self._photos.labels(call.signature).observe(call.photos)
 
-    def observe_photos(self, signature: str, count: int) -> None:
-        """Records the number of photos of a request."""
-        self._photos.labels(signature).observe(count)
+    def set_load(self, waiting: int, running: int) -> None:
+        """Records how many requests wait for a thread, and how many have one."""
+        self._waiting.set(waiting)
+        self._running.set(running)
 
     def set_version(self, number: int) -> None:
         """Records which version is loaded."""
         self._version.set(number)
 
-    def serve(self, host: str, port: int) -> wsgiref.simple_server.WSGIServer:
-        """Starts the page at `http://host:port/metrics`, in a thread.
-
-        Returns:
-            The HTTP server, with `server_port` and `shutdown()`.
-
-        Raises:
-            UserError: the port is already in use or not permitted.
-        """
-        try:
-            server, _ = prometheus_client.start_http_server(port, host, self._registry)
-        except OSError as error:
-            raise UserError(f"--metrics-port {port}: {error.strerror or error}") from error
-        return server
+    def page(self) -> bytes:
+        """Returns the page in Prometheus' text format."""
+        return prometheus_client.generate_latest(self._registry)

@@ -15,6 +15,7 @@ _GRAPH_PREAMBLE = re.compile(
     re.DOTALL,
 )
 _FUNCTION = re.compile(r"\A\{\{function_node [^}]*\}\}\s*")
+_PHOTOS = re.compile(r"images\[(\d+(?:, \d+)*)\]")
 _NODES = re.compile(r"\s*(\[\[\{\{node|\[Op:).*\Z", re.DOTALL)
 
 
@@ -50,3 +51,13 @@ def from_tensorflow(error: tf.errors.OpError) -> RequestError:
     for pattern in (_FUNCTION, _GRAPH_PREAMBLE, _NODES):
         message = pattern.sub("", message)
     return RequestError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), message.strip())
+
+
+def with_photos_from(start: int, error: RequestError) -> RequestError:
+    """Returns an error about photos of a later step with their places in the whole request."""
+
+    def shift(found: re.Match) -> str:
+        places = [str(start + int(place)) for place in found[1].split(", ")]
+        return f"images[{', '.join(places)}]"
+
+    return RequestError(error.code, _PHOTOS.sub(shift, error.message)) if start else error

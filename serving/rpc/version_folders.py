@@ -1,9 +1,11 @@
 """The folder of a model: one sub-folder per version, named by its number."""
 
+import dataclasses
 import json
 import pathlib
 
 from biam_tf.errors import UserError
+from biam_tf.files import version_number
 from biam_tf.photos import Orientation
 
 MODEL_FILE = "saved_model.pb"
@@ -13,13 +15,48 @@ SENTENCE_ENCODER = "assets.extra/sentence_encoder.json"  # where the model has o
 
 
 def version_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the version folders of a model, oldest first."""
-    found = [
-        path
-        for path in model_dir.iterdir()
-        if path.name.isdecimal() and (path / MODEL_FILE).is_file()
-    ]
-    return sorted(found, key=lambda path: int(path.name))
+    """Returns the version folders of a model that hold a `saved_model.pb`, oldest first."""
+    return [path for path in numbered_folders(model_dir) if (path / MODEL_FILE).is_file()]
+
+
+def numbered_folders(model_dir: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders named by a version number, whole or not, in ascending order."""
+    found = [path for path in model_dir.iterdir() if version_number(path.name) is not None]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderState:
+    """The files of a version folder at one moment, to see whether it is still being copied.
+
+    Attributes:
+        files: path, size and time of the last change of each file.
+        changed: the last of these times, in seconds since the epoch.
+    """
+
+    files: tuple[tuple[str, int, int], ...]
+    changed: float
+
+    @property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """Path and size of each file."""
+        return tuple(file[:2] for file in self.files)
+
+
+def folder_state(version: pathlib.Path) -> FolderState:
+    """Returns the state of a version folder.
+
+    Raises:
+        OSError: a file of it vanished meanwhile.
+    """
+    files, changed = [], 0.0
+    for path in sorted(version.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            files.append((str(path.relative_to(version)), stat.st_size, stat.st_mtime_ns))
+            # Copies may keep the time of the last change of the contents.
+            changed = max(changed, stat.st_mtime, stat.st_ctime)
+    return FolderState(tuple(files), changed)
 
 
 def photo_orientation(version: pathlib.Path) -> Orientation:

@@ -1,0 +1,313 @@
+"""HTTP beside gRPC: TensorFlow Serving's REST API, probes, and the page for Prometheus.
+
+| path | answer |
+|---|---|
+| `POST /v1/models/NAME[/versions/V]:predict` | runs a signature |
+| `GET /v1/models/NAME[/versions/V]` | state of the versions |
+| `GET /v1/models/NAME[/versions/V]/metadata` | the signatures |
+| `GET /healthz` | 200 as long as the process answers |
+| `GET /readyz` | 200 if a version is loaded, else 503 |
+| `GET /metrics` | the page for Prometheus |
+"""
+
+import asyncio
+import dataclasses
+import json
+import re
+import ssl
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import grpc
+import uvicorn
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
+
+from serving.rpc.answering import REQUEST_ID, Call
+from serving.rpc.limits import CLASS_INPUTS, count
+from serving.rpc.listening import listening_socket
+from serving.rpc.metrics_page import CONTENT_TYPE, Metrics
+from serving.rpc.rest_json import BYTES_PER_NUMBER, RestRequest, read_request, write_answer
+from serving.rpc.server_settings import ServerSettings
+from serving.rpc.services import SIGNATURE_DEF, ServedModel, model_metadata, model_status
+from serving.rpc.status import RequestError, invalid_argument
+
+BODY_SECONDS = 30.0  # longest pause in a body
+_JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
+_MODEL = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<rest>|/metadata|:predict)"
+)
+_HTTP_CODES = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    code: int
+    body: Iterable[bytes]
+    content_type: str = _JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class _HttpError(Exception):
+    """Ends a request with an HTTP code that no gRPC code stands for."""
+
+    def __init__(self, code: int, message: str, **headers: str):
+        super().__init__(message)
+        self.answer = _Answer(code, [_error(message)], headers=tuple(headers.items()))
+
+
+class _Gone(Exception):
+    """The client closed the connection."""
+
+
+class HttpServer:
+    """Serves `/v1/models`, `/healthz`, `/readyz` and `/metrics` in the server's event loop.
+
+    Args:
+        model: the model and what runs it, shared with gRPC.
+        metrics: the metrics of the page.
+        settings: address and limits.
+        tls: the TLS context; None for plain HTTP.
+
+    Attributes:
+        port: the port, after `start`.
+
+    Raises:
+        UserError: the port can't be used.
+    """
+
+    def __init__(
+        self,
+        model: ServedModel,
+        metrics: Metrics,
+        settings: ServerSettings,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        # Numbers are longer in JSON.
+        answer = model.limits.max_answer_bytes * 4 // BYTES_PER_NUMBER
+        limits = dataclasses.replace(model.limits, max_answer_bytes=answer)
+        self._model = dataclasses.replace(model, limits=limits)
+        self._metrics = metrics
+        self._body_bytes = 0  # of all bodies that are being received
+        self._max_body_bytes = settings.max_bytes * 8
+        assert settings.metrics_port is not None
+        self._socket = listening_socket(settings.host, settings.metrics_port, "--metrics-port")
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            self._app,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        )
+        config.load()
+        config.ssl = tls
+        self._server = uvicorn.Server(config)
+        self._task: asyncio.Task | None = None
+
+    async def start(self) -> None:
+        """Starts listening."""
+        self._task = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
+        while not self._server.started and not self._task.done():
+            await asyncio.sleep(0.005)
+
+    async def stop(self, seconds: float) -> None:
+        """Stops listening; requests that are running may take `seconds`."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
+            self._server.force_exit = True
+            await asyncio.wait([self._task], timeout=0.3)
+        self._socket.close()
+
+    async def _app(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
+        try:
+            answer = await self._respond(scope["method"], scope["path"], headers, receive)
+        except _HttpError as error:
+            answer = error.answer
+        except _Gone:
+            return
+        out = [("content-type", answer.content_type), *answer.headers]
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.code,
+                "headers": [(key.encode(), value.encode()) for key, value in out],
+            }
+        )
+        if scope["method"] != "HEAD":
+            for part in answer.body:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _respond(
+        self, method: str, path: str, headers: dict[str, str], receive: Receive
+    ) -> _Answer:
+        if path in ("/healthz", "/readyz", "/metrics"):
+            _require_method(method, "GET", "HEAD")
+            if path == "/metrics":
+                return _Answer(200, [self._metrics.page()], CONTENT_TYPE)
+            if path == "/readyz" and self._model.versions.current is None:
+                return _Answer(503, [b"no version is loaded yet\n"], _TEXT)
+            return _Answer(200, [b"ok\n"], _TEXT)
+        found = _MODEL.fullmatch(path)
+        if found is None:
+            raise _HttpError(404, f"Malformed request: {method} {path}")
+        spec = model_pb2.ModelSpec(name=urllib.parse.unquote(found["name"]))
+        if found["version"]:
+            number = int(found["version"])
+            if number >= 2**63:
+                raise _HttpError(404, f"there is no version {number}")
+            spec.version.value = number
+        if found["label"]:
+            spec.version_label = found["label"]
+        if found["rest"] == ":predict":
+            _require_method(method, "POST")
+            call = Call("Predict", headers, signature="unknown")
+            work = self._predict(call, spec, receive)
+        else:
+            _require_method(method, "GET", "HEAD")
+            metadata = found["rest"] == "/metadata"
+            call = Call("GetModelMetadata" if metadata else "GetModelStatus", headers)
+            facts = self._metadata if metadata else self._status
+            work = self._model.answering.answer(call, lambda: [facts(spec)], False)
+        identity = (REQUEST_ID, call.id)
+        try:
+            return _Answer(200, await work, headers=(identity,))
+        except RequestError as error:
+            code = _HTTP_CODES.get(error.code, 500)
+            return _Answer(code, [_error(error.message)], headers=(identity,))
+
+    async def _predict(
+        self, call: Call, spec: model_pb2.ModelSpec, receive: Receive
+    ) -> Iterable[bytes]:
+        body = await self._body(call, receive)
+        work = asyncio.ensure_future(
+            self._model.answering.answer(call, lambda: self._run(call, spec, body), True)
+        )
+        gone = asyncio.ensure_future(receive())  # the next event is the client's leaving
+        try:
+            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+                raise _Gone
+            return work.result()
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+
+    def _run(self, call: Call, spec: model_pb2.ModelSpec, body: bytes) -> list[bytes]:
+        """Runs a request in a thread of the pool."""
+        version = self._model.version(spec)
+
+        def prepare(request: RestRequest) -> None:
+            call.signature = self._model.label(request.signature)
+            shapes = {key: array.shape for key, array in request.inputs.items()}
+            call.photos, call.classes = count(shapes, ("images",)), count(shapes, CLASS_INPUTS)
+
+        request = read_request(body, version, self._model.max_bytes)
+        prepare(request)
+        outputs = version.run(request.signature, request.inputs, call.check, self._model.limits)
+        return write_answer(outputs, request, call.check)
+
+    async def _body(self, call: Call, receive: Receive) -> bytes:
+        """Receives a body; the memory of all bodies on their way is bounded."""
+        limit, parts, size = self._model.max_bytes, [], 0
+        try:
+            if int(call.headers.get("content-length", "0") or 0) > limit:
+                raise _HttpError(413, f"the body is larger than {limit} bytes (--max-message-mb)")
+            while True:
+                event = await asyncio.wait_for(receive(), BODY_SECONDS)
+                if event["type"] == "http.disconnect":
+                    raise _Gone
+                part = event.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._body_bytes += len(part)
+                if size > limit:
+                    raise _HttpError(
+                        413, f"the body is larger than {limit} bytes (--max-message-mb)"
+                    )
+                if self._body_bytes > self._max_body_bytes:
+                    raise _HttpError(503, "too many requests are being received; try again later")
+                if not event.get("more_body", False):
+                    return b"".join(parts)
+        except TimeoutError:
+            raise _HttpError(408, f"no part of the body came for {BODY_SECONDS:g} s") from None
+        finally:
+            self._body_bytes -= size
+
+    def _status(self, spec: model_pb2.ModelSpec) -> bytes:
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+        if spec.version_label:
+            raise invalid_argument("this server has no version labels; TensorFlow Serving has them")
+        found = model_status(self._model, request)
+        states = [
+            {
+                "version": str(version.version),
+                "state": get_model_status_pb2.ModelVersionStatus.State.Name(version.state),
+                "status": {
+                    "error_code": "UNKNOWN" if version.status.error_code else "OK",
+                    "error_message": version.status.error_message,
+                },
+            }
+            for version in found.model_version_status
+        ]
+        return _json({"model_version_status": states})
+
+    def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
+        response = model_metadata(
+            self._model,
+            get_model_metadata_pb2.GetModelMetadataRequest(
+                model_spec=spec, metadata_field=[SIGNATURE_DEF]
+            ),
+        )
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata[SIGNATURE_DEF].Unpack(signatures)
+        found = json_format.MessageToDict(
+            signatures,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        model = {
+            "name": response.model_spec.name,
+            "signature_name": "",
+            "version": str(response.model_spec.version.value),
+        }
+        return _json({"model_spec": model, "metadata": {SIGNATURE_DEF: found}})
+
+
+def _require_method(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise _HttpError(405, f"use {allowed[0]}, not {method}", allow=", ".join(allowed))
+
+
+def _error(message: str) -> bytes:
+    return _json({"error": message})
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
