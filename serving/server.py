@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import logging
+import os
 import pathlib
 import signal
 import sys
