@@ -46,8 +46,11 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def thresholds(finished):
-    """The contents of the run's file, changed."""
+    """The contents of the run's file, with numbers that differ from class to class."""
     value = json.loads(finished.thresholds.read_text())
+    for number, entry in enumerate(value["classes"]):
+        entry["slope"] = 1.0 + number % 3
+        entry["offset"] = 0.3 * (number % 5 - 2) - entry["slope"] * entry["threshold"]
     value["classes"][1] |= {"slope": None, "offset": None}
     rows = zip(*KNOTS.values(), strict=True)
     knots = [dict(zip(KNOTS, row, strict=True)) for row in rows]
