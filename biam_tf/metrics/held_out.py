@@ -26,6 +26,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.files import replacing
 from biam_tf.metrics.calibration import MIN_SLOPE, fit_global, sigmoid
@@ -70,7 +71,7 @@ class HeldOutFold:
             UserError: the file is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_npz(path) as stored:
                 return cls(**{field.name: stored[field.name] for field in dataclasses.fields(cls)})
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(

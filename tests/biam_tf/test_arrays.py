@@ -88,7 +88,7 @@ def test_a_packed_line_without_end_is_not_read_to_its_end(tmp_path):
 
 def test_no_other_module_opens_files_of_arrays():
     # These read single arrays of their own, memory-mapped or kept between steps.
-    allowed = {"biam_tf.arrays", "serving.indexing.photo_index", "training.reproduction.entries"}
+    allowed = {"biam_tf.arrays", "serving.indexing.manifest", "training.reproduction.entries"}
     callers = {
         module.name
         for module in modules().values()
