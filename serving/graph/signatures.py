@@ -361,8 +361,9 @@ def _require_some(values: tf.Tensor, problem: str) -> tf.Tensor:
 
 
 def _require_finite(values: tf.Tensor, name: str) -> tf.Tensor:
-    finite = tf.reduce_all(tf.math.is_finite(values))
-    message = f"{name}: not all of the numbers are finite"
+    # Squares, because heads divide by lengths: a length of infinity would give scores of 0 or NaN.
+    finite = tf.reduce_all(tf.math.is_finite(tf.reduce_sum(tf.square(values), axis=-1)))
+    message = f"{name}: not all of the numbers are finite, or some are too large (1e18 is not)"
     with tf.control_dependencies([tf.debugging.Assert(finite, [message])]):
         return tf.identity(values)
 

@@ -20,8 +20,10 @@ DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
 # Outputs that are numbers for any photo and class; others may say with NaN that there is nothing.
 FINITE_OUTPUTS = frozenset(
-    ("scores", "response_maps", "region_features", "region_vectors", "scene_feature")
-    + ("class_embeddings",)
+    (
+        *("scores", "response_maps", "class_embeddings"),
+        *("region_features", "region_vectors", "scene_feature"),
+    )
 )
 DEFAULT_LIMITS = Limits()
 UNLIMITED = Limits(*[2**62] * 4)

@@ -159,6 +159,24 @@ def test_sigterm_lets_running_requests_finish(model_dir, tmp_path):
     assert process.wait(20) == 0
 
 
+def test_draining_ends_in_the_time_given(model_dir, tmp_path):
+    process, address = serve(model_dir, "--drain-seconds", "1")
+    gate = Gate(tmp_path / "gate")
+    with (
+        grpc.insecure_channel(address) as channel,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        predict = predictor(channel)
+        wait_for(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
+        running = pool.submit(refusal, predict, "", good([gate.photo]))
+        wait_for(gate.reached)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert "cut off" in process.stderr.read()
+        assert process.wait(20) == 0 and time.monotonic() - began < 5
+        assert running.result()[0] == grpc.StatusCode.UNAVAILABLE
+
+
 def test_mistakes_of_the_command_line_are_told(tmp_path, model_dir, server, capsys):
     def message(*arguments):
         assert server_command.main([str(argument) for argument in arguments]) == 2
