@@ -121,7 +121,7 @@ def expected(thresholds, own, names, signatures):
 
     def answer(scores):
         logits = values["slope"] * np.float64(scores) + values["offset"]
-        return 1 / (1 + np.exp(-logits)), np.float64(scores) >= values["threshold"]
+        return 0.5 * (1 + np.tanh(logits / 2)), np.float64(scores) >= values["threshold"]
 
     answer.values = values
     return answer
