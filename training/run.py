@@ -92,7 +92,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
         from training.pipeline.whole_run import run
 
-        run(config, arguments.profile)
+        run(config, arguments.profile, next_commands=True)
     return 0
 
 

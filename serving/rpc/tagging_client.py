@@ -13,7 +13,7 @@ try:
     import grpc
 except ImportError as missing:
     raise ImportError(
-        'the client needs the package grpcio; install it with pip install "biam-tf[client]"'
+        "the client needs the package grpcio; install it with pip install 'biam-tf[client]'"
     ) from missing
 import numpy as np
 

@@ -3,11 +3,12 @@
 import argparse
 import io
 import pathlib
+import shlex
 import sys
 
 import pytest
 
-from biam_tf.command_line import run_command
+from biam_tf.command_line import command_to_paste, run_command
 from biam_tf.errors import UserError
 
 pytestmark = pytest.mark.unit
@@ -47,3 +48,25 @@ def test_paths_may_begin_with_the_home_folder(monkeypatch):
     home = "/home/someone"
     assert arguments.photos == [f"{home}/b.jpg", "c/~/d", home, "~nobody-here/x"]
     assert (arguments.set, arguments.count) == (["a=~/b"], 3)
+
+
+def test_a_command_to_paste_runs_in_this_environment(monkeypatch, tmp_path):
+    python = tmp_path / "my venv/bin/python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", "/nowhere")
+    elsewhere = command_to_paste("training.run", "--set", "output=my run")
+    assert shlex.split(elsewhere) == [str(python), "-m", "training.run", "--set", "output=my run"]
+    monkeypatch.chdir(tmp_path)
+    assert command_to_paste("training.run").startswith("'my venv/bin/python' -m")
+    python.parent.mkdir(parents=True)
+    python.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(python.parent))  # activated
+    assert command_to_paste("training.run") == "python -m training.run"
+
+
+def test_an_interruption_says_what_its_reason_is(capsys):
+    def stop(arguments):
+        raise KeyboardInterrupt("run the same command to continue")
+
+    assert run_command(argparse.ArgumentParser(), stop, []) == 130
+    assert capsys.readouterr().err == "run the same command to continue\n"

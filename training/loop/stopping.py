@@ -27,14 +27,19 @@ class StopRequest:
     def error(self) -> BaseException:
         """Returns what to raise once everything is saved."""
         if self.signal == signal.SIGINT:
-            return KeyboardInterrupt()
+            return KeyboardInterrupt(
+                "stopped by Ctrl-C; the work is saved: run the same command to continue"
+            )
         asked = "SIGTERM" if self else "another worker"
         return Terminated(f"stopped by {asked}; run the same command to continue")
 
 
 @contextlib.contextmanager
 def terminating_cleanly() -> Iterator[None]:
-    """Makes SIGTERM raise `Terminated`, so that files and locks are released as at Ctrl-C."""
+    """Makes SIGTERM raise `Terminated`, so that files and locks are released as at Ctrl-C.
+
+    A Ctrl-C says, too, that the same command continues.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated(
@@ -42,7 +47,13 @@ def terminating_cleanly() -> Iterator[None]:
         )
 
     with _handling([signal.SIGTERM], terminate):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                str(error)
+                or "stopped by Ctrl-C; run the same command to keep what is done and continue"
+            ) from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from PIL import Image
 
+from biam_tf.command_line import command_to_paste
 from biam_tf.contact_sheet import make_contact_sheet
 from biam_tf.embeddings.twins import twins_of
 from biam_tf.errors import UserError
@@ -20,7 +21,6 @@ from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
 from training.data.data_manifest import describe_data
 from training.data.dataset import TaggingDataset
-from training.data.folder.reader import ANNOTATIONS
 from training.data.input.broken_photos import BROKEN_PHOTOS, to_csv
 from training.data.registry import load_dataset
 from training.loop.closed_form import fit_head, save_as_built
@@ -52,12 +52,15 @@ PHOTOS_ON_TENSORBOARD = 4
 MISSING_PHOTOS = "missing_photos.txt"
 
 
-def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] | None:
+def run(
+    config: RunConfig, profiled_steps: int | None = None, next_commands: bool = False
+) -> dict[str, Any] | None:
     """Trains and evaluates a configuration; a run that was stopped is resumed.
 
     Args:
         config: the settings; the run's folder is `config.output`.
         profiled_steps: training steps to profile, at least 1; None: none.
+        next_commands: whether commands that one may want next are printed.
 
     Returns:
         The metrics on the test split (without one, on the validation split), as written to
@@ -67,8 +70,17 @@ def run(config: RunConfig, profiled_steps: int | None = None) -> dict[str, Any] 
         UserError: a setting, the data or the run's folder cannot be used as it is.
         WorkerLost: another worker of the run is gone.
     """
-    started = time.perf_counter()
     folder = RunFolder(pathlib.Path(config.output))
+    metrics = _run_or_read(config, folder, profiled_steps)
+    if metrics is not None and next_commands:
+        print(f"\n{_next_commands(config, folder, metrics['split'])}")
+    return metrics
+
+
+def _run_or_read(
+    config: RunConfig, folder: RunFolder, profiled_steps: int | None
+) -> dict[str, Any] | None:
+    started = time.perf_counter()
     # Of several processes, the chief alone looks after the folder.
     is_chief = config.strategy != "multi_worker" or read_tf_config().is_chief
     if is_chief:
@@ -99,7 +111,7 @@ def _run(
         if workers.is_chief:
             metrics = evaluate_run(config, folder, dataset, vocabulary, make_source)
             print(f"\n{format_figures(metrics)}\n\n{time.perf_counter() - started:.0f} s in all\n")
-            print(_next_commands(config, folder, dataset, metrics["split"]))
+            print(_where_to_look(config, folder))
         # The others stay until all is written: a scheduler takes their end for that of the job.
         workers.wait_for_chief()
     return metrics
@@ -172,7 +184,8 @@ def _read_complete_run(
         dataset = load_dataset(config.data)
         folder.check_same_data(config, dataset, class_vocabulary(config, dataset))
     metrics = folder.read_metrics()
-    print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}")
+    print(f"{folder.path} is complete already:\n\n{format_figures(metrics)}\n")
+    print(_where_to_look(config, folder))
     if missing:
         print(f"not compared with its data: {', '.join(missing)} not found", flush=True)
     return metrics
@@ -265,29 +278,41 @@ def _note_on_indexes(config: RunConfig) -> list[str]:
     ]
 
 
-def _next_commands(
-    config: RunConfig, folder: RunFolder, dataset: TaggingDataset, split: str
-) -> str:
+def _where_to_look(config: RunConfig, folder: RunFolder) -> str:
+    """Returns lines that name the files in which the result is seen."""
+    pictures = [str(path) for path in (folder.report_page, folder.contact_sheet) if path.exists()]
+    looked_at = [f"Look at {' and '.join(pictures)}"] if pictures else []
+    lines = [*looked_at, f"Every class: {folder.metrics}", *_note_on_indexes(config)]
+    return "\n".join(lines)
+
+
+def _next_commands(config: RunConfig, folder: RunFolder, split: str) -> str:
+    model = pathlib.Path("models") / folder.path.name
     new_classes = ""
     if SYSTEMS[config.head.system].open_vocabulary:
         new_classes = ", also for classes that the run was not trained on"
-    photos = "MY_PHOTOS"
-    if (dataset.directory / ANNOTATIONS).exists():
-        photos = str(dataset.directory)
-    pictures = f"Look at {folder.report_page} and {folder.contact_sheet}"
-    return "\n".join(
-        [
-            *([pictures] if config.training.report else []),
-            f"Every class: {folder.metrics}",
-            *_note_on_indexes(config),
-            "",
-            "Next:",
-            f"  evaluate on any folder of photos{new_classes}:",
-            f"    python -m training.evaluate {folder.path} --data {photos} --split {split} "
-            "--output evaluation.json",
+    lines = [
+        "Next:",
+        "  export the model, and try it on your photos in the browser:",
+        f"    {command_to_paste('serving.export', folder.path, model)}",
+        f"    {command_to_paste('serving.demo', model)}",
+        f"  evaluate it on any folder of labeled photos{new_classes}:",
+        "    "
+        + command_to_paste(
+            "training.evaluate",
+            *(folder.path, "--data", config.data.directory or "MY_PHOTOS", "--split", split),
+            *("--output", "evaluation.json"),
+        ),
+    ]
+    if config.data.name == "scenes":
+        lines += [
             "  train on your own photos:",
-            "    python -m training.run --config configs/recommended.yaml "
-            "--set data.directory=MY_PHOTOS \\",
-            "        --set vocabulary.word_vectors=glove.6B.300d.txt --set output=runs/my-photos",
+            "    "
+            + command_to_paste(
+                "training.run",
+                *("--config", "configs/recommended.yaml", "--set", "data.directory=MY_PHOTOS"),
+                *("--set", "vocabulary.word_vectors=glove.6B.300d.txt"),
+                *("--set", "output=runs/my-photos"),
+            ),
         ]
-    )
+    return "\n".join(lines)

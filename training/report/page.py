@@ -42,7 +42,7 @@ PARTS = {
     "seen": "Seen classes alone",
 }
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
-EXTRA = 'pip install "biam-tf[report]"'
+EXTRA = "pip install 'biam-tf[report]'"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -245,10 +245,15 @@ def evaluation_vocabulary(
     if new:
         path = run.word_vectors or dataset.directory / ATTRIBUTES_FILE
         if not pathlib.Path(path).exists():
+            reason = (
+                f"its word vectors are not at {path} any more"
+                if run.word_vectors
+                else f"there are no embeddings for them: {path} does not exist"
+            )
+            more = ", ..." if len(new) > 1 else ""
             raise UserError(
-                f"{len(new)} classes of {dataset.directory} are new to this run ({new[0]!r}, ...) "
-                f"and its word vectors are not at {path} any more; name the file with "
-                "--word-vectors"
+                f"{len(new)} classes of {dataset.directory} are new to this run ({new[0]!r}{more}) "
+                f"and {reason}; name a file of word vectors with --word-vectors"
             )
         vocabulary = Vocabulary.from_file(path, new, ["unseen"] * len(new))
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, str(path))

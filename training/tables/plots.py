@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INSTALL = 'pip install "biam-tf[report]", or pip install matplotlib'
+INSTALL = "pip install 'biam-tf[report]', or pip install matplotlib"
 COLORS = ("#3867d6", "#d95d4a", "#2a9d5c")
 
 

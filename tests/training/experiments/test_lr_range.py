@@ -54,6 +54,13 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
     assert suggested_rate(test) is None
 
 
+def test_a_loss_that_is_lowest_at_the_last_rate_gives_no_suggestion():
+    rates, losses = (1e-3, 1e-2, 1e-1), (3.0, 2.0, 1.0)
+    assert suggested_rate(RangeTest(rates, losses, diverged=False)) is None
+    # Where the next step diverged, the last rate is the suggestion.
+    assert suggested_rate(RangeTest(rates, losses, diverged=True)) == 1e-1
+
+
 @pytest.mark.slow
 def test_the_command_writes_every_step_and_prints_a_setting(
     command, tmp_path, capsys, saved_figures

@@ -8,6 +8,7 @@ import pathlib
 import warnings
 from collections.abc import Sequence
 
+from biam_tf.command_line import command_to_paste
 from biam_tf.errors import UserError
 from biam_tf.files import write_text
 from biam_tf.progress import progress
@@ -215,7 +216,7 @@ def _print_result(
         print(f"classes without a photo: {some_of(map(repr, unused))}")
     if "train" not in by_split:
         print("There are no photos to train on; give --split-column, or smaller shares")
-    print(f"Check the data set before training: python -m training.describe {directory}")
+    print(f"Check the data set before training: {command_to_paste('training.describe', directory)}")
 
 
 def _capped(lines: Sequence[str], shown: int = 10) -> list[str]:
