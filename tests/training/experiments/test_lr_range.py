@@ -66,7 +66,8 @@ def test_the_command_writes_every_step_and_prints_a_setting(
     command, tmp_path, capsys, saved_figures
 ):
     arguments = ["--steps", "20", "--from", "1e-5", "--to", "1e-2"]
-    assert command(tmp_path, *arguments) == 0
+    # The loss still falls at the last rate: the values are written, and nothing is suggested.
+    assert command(tmp_path, *arguments) == 2
     with (tmp_path / "lr_range.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(1, 21))
@@ -78,7 +79,8 @@ def test_the_command_writes_every_step_and_prints_a_setting(
     )
     assert_picture(tmp_path / "lr_range.png")
     assert_drawn(saved_figures[0], *rates, *losses, *smooth(losses))
-    assert "--set training.optimizer.learning_rate=" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "suggestion:" not in printed.out and "lowest at the last rate, 1.0e-02" in printed.err
     assert not (tmp_path / "run").exists()
 
     # The same factor from step to step, further up: the seed gives the same steps again (rates
@@ -86,6 +88,7 @@ def test_the_command_writes_every_step_and_prints_a_setting(
     assert command(tmp_path / "on", "--steps", "58", "--from", "1e-5", "--to", "1e4") == 0
     printed = capsys.readouterr().out
     assert "the loss diverged at a rate of" in printed
+    assert "--set training.optimizer.learning_rate=" in printed
     further = (tmp_path / "on/lr_range.csv").read_text().splitlines()
     assert 21 < len(further) < 59
     with (tmp_path / "on/lr_range.csv").open() as file:
