@@ -1,0 +1,59 @@
+"""The log of requests, and traces that reach a collector."""
+
+import gzip
+import http.server
+import json
+import threading
+
+import grpc
+import pytest
+
+from serving.rpc.answering import Call
+from serving.rpc.request_records import RequestRecords
+
+pytestmark = pytest.mark.integration
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def ended() -> Call:
+    call = Call("Predict", {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}, signature="tag")
+    call.photos, call.started, call.ended = 2, call.received + 0.1, call.received + 0.3
+    return call
+
+
+def test_a_line_per_request(tmp_path):
+    records, call = RequestRecords(tmp_path / "log"), ended()
+    records.write(call, grpc.StatusCode.OK)
+    records.close()
+    (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert line["id"] == call.id and line["code"] == "OK" and line["photos"] == 2
+    assert (line["queue_ms"], line["run_ms"]) == (100.0, 200.0)
+
+
+def test_spans_of_the_clients_trace_reach_a_collector():
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+    bodies = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        records = RequestRecords(traces=f"http://127.0.0.1:{collector.server_port}/v1/traces")
+        records.write(ended(), grpc.StatusCode.OK)
+        records.close()
+        collector.shutdown()
+    (body,) = (gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body for body in bodies)
+    found = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
+    spans = found.resource_spans[0].scope_spans[0].spans
+    seconds = {
+        s.name: round((s.end_time_unix_nano - s.start_time_unix_nano) / 1e9, 3) for s in spans
+    }
+    assert seconds == {"queue": 0.1, "run": 0.2, "Predict": 0.3}
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
