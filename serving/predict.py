@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -77,6 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_class_options(parser)
     _add_tag_options(parser)
     _add_output_options(parser)
+    parser.add_argument(
+        "--beam",
+        action="store_true",
+        help="tag with an Apache Beam pipeline, on many machines if its options say so (extra "
+        "[beam]); the other outputs are written by this process",
+    )
+    parser.add_argument(
+        "--beam-options",
+        metavar="TEXT",
+        help='options of the pipeline: --beam-options="--runner=FlinkRunner --parallelism=8"',
+    )
     parser.add_argument(
         "--again",
         action="store_true",
@@ -186,7 +198,12 @@ def _command(arguments: argparse.Namespace) -> int:
         to_do = journal.to_do(keys)
         waiting = set(to_do)
         to_do += repaired(journal, [key for key in keys if key not in waiting])
-        tag_photos(journal, to_do, len(keys), load)
+        if arguments.beam:
+            from serving.prediction.beam_tagging import tag_with_beam
+
+            tag_with_beam(journal, to_do, question, shlex.split(arguments.beam_options or ""))
+        else:
+            tag_photos(journal, to_do, len(keys), load)
         if arguments.csv:
             tables.write_csv(arguments.csv, _rows(journal, photos))
         if arguments.jsonl:
@@ -250,6 +267,8 @@ def _question(arguments: argparse.Namespace) -> Question:
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """Refuses files that cannot be written, before minutes of work."""
+    if arguments.beam_options is not None and not arguments.beam:
+        raise UserError("--beam-options are those of a Beam pipeline; add --beam")
     if arguments.dry_run and not arguments.xmp:
         raise UserError("--dry-run shows what --xmp would change; add --xmp sidecar or --xmp embed")
     if arguments.dry_run and (arguments.csv or arguments.jsonl or arguments.draw):
