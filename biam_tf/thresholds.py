@@ -51,7 +51,7 @@ from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
 from biam_tf.metrics.cut_choice import Cuts, choose_cuts, reason_not_to_fit, standard_scale
 from biam_tf.metrics.cuts import F1, Target, best_cut
-from biam_tf.metrics.held_out import HeldOutFit, HeldOutFold, LogitRule, fit_held_out, fit_shown
+from biam_tf.metrics.held_out import HeldOutFit, HeldOutFold, LogitRule, correcting, fit_held_out
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.metrics.stacking import seen_unseen_curve
 from biam_tf.metrics.stored_scores import Scores, as_scores
@@ -302,7 +302,7 @@ def fit_thresholds(
     general = LogitRule(*fit_global(own_scores, own_labels))
     has_own, logit, correction = ~np.isnan(chosen.own), chosen.logit, LogitRule(1.0, 0.0)
     if fitting.is_corrected:
-        correction = fit_shown(chosen.logits[own_labels != 0], own_labels[own_labels != 0])
+        correction = correcting(chosen.logits[own_labels != 0], own_labels[own_labels != 0])
         logit = correction.of(logit)
     untrained = _fit_untrained(fitting, labels, general, chosen)
     if untrained.fit is not None and untrained.fit.trained is not None:

@@ -228,6 +228,20 @@ def fit_shown(
     return LogitRule(slope, offset)
 
 
+def correcting(logits: np.ndarray, labels: np.ndarray) -> LogitRule:
+    """Fits a rule as `fit_shown` does, to logits of photos that were left out of a calibration.
+
+    With fewer than `FEWEST_TAGS` tags of a probability of at least 0.5, it changes nothing.
+
+    Args:
+        logits: (M,) float64.
+        labels: (M,) of +1, -1; not all the same.
+    """
+    if (logits >= 0).sum() < FEWEST_TAGS:
+        return LogitRule(1.0, 0.0)
+    return fit_shown(logits, labels)
+
+
 def _flat(
     logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
