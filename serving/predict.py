@@ -8,8 +8,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
-
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from biam_tf.files import writing_to

@@ -296,6 +296,8 @@ def _next_commands(config: RunConfig, folder: RunFolder, split: str) -> str:
         "  export the model, and try it on your photos in the browser:",
         f"    {command_to_paste('serving.export', folder.path, model)}",
         f"    {command_to_paste('serving.demo', model)}",
+        "  tag a folder of photos:",
+        f"    {command_to_paste('serving.predict', 'MY_PHOTOS', '--model', folder.path)}",
         f"  evaluate it on any folder of labeled photos{new_classes}:",
         "    "
         + command_to_paste(
