@@ -186,6 +186,8 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--host {arguments.host}: others could search any folder of this machine; limit them "
             "with --photos FOLDER"
         )
+    if arguments.auth is not None:
+        _accounts(arguments.auth)
     _require_gradio()
     _check_port(arguments.host, arguments.port)
 

@@ -81,7 +81,9 @@ class TestPage:
         missing = [
             f"{name} in {path}"
             for name, path in found
-            if not re.search(rf"^( *((async )?def|class) )?{name}\b", (ROOT / path).read_text("utf-8"), re.M)
+            if not re.search(
+                rf"^( *((async )?def|class) )?{name}\b", (ROOT / path).read_text("utf-8"), re.M
+            )
         ]
         assert missing == []
 

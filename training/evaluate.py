@@ -79,6 +79,9 @@ def _command(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import RunPaths
     from training.data.folder.reader import require_folder
 
+    for option in ("contact_sheet", "report"):
+        if getattr(arguments, option) is not None and len(arguments.runs) > 1:
+            raise UserError(f"--{option.replace('_', '-')} needs exactly one run")
     for run in arguments.runs:
         RunPaths(run).require_whole()
     require_folder(arguments.data)
@@ -94,9 +97,6 @@ def _command(arguments: argparse.Namespace) -> None:
         (run,) = arguments.runs
         evaluate_on_folder(run, photos, arguments.output, arguments.contact_sheet, arguments.report)
         return
-    for option in ("contact_sheet", "report"):
-        if getattr(arguments, option) is not None:
-            raise UserError(f"--{option.replace('_', '-')} needs exactly one run")
     compare_on_folder(arguments.runs, photos, arguments.output, arguments.allow_different_data)
 
 

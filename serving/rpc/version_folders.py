@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from biam_tf.errors import UserError
 from biam_tf.files import version_number
-from biam_tf.photos import Orientation
+
+if TYPE_CHECKING:
+    from biam_tf.photos import Orientation  # imports NumPy and Pillow
 
 MODEL_FILE = "saved_model.pb"
 PHOTOS_FILE = "assets.extra/photos.json"  # which photos the model decodes, and how
@@ -59,7 +62,7 @@ def folder_state(version: pathlib.Path) -> FolderState:
     return FolderState(tuple(files), changed)
 
 
-def photo_orientation(version: pathlib.Path) -> Orientation:
+def photo_orientation(version: pathlib.Path) -> "Orientation":
     """Returns whether a version turns photos upright as EXIF data say; early versions do not."""
     try:
         text = (version / PHOTOS_FILE).read_text(encoding="utf-8")

@@ -46,7 +46,7 @@ def test_what_can_not_be_meant_is_refused(refused, gradio, tmp_path):
 
 def test_without_gradio_the_extra_is_named(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert 'pip install -e ".[demo]"' in refused(tmp_path)
+    assert "pip install 'biam-tf[demo]'" in refused(tmp_path)
 
 
 def test_a_model_that_can_not_be_loaded_ends_the_command(refused, gradio, tagger_dir, tmp_path):

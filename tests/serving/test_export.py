@@ -342,7 +342,7 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(run, tmp_path, capsys,
     )
     small = dataclasses.replace(run, head=head, vocabulary=vocabulary)
     monkeypatch.setattr("biam_tf.runs.load_run", lambda path: small)
-    options = ["run", str(tmp_path / "models"), "--sentence-encoder", str(folder)]
+    options = [str(run.paths.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
     assert export.main(options) == 0
     out = capsys.readouterr().out
     assert f"sentence encoder: {folder}, reads 'a photo of {{name}}'" in out

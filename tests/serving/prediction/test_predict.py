@@ -141,10 +141,12 @@ def test_a_limit_decides_what_is_listed(run, finished, photos, tmp_path):
     assert {row[1] for row in rows} == {t.name for t in tags if (t.probability or 0) >= limit}
 
 
-def test_arguments_that_overlap_name_a_photo_once_and_names_may_be_formulas(run, photos, tmp_path):
+def test_arguments_that_overlap_name_a_photo_once_and_names_may_be_formulas(
+    run, photos, tmp_path, monkeypatch
+):
     danger = photos / "b" / "=1+1.png"
     shutil.copy(next(photos.glob("00.*")), danger)
-    os.chdir(danger.parent)
+    monkeypatch.chdir(danger.parent)
     paths = ["=1+1.png", photos / "b", danger]
     assert run("--csv", tmp_path / "a.csv", "--top", 1, paths=paths) == 0
     rows = rows_of(tmp_path / "a.csv")[1:]

@@ -10,7 +10,7 @@ from photo_files import encoded
 
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
-from serving import export, index
+from serving import export, index, retag
 from training import evaluate
 from training.config import DataConfig
 from training.data.data_manifest import DataManifest, describe_data
@@ -165,5 +165,8 @@ def test_what_needs_any_class_is_refused(standard, model_dir, scenes, tmp_path, 
     vectors = ["--word-vectors", str(scenes / "class_attributes.csv")]
     assert export.main([str(standard.path), str(model_dir), *vectors]) == 2
     assert "--word-vectors" in capsys.readouterr().err
-    assert index.main([str(model_dir), str(scenes), str(tmp_path / "index")]) == 2
-    assert "scores only the classes it was trained on; it can't be" in capsys.readouterr().err
+    folder = str(tmp_path / "index")
+    assert index.main([str(model_dir), str(scenes), folder]) == 0
+    capsys.readouterr()
+    assert retag.main([folder, "--classes", "red plain star, zebra"]) == 2
+    assert "zebra" in capsys.readouterr().err
