@@ -13,6 +13,7 @@ from serving.demo_page.class_list import replace_class, write_classes
 from serving.demo_page.html_parts import class_chips, errors, message, render
 from serving.demo_page.photo_files import PhotoFile, open_photo_file
 from serving.demo_page.served_model import ExportedModel
+from serving.indexing.class_query import ClassQuery, quoted
 
 MAX_PHOTOS = 24
 
@@ -117,7 +118,12 @@ class ClassesInput:
 
 
 def add_classes_input(
-    name: str, label: str, get_model: GetModel, which: gr.Dropdown | None = None, lines: int = 3
+    name: str,
+    label: str,
+    get_model: GetModel,
+    which: gr.Dropdown | None = None,
+    lines: int = 3,
+    query: bool = False,
 ) -> ClassesInput:
     """Adds a text box for classes to the page, with the unknown ones marked below it.
 
@@ -127,11 +133,15 @@ def add_classes_input(
         get_model: returns the model of the classes for a value of `which`.
         which: a component that chooses the model; None if there is only one.
         lines: height of the text box.
+        query: whether the text is a query, read by `read_query`, and not a list of classes.
     """
     own = len(get_model(None).vocabulary)
+    placeholder = f"dog, red car, beach …  (empty: the {own} classes of the run)"
+    if query:
+        placeholder = _example_query(get_model(None))
     text = gr.Textbox(
         label=label,
-        placeholder=f"dog, red car, beach …  (empty: the {own} classes of the run)",
+        placeholder=placeholder,
         lines=lines,
         max_lines=8,
         elem_id=f"{name}-classes",
@@ -143,6 +153,8 @@ def add_classes_input(
 
     def check(text: str, which: str | None = None) -> str:
         model = get_model(which)
+        if query:
+            return _query_chips(model, text)
         try:
             names = model.classes.read(text)
         except UserError as error:
@@ -151,6 +163,8 @@ def add_classes_input(
 
     def correct(event: gr.EventData, text: str, which: str | None = None) -> str:
         model = get_model(which)
+        if query:
+            return read_query(model, text).replaced(event.name, event.other)
         names = model.classes.read(text)
         if event.name:
             names = replace_class(names, event.name, event.other or None)
@@ -188,3 +202,46 @@ def known_classes(model: ExportedModel, text: str) -> list[str]:
     if not known:
         raise UserError("None of these classes is known; choose a suggestion below them.")
     return known
+
+
+def read_query(model: ExportedModel, text: str) -> ClassQuery:
+    """Returns the query of a text: class names joined by `and`, `or`, `not` and brackets.
+
+    Raises:
+        UserError: the text is no query; the message says where and why.
+    """
+    return ClassQuery.parse(text, model.vocabulary.index.rows)
+
+
+def known_query(model: ExportedModel, text: str) -> ClassQuery:
+    """Returns the query of a text, all classes of which the model can score.
+
+    Raises:
+        UserError: the text is no query, or a class is unknown.
+    """
+    query = read_query(model, text)
+    if unknown := [each.name for each in model.classes.unknown(query.names)]:
+        listed = ", ".join(repr(name) for name in unknown)
+        raise UserError(
+            f"The model does not know {listed}; choose a suggestion or change the words."
+        )
+    return query
+
+
+def _query_chips(model: ExportedModel, text: str) -> str:
+    """The classes of a query; what it still lacks is no error while it is typed."""
+    if not text.strip():
+        return ""
+    try:
+        names = read_query(model, text).names
+    except UserError as error:
+        return message(str(error))
+    return class_chips(model.classes, names, model.groups(names), removable=False)
+
+
+def _example_query(model: ExportedModel) -> str:
+    """An example of a query, of classes that the model knows."""
+    first, *others = (quoted(name) for name in model.vocabulary.names[:3])
+    if len(others) < 2:
+        return f"{first}, or: not {first}"
+    return f"{first}, or: ({first} or {others[0]}) and not {others[1]}"

@@ -39,13 +39,16 @@ def errors(texts: Sequence[str]) -> str:
     return message("\n".join(texts), "error") if texts else ""
 
 
-def class_chips(known: KnownClasses, names: Sequence[str], groups: Sequence[str]) -> str:
+def class_chips(
+    known: KnownClasses, names: Sequence[str], groups: Sequence[str], removable: bool = True
+) -> str:
     """Returns a list of classes; unknown ones are marked and have buttons with suggestions.
 
     Args:
         known: the classes that the model can score.
         names: the classes in their order.
         groups: "seen" or "unseen" for each.
+        removable: whether unknown ones have a button that leaves them out.
     """
     unknown = {each.name: each for each in known.unknown(names)}
     shown = list(zip(names, groups, strict=True))
@@ -66,6 +69,7 @@ def class_chips(known: KnownClasses, names: Sequence[str], groups: Sequence[str]
         chips=chips,
         more=len(unknown) - sum(name in unknown for name, _ in shown),
         unknown=len(unknown),
+        removable=removable,
     )
 
 

@@ -16,7 +16,7 @@ from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_
 from serving.demo_page.photo_files import read_picture
 from serving.indexing.class_query import ClassQuery
 from serving.indexing.photo_index import PhotoIndex
-from serving.indexing.search_photos import search_photos
+from serving.indexing.search_photos import Ranking, search_photos
 from serving.rpc.version_folders import photo_orientation
 
 SMALL, LARGE = 320, 720
@@ -62,6 +62,8 @@ class Found:
         decided: number of photos for which the query holds by the model's thresholds, those that
             are not shown included; None: it has none, or the classes are not joined.
         total: number of photos that were searched.
+        listed: the photos to export: all for which the query holds; where that is not known, or it
+            holds for none, those that were found.
         within: only photos in this folder are shown, wherever links lead; None for no limit.
     """
 
@@ -73,6 +75,7 @@ class Found:
     within: pathlib.Path | None = None
     decided: int | None = None
     total: int = 0
+    listed: Ranking | None = None
 
     def given(self, rank: int) -> bool:
         """Whether the query holds for the photo at a rank, by the model's thresholds."""
@@ -89,22 +92,47 @@ class Found:
         One class has its probability and a tick if it reaches its threshold; of several, those
         that do are named. Without thresholds, and for a region, the score stands alone.
         """
-        score, names = f"{self.scores[rank]:.2f}", self.query.names
-        its = None
+        score, said = f"{self.scores[rank]:.2f}", self._said(rank)
+        return f"{score} {said}".rstrip() if said in ("", "✓") else f"{score} · {said}"
+
+    def label(self, rank: int) -> str:
+        """Returns the file name of the photo at a rank, and what `caption` says after the score."""
+        said = self._said(rank)
+        name = pathlib.PurePath(self.index.photos[self.rows[rank]]).name
+        return f"{name} · {said}" if said else name
+
+    def summary(self) -> str:
+        """Returns in words how many photos the query holds for, and how many of them are shown."""
+        shown, of = len(self.rows), f"{self.total:,} photos"
+        if self.query.classes is None:
+            return f"the best {shown} of {of}"
+        if self.decided is None:
+            return (
+                f"the best {shown} of {of}; the model has no thresholds for these classes, so it "
+                "can't be said which of them show it"
+            )
+        if not self.decided:
+            return f"none of {of} shows it; the {shown} nearest are shown"
+        if shown < self.decided:
+            return f"the best {shown} of {self.decided:,} photos that show it, among {of}"
+        return f"{self.decided:,} of {of} {'shows' if self.decided == 1 else 'show'} it"
+
+    def _said(self, rank: int) -> str:
+        names, its = self.query.names, None
         if names is not None:
             its = self.index.calibration(names, self.query.class_embeddings)
         if its is None or names is None:
-            return score
+            return ""
         own = self.class_scores[rank]
         present, probability = its.decide(own), its.probabilities(own)[0]
-        if len(names) > 1:
+        joined = self.query.classes
+        if len(names) > 1 or (joined is not None and not joined.is_single):
             found = ", ".join(
                 name for name, is_there in zip(names, present, strict=True) if is_there
             )
-            return f"{score} · ✓ {found}" if found else score
-        if not np.isnan(probability):
-            score += f" · {100 * probability:.0f} %"
-        return score + " ✓" * bool(present[0])
+            return f"✓ {found}" if found else ""
+        said = "" if np.isnan(probability) else f"{100 * probability:.0f} %"
+        return (said + " ✓" * bool(present[0])).strip()
 
     def path(self, rank: int) -> pathlib.Path:
         """Returns the file of the photo at a rank, counted from 0.
@@ -155,9 +183,17 @@ def search(
         elif given and ranking.decided == 0:
             count = min(count, _NEAREST)
         shown = ranking.first(count)
-        total = len(ranking.rows)
+        listed = ranking.first(ranking.decided) if ranking.decided else shown
         return Found(
-            index, query, shown.rows, shown.values, shown.scores, within, ranking.decided, total
+            index,
+            query,
+            shown.rows,
+            shown.values,
+            shown.scores,
+            within,
+            decided=ranking.decided,
+            total=len(ranking.rows),
+            listed=listed,
         )
     scores = index.scores_of_vectors(query.vectors(index))
     whole = np.flatnonzero(np.isfinite(scores).all(axis=1))  # without those of damaged shards
@@ -169,7 +205,9 @@ def search(
         ranking_scores = standard.mean(axis=1)
     best = np.lexsort((whole, -ranking_scores))[:count]
     means = scores.mean(axis=1)[best]
-    return Found(index, query, whole[best], means, scores[best], within, total=len(whole))
+    rows = whole[best]
+    listed = Ranking(rows, means, scores[best], None)
+    return Found(index, query, rows, means, scores[best], within, total=len(whole), listed=listed)
 
 
 def region_query(found: Found, rank: int, region: int) -> Query:

@@ -1,8 +1,13 @@
 """The view Search: a folder of photos, indexed once and searched by words or by regions."""
 
 import dataclasses
+import hashlib
+import os
 import pathlib
+import shutil
+import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 
 import gradio as gr
@@ -13,7 +18,7 @@ from serving.demo_page.components import (
     Listen,
     add_classes_input,
     add_html,
-    known_classes,
+    known_query,
     script,
 )
 from serving.demo_page.html_parts import empty_panel, errors, evidence_panel, message, render
@@ -29,6 +34,7 @@ from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tagging import ServerGone, page_error
 from serving.indexing.folder_indexes import FolderIndexes, IndexingJob
 from serving.indexing.photo_index import PhotoIndex
+from serving.indexing.search_photos import ranking_rows, write_ranking
 from serving.rpc.tagging_client import TaggingError
 
 _DEFAULT_COUNT = 12
@@ -57,14 +63,29 @@ class _Outputs:
     results: gr.State
     status: gr.HTML
     grid: gr.Gallery
+    export: gr.DownloadButton
     panel: gr.HTML
+    path: gr.Textbox
+    link: gr.HTML
 
     def all(self) -> list[gr.components.Component]:
-        return [self.results, self.status, self.grid, self.panel]
+        return [self.results, self.status, self.grid, self.export, *self.photo()]
+
+    def photo(self) -> list[gr.components.Component]:
+        """Those that show the photo that was chosen."""
+        return [self.panel, self.path, self.link]
+
+
+def _problem(error: Exception) -> tuple:
+    """Updates of `_Outputs.all`: the error, and the results as they are."""
+    return gr.skip(), message(str(error), "error"), *(gr.skip() for _ in range(5))
 
 
 def add_search_view(
-    served: ServedModel, indexes: FolderIndexes, start: pathlib.Path | None
+    served: ServedModel,
+    indexes: FolderIndexes,
+    start: pathlib.Path | None,
+    downloads: pathlib.Path,
 ) -> None:
     """Adds the view to the page.
 
@@ -72,15 +93,22 @@ def add_search_view(
         served: the model.
         indexes: the indexes of folders.
         start: the folder that is chosen at first; None: no folder, until one is typed.
+        downloads: folder for files to download or to open.
     """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
             folder = _add_folder(indexes, start)
-            words = add_classes_input("search", "Words", lambda _: served.model, lines=1)
+            words = add_classes_input(
+                "search",
+                "Words, joined by and, or, not",
+                lambda _: served.model,
+                lines=1,
+                query=True,
+            )
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Search", variant="primary", elem_id="search-go")
             count = gr.Slider(
-                4, 48, _DEFAULT_COUNT, step=4, label="Photos shown", elem_id="search-count"
+                4, 48, _DEFAULT_COUNT, step=4, label="Photos shown at most", elem_id="search-count"
             )
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="search-status", elem_classes="problems")
@@ -96,13 +124,24 @@ def add_search_view(
                 buttons=[],
                 elem_id="search-grid",
             )
+            export = gr.DownloadButton(
+                "Export CSV", size="sm", interactive=False, elem_id="search-export"
+            )
         with gr.Column(scale=4, min_width=300):
             panel = add_html(
                 empty_panel(_EMPTY), elem_id="search-evidence", js_on_load=script("choice_buttons")
             )
-    outputs = _Outputs(gr.State(SearchResults()), status, grid, panel)
-    _add_searching(served, indexes, folder, words, count, go, outputs)
-    _add_choices(count, outputs)
+            path = gr.Textbox(
+                label="File",
+                interactive=False,
+                visible=False,
+                buttons=["copy"],
+                elem_id="search-path",
+            )
+            link = add_html(elem_id="search-link")
+    outputs = _Outputs(gr.State(SearchResults()), status, grid, export, panel, path, link)
+    _add_searching(served, indexes, folder, words, count, go, outputs, downloads)
+    _add_choices(count, outputs, downloads)
 
 
 def _add_folder(indexes: FolderIndexes, start: pathlib.Path | None) -> gr.Dropdown:
@@ -145,14 +184,15 @@ def _add_searching(
     count: gr.Slider,
     go: gr.Button,
     outputs: _Outputs,
+    downloads: pathlib.Path,
 ) -> None:
     def search_words(folder, text, count):
         try:
             index = _open_index(indexes, folder)
-            query = _word_query(served, text)
+            query = word_query(served, text)
         except (UserError, ServerGone) as error:
-            return gr.skip(), message(str(error), "error"), gr.skip(), gr.skip()
-        return _search(index, query, count, indexes.photos)
+            return _problem(error)
+        return show_search(index, query, count, indexes.photos, downloads)
 
     events: list[Listen] = [go.click, words.text.submit, words.on_corrected]
     for on_event in events:
@@ -165,22 +205,25 @@ def _add_searching(
         )
 
 
-def _add_choices(count: gr.Slider, outputs: _Outputs) -> None:
+def _add_choices(count: gr.Slider, outputs: _Outputs, downloads: pathlib.Path) -> None:
     """Shows the photo that is pressed; searches for the region that is pressed."""
 
     def choose_photo(event: gr.SelectData, before):
-        return _show_photo(before, event.index)
+        return _show_photo(before, event.index, downloads)
 
     outputs.grid.select(
-        choose_photo, outputs.results, [outputs.results, outputs.panel], show_progress="hidden"
+        choose_photo,
+        outputs.results,
+        [outputs.results, *outputs.photo()],
+        show_progress="hidden",
     )
 
     def search_region(event: gr.EventData, before, count):
         try:
             query = region_query(before.found, before.rank, int(event.choice))
         except UserError as error:
-            return gr.skip(), message(str(error), "error"), gr.skip(), gr.skip()
-        return _search(before.found.index, query, count, before.found.within)
+            return _problem(error)
+        return show_search(before.found.index, query, count, before.found.within, downloads)
 
     outputs.panel.click(
         search_region, [outputs.results, count], outputs.all(), show_progress="hidden"
@@ -211,19 +254,18 @@ def _outcome(indexes: FolderIndexes, folder: str, job: IndexingJob) -> str:
     if job.stopped or index is None:
         count = 0 if index is None else len(index)
         return message(f"Stopped: {count:,} photos are indexed. Press Index to continue.")
-    return message(_indexed(index), "good")
+    return message(f"{len(index):,} photos are indexed", "good") + _left_out(index)
 
 
-def _indexed(index: PhotoIndex) -> str:
+def _left_out(index: PhotoIndex) -> str:
     broken = index.manifest.broken
-    text = f"{len(index):,} photos are indexed"
     if not broken:
-        return text
-    lines = [f"{text}; {len(broken):,} files are left out:"]
+        return ""
+    lines = ["1 file is left out:" if len(broken) == 1 else f"{len(broken):,} files are left out:"]
     lines += [f"{photo.path}: {reason}" for photo, reason in broken[:_BROKEN_SHOWN]]
     if len(broken) > _BROKEN_SHOWN:
         lines.append(f"and {len(broken) - _BROKEN_SHOWN:,} more")
-    return "\n".join(lines)
+    return errors(lines)
 
 
 def _stop(indexes: FolderIndexes, folder: str | None) -> str:
@@ -238,42 +280,91 @@ def _open_index(indexes: FolderIndexes, folder: str | None) -> PhotoIndex:
     return index
 
 
-def _word_query(served: ServedModel, text: str) -> Query:
-    """The query for classes, embedded by the server."""
+def word_query(served: ServedModel, text: str) -> Query:
+    """Returns the query for classes joined by `and`, `or` and `not`, embedded by the server.
+
+    Raises:
+        UserError: the text is no query, or the model does not know a class of it.
+        ServerGone: the server does not answer.
+    """
     if not text.strip():
         raise UserError("Type what to look for.")
-    names = known_classes(served.model, text)
+    classes = known_query(served.model, text)
     try:
-        return Query(", ".join(names), served.client.embed(names), tuple(names))
+        class_embeddings = served.client.embed(list(classes.names))
     except TaggingError as error:
         raise page_error(error) from error
+    return Query(" ".join(text.split()), class_embeddings, classes.names, classes=classes)
 
 
-def _search(index: PhotoIndex, query: Query, count: int, within: pathlib.Path | None) -> tuple:
+def show_search(
+    index: PhotoIndex,
+    query: Query,
+    count: int,
+    within: pathlib.Path | None,
+    downloads: pathlib.Path,
+) -> tuple:
+    """Searches and returns updates of the components that show results.
+
+    Photos for which the query holds by the model's thresholds are shown, `count` at most; without
+    thresholds, and for a region, the best `count`.
+
+    Returns:
+        results, status, (picture, caption) of each photo, the file to export, and the panel of the
+        chosen photo without one.
+    """
     start = time.perf_counter()
-    found = search(index, query, count, within)
+    found = search(index, query, int(count), within, given=True)
     milliseconds = 1000 * (time.perf_counter() - start)
-    text = f"{query.text}: the best of {len(index):,} photos, found in {milliseconds:.0f} ms"
+    text = f"{query.text}: {found.summary()} (found in {milliseconds:.0f} ms)"
+    export = _export(found, downloads)
     found, pictures, problems = draw_all(found)
-    captions = [found.caption(rank) for rank in range(len(found.rows))]
+    labels = [found.label(rank) for rank in range(len(found.rows))]
     return (
         SearchResults(found),
         message(text) + errors(problems),
-        list(zip(pictures, captions, strict=True)),
+        list(zip(pictures, labels, strict=True)),
+        gr.update(value=export, interactive=export is not None),
         empty_panel(_EMPTY),
+        gr.update(value="", visible=False),
+        "",
     )
 
 
-def _show_photo(before: SearchResults, rank: int) -> tuple:
+def _export(found: Found, downloads: pathlib.Path) -> str | None:
+    """Writes the photos of a search as `serving.retag --query` does; None: there are none."""
+    listed = found.listed
+    if listed is None or not len(listed.rows):
+        return None
+    names = found.query.names or (found.query.text,)
+    path = pathlib.Path(tempfile.mkdtemp(dir=downloads)) / "photos.csv"
+    write_ranking(path, names, ranking_rows(found.index, names, listed))
+    return str(path)
+
+
+def _show_photo(before: SearchResults, rank: int, downloads: pathlib.Path) -> tuple:
     found = before.found
     if found is None:
-        return gr.skip(), gr.skip()
+        return (gr.skip(),) * 4
     try:
         picture = draw_large(found, rank)
+        path = found.path(rank)
+        link = _link(path, downloads)
     except UserError as error:
-        return gr.skip(), empty_panel(str(error))
-    name = found.path(rank).name
-    caption = f"{name}: {found.caption(rank)}. Press a region: more like it."
-    alt = f"Where {found.query.text} was found in {name}"
+        return gr.skip(), empty_panel(str(error)), gr.update(value="", visible=False), ""
+    caption = f"{path.name}: {found.caption(rank)}. Press a region: more like it."
+    alt = f"Where {found.query.text} was found in {path.name}"
     panel = evidence_panel(picture, alt, caption, found.index.manifest.grid)
-    return SearchResults(found, rank), panel
+    return SearchResults(found, rank), panel, gr.update(value=str(path), visible=True), link
+
+
+def _link(path: pathlib.Path, downloads: pathlib.Path) -> str:
+    """A link that opens a copy of a photo: the page serves no files of the folder itself."""
+    try:
+        key = f"{path}\n{path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")
+        copy = downloads / hashlib.sha256(key).hexdigest()[:16] / path.name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+    except OSError as error:
+        raise UserError(f"{path.name}: {error.strerror}; index the folder again") from error
+    return render("photo_link", path=urllib.parse.quote(os.fsencode(copy)), name=path.name)

@@ -332,13 +332,28 @@ def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, phot
     tab.type("search", MISSPELT)
     tab.wait_for_text("#search-chips", MISSPELT)  # not of a part of it, while it is still typed
     page.get_by_role("button", name=f"Take {MEANT}").click()
-    tab.wait_for_text("#search-status", f"{MEANT}: the best of {PHOTOS} photos")
-    page.wait_for_function("document.querySelectorAll('#search-grid .thumbnail-item').length == 12")
-    scores = [float(text) for text in page.locator("#search-grid .caption-label").all_inner_texts()]
+    tab.wait_for_text("#search-status", f"{MEANT}: ")
+    assert f"{PHOTOS} photos" in page.locator("#search-status").inner_text()
+    page.wait_for_selector("#search-grid .caption-label")
+    labels = page.locator("#search-grid .caption-label").all_inner_texts()
+    with page.expect_download() as download:
+        page.click("#search-export")
+    listed = list(csv.DictReader(download.value.path().read_text("utf-8").splitlines()))
+    scores = [float(row["rank by"]) for row in listed]
     assert scores == sorted(scores, reverse=True)
+    assert [label.split(" · ")[0] for label in labels] == [
+        row["photo"] for row in listed[: len(labels)]
+    ]
 
     page.locator("#search-grid .thumbnail-item").nth(1).click()
-    tab.wait_for_text("#search-evidence figcaption", f"{scores[1]:.2f}")
+    tab.wait_for_text("#search-evidence figcaption", f"{listed[1]['photo']}: {scores[1]:.2f}")
+    chosen = photos / listed[1]["photo"]
+    assert page.locator("#search-path textarea, #search-path input").input_value() == str(chosen)
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name=f"Open {chosen.name}").click()
+    answer = page.request.get(opened.value.url)
+    assert answer.status == 200 and answer.body() == chosen.read_bytes()
+    opened.value.close()
     regions = page.locator("#search-evidence .regions button")
     assert regions.count() == 144
     page.locator("#search-evidence .regions button[tabindex='0']").focus()

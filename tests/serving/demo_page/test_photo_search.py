@@ -1,14 +1,19 @@
 """Folders that are indexed and searched from the page."""
 
+import csv
+import re
 import threading
 
 import numpy as np
 import pytest
 from photo_files import encoded
 
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.errors import UserError
 from serving.demo_page.photo_search import Query, draw_all, region_query, search
+from serving.demo_page.search_view import show_search, word_query
 from serving.indexing.folder_indexes import FolderIndexes
+from serving.indexing.photo_index import PhotoIndex
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +163,57 @@ def test_a_photo_that_is_gone_leaves_the_others(served, indexes, photos, tmp_pat
     assert len(pictures) == len(kept.rows) == 5 and found.rows[1] not in kept.rows
     (problem,) = problems
     assert moved.name in problem and "index the folder again" in problem
+
+
+def test_the_view_shows_what_the_decision_calls_present(
+    served, indexes, photos, tmp_path, monkeypatch
+):
+    index = indexes.open(str(photos))
+    names = ["red plain star", "blue striped ring"]
+    scores = served.client.tag([photos / path for path in index.photos], names).astype(float)
+    # Cuts between the photos' scores: 4 of 6 show the first class, 3 the second.
+    cuts = np.array([np.sort(scores[:, 0])[1:3].mean(), np.sort(scores[:, 1])[2:4].mean()])
+
+    def calibration(index, own, class_embeddings):
+        kept = slice(len(own))
+        return ClassCalibration(np.ones(2)[kept], -cuts[kept], cuts[kept])
+
+    def search_for(text, count):
+        query = word_query(served, text)
+        return show_search(index, query, count, None, tmp_path)
+
+    def said(shown):
+        return re.sub(r"<[^>]*>", "", shown[1]).split(" (found")[0].strip()
+
+    text = f"{names[0]} AND not {names[1]}"
+    monkeypatch.setattr(PhotoIndex, "calibration", lambda *_: None)
+    plain = search_for(names[0], 2)
+    assert said(plain).startswith(f"{names[0]}: the best 2 of 6 photos; the model has no thresh")
+    best = [index.photos[row] for row in np.argsort(-scores[:, 0])[:2]]
+    assert [label for _, label in plain[2]] == best
+
+    monkeypatch.setattr(PhotoIndex, "calibration", calibration)
+    holds = (scores[:, 0] > cuts[0]) & (scores[:, 1] < cuts[1])
+    wanted = {index.photos[row] for row in np.flatnonzero(holds)}
+    assert 0 < len(wanted) < 6
+    shown = search_for(text, 12)
+    assert said(shown).startswith(f"{text}: {len(wanted)} of 6 photos show")
+    assert {label.split(" · ")[0] for _, label in shown[2]} == wanted
+    assert all(label.endswith(f" · ✓ {names[0]}") for _, label in shown[2])
+
+    # More than are shown: said in words, and all in the file.
+    some = search_for(names[0], 2)
+    assert said(some) == f"{names[0]}: the best 2 of 4 photos that show it, among 6 photos"
+    probability = 100 / (1 + np.exp(cuts[0] - scores[:, 0].max()))
+    assert some[2][0][1] == f"{best[0]} · {probability:.0f} % ✓"
+    with open(some[3]["value"], encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["photo"] for row in listed] == [
+        index.photos[row] for row in np.argsort(-scores[:, 0])[:4]
+    ]
+    none = search_for(f"{names[0]} and not {names[0]}", 12)
+    assert "none of 6 photos shows it; the 4 nearest are shown" in said(none)
+
+    for wrong, reason in (("red plain star and", "at the end"), ("xqzt or blue", "does not know")):
+        with pytest.raises(UserError, match=reason):
+            word_query(served, wrong)
