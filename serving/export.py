@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
-from biam_tf.runs import RunPaths
 from serving.graph.saved_model import export
 
 if TYPE_CHECKING:
@@ -140,11 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
+    from biam_tf.runs import RunPaths, load_run
+
     if arguments.run is not None:
         RunPaths(arguments.run).require_whole()  # before TensorFlow is imported
 
     from biam_tf.pretrained import pretrained_run
-    from biam_tf.runs import load_run
     from serving.graph.signatures import GraphSettings
 
     settings = GraphSettings(

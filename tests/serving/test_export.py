@@ -327,7 +327,9 @@ def test_what_a_run_cannot_answer_is_left_out(run, tmp_path):
     assert "0 seen: none" in (exported.path / "assets.extra" / "model_card.md").read_text()
 
 
-def test_a_model_with_a_sentence_encoder_takes_any_phrase(run, tmp_path, capsys, monkeypatch):
+def test_a_model_with_a_sentence_encoder_takes_any_phrase(
+    run, finished, tmp_path, capsys, monkeypatch
+):
     folder = tmp_path / "encoder"
     folder.mkdir()
     write_encoder(folder, random_weights(np.random.default_rng(0)))
@@ -342,7 +344,7 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(run, tmp_path, capsys,
     )
     small = dataclasses.replace(run, head=head, vocabulary=vocabulary)
     monkeypatch.setattr("biam_tf.runs.load_run", lambda path: small)
-    options = [str(run.paths.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
+    options = [str(finished.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
     assert export.main(options) == 0
     out = capsys.readouterr().out
     assert f"sentence encoder: {folder}, reads 'a photo of {{name}}'" in out
