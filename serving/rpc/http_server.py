@@ -24,7 +24,7 @@ import uvicorn
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from serving.rpc.answering import REQUEST_ID, Call
+from serving.rpc.calls import REQUEST_ID, Call
 from serving.rpc.limits import CLASS_INPUTS, count
 from serving.rpc.listening import listening_socket
 from serving.rpc.metrics_page import CONTENT_TYPE, Metrics

@@ -1,12 +1,9 @@
 """Metrics of a running server, on a page for Prometheus."""
 
-from typing import TYPE_CHECKING
-
 import grpc
 import prometheus_client
 
-if TYPE_CHECKING:
-    from serving.rpc.answering import Call
+from serving.rpc.calls import Call
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
@@ -56,7 +53,7 @@ class Metrics:
             "biam_model_version", "Version that is loaded; 0: none yet", registry=self._registry
         )
 
-    def observe(self, call: "Call", code: grpc.StatusCode) -> None:
+    def observe(self, call: Call, code: grpc.StatusCode) -> None:
         """Counts and times a request that ended."""
         labels = (call.method, call.signature)
         self._requests.labels(*labels, code.name).inc()

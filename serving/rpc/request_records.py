@@ -4,14 +4,12 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from biam_tf.errors import UserError
-
-if TYPE_CHECKING:
-    from serving.rpc.answering import Call
+from serving.rpc.calls import Call
 
 STANDARD_ERROR = "-"
 
@@ -41,7 +39,7 @@ class RequestRecords:
                 raise UserError(f"--request-log {path}: {error.strerror}") from error
         self._traces = None if traces is None else _Traces(traces)
 
-    def write(self, call: "Call", code: grpc.StatusCode) -> None:
+    def write(self, call: Call, code: grpc.StatusCode) -> None:
         """Records a request that ended."""
         if self._file is not None:
             try:
@@ -59,7 +57,7 @@ class RequestRecords:
             self._traces.close()
 
 
-def _facts(call: "Call", code: grpc.StatusCode) -> dict[str, Any]:
+def _facts(call: Call, code: grpc.StatusCode) -> dict[str, Any]:
     ended = call.received if call.ended is None else call.ended
     started = ended if call.started is None else call.started
     facts = {
@@ -101,7 +99,7 @@ class _Traces:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
         self._tracer = self._provider.get_tracer("serving")
 
-    def add(self, call: "Call", code: grpc.StatusCode) -> None:
+    def add(self, call: Call, code: grpc.StatusCode) -> None:
         facts = _facts(call, code)
         started, ended = facts["queue_ms"], facts["run_ms"]
         received = call.received

@@ -28,7 +28,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving.rpc.answering import REQUEST_ID, Answering, Call
+from serving.rpc.answering import Answering
+from serving.rpc.calls import REQUEST_ID, Call
 from serving.rpc.limits import CLASS_INPUTS, Limits, count, static_sizes
 from serving.rpc.loader import NewestVersion
 from serving.rpc.model_version import DEFAULT_SIGNATURE, ModelVersion

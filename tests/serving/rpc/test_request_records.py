@@ -8,7 +8,7 @@ import threading
 import grpc
 import pytest
 
-from serving.rpc.answering import Call
+from serving.rpc.calls import Call
 from serving.rpc.request_records import RequestRecords
 
 pytestmark = pytest.mark.integration
