@@ -154,9 +154,6 @@ def demo_parser() -> argparse.ArgumentParser:
 
 def _command(arguments: argparse.Namespace) -> None:
     _check(arguments)
-    for model_dir in (arguments.model_dir, arguments.compare):
-        if model_dir is not None:
-            newest_version(model_dir)  # before TensorFlow is imported
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with demo(arguments) as address:
         logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -186,8 +183,6 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--host {arguments.host}: others could search any folder of this machine; limit them "
             "with --photos FOLDER"
         )
-    if arguments.auth is not None:
-        _accounts(arguments.auth)
     _require_gradio()
     _check_port(arguments.host, arguments.port)
 
@@ -262,10 +257,14 @@ def demo(arguments: argparse.Namespace) -> Iterator[str]:
     Raises:
         UserError: a model or the port of the page can't be used, or a package is missing.
     """
+    auth = None if arguments.auth is None else _accounts(arguments.auth)
+    for model_dir in (arguments.model_dir, arguments.compare):
+        if model_dir is not None:
+            newest_version(model_dir)  # before TensorFlow is imported
+
     from serving.demo_page.http_guard import names_of_this_machine
     from serving.demo_page.served_model import serve_model
 
-    auth = None if arguments.auth is None else _accounts(arguments.auth)
     names = {*arguments.host_name, arguments.host}
     if not _is_loopback(arguments.host):
         names |= names_of_this_machine()

@@ -31,7 +31,6 @@ THRESHOLDS, BROKEN = "thresholds.json", "broken.jsonl"
 NEVER_READ_NS = -1
 
 _LIST = re.compile(r"photos-(\d{6,})\.jsonl")
-_LONGEST_NPY_HEADER = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -239,34 +239,6 @@ class PhotoIndex:
         stored = self._row(row).astype(np.float32)
         return stored.reshape(*self.manifest.grid, stored.shape[-1])
 
-    def vectors(self, number: int) -> np.ndarray | None:
-        """Returns the stored vectors (n, h w, d), float16, of a shard; None if it is damaged."""
-        return self._use(number, lambda rows: rows, None)
-
-    def stored_rows(self, rows: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields the places of photos in `rows` and their vectors, read without their shards.
-
-        The vectors are not compared with a checksum. Photos that can't be read are left out.
-
-        Args:
-            rows: of the photos; neighbors in a shard follow each other.
-        """
-        opened, vectors = -1, None
-        for place, row in enumerate(rows):
-            number, own = self._locate(row)
-            if number != opened:
-                opened = number
-                try:
-                    vectors = self._shards[number].vectors()
-                except (OSError, ValueError):
-                    vectors = None
-            if vectors is not None and own < len(vectors):
-                yield place, np.array(vectors[own])
-
-    def starts(self) -> list[int]:
-        """Returns the first row of each shard, and at the end the number of photos."""
-        return list(self._starts)
-
     def _row(self, row: int) -> np.ndarray:
         number, own = self._locate(row)
         found = self._use(number, lambda rows: np.array(rows[own]), None)

@@ -14,6 +14,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 
+from biam_tf.beam_pipelines import Shared, beam, new_pipeline
 from biam_tf.errors import UserError
 from biam_tf.files import write_text, writing_to
 from serving.prediction.journal import Answer, FileState, Journal
@@ -21,17 +22,6 @@ from serving.prediction.question import Question
 from serving.prediction.taggers import open_tagger
 from serving.prediction.tagging import batches, tag_batch
 
-try:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.utils.shared import Shared
-except ImportError as error:
-    raise UserError(
-        "Apache Beam is not installed; install it with pip install 'biam-tf[beam]'"
-    ) from error
-
-# DirectRunner's own engine for batch pipelines; named, it does not look for another one online.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 _BATCHES_OF_A_PART = 32
 
 
@@ -80,15 +70,9 @@ def tag_with_beam(
     lists = [list(to_do[start : start + size]) for start in range(0, len(to_do), size)]
     parts = [(_file_of(keys), keys) for keys in lists]
     try:
-        settings = PipelineOptions(list(options))
+        pipeline, _ = new_pipeline(options)
     except SystemExit as stop:  # Beam's parser has printed the reason
         raise UserError("--beam-options: not valid options of Beam, see above") from stop
-    standard = settings.view_as(StandardOptions)
-    standard.runner = standard.runner or LOCAL_RUNNER
-    try:
-        pipeline = beam.Pipeline(options=settings)
-    except (ValueError, ImportError) as error:  # an unknown runner, or one not installed
-        raise UserError(f"--runner={standard.runner}: {error}") from error
     _ = (
         pipeline
         | "Parts" >> beam.Create(parts)

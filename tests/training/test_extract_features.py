@@ -147,7 +147,8 @@ def test_broken_photos_up_to_the_share_are_left_out_and_named(
 
 def test_without_beam_the_extra_is_named(overrides, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    monkeypatch.delitem(sys.modules, "training.data.features.beam_extraction", raising=False)
+    for module in ("biam_tf.beam_pipelines", "training.data.features.beam_extraction"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     assert main([*arguments(overrides, tmp_path / "features"), "--beam"]) == 2
     assert "install it with pip install 'biam-tf[beam]'" in capsys.readouterr().err
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from biam_tf.backbones import build_backbone, weights_fingerprint
+from biam_tf.beam_pipelines import Shared, beam, new_pipeline
 from biam_tf.errors import UserError
 from training.config.schema import BackboneConfig
 from training.data.features import storage
@@ -36,17 +37,6 @@ from training.data.features.unfinished_store import (
 from training.data.features.updating import bring_up_to_date
 from training.data.input.broken_photos import BrokenLimit, BrokenPhoto
 
-try:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.utils.shared import Shared
-except ImportError as error:
-    raise UserError(
-        "Apache Beam is not installed; install it with pip install 'biam-tf[beam]'"
-    ) from error
-
-# DirectRunner's own engine for batch pipelines; named, it does not look for another one online.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 # Namespace of the pipeline's counters.
 METRICS = "feature_extraction"
 
@@ -219,13 +209,7 @@ def _shards_to_do(store: UnfinishedStore, photos_directory: str) -> list[int]:
 
 def _run(work: ShardWork, to_do: Sequence[int], options: Sequence[str]) -> None:
     with _user_errors():
-        settings = PipelineOptions(list(options))
-        standard = settings.view_as(StandardOptions)
-        standard.runner = standard.runner or LOCAL_RUNNER
-        try:
-            pipeline = beam.Pipeline(options=settings)
-        except (ValueError, ImportError) as error:  # an unknown runner, or one not installed
-            raise UserError(f"--runner={standard.runner}: {error}") from error
+        pipeline, runner = new_pipeline(options)
         _ = (
             pipeline
             | "Store" >> beam.Create([work.store])
@@ -233,7 +217,7 @@ def _run(work: ShardWork, to_do: Sequence[int], options: Sequence[str]) -> None:
             | "Spread" >> beam.Reshuffle()
             | "Extract" >> beam.ParDo(_ExtractShard(work))
         )
-        print(f"{len(to_do)} of {work.job.shard_total} shards with {standard.runner}", flush=True)
+        print(f"{len(to_do)} of {work.job.shard_total} shards with {runner}", flush=True)
         pipeline.run().wait_until_finish()
 
 
