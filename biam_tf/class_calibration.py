@@ -6,9 +6,9 @@ if s reaches cut_c. Which numbers a class has:
 1. Its name is listed in the thresholds of the model, by the rule of `biam_tf.embeddings.names` for
    whole names: its own.
 2. Otherwise, and where a request brings embeddings without names, the class is new to the model.
-   Its numbers follow from its likeness to the seen classes: the mean of the largest cosines of its
-   embedding and theirs. They are read off a line through knots (`NewClassRule`); one knot gives the
-   same numbers to all new classes.
+   Its numbers follow from its similarity to the seen classes: the mean of the largest cosines of
+   its embedding and theirs. They are read off a line through knots (`NewClassRule`); one knot gives
+   the same numbers to all new classes.
 
 A slope and offset of NaN say that the class is not calibrated: it has no probability. A cut of NaN
 says that there is no threshold: the class is never a tag.
@@ -30,6 +30,8 @@ from biam_tf.errors import UserError
 from biam_tf.metrics.calibration import sigmoid
 
 _ROWS_AT_A_TIME = 256
+# Of a knot in JSON; "likeness" is the similarity.
+_KEYS = ("likeness", "slope", "offset", "threshold")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,20 +164,20 @@ class Selection:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NewClassRule:
-    """Calibration of classes that are new to a model, by their likeness to the seen classes.
+    """Calibration of classes that are new to a model, by their similarity to the seen classes.
 
     Between two knots the numbers lie on a line; before the first and after the last they are those
     of that knot.
 
     Attributes:
-        likeness: (K,) float64, ascending: the knots.
+        similarity: (K,) float64, ascending: the knots.
         slopes: (K,) float64; NaN: not calibrated, up to the next knot on both sides.
         offsets: (K,) float64, likewise.
         cuts: (K,) float64; NaN: no threshold, likewise.
-        neighbors: number of seen classes whose mean cosine is the likeness.
+        neighbors: number of seen classes whose mean cosine is the similarity.
     """
 
-    likeness: np.ndarray
+    similarity: np.ndarray
     slopes: np.ndarray
     offsets: np.ndarray
     cuts: np.ndarray
@@ -189,29 +191,28 @@ class NewClassRule:
     @property
     def is_constant(self) -> bool:
         """Whether all new classes have the same numbers, and embeddings do not matter."""
-        return len(self.likeness) == 1
+        return len(self.similarity) == 1
 
     @property
     def knots(self) -> np.ndarray:
         """Slopes, offsets and cuts as (K, 3) float64."""
         return np.stack([self.slopes, self.offsets, self.cuts], axis=1)
 
-    def __call__(self, likeness: ArrayLike) -> ClassCalibration:
-        """Returns the calibration of C classes of the given likeness (C,)."""
-        values = np.clip(likeness, self.likeness[0], self.likeness[-1]).astype(np.float64)
-        knots, right = self.knots, np.searchsorted(self.likeness, values, side="right")
+    def __call__(self, similarity: ArrayLike) -> ClassCalibration:
+        """Returns the calibration of C classes of the given similarity (C,)."""
+        values = np.clip(similarity, self.similarity[0], self.similarity[-1]).astype(np.float64)
+        knots, right = self.knots, np.searchsorted(self.similarity, values, side="right")
         right = np.clip(right, 1, max(len(knots) - 1, 1))
         left, right = right - 1, np.minimum(right, len(knots) - 1)
-        width = self.likeness[right] - self.likeness[left]
-        share = np.where(width > 0, (values - self.likeness[left]) / np.where(width, width, 1), 0)
+        width = self.similarity[right] - self.similarity[left]
+        share = np.where(width > 0, (values - self.similarity[left]) / np.where(width, width, 1), 0)
         found = knots[left] + share[:, None] * (knots[right] - knots[left])
         return ClassCalibration(*(column.copy() for column in found.T))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the rule ready for JSON; null where a number is NaN."""
-        rows = zip(self.likeness.tolist(), *self.knots.T.tolist(), strict=True)
-        names = ("likeness", "slope", "offset", "threshold")
-        knots = [dict(zip(names, map(number_or_null, row), strict=True)) for row in rows]
+        rows = zip(self.similarity.tolist(), *self.knots.T.tolist(), strict=True)
+        knots = [dict(zip(_KEYS, map(number_or_null, row), strict=True)) for row in rows]
         return {"neighbors": self.neighbors, "knots": knots}
 
     @classmethod
@@ -219,15 +220,14 @@ class NewClassRule:
         """Reads what `to_json` returned.
 
         Raises:
-            ValueError: the likenesses do not ascend, or there is no knot.
+            ValueError: the similarities do not ascend, or there is no knot.
         """
-        names = ("likeness", "slope", "offset", "threshold")
-        likeness, slopes, offsets, cuts = (
-            np.array([knot[name] for knot in value["knots"]], np.float64) for name in names
+        similarity, slopes, offsets, cuts = (
+            np.array([knot[name] for knot in value["knots"]], np.float64) for name in _KEYS
         )
-        if not len(likeness) or not (np.diff(likeness) > 0).all():
+        if not len(similarity) or not (np.diff(similarity) > 0).all():
             raise ValueError("the likenesses of new_classes must ascend")
-        return cls(likeness, slopes, offsets, cuts, int(value["neighbors"]))
+        return cls(similarity, slopes, offsets, cuts, int(value["neighbors"]))
 
 
 def number_or_null(value: float) -> float | None:
@@ -235,13 +235,13 @@ def number_or_null(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def likeness_to(class_embeddings: np.ndarray, seen: np.ndarray, neighbors: int) -> np.ndarray:
-    """Returns the likeness (C,) float32 of classes to the seen classes.
+def similarity_to(class_embeddings: np.ndarray, seen: np.ndarray, neighbors: int) -> np.ndarray:
+    """Returns the similarity (C,) float32 of classes to the seen classes.
 
     Args:
         class_embeddings: (C, d_a), of any length.
         seen: (S, d_a), of length 1.
-        neighbors: number of seen classes whose mean cosine is the likeness.
+        neighbors: number of seen classes whose mean cosine is the similarity.
     """
     classes: np.ndarray = np.asarray(class_embeddings, np.float32)
     if not len(seen):
@@ -249,12 +249,12 @@ def likeness_to(class_embeddings: np.ndarray, seen: np.ndarray, neighbors: int) 
     norms = np.linalg.norm(classes, axis=1, keepdims=True)
     classes = classes / np.where(norms > 0, norms, 1)
     count = min(neighbors, len(seen))
-    likeness = np.empty(len(classes), np.float32)
+    similarity = np.empty(len(classes), np.float32)
     for start in range(0, len(classes), _ROWS_AT_A_TIME):
         rows = slice(start, start + _ROWS_AT_A_TIME)
         cosines = classes[rows] @ seen.T
-        likeness[rows] = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
-    return likeness
+        similarity[rows] = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
+    return similarity
 
 
 def rows_of(names: Sequence[str], listed: Sequence[str]) -> list[int | None]:
@@ -280,10 +280,10 @@ def calibrate_classes(
         seen: (S, d_a), embeddings of the seen classes, of length 1.
     """
     new = np.array([row is None for row in rows], bool)
-    likeness = np.full(len(rows), rule.likeness[0])
+    similarity = np.full(len(rows), rule.similarity[0])
     if new.any() and not rule.is_constant:
-        likeness[new] = likeness_to(np.asarray(class_embeddings)[new], seen, rule.neighbors)
-    found = rule(likeness)
+        similarity[new] = similarity_to(np.asarray(class_embeddings)[new], seen, rule.neighbors)
+    found = rule(similarity)
     own = np.array([row for row in rows if row is not None], np.intp)
     for name in ("slopes", "offsets", "cuts"):
         getattr(found, name)[~new] = getattr(listed, name)[own]

@@ -84,7 +84,7 @@ class Thresholds:
         fitted_on: facts about the fit, ready for JSON.
         stacking: `{"constant", "k", "labels_of_unseen_classes"}`; None: the validation photos show
             no unseen class.
-        new_classes: calibration of classes that are not among the names, by their likeness to the
+        new_classes: calibration of classes that are not among the names, by their similarity to the
             seen ones; None: the global one, whatever they are like.
     """
 
@@ -140,12 +140,12 @@ class Thresholds:
     def for_names(self, names: Sequence[str]) -> "Thresholds":
         """Returns the thresholds of other names; new classes take those of `rule`.
 
-        If that depends on the likeness to seen classes, they count as the least alike.
+        If that depends on the similarity to seen classes, they count as the least alike.
         """
         rows = rows_of(names, self.names)
         # All new classes take the entry that is appended to those of the known ones.
         indices = [len(self.names) if row is None else row for row in rows]
-        new = self.rule(self.rule.likeness[:1])
+        new = self.rule(self.rule.similarity[:1])
         source = self.fitted_on.get("new_classes", GLOBAL)
         return dataclasses.replace(
             self,

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from biam_tf.command_line import USER_ERROR, run_command
 from biam_tf.errors import UserError
-from serving import DEFAULT_MODEL_NAME
 from serving.prediction.class_options import (
     add_class_options,
+    add_model_name,
+    add_photos,
     add_selection_options,
     named_classes,
     selection_of,
@@ -79,12 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "photos",
-        metavar="PHOTO",
-        nargs="+",
-        help="JPEG, PNG, GIF, BMP, WebP, TIFF; with the extra [formats] HEIC, AVIF, JPEG XL",
-    )
+    add_photos(parser, "PHOTO")
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -112,12 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="one line per tag: photo, tag, score")
     form.add_argument("--json", action="store_true", help="one list of tags per photo")
-    parser.add_argument(
-        "--model-name",
-        metavar="NAME",
-        default=DEFAULT_MODEL_NAME,
-        help=f"name of the model on the server (default: {DEFAULT_MODEL_NAME})",
-    )
+    add_model_name(parser)
     parser.add_argument(
         "--version", type=int, metavar="N", help="version of the model (default: the newest)"
     )

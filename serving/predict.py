@@ -12,10 +12,11 @@ from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from biam_tf.files import writing_to
 from biam_tf.locks import locked
-from serving import DEFAULT_MODEL_NAME
 from serving.prediction import tables
 from serving.prediction.class_options import (
     add_class_options,
+    add_model_name,
+    add_photos,
     add_selection_options,
     named_classes,
     selection_of,
@@ -66,12 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "photos",
-        metavar="PHOTO_OR_FOLDER",
-        nargs="+",
-        help="JPEG, PNG, GIF, BMP, WebP, TIFF; with the extra [formats] HEIC, AVIF, JPEG XL",
-    )
+    add_photos(parser, "PHOTO_OR_FOLDER")
     _add_model_options(parser)
     add_class_options(parser)
     _add_tag_options(parser)
@@ -108,12 +104,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="a running server: TensorFlow Serving, or python -m serving.server (extra [client])",
     )
-    parser.add_argument(
-        "--model-name",
-        metavar="NAME",
-        default=DEFAULT_MODEL_NAME,
-        help=f"name of the model on the server (default: {DEFAULT_MODEL_NAME})",
-    )
+    add_model_name(parser)
     parser.add_argument(
         "--timeout",
         type=float,

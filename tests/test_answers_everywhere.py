@@ -1,7 +1,7 @@
 """The same probabilities and tags for the same scores through every door, against NumPy.
 
 The names are classes of the run, also in other spellings, and new ones. The thresholds have a class
-without a probability, and a rule for new classes by their likeness to the seen ones.
+without a probability, and a rule for new classes by their similarity to the seen ones.
 """
 
 import csv
@@ -111,13 +111,14 @@ def expected(thresholds, own, names, signatures):
     rows = {entry["name"]: entry for entry in thresholds["classes"]}
     embedded = signatures["embed"](class_names=tf.constant(list(NEW)))["class_embeddings"].numpy()
     seen = own.embeddings[[group == "seen" for group in own.groups]]
-    likeness = np.sort(embedded @ seen.T, axis=1)[:, -NEIGHBORS:].mean(axis=1)
+    similarity = np.sort(embedded @ seen.T, axis=1)[:, -NEIGHBORS:].mean(axis=1)
     values = {}
     for key in ("slope", "offset", "threshold"):
         listed = [rows[name][key] for name in own.names]
-        between = np.interp(likeness, KNOTS["likeness"], KNOTS[key])
+        between = np.interp(similarity, KNOTS["likeness"], KNOTS[key])
         values[key] = np.array([*listed, *between], np.float64)
-    assert 0.2 < likeness.min() < likeness.max() < 0.9 and abs(np.diff(likeness)) > 0.01
+    assert 0.2 < similarity.min() < similarity.max() < 0.9
+    assert abs(np.diff(similarity)) > 0.01
 
     def answer(scores):
         logits = values["slope"] * np.float64(scores) + values["offset"]

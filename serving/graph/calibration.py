@@ -38,8 +38,8 @@ class CalibrationTable(tf.Module):
         rule = self._rule
         if self._seen is None:
             return tf.repeat(tf.constant(rule.knots), tf.shape(class_embeddings)[0], axis=0)
-        likeness = _likeness(class_embeddings, tf.convert_to_tensor(self._seen), rule.neighbors)
-        return _read_off(rule, tf.cast(likeness, tf.float64))
+        similarity = _similarity(class_embeddings, tf.convert_to_tensor(self._seen), rule.neighbors)
+        return _read_off(rule, tf.cast(similarity, tf.float64))
 
     def of_named(self, rows: tf.Tensor, class_embeddings: tf.Tensor) -> tf.Tensor:
         """Returns slopes, offsets and cuts (C, 3) of classes by name.
@@ -73,7 +73,7 @@ def answers(scores: tf.Tensor, calibration: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"probabilities": tf.cast(probabilities, tf.float32), "present": wide >= cuts}
 
 
-def _likeness(class_embeddings: tf.Tensor, seen: tf.Tensor, neighbors: int) -> tf.Tensor:
+def _similarity(class_embeddings: tf.Tensor, seen: tf.Tensor, neighbors: int) -> tf.Tensor:
     """Some rows at a time: the cosines of 30,000 classes and 7,000 seen ones are 840 MB."""
     count = min(neighbors, seen.shape[0])
     if not count:
@@ -93,9 +93,9 @@ def _likeness(class_embeddings: tf.Tensor, seen: tf.Tensor, neighbors: int) -> t
     return tf.reshape(blocks, [-1])[: tf.shape(class_embeddings)[0]]
 
 
-def _read_off(rule: NewClassRule, likeness: tf.Tensor) -> tf.Tensor:
-    knots, places = tf.constant(rule.knots), tf.constant(rule.likeness)
-    values = tf.clip_by_value(likeness, places[0], places[-1])
+def _read_off(rule: NewClassRule, similarity: tf.Tensor) -> tf.Tensor:
+    knots, places = tf.constant(rule.knots), tf.constant(rule.similarity)
+    values = tf.clip_by_value(similarity, places[0], places[-1])
     right = tf.clip_by_value(tf.searchsorted(places, values, side="right"), 1, len(rule.knots) - 1)
     low, high = tf.gather(places, right - 1), tf.gather(places, right)
     share = ((values - low) / (high - low))[:, None]

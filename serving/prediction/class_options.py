@@ -1,4 +1,4 @@
-"""The options that choose classes and tags, of every command that tags photos."""
+"""The options that commands which tag photos share: photos, classes, tags, the model's name."""
 
 import argparse
 import math
@@ -6,6 +6,27 @@ import pathlib
 
 from biam_tf.class_calibration import Selection
 from biam_tf.errors import UserError
+from serving import DEFAULT_MODEL_NAME
+
+
+def add_photos(parser: argparse.ArgumentParser, metavar: str) -> None:
+    """Adds the photos, at least one, as `photos`."""
+    parser.add_argument(
+        "photos",
+        metavar=metavar,
+        nargs="+",
+        help="JPEG, PNG, GIF, BMP, WebP, TIFF; with the extra [formats] HEIC, AVIF, JPEG XL",
+    )
+
+
+def add_model_name(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model-name`, of the model on a server."""
+    parser.add_argument(
+        "--model-name",
+        metavar="NAME",
+        default=DEFAULT_MODEL_NAME,
+        help=f"name of the model on the server (default: {DEFAULT_MODEL_NAME})",
+    )
 
 
 def add_class_options(parser: argparse.ArgumentParser) -> None:

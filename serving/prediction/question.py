@@ -6,6 +6,7 @@ import pathlib
 
 from biam_tf.class_calibration import Selection
 from biam_tf.errors import UserError
+from serving import DEFAULT_MODEL_NAME
 
 DEFAULT_TOP = 5
 # Files of a run that its answers depend on.
@@ -32,7 +33,7 @@ class Question:
     model: str | None = None
     preset: str | None = None
     server: str | None = None
-    model_name: str = "tagger"
+    model_name: str = DEFAULT_MODEL_NAME
     timeout: float = 60.0
     classes: tuple[str, ...] | None = None
     top: int | None = DEFAULT_TOP

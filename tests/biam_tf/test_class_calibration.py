@@ -11,7 +11,7 @@ from biam_tf.vocabulary import Vocabulary
 pytestmark = pytest.mark.unit
 
 RULE = NewClassRule(
-    likeness=np.array([0.0, 0.5, 1.0]),
+    similarity=np.array([0.0, 0.5, 1.0]),
     slopes=np.array([np.nan, 2.0, 3.0]),
     offsets=np.array([np.nan, -1.0, -2.0]),
     cuts=np.array([4.0, 3.0, 1.0]),
@@ -46,7 +46,7 @@ def test_between_knots_the_numbers_lie_on_a_line():
     np.testing.assert_allclose(found.cuts, [4, 4, 3.5, 3, 2.6, 1, 1], rtol=1e-6)
 
 
-def test_a_listed_class_has_its_own_calibration_and_a_new_one_that_of_its_likeness():
+def test_a_listed_class_has_its_own_calibration_and_a_new_one_that_of_its_similarity():
     embeddings = np.array([[0, 1], [1, 1], [2, 0]], np.float32)  # of any length
     found = THRESHOLDS.for_classes(["RED_CAR", "zebra", "boat"], embeddings, OWN)
     # "zebra" lies between 0 and 90 degrees: the mean of two cosines of 45 degrees; "boat" is at 0
@@ -75,7 +75,7 @@ def test_the_rule_survives_its_file(tmp_path):
     (tmp_path / "thresholds.json").write_text(THRESHOLDS.to_json())
     rule = Thresholds.load(tmp_path / "thresholds.json").rule
     np.testing.assert_array_equal(rule.knots, RULE.knots)
-    np.testing.assert_array_equal(rule.likeness, RULE.likeness)
+    np.testing.assert_array_equal(rule.similarity, RULE.similarity)
     assert rule.neighbors == 2
 
 
