@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from biam_tf.class_calibration import ClassCalibration
 from biam_tf.class_sides import LinearClasses
 from biam_tf.errors import UserError
 from biam_tf.files import is_inside
@@ -117,10 +118,15 @@ class Found:
             return f"the best {shown} of {self.decided:,} photos that show it, among {of}"
         return f"{self.decided:,} of {of} {'shows' if self.decided == 1 else 'show'} it"
 
+    @functools.cached_property
+    def _calibration(self) -> ClassCalibration | None:
+        """That of the query's classes, for the captions of all photos."""
+        if self.query.names is None:
+            return None
+        return self.index.calibration(self.query.names, self.query.class_embeddings)
+
     def _said(self, rank: int) -> str:
-        names, its = self.query.names, None
-        if names is not None:
-            its = self.index.calibration(names, self.query.class_embeddings)
+        names, its = self.query.names, self._calibration
         if its is None or names is None:
             return ""
         own = self.class_scores[rank]
