@@ -4,6 +4,7 @@ import pathlib
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "biam_tf/__init__.py").read_text())[1]
@@ -81,6 +82,19 @@ BENCHMARKS = ["torch>=2.2", "scikit-learn>=1.5", "matplotlib>=3.8", *ONNX, *EFFI
 # check is skipped without it.
 TORCH_CHECK = ["torchvision>=0.15"]
 
+
+class BuildWithConfigurations(build_py):
+    """Copies `configs/` into the package, for `--config NAME` of an installed wheel."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib, "training", "configurations")
+            self.mkpath(str(target))
+            for path in sorted((ROOT / "configs").glob("*.yaml")):
+                self.copy_file(str(path), str(target / path.name))
+
+
 setup(
     name="biam-tf",
     version=VERSION,
@@ -89,6 +103,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    cmdclass={"build_py": BuildWithConfigurations},
+    entry_points={"console_scripts": ["biam = biam_tf.__main__:main"]},
     packages=find_packages(include=["biam_tf*", "training*", "serving*"]),
     package_data={
         "biam_tf": ["py.typed", "backbones/imagenet_classes.txt", "everyday_words.txt"],

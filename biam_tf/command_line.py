@@ -5,11 +5,12 @@ import errno
 import io
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from biam_tf.errors import TemporaryFailure, UserError
@@ -61,6 +62,7 @@ def run_command(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parser.allow_abbrev = False
+    _name_as_started(parser)
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -75,7 +77,7 @@ def run_command(
         if arguments.debug:
             traceback.print_exc()
         else:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_as_started(str(error))}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
         if arguments.debug or error.errno not in _UNUSABLE:
@@ -98,6 +100,41 @@ def run_command(
         return INTERRUPTED
 
 
+# Subcommand of `biam` by module, if the process was started as `biam`.
+_subcommands: dict[str, str] = {}
+
+
+def start_as(commands: Mapping[str, str]) -> None:
+    """Makes help texts, errors and commands to paste say `biam NAME`, as the user started it.
+
+    Args:
+        commands: module by name of the subcommand.
+    """
+    _subcommands.update({module: name for name, module in commands.items()})
+
+
+def _as_started(text: str) -> str:
+    """Returns `text` with `python -m MODULE` as `biam NAME` if the process was started so."""
+    return re.sub(r"python -m ([\w.]*\w)", lambda found: _started_name(found[1], found[0]), text)
+
+
+def _started_name(module: str, otherwise: str) -> str:
+    name = _subcommands.get(module) or _subcommands.get(f"{module}.__main__")
+    return f"biam {name}" if name else otherwise
+
+
+def _name_as_started(parser: argparse.ArgumentParser) -> None:
+    parser.prog = _as_started(parser.prog)
+    parser.description = parser.description and _as_started(parser.description)
+    parser.epilog = parser.epilog and _as_started(parser.epilog)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                _name_as_started(subparser)
+        elif action.help:
+            action.help = _as_started(action.help)
+
+
 def command_to_paste(module: str, *arguments: str | os.PathLike) -> str:
     """Returns a command line for a shell in this folder that runs in this environment.
 
@@ -105,12 +142,19 @@ def command_to_paste(module: str, *arguments: str | os.PathLike) -> str:
         module: of the command, such as `training.evaluate`.
         arguments: of the command; quoted where the shell needs it.
     """
-    python = sys.executable or "python"
-    if shutil.which("python") == python:  # the environment is activated
-        python = "python"
-    elif pathlib.Path(python).is_relative_to(pathlib.Path.cwd()):
-        python = os.path.relpath(python)
-    return shlex.join([python, "-m", module, *map(str, arguments)])
+    words = [_program(sys.executable or "python", "python"), "-m", module]
+    biam = pathlib.Path(sys.argv[0])
+    if module in _subcommands and biam.stem == "biam":
+        words = [_program(str(biam), "biam"), _subcommands[module]]
+    return shlex.join([*words, *map(str, arguments)])
+
+
+def _program(path: str, name: str) -> str:
+    """Returns the shortest way to write the program at `path` in a shell in this folder."""
+    if shutil.which(name) == path:  # the environment is activated
+        return name
+    is_below = pathlib.Path(path).is_relative_to(pathlib.Path.cwd())
+    return os.path.relpath(path) if is_below else path
 
 
 def _run_quietly(

@@ -103,3 +103,34 @@ def test_mistakes_are_reported_without_tensorflow():
     command = [sys.executable, "-c", EACH, json.dumps(MISTAKES)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_a_subcommand_of_biam():
+    from biam_tf.__main__ import COMMANDS as subcommands
+
+    inner = {"training.data.open_images.from_tfds"}  # a conversion of one data set
+    assert set(subcommands.values()) == set(COMMANDS) - inner
+
+
+def test_biam_explains_its_commands_and_names_itself(capsys, monkeypatch):
+    from biam_tf import __main__ as biam
+    from biam_tf import command_line
+
+    monkeypatch.setattr(command_line, "_subcommands", {})
+    assert biam.main([]) == 2
+    assert "  run                Trains a tagger\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as wrong:
+        biam.main(["expotr"])
+    assert wrong.value.code == 2
+    assert "no command 'expotr'; did you mean 'export'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        biam.main(["run", "--help"])
+    shown = capsys.readouterr().out
+    assert "usage: biam run " in shown and "  biam run --dry-run\n" in shown
+    assert "python -m" not in shown
+    assert biam.main(["run", "--config", "recomended"]) == 2
+    assert "did you mean 'recommended'?" in capsys.readouterr().err
+    assert biam.main(["serve", "nowhere"]) == 2
+    monkeypatch.setattr(sys, "argv", ["/opt/it/bin/biam"])
+    assert command_line.command_to_paste("serving.export", "a b") == "/opt/it/bin/biam export 'a b'"
+    assert command_line.command_to_paste("benchmarks.all").endswith(" -m benchmarks.all")

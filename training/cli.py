@@ -14,7 +14,8 @@ __all__ = ["add_config_arguments", "require_one_process", "run_command"]
 
 def add_config_arguments(
     parser: argparse.ArgumentParser,
-    config: str = "YAML settings of the run (default: the quickstart's)",
+    config: str = "YAML settings of the run: a file, or the name of one that comes with the "
+    "project, such as recommended or corel5k (default: the quickstart's)",
     override: str = "replace one setting, e.g. training.epochs=5; may be given many times",
 ) -> None:
     """Adds the options `--config FILE` and `--set KEY=VALUE`.
@@ -24,7 +25,7 @@ def add_config_arguments(
         config: help text of `--config`.
         override: help text of `--set`.
     """
-    parser.add_argument("--config", metavar="FILE", help=config)
+    parser.add_argument("--config", metavar="FILE|NAME", help=config)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

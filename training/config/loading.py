@@ -27,7 +27,8 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     """Reads a run's settings.
 
     Args:
-        path: a YAML file; None is the quickstart.
+        path: a YAML file, or the name of a configuration that comes with the project
+            (`shipped_configurations`); None is the quickstart.
         overrides: `a.b.c=value` each, applied in this order; text is taken as it is, other
             values are read as YAML.
 
@@ -38,7 +39,7 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     if path is None:
         settings = Settings(copy.deepcopy(QUICKSTART), "the quickstart")
     else:
-        settings = Settings.read(path)
+        settings = Settings.read(_configuration_file(path))
     for override in overrides:
         settings.override(override)
     values = dict(settings.section(settings.values, "", _field_names(RunConfig)))
@@ -64,6 +65,32 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     if not config.output.strip():
         settings.fail("output", "expected the path of the run's folder, got an empty text")
     return config
+
+
+def shipped_configurations() -> dict[str, pathlib.Path]:
+    """Returns the configurations that come with the project, by name: `recommended`, ..."""
+    package = pathlib.Path(__file__).parents[1]
+    # In an installed wheel inside the package, in a checkout beside it.
+    folders = (package / "configurations", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def _configuration_file(path: str | pathlib.Path) -> pathlib.Path:
+    path = pathlib.Path(path)
+    shipped = shipped_configurations()
+    if path.exists() or path.parent.name not in ("", "configs"):
+        return path
+    if str(path) in shipped:
+        return shipped[str(path)]
+    if path.stem in shipped:
+        raise UserError(
+            f"{path}: no such configuration file; --config {path.stem} takes the configuration "
+            "of this name that comes with the project"
+        )
+    if not path.suffix:
+        raise UserError(f"--config {path}: no such file{did_you_mean(str(path), shipped)}")
+    return path
 
 
 def config_to_yaml(config: RunConfig) -> str:

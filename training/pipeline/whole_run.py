@@ -312,7 +312,7 @@ def _next_commands(config: RunConfig, folder: RunFolder, split: str) -> str:
             "    "
             + command_to_paste(
                 "training.run",
-                *("--config", "configs/recommended.yaml", "--set", "data.directory=MY_PHOTOS"),
+                *("--config", "recommended", "--set", "data.directory=MY_PHOTOS"),
                 *("--set", "vocabulary.word_vectors=glove.6B.300d.txt"),
                 *("--set", "output=runs/my-photos"),
             ),

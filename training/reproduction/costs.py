@@ -6,6 +6,7 @@ with a run, for `measure_costs`.
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -88,8 +89,17 @@ def measure_costs(folder: pathlib.Path) -> Costs:
     records = [
         json.loads(line) for line in RunFolder(folder).log.read_text(encoding="utf-8").splitlines()
     ]
-    command = [sys.executable, "-m", "training.reproduction.costs", str(folder)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # -P and the path: the current folder may have a package `training` of its own.
+    command = [sys.executable, "-P", "-m", "training.reproduction.costs", str(folder)]
+    package_root = str(pathlib.Path(__file__).parents[2])
+    path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    printed = subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    ).stdout
     return Costs(
         train_seconds=sum(record["seconds"] for record in records),
         inference_ms=1000 * float(np.median(seconds)) / BATCH,
