@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": "serving.demo",
     "index": "serving.index",
     "retag": "serving.retag",
+    "compare": "serving.compare",
 }
 
 
