@@ -42,6 +42,7 @@ def build_backbone(
     image_size: int | None = None,
     weights: str | os.PathLike | None = "default",
     trainable: bool = False,
+    regions: str | None = None,
 ) -> keras.Model:
     """Builds the backbone `name`, which includes its preprocessing.
 
@@ -56,6 +57,9 @@ def build_backbone(
             `resnet50`: a `.pth`). Defaults to `"default"`.
         trainable: whether training changes it. If not, its batch normalization stays in
             inference mode too. Defaults to `False`.
+        regions: of a model of images and texts, `"joint"` (features in the space of its text
+            embeddings) or `"tokens"` (the last tokens of its image encoder). Defaults to `None`:
+            `"joint"` for such a model; others have `"tokens"` alone.
 
     Returns:
         A `keras.Model` from `images` `(batch, S, S, 3)`, raw RGB values 0 to 255, to a
@@ -67,7 +71,7 @@ def build_backbone(
         UserError: the name is unknown, the picture size is not possible, or the weights are
             missing or do not fit.
     """
-    spec = _find_spec(name)
+    spec = _find_spec(name, regions)
     image_size = _checked_image_size(
         spec, spec.default_image_size if image_size is None else image_size
     )
@@ -122,9 +126,10 @@ def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
             damaged.
     """
     if _is_preset(name):
-        from biam_tf.backbones.keras_hub_presets import import_keras_hub
+        from biam_tf.backbones import joint_space, preset_network  # noqa: F401
+        from biam_tf.backbones.preset_folder import import_keras_hub
 
-        import_keras_hub()  # registers its layers
+        import_keras_hub()  # registers its layers, as the modules above do theirs
     return read_model(path, "bring it back from a copy, or train again")
 
 
@@ -145,14 +150,20 @@ def _is_preset(name: str) -> bool:
     return name.startswith(_PRESET_PREFIX)
 
 
-def _find_spec(name: str) -> BackboneSpec:
+def _find_spec(name: str, regions: str | None = None) -> BackboneSpec:
     if _is_preset(name):
         from biam_tf.backbones.keras_hub_presets import read_spec
 
-        return read_spec(name)
+        return read_spec(name, regions)
     if name not in BACKBONES:
         raise UserError(f"backbone {name!r} is unknown{did_you_mean(name, BACKBONES)}")
-    return BACKBONES[name]
+    spec = BACKBONES[name]
+    if regions not in (None, spec.regions):
+        raise UserError(
+            f"backbone {name}: regions {regions!r} are those of presets of image-text models, such "
+            "as keras_hub:siglip2_base_patch16_224"
+        )
+    return spec
 
 
 def _checked_image_size(spec: BackboneSpec, image_size: int | None) -> int:
@@ -226,6 +237,7 @@ def weights_fingerprint(model: keras.Model) -> str:
     """
     import keras
 
+    from biam_tf.backbones.joint_space import JointSpaceNetwork
     from biam_tf.backbones.preset_network import PresetNetwork
 
     digest = hashlib.sha256()
@@ -235,7 +247,7 @@ def weights_fingerprint(model: keras.Model) -> str:
         path = re.sub(r"_\d+(?=/|$)", "", weight.path)
         digest.update(f"{path} {array.dtype.name} {array.shape}\n".encode())
         digest.update(array.tobytes())
-    if any(isinstance(layer, PresetNetwork) for layer in model.layers):
+    if any(isinstance(layer, (PresetNetwork, JointSpaceNetwork)) for layer in model.layers):
         for layer in model.layers:
             if isinstance(layer, keras.layers.Rescaling):
                 digest.update(np.float64(layer.scale).tobytes())

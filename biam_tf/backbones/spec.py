@@ -8,6 +8,10 @@ import keras
 
 from biam_tf.backbones.classifier import BackboneClassifier
 
+# What the region features of a model of images and texts are: in the space of its text embeddings,
+# or the last tokens of its image encoder.
+JOINT, TOKENS = "joint", "tokens"
+
 
 @dataclasses.dataclass(frozen=True)
 class BackboneSpec:
@@ -33,6 +37,7 @@ class BackboneSpec:
             there is none.
         published_files: suffixes of the files in which its pretrained weights are published.
             Defaults to `()`.
+        regions: `"joint"` for features in the space of text embeddings. Defaults to `"tokens"`.
     """
 
     name: str
@@ -47,3 +52,4 @@ class BackboneSpec:
     load_file: Callable[[keras.Model, pathlib.Path], None] | None = None
     load_classifier: Callable[[pathlib.Path | None], BackboneClassifier] | None = None
     published_files: tuple[str, ...] = ()
+    regions: str = TOKENS
