@@ -91,6 +91,7 @@ class DirectionClasses:
         anchors: (S, d_a); S = 0: no similarities.
         anchor_weight: length of the similarities relative to that of the direction.
         anchor_temperature: temperature of the softmax over the anchors.
+        has_bias: whether each region has a bias, the last number of its vector.
     """
 
     scale: float
@@ -98,6 +99,7 @@ class DirectionClasses:
     anchors: np.ndarray
     anchor_weight: float = 0.0
     anchor_temperature: float = 1.0
+    has_bias: bool = False
 
     kind: ClassVar[str] = "directions"
 
@@ -108,11 +110,11 @@ class DirectionClasses:
 
     @property
     def vector_size(self) -> int:
-        """Length of a vector: d_a + S."""
-        return len(self.center) + len(self.anchors)
+        """Length of a vector: d_a + S, and 1 for a bias."""
+        return len(self.center) + len(self.anchors) + bool(self.has_bias)
 
     def vectors(self, class_embeddings: np.ndarray) -> np.ndarray:
-        """Returns the vectors (C, d_a + S), float32."""
+        """Returns the vectors (C, d_a + S), float32, and 1 for a bias at their end."""
         directions = _unit_rows(np.asarray(class_embeddings, np.float32) - self.center)
         if len(self.anchors):
             logits = directions @ _unit_rows(self.anchors - self.center).T
@@ -121,7 +123,10 @@ class DirectionClasses:
             similarities = self.anchor_weight * _unit_rows(weights)
             directions = np.concatenate([directions, similarities], axis=1)
             directions /= np.sqrt(1.0 + self.anchor_weight**2)
-        return (self.scale * directions).astype(np.float32)
+        vectors = (self.scale * directions).astype(np.float32)
+        if not self.has_bias:
+            return vectors
+        return np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -287,6 +287,7 @@ def _read_settings(folder: RunPaths) -> Mapping[str, Any]:
 def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model:
     """The trained backbone, or the frozen one, built again and checked to have the same weights."""
     from biam_tf.backbones import build_backbone, load_backbone, weights_fingerprint
+    from biam_tf.backbones.spec import TOKENS
 
     if folder.backbone.exists():
         return load_backbone(settings["backbone"]["name"], folder.backbone)
@@ -295,7 +296,8 @@ def _load_backbone(folder: RunPaths, settings: Mapping[str, Any]) -> keras.Model
     if not isinstance(identity, dict) or not identity.keys() >= set(keys):
         raise UserError(f"{folder.backbone_identity}: damaged: expected the keys {', '.join(keys)}")
     weights = identity.get("weights", settings["backbone"]["weights"])  # early runs lack the key
-    backbone = build_backbone(identity["name"], identity["image_size"], weights)
+    regions = identity.get("regions", TOKENS)  # as of all early runs
+    backbone = build_backbone(identity["name"], identity["image_size"], weights, regions=regions)
     found = weights_fingerprint(backbone)
     if found != identity["weights_fingerprint"]:
         raise UserError(

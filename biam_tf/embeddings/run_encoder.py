@@ -10,19 +10,19 @@ import numpy as np
 
 from biam_tf.embeddings.files import read_note
 from biam_tf.embeddings.sources import (
+    DEFAULT_TEMPLATE,
     MINILM,
-    PLACE,
     embed_by_sentences,
     encodes_sentences,
+    load_encoder,
     require_templates,
 )
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from biam_tf.embeddings.sentence_encoder import SentenceEncoder
+    from biam_tf.embeddings.sources import TextEncoder
 
-DEFAULT_TEMPLATE = f"a photo of {PLACE}"
 _MINILM_SIZE = 384
 # Names of the run that are embedded again, and the cosine that they must have with themselves:
 # 1 but for rounding, also of files in 16 bits.
@@ -32,23 +32,23 @@ _SAME = 0.9999
 
 @dataclasses.dataclass(frozen=True)
 class RunEncoder:
-    """A sentence encoder and the texts that it reads.
+    """An encoder of texts and the texts that it reads.
 
     Attributes:
         encoder: the encoder.
         templates: its input texts, with `{name}` for the text of a class name; the vectors of
             several are averaged.
-        source: "minilm" or its folder.
+        source: "minilm", `keras_hub:PRESET` or its folder.
     """
 
-    encoder: "SentenceEncoder"
+    encoder: "TextEncoder"
     templates: tuple[str, ...]
     source: str
 
     @property
     def embedding_size(self) -> int:
         """Length of an embedding."""
-        return self.encoder.model.output_shape[-1]
+        return self.encoder.embedding_size
 
     def embed(self, names: Sequence[str]) -> np.ndarray:
         """Returns the embeddings (C, d_a) of C class names, float32, of length 1.
@@ -86,14 +86,14 @@ def encoder_of_run(
         UserError: `source` is given, but cannot be read or does not embed the run's classes as
             the run does.
     """
-    recorded = _recorded(settings)
+    recorded, described = _recorded(settings), _described(settings)
     texts = next((texts for _, texts in recorded if texts), None)
     chosen = tuple(templates or texts or (DEFAULT_TEMPLATE,))
     require_templates(chosen)
     if source is not None:
         if not encodes_sentences(source):
             raise UserError(f"{source}: no folder of a sentence encoder; give one, or {MINILM}")
-        return _checked(source, chosen, vocabulary), None
+        return _checked(source, chosen, vocabulary, described), None
     if recorded and texts is None:  # word vectors or a table
         return None, None
     if len(recorded) > 1:
@@ -102,25 +102,29 @@ def encoder_of_run(
     if not recorded and (not len(vocabulary) or vocabulary.embedding_size != _MINILM_SIZE):
         return None, None
     try:
-        return _checked(recorded[0][0] if recorded else MINILM, chosen, vocabulary), None
+        chosen_source = recorded[0][0] if recorded else MINILM
+        return _checked(chosen_source, chosen, vocabulary, described), None
     except UserError as error:
         return None, str(error)
 
 
-def _checked(source: str, templates: tuple[str, ...], vocabulary: Vocabulary) -> RunEncoder:
-    """Reads an encoder that embeds the classes of a vocabulary as they are embedded there."""
-    from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
+def _checked(
+    source: str, templates: tuple[str, ...], vocabulary: Vocabulary, described: frozenset[str]
+) -> RunEncoder:
+    """Reads an encoder that embeds the classes of a vocabulary as they are embedded there.
 
-    encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
-    found = RunEncoder(encoder, templates, source)
+    Classes that are `described`, by texts other than the templates, are not compared.
+    """
+    found = RunEncoder(load_encoder(source), templates, source)
     size = vocabulary.embedding_size
     if found.embedding_size != size:
         raise UserError(
             f"{source}: its embeddings have {found.embedding_size} numbers, the run was trained "
             f"with {size}; give the encoder that the run was trained with"
         )
-    if len(vocabulary):
-        rows = np.unique(np.linspace(0, len(vocabulary) - 1, _PROBES).astype(int))
+    named = [row for row, name in enumerate(vocabulary.names) if name not in described]
+    if named:
+        rows = np.unique(np.asarray(named)[np.linspace(0, len(named) - 1, _PROBES).astype(int)])
         names = [vocabulary.names[row] for row in rows]
         cosines = (found.embed(names) * vocabulary.embeddings[rows]).sum(axis=1)
         worst = int(np.argmin(cosines))
@@ -134,17 +138,39 @@ def _checked(source: str, templates: tuple[str, ...], vocabulary: Vocabulary) ->
     return found
 
 
+def _note(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns how a run's file of embeddings was made; None: there is no such note."""
+    file = settings.get("vocabulary", {}).get("word_vectors")
+    note = None if file is None or encodes_sentences(file) else read_note(pathlib.Path(file))
+    if note is None:
+        return None
+    try:
+        made = json.loads(note)
+        return made if isinstance(made, dict) else {}
+    except ValueError:
+        return {}
+
+
+def _described(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the classes of a run that are embedded by descriptions."""
+    described = (_note(settings) or {}).get("described") or ()
+    return frozenset(map(str, described))
+
+
 def _recorded(settings: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...] | None]]:
     """Returns the sources of a run's embeddings, if they are known, and the texts of encoders."""
-    file = settings.get("vocabulary", {}).get("word_vectors")
-    note = None if file is None else read_note(pathlib.Path(file))
+    vocabulary = settings.get("vocabulary", {})
+    source = vocabulary.get("word_vectors")
+    if source is not None and encodes_sentences(source):
+        return [(str(source), tuple(vocabulary.get("templates") or (DEFAULT_TEMPLATE,)))]
+    note = _note(settings)
     if note is not None:
         try:
             return [
                 (str(each["source"]), tuple(each["templates"]) if "templates" in each else None)
-                for each in json.loads(note)["sources"]
+                for each in note["sources"]
             ]
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return []
     head = settings.get("head", {})
     if source := head.get("name_vectors"):

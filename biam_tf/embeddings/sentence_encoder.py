@@ -113,6 +113,20 @@ class SentenceEncoder:
         """Path of the file of weights."""
         return self.folder / _WEIGHTS
 
+    @property
+    def embedding_size(self) -> int:
+        """Length of an embedding."""
+        return self.model.output_shape[-1]
+
+    @property
+    def space(self) -> str | None:
+        """No fingerprint: it is recognized by its embeddings."""
+        return None
+
+    def truncates(self, text: str) -> bool:
+        """Whether a text is longer than the encoder accepts, so that its end is not read."""
+        return bool(self.tokenizer.encode(text).overflowing)
+
     @functools.cached_property
     def _run(self) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
         """The model as a graph for batches of any size: twice as fast as eagerly."""

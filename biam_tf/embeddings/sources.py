@@ -6,7 +6,7 @@ missing ones; this is for making a file of embeddings once and checking what eac
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,18 +15,48 @@ from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribut
 from biam_tf.embeddings.names import NameIndex, Words, look_up, readable
 from biam_tf.errors import UserError, nearest_words
 from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
+from biam_tf.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from biam_tf.embeddings.sentence_encoder import SentenceEncoder
+    from biam_tf.embeddings.text_tower import TextTower
+
+    TextEncoder = SentenceEncoder | TextTower
 
 MINILM = "minilm"
+PRESET_PREFIX = "keras_hub:"
 PLACE = "{name}"
+DEFAULT_TEMPLATE = f"a photo of {PLACE}"
 SENTENCES = "sentence encoder"
+TEXT_TOWER = "text encoder of an image-text model"
+
+# Texts that describe a class, by its name.
+Descriptions = Mapping[str, Sequence[str]]
 
 
 def encodes_sentences(source: str) -> bool:
-    """Returns whether a source is a sentence encoder, which takes templates."""
-    return source == MINILM or pathlib.Path(source).is_dir()
+    """Returns whether a source is an encoder of texts, which takes templates."""
+    return source == MINILM or is_text_tower(source) or pathlib.Path(source).is_dir()
+
+
+def is_text_tower(source: str) -> bool:
+    """Returns whether a source is the text side of an image-text model of KerasHub."""
+    return source.startswith(PRESET_PREFIX)
+
+
+def load_encoder(source: str) -> "TextEncoder":
+    """Reads the encoder of texts that a source names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if is_text_tower(source):
+        from biam_tf.embeddings.text_tower import TextTower
+
+        return TextTower.load(source)
+    from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
+
+    return SentenceEncoder.load(minilm_folder() if source == MINILM else source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +88,7 @@ class Embedded:
         file: that the numbers come from.
         rows: (C, d) float64, of length 1; zeros for a missing name.
         found: C entries, what each name was found by.
+        space: fingerprint of the space of an image-text model; None: of none.
     """
 
     source: str
@@ -65,6 +96,7 @@ class Embedded:
     file: pathlib.Path
     rows: np.ndarray
     found: tuple[Found, ...]
+    space: str | None = None
 
     @property
     def missing(self) -> tuple[Found, ...]:
@@ -77,22 +109,24 @@ def embed_names(
     names: Sequence[str],
     templates: Sequence[str],
     progress: Callable[[int], object] = lambda count: None,
+    descriptions: Descriptions | None = None,
 ) -> Embedded:
     """Embeds names by one source.
 
     Args:
-        source: "minilm", the folder of a sentence encoder, or a file: .npz, a table .csv, or word
-            vectors.
+        source: "minilm", `keras_hub:PRESET`, the folder of a sentence encoder, or a file: .npz, a
+            table .csv, or word vectors.
         names: C names.
-        templates: input texts of a sentence encoder, in which `{name}` is replaced by the name's
-            text. The vectors of several, each of length 1, are averaged.
-        progress: called with the number of texts that a sentence encoder has just embedded.
+        templates: input texts of an encoder, in which `{name}` is replaced by the name's text. The
+            vectors of several, each of length 1, are averaged.
+        progress: called with the number of texts that an encoder has just embedded.
+        descriptions: texts that an encoder reads instead of the templates, for some of the names.
 
     Raises:
         UserError: the source cannot be read. A name without embedding is no error here.
     """
     if encodes_sentences(source):
-        return _by_sentences(source, names, templates, progress)
+        return _by_sentences(source, names, templates, progress, descriptions or {})
     path = pathlib.Path(source)
     if path.suffix.lower() == ".npz":
         arrays = read_arrays(path)
@@ -169,15 +203,16 @@ def _by_sentences(
     names: Sequence[str],
     templates: Sequence[str],
     progress: Callable[[int], object],
+    descriptions: Descriptions,
 ) -> Embedded:
-    from biam_tf.embeddings.sentence_encoder import SentenceEncoder, minilm_folder
-
     require_templates(templates)
-    encoder = SentenceEncoder.load(minilm_folder() if source == MINILM else source)
-    rows = embed_by_sentences(encoder, names, templates, progress)
-    found = tuple(_found_by_sentences(encoder, name, templates) for name in names)
+    encoder = load_encoder(source)
+    rows = embed_by_sentences(encoder, names, templates, progress, descriptions)
+    found = tuple(_found_by_sentences(encoder, n, templates, descriptions) for n in names)
     rows[[each.missing for each in found]] = 0
-    return Embedded(source, SENTENCES, encoder.weights_file, _unit(rows, found, source), found)
+    kind = TEXT_TOWER if is_text_tower(source) else SENTENCES
+    rows = _unit(rows, found, source)
+    return Embedded(source, kind, encoder.weights_file, rows, found, encoder.space)
 
 
 def require_templates(templates: Sequence[str]) -> None:
@@ -193,13 +228,29 @@ def require_templates(templates: Sequence[str]) -> None:
             )
 
 
+def texts_of(
+    name: str, templates: Sequence[str], descriptions: Descriptions | None = None
+) -> tuple[str, ...]:
+    """Returns the texts that an encoder reads for a class: its descriptions, or else templates.
+
+    Args:
+        name: the class.
+        templates: with `{name}` for the name's text.
+        descriptions: of some classes, in which `{name}` may stand, too.
+    """
+    text = readable(name)
+    chosen = (descriptions or {}).get(name) or templates
+    return tuple(template.replace(PLACE, text) for template in chosen)
+
+
 def embed_by_sentences(
-    encoder: "SentenceEncoder",
+    encoder: "TextEncoder",
     names: Sequence[str],
     templates: Sequence[str],
     progress: Callable[[int], object] = lambda count: None,
+    descriptions: Descriptions | None = None,
 ) -> np.ndarray:
-    """Returns the embeddings (C, d) of C names by a sentence encoder, float64, of length 1.
+    """Returns the embeddings (C, d) of C names by an encoder of texts, float64, of length 1.
 
     Args:
         encoder: the encoder.
@@ -207,21 +258,53 @@ def embed_by_sentences(
         templates: its input texts, in which `{name}` is replaced by the name's text. The vectors
             of several, each of length 1, are averaged.
         progress: called with the number of texts that were just embedded.
+        descriptions: texts that are read instead of the templates, for some of the names.
     """
-    encoded = [
-        encoder.encode([template.replace(PLACE, readable(name)) for name in names], progress)
-        for template in templates
-    ]
-    rows = np.asarray(np.mean(encoded, axis=0, dtype=np.float64))
+    texts = [texts_of(name, templates, descriptions) for name in names]
+    owners = np.repeat(np.arange(len(names)), [len(own) for own in texts])
+    encoded = encoder.encode([text for own in texts for text in own], progress)
+    rows = np.zeros((len(names), encoder.embedding_size))
+    np.add.at(rows, owners, encoded.astype(np.float64))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _found_by_sentences(encoder: "SentenceEncoder", name: str, templates: Sequence[str]) -> Found:
-    text = readable(name)
-    if not encoder.reads(text):
+def _found_by_sentences(
+    encoder: "TextEncoder", name: str, templates: Sequence[str], descriptions: Descriptions
+) -> Found:
+    if not encoder.reads(readable(name)):
         return Found(name, (name,), "", True)
-    how = "as text" if text != name else ""
-    return Found(name, tuple(template.replace(PLACE, text) for template in templates), how)
+    texts = texts_of(name, templates, descriptions)
+    how = ["as text"] * (readable(name) != name) + ["descriptions"] * bool(descriptions.get(name))
+    how += ["truncated"] * any(map(encoder.truncates, texts))
+    return Found(name, texts, ", ".join(how))
+
+
+def vocabulary_of(
+    source: str,
+    names: Sequence[str],
+    groups: Sequence[str] | None = None,
+    templates: Sequence[str] = (DEFAULT_TEMPLATE,),
+    descriptions: Descriptions | None = None,
+) -> Vocabulary:
+    """Embeds the classes of a data set by a file, as `Vocabulary.from_file` does, or an encoder.
+
+    Args:
+        source: a file, or an encoder of texts: `keras_hub:PRESET`, "minilm" or a folder.
+        names: C class names.
+        groups: their groups; None: all seen.
+        templates: what an encoder reads, see `embed_names`.
+        descriptions: texts that it reads instead, for some of the names.
+
+    Raises:
+        UserError: the source cannot be read, or a class has no embedding.
+    """
+    if not encodes_sentences(source):
+        return Vocabulary.from_file(source, names, groups)
+    embedded = embed_names(source, names, templates, descriptions=descriptions)
+    if embedded.missing:
+        listed = ", ".join(repr(found.name) for found in embedded.missing[:20])
+        raise UserError(f"{source}: reads nothing in the names {listed}; rename these classes")
+    return Vocabulary(tuple(names), embedded.rows, tuple(groups or ("seen",) * len(names)))
 
 
 def _unit(rows: np.ndarray, found: Sequence[Found], source: str) -> np.ndarray:

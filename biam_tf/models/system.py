@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # settings are checked without Keras
     from numpy.typing import ArrayLike
 
     from biam_tf.backbones.classifier import BackboneClasses
+    from biam_tf.backbones.joint_space import JointSpace
     from biam_tf.tensor_types import Shape
 
 # Function of labels (B, C) and the outputs of `System.training_outputs` to losses (B,).
@@ -33,6 +34,7 @@ class HeadInputs:
         seen_embeddings: array (seen classes, embedding_size), the classes it will be trained on;
             `None`: unknown.
         backbone_classes: the classes that the backbone was trained on; `None`: unknown.
+        joint_space: the space of images and texts that the features are in; `None`: none.
     """
 
     region_features: keras.KerasTensor
@@ -40,6 +42,7 @@ class HeadInputs:
     class_embeddings: keras.KerasTensor
     seen_embeddings: np.ndarray | None
     backbone_classes: BackboneClasses | None = None
+    joint_space: JointSpace | None = None
 
     @classmethod
     def of_shapes(
@@ -49,6 +52,7 @@ class HeadInputs:
         embedding_size: int,
         seen_embeddings: ArrayLike | None = None,
         backbone_classes: BackboneClasses | None = None,
+        joint_space: JointSpace | None = None,
     ) -> HeadInputs:
         """Makes the three inputs.
 
@@ -58,6 +62,8 @@ class HeadInputs:
             embedding_size: length of a class embedding.
             seen_embeddings: `(seen classes, embedding_size)`. Defaults to `None`.
             backbone_classes: the classes that the backbone was trained on. Defaults to `None`.
+            joint_space: the space of images and texts that the features are in. Defaults to
+                `None`.
 
         Raises:
             ValueError: the seen embeddings are not a matrix of that embedding size, or those of
@@ -86,6 +92,7 @@ class HeadInputs:
             keras.Input(batch_shape=(None, embedding_size), name="class_embeddings"),
             seen,
             backbone_classes,
+            joint_space,
         )
 
     def require_seen_embeddings(self, purpose: str) -> np.ndarray:
@@ -145,6 +152,11 @@ class System:
         uses_backbone_classes: whether it is built from the classes of the backbone
             (`HeadInputs.backbone_classes`); its settings then have the fields `name_vectors` and
             `template` of `biam_tf.baselines.backbone_classes`. Defaults to `False`.
+        uses_joint_space: whether features and class embeddings must be of one space of images and
+            texts (`HeadInputs.joint_space`). Defaults to `False`.
+        candidates: function of the settings to those of which the best on validation photos is
+            taken, for systems that are not trained. Defaults to `None`: the settings are used as
+            they are.
         open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
         classifier: name of the layer that multiplies vectors of regions, or of the photo, with
             vectors of classes (`biam_tf.models.factors.Classifier`), if the scores are the means
@@ -169,6 +181,8 @@ class System:
     compares_images: bool = False
     trained: bool = True
     uses_backbone_classes: bool = False
+    uses_joint_space: bool = False
+    candidates: Callable[[Any], list[Any]] | None = None
 
     @property
     def settings_type(self) -> type:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # names are checked without Keras
     from numpy.typing import ArrayLike
 
     from biam_tf.backbones.classifier import BackboneClasses
+    from biam_tf.backbones.joint_space import JointSpace
     from biam_tf.tensor_types import Shape
 
 # A new system is one module of `biam_tf.baselines` and one line here.
@@ -21,6 +22,7 @@ SYSTEMS: Registry[System] = Registry(
         "biam": "biam_tf.models.presets:BIAM",
         "conse": "biam_tf.baselines.conse:CONSE",
         "backbone_classes": "biam_tf.baselines.backbone_classes:BACKBONE_CLASSES",
+        "clip": "biam_tf.baselines.clip:CLIP",
         "eszsl": "biam_tf.baselines.bilinear:ESZSL",
         "fast0tag": "biam_tf.baselines.fast0tag:FAST0TAG",
         "fast0tag_linear": "biam_tf.baselines.fast0tag:FAST0TAG_LINEAR",
@@ -64,6 +66,7 @@ def build_system_head(
     preset: str = "paper",
     seen_embeddings: ArrayLike | None = None,
     backbone_classes: BackboneClasses | None = None,
+    joint_space: JointSpace | None = None,
     **settings: Any,
 ) -> keras.Model:
     """Builds the head of any system; `build_head` is that of BiAM.
@@ -78,6 +81,8 @@ def build_system_head(
             some systems are built from. Defaults to `None`.
         backbone_classes: the classes that the backbone was trained on, which the system
             `backbone_classes` is built from. Defaults to `None`.
+        joint_space: the space of images and texts that the features are in, which the system
+            `clip` is built from. Defaults to `None`.
         **settings: settings that replace the preset's.
 
     Returns:
@@ -88,6 +93,6 @@ def build_system_head(
     """
     system = find_system(name)
     inputs = HeadInputs.of_shapes(
-        region_shape, scene_size, embedding_size, seen_embeddings, backbone_classes
+        region_shape, scene_size, embedding_size, seen_embeddings, backbone_classes, joint_space
     )
     return inputs.model(system.build(inputs, system.settings(preset, **settings)))

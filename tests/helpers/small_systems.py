@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from biam_tf.backbones.classifier import BackboneClasses, BackboneClassifier, DenseLayer
+from biam_tf.backbones.joint_space import JointSpace
 from biam_tf.models.systems import build_system_head
 
 SMALL = {
@@ -13,10 +14,14 @@ SMALL = {
     "attention_per_label": {"channels": 8, "joint_size": 6, "batch_norm_momentum": 0.5},
     "attention_per_cluster": {"channels": 8, "num_clusters": 3, "batch_norm_momentum": 0.5},
     "backbone_classes": {"kept_classes": 4, "top_k": 3},
+    "clip": {"top_k": 3},
     "lesa": {"channels": 8, "num_attentions": 3, "batch_norm_momentum": 0.5},
     "wsabie": {"dimension": 8},
     "cnn_rnn": {"label_size": 8, "units": 16, "max_labels": 3, "beams": 2},
 }
+
+
+SPACE = JointSpace(scale=5.0, bias=-1.5, fingerprint="0" * 16)
 
 
 def small_backbone_classes(
@@ -55,6 +60,7 @@ def small_head(
         preset=preset,
         seen_embeddings=seen,
         backbone_classes=small_backbone_classes(region_shape[-1], scene, seen.shape[1]),
+        joint_space=SPACE,
         **{**SMALL.get(name, {}), **settings},
     )
     for weight in built.weights:  # zeros at the start would make many a comparison empty

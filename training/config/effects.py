@@ -8,7 +8,14 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from training.config.schema import LossConfig, OptimizerConfig, RunConfig, ScheduleConfig
+from biam_tf.embeddings.sources import encodes_sentences
+from training.config.schema import (
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    VocabularyConfig,
+)
 from training.config.typed_yaml import Settings
 
 
@@ -56,9 +63,15 @@ def as_early_runs(settings: Settings, config: RunConfig) -> RunConfig:
     """Returns the settings of a run's file with the meaning that they had when it was written.
 
     Before there was `training.optimizer.decay_vectors`, everything decayed; before there was
-    `backbone.orientation`, it was ignored.
+    `backbone.orientation`, it was ignored; before `backbone.regions`, regions were tokens.
     """
     backbone = settings.plain(settings.values.get("backbone"))
+    if isinstance(backbone, dict) and "regions" not in backbone:
+        preset = config.backbone.name.startswith("keras_hub:")
+        config = dataclasses.replace(
+            config,
+            backbone=dataclasses.replace(config.backbone, regions="tokens" if preset else None),
+        )
     if isinstance(backbone, dict) and "orientation" not in backbone:
         config = dataclasses.replace(
             config, backbone=dataclasses.replace(config.backbone, orientation="ignore")
@@ -94,6 +107,16 @@ def _without_effect(config: RunConfig) -> Iterator[_WithoutEffect]:
             "backbone.trainable",
             "with backbone.trainable: true: it is the batch of feature extraction, and features "
             "are not stored; the batch of training is training.batch_size",
+        )
+    source = config.vocabulary.word_vectors
+    if source is None or not encodes_sentences(source):
+        yield _WithoutEffect(
+            "vocabulary.templates",
+            config.vocabulary.templates,
+            VocabularyConfig.templates,
+            "vocabulary.word_vectors",
+            "unless vocabulary.word_vectors is an encoder of texts, such as keras_hub:PRESET; "
+            "leave it out",
         )
     if config.strategy == "default":
         yield _WithoutEffect(

@@ -88,6 +88,9 @@ class BackboneConfig:
         orientation: `follow` turns photos upright as cameras say in EXIF data; `ignore` takes them
             as they are stored, as the authors' released code does.
         learning_rate_scale: learning rate of a trained backbone, as a multiple of the head's.
+        regions: of a preset of images and texts, `joint` (features in the space of its text
+            embeddings) or `tokens` (the last tokens of its image encoder); null: `joint` for such
+            a preset.
     """
 
     name: str = "small"
@@ -97,6 +100,7 @@ class BackboneConfig:
     batch_size: Count | None = None
     orientation: Literal["follow", "ignore"] = "follow"
     learning_rate_scale: Positive = 1.0
+    regions: Literal["joint", "tokens"] | None = None
 
 
 def _paper_settings() -> Any:
@@ -126,11 +130,16 @@ class VocabularyConfig:
     """The source of the class embeddings.
 
     Attributes:
-        word_vectors: GloVe text (.txt, .gz), .npz or an attribute table (.csv); null: the data
-            set's own `class_attributes.csv`.
+        word_vectors: GloVe text (.txt, .gz), .npz or an attribute table (.csv); or an encoder of
+            texts, `keras_hub:PRESET`, `minilm` or a folder; null: the data set's own
+            `class_attributes.csv`.
+        templates: what an encoder reads, with `{name}` for the class name; the embeddings of
+            several are averaged. A class with descriptions (column `descriptions` of the data
+            set's `classes.csv`, separated by `|`) is embedded by these instead.
     """
 
     word_vectors: str | None = None
+    templates: tuple[str, ...] = ("a photo of {name}",)
 
 
 @dataclasses.dataclass(frozen=True)

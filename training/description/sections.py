@@ -4,9 +4,10 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from biam_tf.embeddings.sources import encodes_sentences, vocabulary_of
 from biam_tf.embeddings.twins import Twins, find_twins
 from biam_tf.progress import progress
-from biam_tf.vocabulary import Vocabulary, names_without_embedding
+from biam_tf.vocabulary import names_without_embedding
 from training.data.dataset import TaggingDataset
 from training.description.duplicates import (
     MIN_SIMILARITY,
@@ -103,7 +104,9 @@ def describe(dataset: TaggingDataset, word_vectors: str | None, radius: int | No
         pairs = find_pairs(dataset, dataset.images, photos, radius)
     without_vector: tuple[str, ...] = ()
     if word_vectors:
-        without_vector = names_without_embedding(word_vectors, dataset.names)
+        without_vector = ()
+        if not encodes_sentences(word_vectors):  # an encoder reads any name
+            without_vector = names_without_embedding(word_vectors, dataset.names)
     return Findings(
         dataset=dataset,
         labels=describe_labels(dataset),
@@ -127,7 +130,7 @@ def _find_twins(
     unseen, seen = ([n for n in names if n not in without_vector] for names in (unseen, seen))
     if not unseen or not seen:
         return named
-    rows = Vocabulary.from_file(word_vectors, [*unseen, *seen]).embeddings
+    rows = vocabulary_of(word_vectors, [*unseen, *seen]).embeddings
     embedded = find_twins(unseen, seen, rows[: len(unseen)], rows[len(unseen) :])
     return list({(t.unseen, t.seen): t for t in [*named, *embedded]}.values())
 

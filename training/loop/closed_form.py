@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -92,15 +93,23 @@ def fit_head(
 
 
 def save_as_built(
-    config: RunConfig, folder: RunFolder, head: keras.Model, validate: Validate | None
+    config: RunConfig,
+    folder: RunFolder,
+    head: keras.Model,
+    validate: Validate | None,
+    others: Callable[[Any], tuple[keras.Model, Validate | None]],
 ) -> None:
     """Validates a head that has nothing to train, and saves it in the run's folder.
+
+    Of several settings that the system offers (`System.candidates`), those are taken that have the
+    best figure of `training.select_on`, of equal ones the first.
 
     Args:
         config: settings of the run; its system is not `trained`.
         folder: where the model and the log are written.
         head: of the system, as built.
         validate: as for `fit_head`.
+        others: function of the settings of a head to such a head and its validation.
 
     Raises:
         UserError: there are several processes, or the folder cannot be written.
@@ -111,8 +120,52 @@ def save_as_built(
         raise UserError(
             f"strategy: multi_worker: head.system: {config.head.system} has nothing to train"
         )
-    _validate_and_save(config, folder, head, validate, time.perf_counter())
+    started = time.perf_counter()
+    chosen: dict[str, Any] = {}
+    if validate is not None:
+        head, validate, chosen = _best_of(config, head, validate, others)
+    _validate_and_save(config, folder, head, validate, started, chosen)
     print(f"{config.head.system}: nothing to train", flush=True)
+
+
+def _best_of(
+    config: RunConfig,
+    head: keras.Model,
+    validate: Validate,
+    others: Callable[[Any], tuple[keras.Model, Validate | None]],
+) -> tuple[keras.Model, Validate, dict[str, Any]]:
+    """Returns the best head of a system's candidates, its validation, and what was chosen."""
+    settings, find = config.head.settings, SYSTEMS[config.head.system].candidates
+    candidates = [settings] if find is None else find(settings)
+    if candidates == [settings]:
+        return head, validate, {}
+    figures, best = [], None
+    with progress(len(candidates), "choosing settings on validation photos", "setting") as bar:
+        for candidate in candidates:
+            bar.update()
+            try:
+                made, of_made = others(candidate)
+            except UserError:  # the grid has fewer regions than are to be averaged
+                continue
+            if of_made is None:
+                return head, validate, {}
+            figure = selected_figure(of_made(), config.training)[0]
+            if best is None or figure > max(figures):
+                best = (made, of_made, candidate)
+            figures.append(figure)
+    if best is None:
+        return head, validate, {}
+    made, of_made, candidate = best
+    before, after = dataclasses.asdict(settings), dataclasses.asdict(candidate)
+    chosen = {name: value for name, value in after.items() if value != before[name]}
+    listed = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    print(
+        f"{config.head.system}: {listed}, the best of {len(figures)} settings on the validation "
+        f"photos: {config.training.select_on} {100 * max(figures):.1f}, the worst "
+        f"{100 * min(figures):.1f}",
+        flush=True,
+    )
+    return made, of_made, {"chosen": chosen}
 
 
 def _validate_and_save(
@@ -121,9 +174,10 @@ def _validate_and_save(
     head: keras.Model,
     validate: Validate | None,
     started: float,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> float:
     """Writes the head and a line of the log; returns the seconds since `started`."""
-    record: dict[str, Any] = {"epoch": 1, "best_epoch": 1}
+    record: dict[str, Any] = {"epoch": 1, "best_epoch": 1, **chosen}
     if validate is not None:
         record |= selected_figure(validate(), config.training)[1]
     record["seconds"] = round(time.perf_counter() - started, 2)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from biam_tf.embeddings.sources import encodes_sentences
 from biam_tf.errors import UserError
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress, progress_of_total
@@ -70,7 +71,11 @@ def missing_places(config: RunConfig) -> list[str]:
     if not folder or not folder.is_dir() or not any(folder.iterdir()):
         missing.append(str(folder))
     vectors = config.vocabulary.word_vectors
-    if vectors is not None and not pathlib.Path(vectors).is_file():
+    if (
+        vectors is not None
+        and not encodes_sentences(vectors)
+        and not pathlib.Path(vectors).is_file()
+    ):
         missing.append(vectors)
     return missing
 

@@ -41,7 +41,9 @@ def extract_store(
         )
     directory = None if photos is None else storage.normal_path(photos)
     dataset = load_dataset(config.data, look_for_photos=directory is None)
-    backbone = build_backbone(settings.name, settings.image_size, settings.weights, trainable=False)
+    backbone = build_backbone(
+        settings.name, settings.image_size, settings.weights, regions=settings.regions
+    )
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, feature_store=location)
     )

@@ -54,7 +54,9 @@ def import_run(
     config = _config(head, target, num_heads, top_k, overrides)
     vocabulary = _vocabulary(head, vocabulary_file)
     settings = config.backbone
-    backbone = build_backbone(settings.name, settings.image_size, settings.weights)
+    backbone = build_backbone(
+        settings.name, settings.image_size, settings.weights, regions=settings.regions
+    )
     _require_fitting(backbone, settings.name, head, checkpoint)
 
     target.parent.mkdir(parents=True, exist_ok=True)

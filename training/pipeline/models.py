@@ -2,23 +2,29 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from biam_tf.backbones import BackboneClasses, build_backbone, load_classifier
+from biam_tf.backbones.joint_space import joint_space
 from biam_tf.baselines.known_classes import DuplicateEmbeddings
 from biam_tf.embeddings.backbone_names import (
     embed_backbone_classes,
     is_same_file,
     name_source,
 )
+from biam_tf.embeddings.sources import vocabulary_of
+from biam_tf.embeddings.spaces import require_joint_space
 from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
 from training.config import HeadConfig, RunConfig
+from training.data.class_list import read_class_list
 from training.data.dataset import TaggingDataset
+from training.data.folder.reader import CLASSES
 from training.loop.objective import Objective, make_objective, training_model
 from training.loop.something_to_learn import require_something_to_learn
 from training.loop.trainer import TrainTarget
@@ -34,8 +40,16 @@ def class_vocabulary(config: RunConfig, dataset: TaggingDataset) -> Vocabulary:
         UserError: no file is named and the data set brings none, or a class is not in it.
     """
     path = pathlib.Path(dataset.directory / ATTRIBUTES_FILE)
-    if config.vocabulary.word_vectors is not None:
-        return Vocabulary.from_file(config.vocabulary.word_vectors, dataset.names, dataset.groups)
+    settings = config.vocabulary
+    if settings.word_vectors is not None:
+        classes = dataset.directory / CLASSES
+        return vocabulary_of(
+            settings.word_vectors,
+            dataset.names,
+            dataset.groups,
+            settings.templates,
+            read_class_list(classes).descriptions if classes.is_file() else None,
+        )
     if not path.exists():
         raise UserError(
             f"vocabulary.word_vectors: not set, and the data set has no {path.name}; give a file "
@@ -90,7 +104,15 @@ def build_models(
             config.backbone.image_size,
             config.backbone.weights,
             trainable=config.backbone.trainable,
+            regions=config.backbone.regions,
         )
+        if SYSTEMS[config.head.system].uses_joint_space:
+            require_joint_space(
+                joint_space(backbone),
+                config.vocabulary.word_vectors,
+                config.backbone.name,
+                f"head.system: {config.head.system}",
+            )
         seen = vocabulary.subset(group="seen")
         head = _build_head(config.head, backbone, seen, classes)
         bound = bind_vocabulary(training_model(head, config.head), seen.embeddings)
@@ -99,6 +121,16 @@ def build_models(
             return Models(backbone, head, bound, objective, scores_alone(head))
         tagger = build_tagger(backbone, scores_alone(head))
         return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
+
+
+def with_settings(
+    config: RunConfig, models: Models, vocabulary: Vocabulary, settings: Any
+) -> Models:
+    """Returns the models with a head of other settings, for systems that are not trained."""
+    changed = dataclasses.replace(config.head, settings=settings)
+    seen = vocabulary.subset(group="seen")
+    head = _build_head(changed, models.backbone, seen, _backbone_classes(config, vocabulary))
+    return dataclasses.replace(models, head=head, scored=scores_alone(head))
 
 
 def check_training_labels(config: RunConfig, dataset: TaggingDataset, models: Models) -> None:
@@ -142,6 +174,7 @@ def _build_head(
             seen.embedding_size,
             seen.embeddings,
             backbone_classes,
+            joint_space(backbone),
         )
         return inputs.model(SYSTEMS[config.system].build(inputs, config.settings))
     except DuplicateEmbeddings as error:

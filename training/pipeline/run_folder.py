@@ -121,7 +121,7 @@ class RunFolder(RunPaths):
             raise UserError(
                 f"backbone.weights: {self.path} was started with the weights {before} of "
                 f"{config.name}, which now are {now} ({config.weights}). Restore the file, or "
-                "start again in another folder with --set output=PATH"
+                f"start again in another folder with --set output=PATH{_of_tokens(backbone)}"
             )
 
     def _refuse(self, differing: Sequence[str]) -> None:
@@ -152,9 +152,25 @@ class RunFolder(RunPaths):
                 "name": config.name,
                 "image_size": backbone.input_shape[1],
                 "weights": config.weights,
+                "regions": _regions_of(backbone),
                 "weights_fingerprint": None if config.trainable else weights_fingerprint(backbone),
             },
         )
+
+
+def _of_tokens(backbone: keras.Model) -> str:
+    """Returns a hint for runs from before there were features in the space of texts."""
+    if _regions_of(backbone) == "tokens":
+        return ""
+    return "; or, if its features were those of tokens, set backbone.regions: tokens"
+
+
+def _regions_of(backbone: keras.Model) -> str:
+    """Returns what the region features of a built backbone are."""
+    from biam_tf.backbones.joint_space import joint_space
+    from biam_tf.backbones.spec import JOINT, TOKENS
+
+    return TOKENS if joint_space(backbone) is None else JOINT
 
 
 def save_model(path: pathlib.Path, model: keras.Model) -> None:

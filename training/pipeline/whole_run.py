@@ -40,13 +40,19 @@ from training.pipeline.examples import (
     scored_splits,
 )
 from training.pipeline.held_out import train_folds
-from training.pipeline.models import Models, build_models, check_training_labels, class_vocabulary
+from training.pipeline.models import (
+    Models,
+    build_models,
+    check_training_labels,
+    class_vocabulary,
+    with_settings,
+)
 from training.pipeline.run_folder import RunFolder
 from training.scoring.class_groups import print_warnings
 from training.scoring.evaluation import format_figures
 from training.scoring.explained_photos import explain_photos, sheet_contents
 from training.scoring.final_evaluation import MakeSource, evaluate_run
-from training.scoring.validation import make_validation
+from training.scoring.validation import Validate, make_validation
 
 PHOTOS_ON_TENSORBOARD = 4
 MISSING_PHOTOS = "missing_photos.txt"
@@ -150,7 +156,15 @@ def _train(
         if workers.is_chief:
             _write_inputs(config, folder, examples, vocabulary, models.backbone)
         if training is None:
-            save_as_built(config, folder, models.head, validate)
+
+            def others(settings: Any) -> tuple[keras.Model, Validate | None]:
+                other = with_settings(config, models, vocabulary, settings)
+                scored, val = other.scored, sources.get("val")
+                return other.head, make_validation(
+                    config, dataset, vocabulary, scored, val, prints=False
+                )
+
+            save_as_built(config, folder, models.head, validate, others)
             return dataset, _reusing(sources, examples)
         data = (training.source, training.labels)
         if system.fit is not None:

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from biam_tf.backbones.joint_space import joint_space
 from biam_tf.embeddings.names import look_up
+from biam_tf.embeddings.sources import DEFAULT_TEMPLATE, encodes_sentences, vocabulary_of
+from biam_tf.embeddings.spaces import require_joint_space
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores, format_table, labels_of_classes
 from biam_tf.metrics.bootstrap import bootstrap_intervals, number_of_resamples
@@ -16,6 +19,7 @@ from biam_tf.metrics.stacking import SeenUnseenCurve, harmonic_mean, seen_unseen
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.models import build_tagger
 from biam_tf.models.head import scores_alone
+from biam_tf.models.systems import find_system
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
 from biam_tf.thresholds import Thresholds
@@ -234,7 +238,10 @@ def evaluation_vocabulary(
     if not run.open_vocabulary:
         return _own_classes(run, dataset, word_vectors)
     if word_vectors is not None:
-        vocabulary = Vocabulary.from_file(word_vectors, dataset.names, dataset.groups)
+        if find_system(run.system).uses_joint_space:
+            where, backbone = "--word-vectors", run.settings["backbone"]["name"]
+            require_joint_space(joint_space(run.backbone), word_vectors, backbone, where)
+        vocabulary = vocabulary_of(word_vectors, dataset.names, dataset.groups, _templates(run))
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, word_vectors)
         return vocabulary
     own, known = run.vocabulary, {}
@@ -244,7 +251,7 @@ def evaluation_vocabulary(
     new = [name for name in dataset.names if name not in known]
     if new:
         path = run.word_vectors or dataset.directory / ATTRIBUTES_FILE
-        if not pathlib.Path(path).exists():
+        if not encodes_sentences(str(path)) and not pathlib.Path(path).exists():
             reason = (
                 f"its word vectors are not at {path} any more"
                 if run.word_vectors
@@ -255,11 +262,16 @@ def evaluation_vocabulary(
                 f"{len(new)} classes of {dataset.directory} are new to this run ({new[0]!r}{more}) "
                 f"and {reason}; name a file of word vectors with --word-vectors"
             )
-        vocabulary = Vocabulary.from_file(path, new, ["unseen"] * len(new))
+        vocabulary = vocabulary_of(str(path), new, ["unseen"] * len(new), _templates(run))
         require_embedding_size(vocabulary, run.vocabulary.embedding_size, str(path))
         known |= dict(zip(new, vocabulary.embeddings, strict=True))
     embeddings = np.stack([known[name] for name in dataset.names])
     return Vocabulary(dataset.names, embeddings, dataset.groups)
+
+
+def _templates(run: TrainedRun) -> tuple[str, ...]:
+    """Returns the texts that the run's encoder reads."""
+    return tuple(run.settings["vocabulary"].get("templates") or (DEFAULT_TEMPLATE,))
 
 
 def _own_classes(run: TrainedRun, dataset: TaggingDataset, word_vectors: str | None) -> Vocabulary:

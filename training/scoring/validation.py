@@ -1,5 +1,6 @@
 """Validation during training: scores of the validation photos, and the figure that decides."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ def make_validation(
     vocabulary: Vocabulary,
     model: keras.Model,
     source: FeatureSource | PhotoSource | None,
+    prints: bool = True,
 ) -> Validate | None:
     """Returns a function that evaluates the current weights of a model on the validation split.
 
@@ -36,6 +38,7 @@ def make_validation(
         vocabulary: its classes.
         model: inputs of `source` and class embeddings to scores.
         source: the examples of the split; None in a process that never calls the function.
+        prints: whether it prints what cannot be measured. Defaults to `True`.
 
     Raises:
         UserError: the settings select an epoch by a figure that is undefined on these photos.
@@ -46,9 +49,12 @@ def make_validation(
                 f"training.patience: {config.training.patience}: there is no photo of split val "
                 "to tell a better epoch by; set training.patience: null"
             )
-        print("no photo of split val: the last epoch is kept, not the best", flush=True)
+        if prints:
+            print("no photo of split val: the last epoch is kept, not the best", flush=True)
         return None
-    if not check_selectable(config, dataset):
+    with contextlib.nullcontext() if prints else contextlib.redirect_stdout(None):
+        selectable = check_selectable(config, dataset)
+    if not selectable:
         return None
     labels = dataset.split("val").labels
     scorer = make_scorer(model)

@@ -39,6 +39,7 @@ from biam_tf.layers import (
     TopKRegionScores,
     TopKSpatialPooling,
 )
+from biam_tf.layers.image_text import ImageTextClassifier, RegionAndScene
 
 pytestmark = pytest.mark.rounding
 
@@ -97,6 +98,12 @@ CASES = {
     ),
     "CosineRegionClassifier, pooled features": Case(
         lambda **k: CosineRegionClassifier(**k), [(2, 7), CLASSES], (2, 3)
+    ),
+    "ImageTextClassifier": Case(
+        lambda **k: ImageTextClassifier(**k), [(2, 5, 4, 8), CLASSES], MAPS
+    ),
+    "RegionAndScene": Case(
+        lambda **k: RegionAndScene(3.0, -1.0, 0.25, **k), [(2, 5, 4, 7), (2, 7)], (2, 5, 4, 8)
     ),
     "CrissCrossAttention": Case(
         lambda **k: CrissCrossAttention(3, **k), REGIONS, REGIONS, unmoved=KEY_BIAS

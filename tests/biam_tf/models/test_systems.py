@@ -25,9 +25,17 @@ def classes(rng):
 
 
 @pytest.fixture
-def head(variant, classes):
+def sizes(variant):
+    """Channels of regions and length of the scene feature."""
+    joint = SYSTEMS[variant[0]].uses_joint_space  # one space of regions, scene and classes
+    return (EMBEDDING, EMBEDDING) if joint else (CHANNELS, SCENE)
+
+
+@pytest.fixture
+def head(variant, classes, sizes):
     name, preset = variant
-    return small_head(name, (GRID, GRID, CHANNELS), SCENE, classes[:SEEN], preset)
+    channels, scene = sizes
+    return small_head(name, (GRID, GRID, channels), scene, classes[:SEEN], preset)
 
 
 @pytest.fixture
@@ -37,9 +45,10 @@ def known(variant, classes):
 
 
 @pytest.fixture
-def features(rng):
-    regions = rng.normal(size=(IMAGES, GRID, GRID, CHANNELS)).astype("float32")
-    return [np.maximum(regions, 0), rng.normal(size=(IMAGES, SCENE)).astype("float32")]
+def features(rng, sizes):
+    channels, scene = sizes
+    regions = rng.normal(size=(IMAGES, GRID, GRID, channels)).astype("float32")
+    return [np.maximum(regions, 0), rng.normal(size=(IMAGES, scene)).astype("float32")]
 
 
 def scores_of(model, features, classes):

@@ -64,7 +64,9 @@ class ShardWork:
             UserError: the weights on this machine are different.
         """
         settings = self.backbone
-        model = build_backbone(settings.name, settings.image_size, settings.weights)
+        model = build_backbone(
+            settings.name, settings.image_size, settings.weights, regions=settings.regions
+        )
         found = weights_fingerprint(model)
         if found != self.job.backbone.weights:
             raise UserError(

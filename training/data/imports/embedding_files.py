@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from biam_tf import __version__
-from biam_tf.embeddings.sources import SENTENCES, Embedded, Found, concatenate
+from biam_tf.embeddings.sources import SENTENCES, TEXT_TOWER, Embedded, Found, concatenate
 from biam_tf.files import replacing, sha256_of, write_text, writing_to
 from training.data.class_list import ClassList
 from training.tables.csv_files import csv_text
@@ -44,7 +44,7 @@ def write_embeddings(
     arrays = {
         "names": np.array([classes.names[row] for row in kept], dtype=str),
         "embeddings": rows,
-        "made": np.array(json.dumps(_provenance(parts, templates), ensure_ascii=False)),
+        "made": np.array(json.dumps(_provenance(parts, templates, classes), ensure_ascii=False)),
     }
     if classes.groups is not None:
         arrays["groups"] = np.array([classes.groups[row] for row in kept], dtype=str)
@@ -110,12 +110,17 @@ def _missing_line(found: Found) -> str:
     return text + (f" (nearest: {', '.join(found.nearest)})" if found.nearest else "")
 
 
-def _provenance(parts: Sequence[Embedded], templates: Sequence[str]) -> dict:
+def _provenance(parts: Sequence[Embedded], templates: Sequence[str], classes: ClassList) -> dict:
     sources = []
     for part in parts:
         facts: dict = {"source": part.source, "kind": part.kind, "numbers": part.rows.shape[1]}
         facts |= {"file": part.file.name, "sha256": sha256_of(part.file)}
-        if part.kind == SENTENCES:
+        if part.kind in (SENTENCES, TEXT_TOWER):
             facts["templates"] = list(templates)
+        if part.space is not None:
+            facts["space"] = part.space
         sources.append(facts)
-    return {"biam_tf": __version__, "sources": sources}
+    made: dict = {"biam_tf": __version__, "sources": sources}
+    if classes.descriptions:
+        made["described"] = sorted(classes.descriptions)
+    return made
