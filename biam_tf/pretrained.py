@@ -14,6 +14,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import yaml
@@ -202,7 +203,7 @@ def _assemble(tagger: Pretrained, path: pathlib.Path) -> None:
         load_classifier(tagger.backbone), vocabulary, tagger.encoder, tagger.template, True
     )
     backbone = build_backbone(tagger.backbone, tagger.image_size)
-    settings = {"name_vectors": tagger.encoder, "template": tagger.template}
+    settings: dict[str, Any] = {"name_vectors": tagger.encoder, "template": tagger.template}
     head = build_system_head(
         "backbone_classes",
         backbone.output["region_features"].shape[1:],

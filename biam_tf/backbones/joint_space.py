@@ -137,12 +137,15 @@ def is_image_text_model(kind: type) -> bool:
     return kind.__name__ in _HEADS
 
 
-def joint_parts(model: keras.Model) -> dict[str, keras.Layer | None]:
-    """Returns the layers of an image-text model that `JointSpaceNetwork` takes, by argument."""
-    return {
-        "projection": getattr(model, "vision_projection", None),
-        "post_norm": getattr(model, "vision_post_layer_norm", None),
-    }
+def joint_network(
+    model: keras.Model, grid: tuple[int, int], other_tokens: int
+) -> JointSpaceNetwork:
+    """Returns the layer of an image-text model's image side, with its weights."""
+    projection = getattr(model, "vision_projection", None)
+    post_norm = getattr(model, "vision_post_layer_norm", None)
+    return JointSpaceNetwork(
+        model.vision_encoder, grid, other_tokens, projection, post_norm, name="network"
+    )
 
 
 def text_fingerprint(model: keras.Model) -> str:

@@ -13,9 +13,8 @@ import tensorflow as tf
 from keras import layers
 
 from biam_tf.backbones.joint_space import (
-    JointSpaceNetwork,
     is_image_text_model,
-    joint_parts,
+    joint_network,
     set_logits,
 )
 from biam_tf.backbones.preset_folder import (
@@ -98,8 +97,7 @@ class _Preset(PresetFolder):
         images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
         x = self._preprocessed(images)
         if self.regions == JOINT:
-            parts = joint_parts(self._model)
-            outputs = JointSpaceNetwork(network, grid, others, **parts, name="network")(x)
+            outputs = joint_network(self._model, grid, others)(x)
         else:
             outputs = PresetNetwork(network, grid, others, name="network")(x)
         # A preset's name may have characters that are not valid in a model's.

@@ -70,8 +70,9 @@ def build(inputs: HeadInputs, settings: ClipSettings) -> keras.KerasTensor:
             "the system clip compares regions, scene and class embeddings of one space; they have "
             f"{lengths[0]}, {lengths[1]} and {lengths[2]} numbers"
         )
-    scale = settings.scale if space is None or settings.scale is not None else space.scale
-    bias = settings.bias
+    scale, bias = settings.scale, settings.bias
+    if scale is None:
+        scale = 1.0 if space is None else space.scale
     if bias is None:
         bias = 0.0 if space is None else space.bias
     weight = REGION_WEIGHT if settings.region_weight is None else settings.region_weight

@@ -50,8 +50,8 @@ class RegionAndScene(layers.Layer):
         return ops.concatenate([vectors, bias], axis=-1)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
-        regions = input_shape[0]
-        return (*regions[:-1], regions[-1] + 1)
+        *axes, size = input_shape[0]
+        return (*axes, None if size is None else size + 1)
 
     def get_config(self) -> dict:
         return {
