@@ -1,5 +1,6 @@
 """Training losses: labels and scores (B, C) to one number per image, and as a Keras loss."""
 
+from biam_tf.losses.asymmetric import asymmetric_loss
 from biam_tf.losses.cross_entropy import (
     binary_cross_entropy,
     softmax_over_classes,
@@ -15,6 +16,7 @@ from biam_tf.losses.ranking_loss import REDUCTIONS, RankingLoss
 __all__ = [
     "REDUCTIONS",
     "RankingLoss",
+    "asymmetric_loss",
     "binary_cross_entropy",
     "pairwise_ranking_loss",
     "ranknet_loss",

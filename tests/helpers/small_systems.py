@@ -16,6 +16,12 @@ SMALL = {
     "backbone_classes": {"kept_classes": 4, "top_k": 3},
     "clip": {"top_k": 3},
     "lesa": {"channels": 8, "num_attentions": 3, "batch_norm_momentum": 0.5},
+    "sdl": {"vectors": 3},
+    "ml_decoder": {"channels": 16, "num_heads": 2, "feed_forward_units": 16, "dropout": 0.0},
+    "query_sharing": {"queries": 3, "channels": 8, "num_heads": 2, "feed_forward_units": 12},
+    "mkt": {"top_k": 3, "channels": 6},
+    "dual_prompt": {"channels": 8},
+    "ot_match": {"channels": 8, "iterations": 4},
     "wsabie": {"dimension": 8},
     "cnn_rnn": {"label_size": 8, "units": 16, "max_labels": 3, "beams": 2},
 }

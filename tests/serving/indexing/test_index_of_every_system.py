@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.unit, pytest.mark.rounding]
 
 PHOTOS, SHARD, GRID, CHANNELS, SCENE, EMBEDDING, SEEN = 40, 16, 4, 16, 10, 6, 7
 # Their scores have another last step than the mean of the strongest products.
-BY_FEATURES = {"attention_per_label", "attention_per_cluster", "lesa"}
+BY_FEATURES = {"attention_per_label", "attention_per_cluster", "lesa", "sdl", "ml_decoder"}
+BY_FEATURES |= {"query_sharing", "dual_prompt", "ot_match"}
 VARIANTS = [(name, preset, {}) for name, system in SYSTEMS.items() for preset in system.presets]
 VARIANTS += [
     ("biam", preset, {"classify": "pooled_features"}) for preset in ("paper", "recommended")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from small_systems import SMALL
 
 from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary
@@ -13,7 +14,7 @@ from training.loop.something_to_learn import require_something_to_learn
 
 pytestmark = pytest.mark.unit
 
-SETTINGS = {
+SETTINGS = SMALL | {
     "attention_per_cluster": {"num_clusters": 1},
     "biam": {"channels": 8, "num_heads": 2, "top_k": 2},
 }
