@@ -242,7 +242,9 @@ class LogMeanShare(layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         local, whole, local_total, whole_total, _ = inputs
-        return ops.logaddexp(local - local_total, whole - whole_total) - math.log(2.0)
+        # Not logaddexp, which uses an operation that ONNX lacks.
+        shares = ops.stack([local - local_total, whole - whole_total], axis=-1)
+        return ops.logsumexp(shares, axis=-1) - math.log(2.0)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return input_shape[0]
