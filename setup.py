@@ -36,6 +36,10 @@ CLIENT = ["grpcio>=1.62", "protobuf>=4.25", "numpy>=1.26", "pillow>=10.0", "tqdm
 # protobuf stay. The page depends on details of Gradio's components, hence one major version.
 DEMO = [*SERVING, "gradio>=6.31,<7"]
 
+# Searches of large photo indexes by their nearest photos: FAISS, one wheel of about 25 MB that
+# needs NumPy alone.
+SEARCH = ["faiss-cpu>=1.8"]
+
 # Export to ONNX, checked with ONNX Runtime.
 ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
 
@@ -156,6 +160,7 @@ setup(
         "client": CLIENT,
         "tracing": TRACING,
         "demo": DEMO,
+        "search": SEARCH,
         "onnx": ONNX,
         "beam": BEAM,
         "report": REPORT,
@@ -171,6 +176,7 @@ setup(
             *EFFICIENTNET,
             *DEMO,
             *TRACING,
+            *SEARCH,
             *ONNX,
             *BEAM,
             *REPORT,

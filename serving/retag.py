@@ -5,12 +5,17 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 from serving.indexing.class_query import ClassQuery
-from serving.indexing.match_table import WRITERS, best_classes, best_photos, write_table
+from serving.indexing.match_table import (
+    WRITERS,
+    best_classes,
+    best_photos,
+    best_rows,
+    write_table,
+)
+from serving.indexing.nearest_photos import NearestPhotos
 from serving.indexing.photo_index import PhotoIndex
 from serving.indexing.search_photos import ranking_rows, search_photos, write_ranking
 from serving.prediction.class_options import (
@@ -36,6 +41,7 @@ EXAMPLES = """\
 examples:
   python -m serving.retag pictures.index --classes "dog, beach" --word-vectors glove.6B.300d.txt
   python -m serving.retag pictures.index --classes "red car" --search --top 20
+  python -m serving.retag pictures.index --classes "red car" --search --nearest
   python -m serving.retag pictures.index --classes-file classes.txt --output tags.csv
   python -m serving.retag pictures.index --classes "dog, beach" --present
   python -m serving.retag pictures.index --query 'beach and (dog or horse) and not people'
@@ -82,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="tags per photo, or photos per class (default: 5; with --query: all that show it)",
     )
+    parser.add_argument(
+        "--nearest",
+        action="store_true",
+        help="with --search: look at the photos nearest to each class alone, which python -m "
+        "serving.nearest prepared, in place of all; for large indexes",
+    )
     add_selection_options(parser)
     parser.add_argument(
         "--output",
@@ -97,6 +109,8 @@ def _command(arguments: argparse.Namespace) -> None:
         raise UserError(f"--top {arguments.top}: use at least 1")
     if arguments.output and arguments.output.suffix.lower() not in WRITERS:
         raise UserError(f"--output {arguments.output}: end the name with .csv or .json")
+    if arguments.nearest and not arguments.search:
+        raise UserError("--nearest goes with --search: other answers need all photos")
     if arguments.query is not None:
         for name in ("classes", "classes_file", "search", "present", "probability", "threshold"):
             if getattr(arguments, name) not in (None, False):
@@ -122,17 +136,19 @@ def _list_classes(arguments: argparse.Namespace, index: PhotoIndex) -> None:
         if selection.needs_calibration:
             raise UserError(f"{arguments.index}: {NO_THRESHOLDS}")
         print(f"scores only: {NO_THRESHOLDS}", file=sys.stderr)
-    scores = index.scores(class_embeddings)
-    whole = np.flatnonzero(np.isfinite(scores).all(axis=1))  # without those of damaged shards
-    photos: Sequence[str] = index.photos
-    if len(whole) < len(scores):
-        scores, photos = scores[whole], [index.photos[int(row)] for row in whole]
+    vectors = index.class_vectors(class_embeddings)
     if arguments.search:
         headings = ("class", "photo")
-        matches = best_photos(scores, photos, names, selection, its)
+        count = min(arguments.top or _DEFAULT_TOP, max(1, len(index)))
+        if arguments.nearest:
+            found = list(NearestPhotos.open(index).search(vectors, count))
+        else:
+            found = best_rows(index.score_blocks(vectors), len(names), count)
+        matches = best_photos(found, index.photos, names, selection, its)
     else:
         headings = ("photo", "tag")
-        matches = best_classes(scores, photos, names, selection, its)
+        blocks = index.score_blocks(vectors)
+        matches = best_classes(blocks, index.photos, names, selection, its)
     if arguments.output:
         write_table(arguments.output, headings, matches, its is not None)
         print(f"{arguments.output}: {len(index)} photos, {len(names)} classes")

@@ -19,6 +19,7 @@ from serving.indexing.manifest import (
     BROKEN,
     CLASS_SIDE,
     FORMAT,
+    LOCK,
     MANIFEST,
     NEVER_READ_NS,
     THRESHOLDS,
@@ -35,7 +36,6 @@ from serving.indexing.manifest import (
 from serving.indexing.region_embedder import RegionEmbedder, ScoringRule, Store
 from serving.rpc.version_folders import newest_version
 
-LOCK = ".lock"
 SHARD_PHOTOS = 256
 BATCH_PHOTOS = 16
 

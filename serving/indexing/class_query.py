@@ -90,12 +90,6 @@ def quoted(name: str) -> str:
     return name if plain and not set(name.lower().split()) & {*_OPERATORS} else f'"{name}"'
 
 
-def is_query(text: str) -> bool:
-    """Returns whether a text has signs of a query: `and`, `or`, `not`, brackets or quotes."""
-    words = {match["word"].lower() for match in _TOKEN.finditer(text) if match["word"]}
-    return bool(words & {*_OPERATORS}) or any(sign in text for sign in '()"')
-
-
 class _Parser:
     def __init__(self, text: str, known: Collection[str]) -> None:
         self._text, self._known = text, known

@@ -27,7 +27,7 @@ from biam_tf.files import append_line, replacing, sha256_of, write_text
 
 FORMAT = 2
 MANIFEST, VOCABULARY, CLASS_SIDE = "index.json", "vocabulary.npz", "class_side.npz"
-THRESHOLDS, BROKEN = "thresholds.json", "broken.jsonl"
+THRESHOLDS, BROKEN, LOCK = "thresholds.json", "broken.jsonl", ".lock"
 NEVER_READ_NS = -1
 
 _LIST = re.compile(r"photos-(\d{6,})\.jsonl")

@@ -45,6 +45,8 @@ class PhotoIndex:
     Attributes:
         folder: the folder.
         manifest: contents and origin of the index.
+        shards: its parts.
+        starts: the first row of each part, and the number of all photos.
         photos: N paths relative to the photo folder, in the order of the rows of scores.
         vocabulary: the classes that the model was trained with.
         class_side: from class embeddings to the vectors that regions are multiplied with; of an
@@ -59,17 +61,17 @@ class PhotoIndex:
         self.manifest = IndexManifest.read(self.folder)
         self.vocabulary = Vocabulary.load(self.folder / VOCABULARY)
         self.class_side = self.manifest.read_class_side(self.folder)
-        self._shards = self.manifest.shards
-        ends = np.cumsum([shard.count for shard in self._shards], dtype=np.int64)
-        self._starts = [0, *map(int, ends)]
-        self.photos: Sequence[str] = _Paths(self._photo, self._starts[-1])
+        self.shards = self.manifest.shards
+        ends = np.cumsum([shard.count for shard in self.shards], dtype=np.int64)
+        self.starts = [0, *map(int, ends)]
+        self.photos: Sequence[str] = _Paths(self._photo, self.starts[-1])
         # A page has an index open for days; lists are small, but a million paths are not.
         self._list = functools.lru_cache(_LISTS_IN_MEMORY)(lambda number: self._read_list(number))
         self._state: dict[int, str | None] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self.starts[-1]
 
     @property
     def by_features(self) -> bool:
@@ -82,7 +84,7 @@ class PhotoIndex:
         found = dict(self.manifest.damaged)
         for number, reason in sorted(self._state.items()):
             if reason is not None:
-                found[self._shards[number].file] = reason
+                found[self.shards[number].file] = reason
         return found
 
     def damage_in_words(self) -> str:
@@ -192,13 +194,25 @@ class PhotoIndex:
         """
         threads = 1 if self.by_features else None  # TensorFlow has its own
         score = functools.partial(self.score_shard, class_vectors=class_vectors)
-        for number, block in _in_order(score, len(self._shards), threads):
-            yield self._starts[number], block
+        for number, block in _in_order(score, len(self.shards), threads):
+            yield self.starts[number], block
 
     def score_shard(self, number: int, class_vectors: np.ndarray) -> np.ndarray:
         """Returns the scores (n, C) of a shard's photos; NaN if it is damaged."""
-        shape = (self._shards[number].count, len(class_vectors))
+        shape = (self.shards[number].count, len(class_vectors))
         return self._use(number, lambda rows: self._score(rows, class_vectors, shape), shape)
+
+    def vectors(self, number: int) -> np.ndarray | None:
+        """Memory-maps what is stored of a shard's photos, (n, h w, d) float16; None: damaged."""
+        return self._use(number, lambda rows: rows, None)
+
+    def unchecked_vectors(self, number: int) -> np.ndarray | None:
+        """As `vectors`, but not compared with the checksum of the shard, of which all is read."""
+        try:
+            found = self.shards[number].vectors()
+        except (OSError, ValueError):
+            return self.vectors(number)
+        return found if len(found) == self.shards[number].count else self.vectors(number)
 
     def response_maps(self, row: int, class_embeddings: np.ndarray) -> np.ndarray:
         """Returns the response maps (h, w, C) float32 of the photo in a row of the scores."""
@@ -250,15 +264,15 @@ class PhotoIndex:
         """The shard of a row of the scores, and its row in that shard."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of an index of {len(self)} photos")
-        number = bisect.bisect_right(self._starts, row) - 1
-        return number, int(row) - self._starts[number]
+        number = bisect.bisect_right(self.starts, row) - 1
+        return number, int(row) - self.starts[number]
 
     def _photo(self, row: int) -> str:
         return self.photo(row).path
 
     def _read_list(self, number: int) -> tuple[IndexedPhoto, ...]:
         try:
-            return self._shards[number].photos
+            return self.shards[number].photos
         except UserError as error:
             self._state[number] = str(error)
             raise UserError(self.damage_in_words()) from error
@@ -271,12 +285,12 @@ class PhotoIndex:
         with self._lock:
             unknown = number not in self._state
         if unknown:
-            damage = self._shards[number].damage()
+            damage = self.shards[number].damage()
             with self._lock:
                 self._state[number] = damage
         if self._state[number] is None:
             try:
-                return use(self._shards[number].vectors())
+                return use(self.shards[number].vectors())
             except UserError:
                 raise
             except (OSError, ValueError) as error:  # it was damaged in the meantime

@@ -7,7 +7,7 @@ import pytest
 
 from biam_tf.class_calibration import ClassCalibration
 from biam_tf.errors import UserError
-from serving.indexing.class_query import ClassQuery, is_query, quoted
+from serving.indexing.class_query import ClassQuery, quoted
 from serving.indexing.search_photos import rank
 
 pytestmark = pytest.mark.unit
@@ -42,8 +42,6 @@ def test_names_have_spaces_and_are_quoted_where_they_would_be_operators():
         assert ClassQuery.parse(quoted(name)).names == (name,)
     assert query.replaced("salt and pepper", "black or white").count('"black or white"') == 1
     assert query.replaced("red car", "bus").startswith('bus and "salt')
-    assert all(map(is_query, ["dog or cat", '"x"', "a (b)", "NOT dog"]))
-    assert not any(map(is_query, ["red car, dog", "notable", "sand", ""]))
     assert ClassQuery.parse("not dog").is_single is False
     assert ClassQuery.parse("dog or dog").is_single is True
 
