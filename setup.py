@@ -82,6 +82,9 @@ KERAS_HUB = ["keras-hub>=0.32"]
 # part of [test] because PyTorch is large; tests that need it are skipped without it.
 BENCHMARKS = ["torch>=2.2", "scikit-learn>=1.5", "matplotlib>=3.8", *ONNX, *EFFICIENTNET]
 
+# The documentation as a site, in plain files with a search of their own.
+DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8", "sphinx-copybutton>=0.5"]
+
 # Checks resnet50 against torchvision's network. Not part of [test] because it requires PyTorch; the
 # check is skipped without it.
 TORCH_CHECK = ["torchvision>=0.15"]
@@ -172,6 +175,7 @@ setup(
         "keras-hub": KERAS_HUB,
         "benchmarks": BENCHMARKS,
         "torch-check": TORCH_CHECK,
+        "docs": DOCS,
         "test": [
             *EFFICIENTNET,
             *DEMO,
@@ -185,6 +189,7 @@ setup(
             *FORMATS,
             *TEXT,
             *XMP,
+            *DOCS,
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",

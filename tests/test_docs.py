@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras  # noqa: F401  starts a process when first imported, which a unit test must not
 import pytest
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.unit
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = "biam_tf|training|serving|benchmarks|tests|configs|docs"
 PATH = re.compile(rf"(?<![\w/.$~-])(?:{FOLDERS})/[\w./-]*")
@@ -100,3 +102,21 @@ def test_what_does_not_exist_is_noticed():
     assert not resolves("training.pipelines") and not resolves("biam_tf.layers.NoSuchLayer")
     assert not resolves("training.no_such_setting") and resolves("training.optimizer.beta_1")
     assert resolves("biam_tf.layers.RegionClassifier") and resolves("serving.demo_page")
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    pytest.importorskip("sphinx", reason="extra [docs]")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", tmp_path / "trees"]
+    site = tmp_path / "site"
+    done = subprocess.run([*command, ROOT / "docs", site], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = {str(page.relative_to(site)): page.read_text() for page in site.rglob("*.html")}
+    for name in ("index.html", "serving.html", "project/architecture.html"):
+        fetched = re.findall(
+            r'<(?:script|link)[^>]+(?:src|href)="((?:https?:)?//[^"]+)"', pages[name]
+        )
+        assert fetched == []
+    assert "num_heads" in pages["api/layers.html"] and "--most-changes" in pages["commands.html"]
+    assert "thresholds" in (site / "searchindex.js").read_text()
