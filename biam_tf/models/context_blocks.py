@@ -9,12 +9,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import keras
 
-    from biam_tf.models.presets import HeadSettings
+
+class BlockSettings(Protocol):
+    """The settings that the blocks of this module read; `presets.HeadSettings` has them."""
+
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def attention_dropout(self) -> float: ...
+    @property
+    def output_dropout(self) -> float: ...
+    @property
+    def mask_zero_scores(self) -> bool: ...
+    @property
+    def value_projection(self) -> bool: ...
+    @property
+    def residual(self) -> str: ...
+    @property
+    def scene_dropout(self) -> float: ...
+    @property
+    def batch_norm_momentum(self) -> float: ...
+    @property
+    def batch_norm_epsilon(self) -> float: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +43,19 @@ class ContextBlock:
     """A context block as a setting of the head names it.
 
     Attributes:
-        build: function of the head's settings and the layer's name to the layer. A layer of
-            `REGION_CONTEXT` is called on h_r `(batch, height, width, channels)`, a layer of
-            `SCENE_CONTEXT` on `[h_r, scene_feature]`, with a scene feature
+        build: function of the head's settings (`presets.HeadSettings`) and the layer's name to the
+            layer. A layer of `REGION_CONTEXT` is called on h_r `(batch, height, width, channels)`,
+            a layer of `SCENE_CONTEXT` on `[h_r, scene_feature]`, with a scene feature
             `(batch, scene_size)`. Both return features of the shape of h_r.
         multi_head: whether `num_heads` must divide the channels. Defaults to `False`.
     """
 
-    build: Callable[[HeadSettings, str], keras.Layer]
+    build: Callable[[Any, str], keras.Layer]
     multi_head: bool = False
 
 
 def _self_attention(
-    settings: HeadSettings, name: str, attention: str = "softmax", layer_norm: bool = False
+    settings: BlockSettings, name: str, attention: str = "softmax", layer_norm: bool = False
 ) -> keras.Layer:
     from biam_tf.layers import RegionContextBlock  # here, as names are checked without Keras
 
@@ -49,7 +70,7 @@ def _self_attention(
     )
 
 
-def _non_local(settings: HeadSettings, name: str) -> keras.Layer:
+def _non_local(settings: BlockSettings, name: str) -> keras.Layer:
     from biam_tf.layers import NonLocalBlock
 
     return NonLocalBlock(
@@ -59,14 +80,14 @@ def _non_local(settings: HeadSettings, name: str) -> keras.Layer:
     )
 
 
-def _criss_cross(settings: HeadSettings, name: str) -> keras.Layer:
+def _criss_cross(settings: BlockSettings, name: str) -> keras.Layer:
     from biam_tf.layers import CrissCrossAttention
 
     del settings
     return CrissCrossAttention(name=name)
 
 
-def _channel_gate(settings: HeadSettings, name: str, attention: str = "sigmoid") -> keras.Layer:
+def _channel_gate(settings: BlockSettings, name: str, attention: str = "sigmoid") -> keras.Layer:
     from biam_tf.layers import SceneContextBlock
 
     return SceneContextBlock(

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("biam_tf", "training", "serving")
@@ -20,6 +21,7 @@ class Module:
         lines: of its file.
         imports: names of the project's modules that it imports, at its top or inside functions, but
             not for type checkers alone.
+        names: `imports`, and those that it imports for type checkers alone.
         tree: its syntax tree.
     """
 
@@ -27,6 +29,7 @@ class Module:
     path: pathlib.Path
     lines: int
     imports: frozenset[str]
+    names: frozenset[str]
     tree: ast.Module = dataclasses.field(repr=False)
 
     @property
@@ -46,7 +49,8 @@ def modules() -> dict[str, Module]:
     for name, path in paths.items():
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
-        found[name] = Module(name, path, len(text.splitlines()), _imported(tree, paths), tree)
+        imports, names = _imported(_run(tree), paths), _imported(ast.walk(tree), paths)
+        found[name] = Module(name, path, len(text.splitlines()), imports, names, tree)
     return found
 
 
@@ -59,9 +63,9 @@ def _run(tree: ast.AST):
         yield from _run(node)
 
 
-def _imported(tree: ast.Module, names) -> frozenset[str]:
+def _imported(nodes: Iterable[ast.AST], names) -> frozenset[str]:
     imported: set[str] = set()
-    for node in _run(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names if alias.name in names}
         elif isinstance(node, ast.ImportFrom):

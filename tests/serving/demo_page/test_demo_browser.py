@@ -9,6 +9,7 @@ import shutil
 import urllib.parse
 
 import pytest
+from browser_tab import WAIT_MS, Tab
 from photo_files import encoded
 from tiny_server import ready, started
 
@@ -25,15 +26,6 @@ ARGUMENTS = (
 PHOTOS = 300
 FIRST, SECOND = "red plain star", "blue striped ring"
 MISSPELT, MEANT = "green plane cross", "green plain cross"
-# Every wait is for something that the page shows; a busy machine must not come near this limit.
-WAIT_MS = 180_000
-# How far things moved by themselves, as browsers count it.
-WATCH_JUMPS = """
-window.jumps = 0;
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps += entry.value;
-}).observe({type: 'layout-shift', buffered: true});
-"""
 
 
 @pytest.fixture(scope="module")
@@ -98,63 +90,6 @@ def address(server, tagger_dir, photos, tmp_path_factory):
     command += ["--indexes", str(indexes), "--photos", str(photos.parent)]
     with demo(demo_parser().parse_args(command)) as address:
         yield address
-
-
-class Tab:
-    """A tab with the page, and what it asked the network for."""
-
-    def __init__(self, browser, address, **options):
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.requests, self.errors = [], []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.add_init_script(WATCH_JUMPS)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(address)
-        self.page.wait_for_selector("#tag-go")
-        self.wait_for_text("#server-state", "server")  # written by the page's own load event
-
-    def drop(self, *files):
-        from playwright.sync_api import TimeoutError
-
-        # Files given before the page's scripts listen are lost: give them until they are sent.
-        for _ in range(9):
-            try:
-                with self.page.expect_response(
-                    lambda response: "/upload" in response.url, timeout=WAIT_MS / 9
-                ):
-                    self.page.set_input_files(
-                        "#tag-photos input[type=file]", [str(file) for file in files]
-                    )
-                return
-            except TimeoutError:
-                continue
-        raise AssertionError("the page does not send the photos")
-
-    def type(self, view, text):
-        self.page.locator(f"#{view}-classes textarea").click()
-        self.page.keyboard.press("Control+A")
-        self.page.keyboard.type(text)
-
-    def tag(self, text, bars):
-        self.type("tag", text)
-        self.page.click("#tag-go")
-        self.page.wait_for_function(
-            "count => document.querySelectorAll('#tag-bars .bar').length === count", arg=bars
-        )
-
-    def bars(self):
-        return self.page.locator("#tag-bars .bar-name").all_inner_texts()
-
-    def seen(self, selector):
-        return self.page.locator(selector).get_attribute("src")
-
-    def wait_for_text(self, selector, text):
-        self.page.wait_for_function(
-            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
-            arg=[selector, text],
-        )
 
 
 @pytest.fixture
