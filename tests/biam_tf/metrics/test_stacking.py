@@ -17,12 +17,13 @@ def test_set(rng):
 
 
 def brute_force(scores, labels, constant: float, k: int) -> tuple[float, float]:
-    found = {True: 0, False: 0}
-    for row, truth in zip(scores - constant * SEEN, labels, strict=True):
-        for c in np.argsort(-row, kind="stable")[:k]:
-            found[bool(SEEN[c])] += truth[c] > 0
+    best = np.argsort(constant * SEEN - scores, axis=1, kind="stable")[:, :k]
+    right, seen = np.take_along_axis(labels, best, axis=1) > 0, SEEN[best]
     positives = (labels > 0).sum(axis=0)
-    return found[True] / positives[SEEN].sum(), found[False] / positives[~SEEN].sum()
+    return (
+        (right & seen).sum() / positives[SEEN].sum(),
+        (right & ~seen).sum() / positives[~SEEN].sum(),
+    )
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 10])

@@ -7,12 +7,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("gradio", reason="the demo's page needs gradio")
-
 from serving.demo import main
 from serving.demo_page.http_guard import OwnSiteOnly
 
 pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def gradio():
+    """Imported by the tests that need it alone: that takes seconds."""
+    return pytest.importorskip("gradio", reason="the demo's page needs gradio")
 
 
 def status_of(names=(), kind="http", **headers) -> int:
@@ -68,16 +72,14 @@ def test_a_request_without_a_name_is_refused():
 
 
 @pytest.mark.integration
-def test_the_page_opens_where_http_proxy_is_set(monkeypatch, tmp_path):
-    import gradio as gr
-
+def test_the_page_opens_where_http_proxy_is_set(gradio, monkeypatch, tmp_path):
     from serving.demo_page import web_page
 
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody answers there
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with gr.Blocks() as page:
+    with gradio.Blocks() as page:
         pass
     monkeypatch.setattr(web_page, "build_page", lambda *arguments: page)
     with web_page.open_page(None, tmp_path, None, "127.0.0.1", 0) as address:
@@ -87,7 +89,7 @@ def test_the_page_opens_where_http_proxy_is_set(monkeypatch, tmp_path):
 
 
 @pytest.mark.integration
-def test_a_port_in_use_is_reported_with_a_free_one(tmp_path, capsys):
+def test_a_port_in_use_is_reported_with_a_free_one(gradio, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main([str(tmp_path / "never-read"), "--port", str(port)]) == 2
@@ -105,7 +107,9 @@ def test_a_port_in_use_is_reported_with_a_free_one(tmp_path, capsys):
         (None, "No such file"),
     ],
 )
-def test_a_file_of_passwords_that_cannot_be_used_is_named(contents, message, tmp_path, capsys):
+def test_a_file_of_passwords_that_cannot_be_used_is_named(
+    gradio, contents, message, tmp_path, capsys
+):
     path = tmp_path / "people.txt"
     if contents is not None:
         path.write_text(contents)

@@ -22,24 +22,31 @@ SPACES = [" ", "-", "_", "  ", "\u00a0", "\t", "\u3000", "\x1c", "\u200b", "--",
 NOTHING = Vocabulary((), np.empty((0, 5), np.float32), ())
 
 
-@pytest.fixture
-def word_vectors(tmp_path, rng):
-    path = tmp_path / "vectors.txt"
+@pytest.fixture(scope="module")
+def word_vectors(tmp_path_factory):
+    path, rng = tmp_path_factory.mktemp("words") / "vectors.txt", np.random.default_rng(0)
     lines = [" ".join([word, *map(str, rng.normal(size=5).round(3))]) for word in WORDS]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-@pytest.fixture
-def table(tmp_path):
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
     """Returns a function that makes the look-up of a vocabulary and a file as a graph."""
 
     def make(vocabulary, path=None):
-        names = NameTable(Embeddings.read(vocabulary, path), tmp_path)
+        folder = tmp_path_factory.mktemp("tables")
+        names = NameTable(Embeddings.read(vocabulary, path), folder)
         signature = [tf.TensorSpec((None,), tf.string)]
         return tf.function(lambda class_names: names(class_names), signature, autograph=False)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def look_up(table, word_vectors):
+    """The look-up of words alone, which takes a second to make."""
+    return table(NOTHING, word_vectors)
 
 
 def refused(table, *names) -> str:
@@ -48,8 +55,7 @@ def refused(table, *names) -> str:
     return str(error.value)
 
 
-def test_names_mean_what_they_mean_to_a_vocabulary(table, word_vectors):
-    look_up = table(NOTHING, word_vectors)
+def test_names_mean_what_they_mean_to_a_vocabulary(look_up, word_vectors):
     draw = random.Random(0)
     known = 0
     for _ in range(400):
@@ -66,8 +72,7 @@ def test_names_mean_what_they_mean_to_a_vocabulary(table, word_vectors):
     assert known > 100
 
 
-def test_names_are_looked_up_together_as_alone(table, word_vectors):
-    look_up = table(NOTHING, word_vectors)
+def test_names_are_looked_up_together_as_alone(look_up):
     names = ["red", "ice cream", "red", "new_york car", "Sky"]
     alone = [look_up(tf.constant([name]))[0] for name in names]
     np.testing.assert_array_equal(look_up(tf.constant(names)), alone)
@@ -100,8 +105,7 @@ def test_rows_of_a_table_are_whole_names(table, tmp_path, rng, ending):
     assert "class_names[0] zebra wolf: no such class" in refused(look_up, "zebra wolf")
 
 
-def test_unknown_names_are_listed_with_the_word_that_is_missing(table, word_vectors):
-    look_up = table(NOTHING, word_vectors)
+def test_unknown_names_are_listed_with_the_word_that_is_missing(look_up):
     message = refused(look_up, "red", "xyzzy", "red-blob car", " ")
     assert "class_names[1] xyzzy (the word xyzzy), " in message
     assert "class_names[2] red-blob car (the word blob), class_names[3]" in message
@@ -111,8 +115,8 @@ def test_unknown_names_are_listed_with_the_word_that_is_missing(table, word_vect
     assert "and 10 more" in message
 
 
-def test_names_that_are_not_utf8_are_refused(table, word_vectors):
-    assert "class_names[1]" in refused(table(NOTHING, word_vectors), b"red", b"\xff\xfe")
+def test_names_that_are_not_utf8_are_refused(look_up):
+    assert "class_names[1]" in refused(look_up, b"red", b"\xff\xfe")
 
 
 def test_words_that_cancel_out_are_refused(table, tmp_path):
