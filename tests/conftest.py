@@ -1,7 +1,12 @@
 """Markers, workers and fixtures shared by all tests."""
 
+import collections
+import fcntl
+import gc
 import os
 import pathlib
+import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,8 +25,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     folders = all(pathlib.Path(argument).is_dir() for argument in config.args)
     if folders and config.option.numprocesses is None and not config.option.usepdb:
-        # By file: a module's servers, exports and browsers are made in one worker alone.
+        # By file: a module's servers, exports and browsers are made in one worker alone. In the
+        # order of `_longest_first`, not by the number of tests: none waits for the other's last.
         config.option.numprocesses, config.option.dist = 2, "loadfile"
+        config.option.loadscopereorder = False
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
@@ -43,6 +50,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for node in item.listchain():
             node.own_markers = [m for m in node.own_markers if m.name not in (UNIT, INTEGRATION)]
         item.add_marker(kinds[item])
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left is there to stay: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Sorts the files by about how long their tests take; the last ones are short."""
+    guesses: dict[tuple[pathlib.Path, str], float] = {}
+    for item in items:
+        is_slow, is_unit = (item.get_closest_marker(mark) is not None for mark in ("slow", UNIT))
+        name = item.name if is_slow else item.name.partition("[")[0]  # where cases are many
+        guesses[item.path, name] = 12.0 if is_slow else 0.1 if is_unit else 1.0
+    seconds: collections.Counter[pathlib.Path] = collections.Counter()
+    for (path, _), guess in guesses.items():
+        seconds[path] += guess
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -93,11 +121,36 @@ def saved_figures(monkeypatch) -> list:
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory) -> pathlib.Path:
-    """A folder data set of 40 training, 4 validation and 8 test pictures."""
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[pathlib.Path], object]], pathlib.Path]:
+    """Returns a function that makes a folder which all workers read and none may change.
+
+    It takes the folder's name and a function that writes into a new folder; of several workers,
+    the first one that asks calls it, and the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name: str, write: Callable[[pathlib.Path], object]) -> pathlib.Path:
+        folder, done = shared / "made_once" / name, shared / "made_once" / f"{name}.done"
+        folder.parent.mkdir(exist_ok=True)
+        with open(done.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                write(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scenes(made_once) -> pathlib.Path:
+    """A folder data set of 40 training, 4 validation and 8 test pictures; not to be changed."""
     from training.data.scenes.reader import draw_scenes
 
-    return draw_scenes(tmp_path_factory.mktemp("data") / "scenes", pictures=40, seed=3)
+    return made_once("scenes", lambda folder: draw_scenes(folder, pictures=40, seed=3))
 
 
 @pytest.fixture(scope="session")
@@ -116,10 +169,11 @@ def start(scenes):
 
 
 @pytest.fixture(scope="session")
-def finished(start, tmp_path_factory):
+def finished(start, made_once):
     """The `RunFolder` of a run that ended; not to be changed."""
     from training.pipeline.run_folder import RunFolder
 
-    folder = RunFolder(tmp_path_factory.mktemp("runs") / "finished")
-    assert start(folder.path, *COMPLETE) == 0
-    return folder
+    def train(folder: pathlib.Path) -> None:
+        assert start(folder, *COMPLETE) == 0
+
+    return RunFolder(made_once("finished", train))

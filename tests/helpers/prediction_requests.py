@@ -21,7 +21,7 @@ CLASSES = np.arange(3 * EMBEDDING_SIZE, dtype=np.float32).reshape(3, EMBEDDING_S
 def predictor(channel):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-    def predict(signature="", inputs=None, outputs=(), timeout=60, model="tagger", version=None):
+    def predict(signature="", inputs=None, outputs=(), timeout=300, model="tagger", version=None):
         request = predict_pb2.PredictRequest(output_filter=outputs)
         request.model_spec.name = model
         request.model_spec.signature_name = signature
@@ -52,10 +52,10 @@ def status(channel, model="tagger", version=None):
     if version is not None:
         request.model_spec.version.value = version
     stub = model_service_pb2_grpc.ModelServiceStub(channel)
-    found = stub.GetModelStatus(request, timeout=10).model_version_status
+    found = stub.GetModelStatus(request, timeout=60).model_version_status
     return {version.version: version for version in found}
 
 
 def health(channel, service=""):
     stub = health_pb2_grpc.HealthStub(channel)
-    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status

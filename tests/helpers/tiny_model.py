@@ -1,5 +1,6 @@
 """A SavedModel with the signatures of an exported tagger, a few TensorFlow operations large."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -104,9 +105,10 @@ def _write_reached(gate) -> tf.Tensor:
         return tf.constant(True)
 
 
-def write_tiny_model(model_dir: pathlib.Path, version: int, bias: float = 0.0, warmup=True) -> None:
-    """Writes `model_dir/version`; as an export does, it gets its name when it is whole."""
-    module = TinyTagger(bias)
+@functools.cache
+def _traced() -> tuple[TinyTagger, dict]:
+    """The model and its signatures, which take seconds to trace."""
+    module = TinyTagger(0.0)
     inputs = {
         "serving_default": (IMAGES, EMBEDDINGS),
         "tag": (IMAGES, NAMES_SPEC),
@@ -120,6 +122,13 @@ def write_tiny_model(model_dir: pathlib.Path, version: int, bias: float = 0.0, w
         name: tf.function(getattr(module, name), autograph=False).get_concrete_function(*specs)
         for name, specs in inputs.items()
     }
+    return module, signatures
+
+
+def write_tiny_model(model_dir: pathlib.Path, version: int, bias: float = 0.0, warmup=True) -> None:
+    """Writes `model_dir/version`; as an export does, it gets its name when it is whole."""
+    module, signatures = _traced()
+    module.bias.assign(bias)
     aside = model_dir / f".partial-{version}"
     tf.saved_model.save(module, aside, signatures=signatures)
     if warmup:

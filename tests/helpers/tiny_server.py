@@ -8,8 +8,8 @@ from serving.server import ServerSettings, TaggingServer
 SETTINGS = {"port": 0, "poll_seconds": 0.05}
 
 
-def wait_for(condition, seconds=60):
-    """Waits until `condition()` is true; fails if it doesn't become so."""
+def wait_for(condition, seconds=300):
+    """Waits until `condition()` is true; fails after a time that no busy machine reaches."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

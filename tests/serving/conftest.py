@@ -1,5 +1,7 @@
 """Fixtures of the tests of serving."""
 
+import functools
+
 import pytest
 from tiny_model import write_tiny_model
 from tiny_server import ready, started
@@ -22,21 +24,33 @@ def server(model_dir):
 
 
 @pytest.fixture(scope="session")
-def tagger_dir(finished, tmp_path_factory):
+def tagger_dir(finished, made_once):
     """Holds version 1 of the run that ended, as an export writes it; not to be changed."""
     from serving import export
 
-    folder = tmp_path_factory.mktemp("models") / "tagger"
-    assert export.main([str(finished.path), str(folder)]) == 0
-    return folder
+    def write(folder):
+        assert export.main([str(finished.path), str(folder)]) == 0
+
+    return made_once("tagger", write)
 
 
 @pytest.fixture(scope="session")
-def portable_dir(finished, tmp_path_factory):
+def portable_dir(finished, made_once):
     """As `tagger_dir`, without WebP, which TensorFlow decodes from 2.20 on."""
     from serving import export
 
-    folder = tmp_path_factory.mktemp("models") / "portable"
-    options = ["--formats", "jpeg,png,gif,bmp"]
-    assert export.main([str(finished.path), str(folder), *options]) == 0
-    return folder
+    def write(folder):
+        options = ["--formats", "jpeg,png,gif,bmp"]
+        assert export.main([str(finished.path), str(folder), *options]) == 0
+
+    return made_once("portable", write)
+
+
+@pytest.fixture(scope="module")
+def loaded_once():
+    """Indexing keeps the exports that it loads: loading one takes seconds, and none changes."""
+    from serving.indexing import build_index
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_index, "RegionEmbedder", functools.cache(build_index.RegionEmbedder))
+        yield

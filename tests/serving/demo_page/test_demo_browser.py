@@ -110,6 +110,7 @@ def open_tab(chromium, address):
         assert not outside, "the page asked for something elsewhere"
 
 
+@pytest.mark.slow
 def test_a_foreign_name_an_other_site_and_a_huge_upload_are_refused(address):
     netloc = urllib.parse.urlsplit(address).netloc
 
@@ -132,6 +133,7 @@ def test_a_foreign_name_an_other_site_and_a_huge_upload_are_refused(address):
     assert status("/gradio_api/upload", form(bytes(MAX_BYTES + 1)), **upload) == 413
 
 
+@pytest.mark.slow
 def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     tab = open_tab()
     page = tab.page
@@ -255,6 +257,7 @@ def test_strange_names_are_shown_and_not_run(open_tab, photos):
     tab.wait_for_text("#tag-status", "None of these classes is known")
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, photos):
     tab = open_tab()
     page = tab.page
@@ -297,6 +300,7 @@ def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, phot
     tab.wait_for_text("#search-status", "like row 7, column 8 of")
 
 
+@pytest.mark.slow
 def test_a_server_that_is_lost_and_got_back_costs_nothing(open_tab, photos, server):
     tab = open_tab()
     page = tab.page
@@ -330,6 +334,7 @@ def test_two_tabs_do_not_mix(open_tab, photos):
     assert one.seen("#tag-evidence img") != other.seen("#tag-evidence img")
 
 
+@pytest.mark.slow
 def test_two_models_side_by_side_on_the_photos_of_the_first_view(open_tab, photos):
     tab = open_tab(color_scheme="dark", viewport={"width": 390, "height": 844})
     page = tab.page

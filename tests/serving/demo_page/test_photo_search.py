@@ -15,6 +15,8 @@ from serving.demo_page.search_view import show_search, word_query
 from serving.indexing.folder_indexes import FolderIndexes
 from serving.indexing.photo_index import PhotoIndex
 
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
@@ -37,7 +39,7 @@ def indexes(tagger_dir, tmp_path_factory, photos):
 
 
 def ended(job):
-    job.wait(60)
+    job.wait(300)
     assert not job.running
     return job
 
@@ -93,7 +95,7 @@ def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_pat
 
     def wait_for_both(model_dir, folder, index, reached, within):
         runs.append(folder)
-        go_on.wait(30)
+        go_on.wait(300)
         reached(1, 2)
 
     monkeypatch.setattr("serving.indexing.folder_indexes.index_photos", wait_for_both)
@@ -123,6 +125,7 @@ def test_work_that_was_stopped_goes_on(tagger_dir, photos, tmp_path, monkeypatch
     assert reached == [(4, 7), (6, 7), (7, 7)]
 
 
+@pytest.mark.slow
 def test_the_best_photos_are_found_as_the_model_would(served, indexes, photos):
     index = indexes.open(str(photos))
     names = ["red plain star", "blue striped ring"]

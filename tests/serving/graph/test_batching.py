@@ -1,6 +1,7 @@
 """Photos of several requests in one call of the backbone."""
 
 import dataclasses
+import functools
 import threading
 import time
 
@@ -13,8 +14,6 @@ from biam_tf.errors import UserError
 from biam_tf.runs import load_run
 from serving.graph.batching import Batching
 from serving.graph.signatures import CLASS_EMBEDDINGS, IMAGES, GraphSettings, TaggerGraph
-
-pytestmark = pytest.mark.rounding
 
 CLIENTS = 12
 
@@ -47,14 +46,21 @@ def run(finished):
 
 @pytest.fixture(scope="module")
 def score(run):
-    """Returns a function that makes the signature `serving_default` with some batching."""
+    """Returns a function that makes the signature `serving_default` with some batching.
+
+    It makes another one of the same settings only for another `number`: each takes seconds.
+    """
     graphs = []  # a function does not keep alive what it was made from
 
-    def make(batching):
+    @functools.cache
+    def made(batching, number):
         graphs.append(TaggerGraph(run, None, GraphSettings(batching=batching)))
-        run.backbone.sizes.clear()
         function = tf.function(graphs[-1].serving_default, autograph=False)
-        signature = function.get_concrete_function(IMAGES, CLASS_EMBEDDINGS)
+        return function.get_concrete_function(IMAGES, CLASS_EMBEDDINGS)
+
+    def make(batching, number=1):
+        signature = made(batching, number)
+        run.backbone.sizes.clear()
         return lambda images, classes: signature(
             images=tf.constant(images), class_embeddings=tf.constant(classes)
         )["scores"].numpy()
@@ -101,6 +107,8 @@ def ask_together(score, requests) -> list:
     return answers
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 def test_requests_with_other_class_lists_share_a_batch_and_keep_their_answers(
     score, run, requests, alone
 ):
@@ -118,6 +126,8 @@ def test_photos_that_come_in_while_the_backbone_is_busy_share_the_next_batch(sco
     assert sum(run.backbone.sizes) == CLIENTS and len(run.backbone.sizes) <= CLIENTS / 2
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 def test_a_bad_request_leaves_those_beside_it_unharmed(score, run, requests, alone):
     classes = requests[0][1]
     bad = [
@@ -135,6 +145,7 @@ def test_a_bad_request_leaves_those_beside_it_unharmed(score, run, requests, alo
         assert isinstance(answer, tf.errors.InvalidArgumentError)
 
 
+@pytest.mark.rounding
 def test_a_request_larger_than_a_batch_is_split(score, run, requests):
     photos = [photo for images, _ in requests for photo in images]
     classes = requests[3][1]
@@ -144,6 +155,7 @@ def test_a_request_larger_than_a_batch_is_split(score, run, requests):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.rounding
 def test_a_lone_request_waits_no_longer_than_the_timeout(score, requests):
     # The batch is never filled, so an answer shows that the wait ended, with and without a timeout.
     expected = score(None)(*requests[0])
@@ -153,7 +165,7 @@ def test_a_lone_request_waits_no_longer_than_the_timeout(score, requests):
 
 
 def test_two_models_in_one_process_keep_their_photos_apart(score, run, requests):
-    first, second = score(Batching(2, 400.0, 1)), score(Batching(2, 400.0, 1))
+    first, second = (score(Batching(2, 400.0, 1), number) for number in (1, 2))
     threads = [threading.Thread(target=ask, args=requests[0]) for ask in (first, second)]
     for thread in threads:
         thread.start()
@@ -162,6 +174,7 @@ def test_two_models_in_one_process_keep_their_photos_apart(score, run, requests)
     assert run.backbone.sizes == [1, 1]
 
 
+@pytest.mark.rounding
 def test_batches_are_filled_up_to_powers_of_two_where_that_helps(score, run, requests):
     assert Batching(6, 0.0, 1, whole_powers=True).batch_sizes == [1, 2, 4, 6]
     photos = [photo for images, _ in requests[:3] for photo in images]

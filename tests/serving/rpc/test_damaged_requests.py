@@ -1,4 +1,4 @@
-"""A really exported run in the server, asked thousands of damaged things."""
+"""A really exported run in the server, asked hundreds of damaged things."""
 
 import collections
 import concurrent.futures
@@ -15,7 +15,7 @@ from tiny_server import ready, started
 from biam_tf.runs import load_run
 from serving.client import TaggingClient
 
-REQUESTS = 2000
+REQUESTS = 600
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -69,7 +69,7 @@ def damages(size: int):
 
 
 @pytest.mark.slow
-def test_2000_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished):
+def test_600_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished):
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     size = load_run(finished.path).vocabulary.embedding_size
@@ -89,7 +89,7 @@ def test_2000_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished
 
         def ask(number: int) -> None:
             rng = np.random.default_rng(number)
-            if number % 100 == 0:  # many classes are no damage
+            if number % 60 == 0:  # many classes are no damage
                 scores = client.tag(photo, class_embeddings=many)
                 np.testing.assert_allclose(scores, expected_of_many, atol=1e-4)
             if number % 4 == 0:

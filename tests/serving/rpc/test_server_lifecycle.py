@@ -136,6 +136,7 @@ def serve(model_dir, *options):
     raise AssertionError(f"the server ended with {process.wait()}")
 
 
+@pytest.mark.slow
 def test_sigterm_lets_running_requests_finish(model_dir, tmp_path):
     process, address = serve(model_dir)
     gate = Gate(tmp_path / "gate")
@@ -156,9 +157,10 @@ def test_sigterm_lets_running_requests_finish(model_dir, tmp_path):
         scores = tf.make_ndarray(running.result().outputs["scores"])
         np.testing.assert_allclose(scores, expected_scores([gate.photo], CLASSES))
     process.stderr.read()
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
 
 
+@pytest.mark.slow
 def test_draining_ends_in_the_time_given(model_dir, tmp_path):
     process, address = serve(model_dir, "--drain-seconds", "1")
     gate = Gate(tmp_path / "gate")
@@ -173,7 +175,7 @@ def test_draining_ends_in_the_time_given(model_dir, tmp_path):
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert "cut off" in process.stderr.read()
-        assert process.wait(20) == 0 and time.monotonic() - began < 5
+        assert process.wait(120) == 0 and time.monotonic() - began < 30
         assert running.result()[0] == grpc.StatusCode.UNAVAILABLE
 
 
