@@ -25,8 +25,7 @@ EMBEDDING_SIZE, CLASSES, REQUESTS = 100, 241, 10
 def main() -> None:
     """Prints the times of one part."""
     part, folder, size = sys.argv[1:]
-    parts: dict[str, Callable] = {"export": _export, "head": _head, "server": _server}
-    print(json.dumps(parts[part](pathlib.Path(folder), size)))
+    print(json.dumps(PARTS[part](pathlib.Path(folder), size)))
 
 
 def _head(folder: pathlib.Path, size: str) -> dict[str, float]:
@@ -120,6 +119,8 @@ def _server(folder: pathlib.Path, size: str) -> dict[str, float]:
     watch.lap("load again")
     return watch.laps | {"answers differ": sum(answer != answers[0] for answer in answers)}
 
+
+PARTS: dict[str, Callable] = {"export": _export, "head": _head, "server": _server}
 
 if __name__ == "__main__":
     main()

@@ -21,8 +21,6 @@ from serving import export
 from serving.graph import saved_model
 from serving.graph.signatures import GraphSettings, TaggerGraph
 
-pytestmark = pytest.mark.rounding
-
 PHOTOS = [encoded("JPEG", (80, 60)), encoded("PNG", (33, 99)), encoded("GIF"), encoded("BMP")]
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
@@ -88,6 +86,8 @@ def classes(run):
     return np.random.default_rng(5).normal(size=size).astype(np.float32)
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 def test_serving_default_scores_any_classes(signatures, keras_answer, classes):
     for count in (1, 11):
         scores = call(
@@ -96,6 +96,7 @@ def test_serving_default_scores_any_classes(signatures, keras_answer, classes):
         np.testing.assert_allclose(scores, keras_answer(classes[:count])["scores"], **CLOSE)
 
 
+@pytest.mark.rounding
 def test_explain_shows_where(signatures, keras_answer, classes):
     answer = call(signatures["explain"], images=PHOTOS, class_embeddings=classes)
     expected = keras_answer(classes)
@@ -104,6 +105,7 @@ def test_explain_shows_where(signatures, keras_answer, classes):
         np.testing.assert_allclose(answer[name], expected[name], **CLOSE)
 
 
+@pytest.mark.rounding
 def test_features_are_those_of_the_backbone_and_rescore_needs_no_photo(
     signatures, features, keras_answer, classes
 ):
@@ -114,6 +116,7 @@ def test_features_are_those_of_the_backbone_and_rescore_needs_no_photo(
     np.testing.assert_allclose(scores, keras_answer(classes)["scores"], **CLOSE)
 
 
+@pytest.mark.rounding
 def test_tag_finds_the_runs_own_classes_by_name(signatures, run, keras_answer):
     names = [*run.vocabulary.names[40:50], "RED Plain Star"]
     embeddings = run.vocabulary.subset([name.lower() for name in names]).embeddings
@@ -123,6 +126,7 @@ def test_tag_finds_the_runs_own_classes_by_name(signatures, run, keras_answer):
     np.testing.assert_allclose(embedded, embeddings, rtol=0, atol=1e-6)
 
 
+@pytest.mark.rounding
 def test_tag_puts_names_together_from_word_vectors(other_signatures, models, keras_answer):
     names = ["zebra", "Red Sky", "zebra-sky"]
     vocabulary = Vocabulary.from_word_vectors(models.parent / "words.txt", names)
@@ -130,6 +134,7 @@ def test_tag_puts_names_together_from_word_vectors(other_signatures, models, ker
     np.testing.assert_allclose(scores, keras_answer(vocabulary.embeddings)["scores"], **CLOSE)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("version", "top_k"), [("1", 5), ("7", 3)])
 def test_tag_known_gives_the_best_classes_first(request, run, keras_answer, version, top_k):
     fixture = {"1": "signatures", "7": "other_signatures"}[version]
@@ -143,6 +148,7 @@ def test_tag_known_gives_the_best_classes_first(request, run, keras_answer, vers
         np.testing.assert_allclose(row[columns], row[expected], **CLOSE)
 
 
+@pytest.mark.rounding
 def test_answers_are_the_same_without_batching(signatures, other_signatures, classes):
     for name in ("serving_default", "explain"):
         inputs = {"images": PHOTOS, "class_embeddings": classes}
@@ -272,11 +278,13 @@ def as_a_stranger(tmp_path, *command) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_program_without_this_project_can_use_it(models, tmp_path):
     out = as_a_stranger(tmp_path, sys.executable, "-c", STRANGER, str(models / "1"))
     assert "(1, 2)" in out
 
 
+@pytest.mark.slow
 def test_saved_model_cli_runs_it(models, tmp_path):
     np.savez(tmp_path / "in.npz", images=np.array(PHOTOS[:1]))
     cli = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]

@@ -1,6 +1,7 @@
 """An export that embeds any phrase with a sentence encoder, and an index that asks it."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -18,8 +19,6 @@ from serving import export
 from serving.demo_page.served_model import read_newest
 from serving.indexing.photo_index import VOCABULARY, IndexManifest, PhotoIndex
 
-pytestmark = pytest.mark.rounding
-
 PHOTOS = [encoded("JPEG", (80, 60)), encoded("PNG", (33, 99))]
 
 
@@ -33,6 +32,8 @@ def run(finished):
     return load_run(finished.path)
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     run, finished, tmp_path, capsys, monkeypatch
 ):
@@ -48,7 +49,7 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     head = build_head(
         shapes["region_features"], shapes["scene_feature"][0], 12, channels=8, num_heads=2
     )
-    small = dataclasses.replace(run, head=head, vocabulary=vocabulary)
+    small = dataclasses.replace(run, head=head, vocabulary=vocabulary, thresholds=None)
     monkeypatch.setattr("biam_tf.runs.load_run", lambda path: small)
     options = [str(finished.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
     assert export.main(options) == 0
@@ -62,6 +63,9 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     asked = ["a black dog", "Black_Sea", "photo"]
     expected = encoder.encode([f"a photo of {text}" for text in ("a black dog", "x", "photo")])
     expected[1] = vocabulary.embeddings[1]
+    # Test and index share one copy of the model, which takes seconds to load.
+    load = tf.saved_model.load
+    monkeypatch.setattr(tf.saved_model, "load", functools.cache(lambda path: load(path)))
     loaded = tf.saved_model.load(version)
     found = call(loaded.signatures["embed"], class_names=asked)["class_embeddings"]
     np.testing.assert_allclose(found, expected, atol=3e-4)

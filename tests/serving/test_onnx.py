@@ -12,8 +12,6 @@ from biam_tf.models.head import with_response_maps
 from biam_tf.runs import load_run
 from serving import onnx as onnx_command
 
-pytestmark = pytest.mark.rounding
-
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 
 
@@ -50,6 +48,8 @@ assert not loaded & {"tensorflow", "keras", "biam_tf", "serving", "training"}, l
 """
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 @pytest.mark.parametrize("part", ["full", "head"])
 @pytest.mark.parametrize(("photos", "classes"), [(1, 1), (4, 9)])
 def test_onnx_runtime_alone_gives_the_scores_of_keras(

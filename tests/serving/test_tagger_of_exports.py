@@ -7,7 +7,9 @@ import pytest
 
 from biam_tf import Tagger, pretrained
 from biam_tf.errors import UserError
+from biam_tf.vocabulary import Vocabulary
 from serving import export
+from serving.graph.saved_model import Exported
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +17,7 @@ def photos(scenes):
     return sorted((scenes / "images").rglob("*.*"))[:3]
 
 
+@pytest.mark.slow
 def test_an_export_and_its_run_say_the_same(finished, tagger_dir, photos):
     run, exported = Tagger.load(finished.path), Tagger.load(tagger_dir)
     assert exported.vocabulary.names == run.vocabulary.names
@@ -27,11 +30,11 @@ def test_an_export_and_its_run_say_the_same(finished, tagger_dir, photos):
     for one, other in pairs:
         assert (one.name, one.present) == (other.name, other.present)
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
-    assert Tagger.load(tagger_dir / "1").vocabulary.names == run.vocabulary.names
 
 
-def test_broken_photos_and_unknown_names_are_named(tagger_dir, photos):
-    tagger = Tagger.load(tagger_dir)
+def test_broken_photos_and_unknown_names_are_named(finished, tagger_dir, photos):
+    tagger = Tagger.load(tagger_dir / "1")
+    assert tagger.vocabulary.names == Vocabulary.load(finished.vocabulary).names
     with pytest.raises(UserError, match="photo 2: not a whole"):
         tagger.scores([photos[0], b"broken"])
     with pytest.raises(UserError, match="unheard-of"):
@@ -47,10 +50,17 @@ def test_the_folder_of_a_version_without_its_facts_is_refused(tagger_dir, tmp_pa
 
 def test_a_preset_takes_the_place_of_the_run(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "pretrained_run", lambda name: pathlib.Path(finished.path))
-    assert export.main(["--preset", "some", str(tmp_path / "model")]) == 0
-    assert (tmp_path / "model" / "1" / "saved_model.pb").is_file()
-    config = (tmp_path / "model" / "1" / "assets.extra" / "config.yaml").read_text()
-    assert config == finished.config.read_text()
+    exported = []
+
+    def write(run, model_dir, settings, **options):  # as it is written is tested elsewhere
+        exported.append((run.folder.path, pathlib.Path(model_dir)))
+        return Exported(model_dir / "1", (), {}, index="an index")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "export", write)
+        assert export.main(["--preset", "some", str(tmp_path / "model")]) == 0
+    assert exported == [(finished.path, tmp_path / "model")]
+    assert "photo index: an index" in capsys.readouterr().out
     for arguments in ([str(tmp_path)], ["run", str(tmp_path), "--preset", "some"]):
         assert export.main(arguments) == 2
         assert "give either the folder RUN or --preset NAME" in capsys.readouterr().err

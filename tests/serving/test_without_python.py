@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from biam_tf.vocabulary import Vocabulary
 
-pytestmark = [pytest.mark.rounding, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SOURCE = pathlib.Path(__file__).parents[1] / "data" / "run_signatures.c"
 LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
@@ -156,6 +156,7 @@ def test_every_signature_runs_without_python(program, tagger_dir, tmp_path):
     assert said == f"TensorFlow {tf.__version__}"
 
 
+@pytest.mark.rounding
 @pytest.mark.skipif(not OTHERS, reason="BIAM_OTHER_TENSORFLOWS names no environment")
 @pytest.mark.parametrize("environment", OTHERS)
 def test_older_versions_run_it_alike(program, portable_dir, tmp_path, environment):

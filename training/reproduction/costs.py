@@ -89,6 +89,16 @@ def measure_costs(folder: pathlib.Path) -> Costs:
     records = [
         json.loads(line) for line in RunFolder(folder).log.read_text(encoding="utf-8").splitlines()
     ]
+    return Costs(
+        train_seconds=sum(record["seconds"] for record in records),
+        inference_ms=1000 * float(np.median(seconds)) / BATCH,
+        gflop=count_operations(run.head, embeddings) / 1e9,
+        memory_bytes=peak_of_process(folder),
+    )
+
+
+def peak_of_process(folder: pathlib.Path) -> int:
+    """Returns the peak memory in bytes of a process that only loads a run and computes scores."""
     # -P and the path: the current folder may have a package `training` of its own.
     command = [sys.executable, "-P", "-m", "training.reproduction.costs", str(folder)]
     package_root = str(pathlib.Path(__file__).parents[2])
@@ -100,12 +110,7 @@ def measure_costs(folder: pathlib.Path) -> Costs:
         text=True,
         env=os.environ | {"PYTHONPATH": path},
     ).stdout
-    return Costs(
-        train_seconds=sum(record["seconds"] for record in records),
-        inference_ms=1000 * float(np.median(seconds)) / BATCH,
-        gflop=count_operations(run.head, embeddings) / 1e9,
-        memory_bytes=int(printed),
-    )
+    return int(printed)
 
 
 def format_costs(trained: Mapping[str, TrainedEntry], costs: Mapping[str, Costs]) -> str:

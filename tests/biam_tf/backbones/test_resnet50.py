@@ -11,8 +11,6 @@ from torch_files import tensor, write_zip
 from biam_tf.backbones import build_backbone, resnet50, weights_fingerprint
 from biam_tf.errors import UserError
 
-pytestmark = pytest.mark.rounding
-
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BLOCKS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
 
@@ -113,6 +111,7 @@ def largest_difference(found, expected):
     return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.rounding
 def test_it_equals_the_network_in_numpy(backbone, state, rng):
     photo = rng.integers(0, 256, (64, 64, 3)).astype("float32")
     outputs = backbone(photo[None])
@@ -145,6 +144,7 @@ np.savez("outputs.npz", **{name: value.numpy() for name, value in outputs.items(
 """
 
 
+@pytest.mark.rounding
 @pytest.mark.skipif(not importlib.util.find_spec("torchvision"), reason="needs [torch-check]")
 def test_it_equals_torchvision(tmp_path, rng):
     photos = rng.integers(0, 256, (2, 224, 224, 3)).astype("float32")

@@ -224,8 +224,9 @@ def test_an_unknown_reduction_names_the_known_ones():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("reduction", ["sum", "mean_of_violations"])
+@pytest.mark.parametrize(
+    ("reduction", "jit_compile"), [("sum", False), ("mean_of_violations", True)]
+)
 def test_anybodys_model_trains_with_it(rng, reduction, jit_compile):
     keras.utils.set_random_seed(0)
     x = rng.normal(size=(64, 8)).astype(np.float32)

@@ -106,6 +106,7 @@ def test_a_complete_run_without_its_data_says_that_it_was_not_compared(
     assert "complete already" in printed and f"{tmp_path / 'gone'} not found" in printed
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly_after_a_move_with_its_data(
     start, finished, data, tmp_path, monkeypatch
 ):

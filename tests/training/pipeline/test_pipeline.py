@@ -72,42 +72,41 @@ def test_a_folder_that_is_no_run_is_never_overwritten(start, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_seed_fixes_a_run_and_another_seed_gives_another(start, finished, tmp_path):
-    again, other = RunFolder(tmp_path / "again"), RunFolder(tmp_path / "other")
-    assert start(again.path) == 0
-    assert start(other.path, "training.seed=1") == 0
-    for a, b in zip(weights(finished), weights(again), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert losses(finished) == losses(again) != losses(other)
-
-
-def test_report_and_pictures_may_be_left_out(start, finished, tmp_path, capsys):
-    folder = RunFolder(tmp_path / "run")
-    assert start(folder.path, "training.tensorboard=true") == 0
-    assert not folder.report.exists() and "Look at" not in capsys.readouterr().out
-    metrics = [json.loads(own.metrics.read_text()) for own in (folder, finished)]
-    assert metrics[0] == metrics[1]
-
-
-def test_tensorboard_changes_nothing_and_may_be_left_out(start, finished, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_seed_fixes_a_run_whether_or_not_its_report_and_tensorboard_are_written(
+    start, finished, tmp_path, capsys
+):
     folder = RunFolder(tmp_path / "plain")
-    assert start(folder.path, "training.report=true") == 0
-    assert not folder.tensorboard.exists() and folder.report_page.exists()
+    assert start(folder.path) == 0
+    printed = capsys.readouterr()
+    assert not folder.report.exists() and "Look at" not in printed.out
+    assert not folder.tensorboard.exists()
     for a, b in zip(weights(finished), weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert losses(finished) == losses(folder)
+    metrics = [json.loads(own.metrics.read_text()) for own in (folder, finished)]
+    assert metrics[0] == metrics[1]
     # Another line on the screen says how training goes.
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch 2/2")]
+    lines = [line for line in printed.err.splitlines() if line.startswith("epoch 2/2")]
     assert re.search(r"left, loss [\d.]+, lr \d\.\d\de[-+]\d\d, \d+ images/s$", lines[-1])
     # What is written for TensorBoard doesn't make another run.
     assert start(folder.path, "training.tensorboard=true") == 0
 
 
+@pytest.mark.slow
+def test_another_seed_gives_another_run(start, finished, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    assert start(other.path, "training.seed=1") == 0
+    assert losses(finished) != losses(other)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stopped_after", "by", "status"),
-    [(2, signal.SIGINT, 130), (5, signal.SIGTERM, 75)],  # within an epoch, at its end
+    ("stopped_after", "by", "status", "preset_changes"),
+    [(2, signal.SIGINT, 130, True), (5, signal.SIGTERM, 75, False)],  # within an epoch, at its end
 )
 def test_a_stopped_run_resumes_to_the_same_weights(
-    start, finished, tmp_path, monkeypatch, capsys, stopped_after, by, status
+    start, finished, tmp_path, monkeypatch, capsys, stopped_after, by, status, preset_changes
 ):
     folder = RunFolder(tmp_path / "stopped")
     steps = []
@@ -121,31 +120,18 @@ def test_a_stopped_run_resumes_to_the_same_weights(
         patch.setattr("tqdm.tqdm.set_postfix_str", lambda bar, *a, **k: stop_at_some_step(*a, **k))
         assert start(folder.path) == status
     assert len(steps) == stopped_after and not folder.metrics.exists()
-    assert start(folder.path) == 0
+    if preset_changes:  # the run keeps its settings, and the command that does not is refused
+        other = {"paper": dataclasses.replace(PRESETS["paper"], residual="attended")}
+        monkeypatch.setitem(SYSTEMS, "biam", dataclasses.replace(SYSTEMS["biam"], presets=other))
+        assert start(folder.path) == 2
+        assert "head.residual: 'input' there, 'attended' now" in capsys.readouterr().err
+        assert run.main(["--config", str(folder.config)]) == 0
+    else:
+        assert start(folder.path) == 0
     assert "resuming" in capsys.readouterr().out
     for a, b in zip(weights(finished), weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_allclose(losses(finished), losses(folder), rtol=1e-12)
-
-
-def test_a_stopped_run_resumes_exactly_though_its_preset_has_changed(
-    start, finished, tmp_path, monkeypatch, capsys
-):
-    folder = RunFolder(tmp_path / "stopped")
-
-    def stop(bar, text, refresh=True):
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tqdm.tqdm.set_postfix_str", stop)
-        assert start(folder.path) == 130
-    other = {"paper": dataclasses.replace(PRESETS["paper"], residual="attended")}
-    monkeypatch.setitem(SYSTEMS, "biam", dataclasses.replace(SYSTEMS["biam"], presets=other))
-    assert start(folder.path) == 2
-    assert "head.residual: 'input' there, 'attended' now" in capsys.readouterr().err
-    assert run.main(["--config", str(folder.config)]) == 0
-    for a, b in zip(weights(finished), weights(folder), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_patience_needs_a_validation_split(start, scenes, tmp_path, capsys):
@@ -158,6 +144,7 @@ def test_patience_needs_a_validation_split(start, scenes, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_in_half_precision_trains_and_is_read_back(start, tmp_path):
     folder = RunFolder(tmp_path / "half")
     assert start(folder.path, "training.precision=mixed_float16") == 0

@@ -3,10 +3,13 @@
 import json
 import pathlib
 
+import pytest
 from miniatures import nus_name, write_nus_wide, write_open_images
 from tiny_run import TINY
 
 from training import run
+
+pytestmark = pytest.mark.slow
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
 # The paper's configurations ask for VGG19 and stored features; these are the smallest there are.

@@ -122,6 +122,7 @@ def test_runs_of_the_two_tasks_have_no_common_figures(standard, scenes, tmp_path
     assert "count other classes as seen (data.all_seen)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_export_scores_the_classes_of_the_run(signatures, run):
     photos = tf.constant([encoded("JPEG", (80, 60)), encoded("PNG")])
     every = signatures["serving_default"](

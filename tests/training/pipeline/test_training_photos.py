@@ -24,6 +24,7 @@ def pictures(scenes, tmp_path):
     return directory, [training, test]
 
 
+@pytest.mark.slow
 def test_broken_photos_are_left_out_of_training_and_evaluation(start, pictures, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     settings = [f"data.directory={pictures[0]}", "data.max_broken_share=0.05", "training.epochs=1"]
@@ -53,6 +54,7 @@ def test_a_run_that_resumes_takes_its_list_of_broken_photos(pictures, tmp_path):
     assert broken_photos(dataset, 96, 0.05, tmp_path / "list.csv") == found
 
 
+@pytest.mark.slow
 def test_the_photos_of_an_epoch_are_chosen_and_varied_as_set(start, scenes, tmp_path, capsys):
     dataset = read_folder(scenes)
     labels = dataset.split("train").labels[:, dataset.seen]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 
 import pytest
 from plots import assert_picture
@@ -9,6 +10,7 @@ from tiny_run import TINY
 
 from biam_tf.backbones import build_backbone
 from training import reproduce
+from training.reproduction import costs
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,26 @@ def study(scenes, tmp_path_factory):
     return command, folder
 
 
+@pytest.fixture
+def measured_in_processes(monkeypatch) -> list[pathlib.Path]:
+    """The folders whose memory was measured; of the first one really, which takes seconds."""
+    peak, folders = costs.peak_of_process, []
+
+    def peak_of_process(folder):
+        folders.append(folder)
+        return peak(folder) if len(folders) == 1 else 1_234_000_000
+
+    monkeypatch.setattr(costs, "peak_of_process", peak_of_process)
+    return folders
+
+
 @pytest.mark.slow
-def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(study, capsys):
+def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(
+    study, measured_in_processes, capsys
+):
     command, folder = study
     assert command("--table", "5") == 0
+    assert len(measured_in_processes) == 4
     printed = capsys.readouterr().out
     text = (folder / "table5.md").read_text()
     assert text in printed and f"Look at {folder / 'table5.png'}" in printed
@@ -39,7 +57,10 @@ def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(study, capsys):
     assert [line.split(" | ")[0][2:] for line in text.splitlines() if " G |" in line] == titles
     assert_picture(folder / "table5.png")
     with open(folder / "table5.csv", newline="") as file:
-        assert [row["method"] for row in csv.DictReader(file)] == titles
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == titles
+    memory = [int(row["memory_bytes"]) for row in rows]
+    assert 1e8 < memory[0] < 1e10 and memory[1:] == [1_234_000_000] * 3
 
     assert command("--figure", "5") == 0
     printed = capsys.readouterr().out
