@@ -51,9 +51,8 @@ class NormalizedStreams(layers.Layer):
         v_r = ( u_r / sqrt(Σ_s l_s²) + g / sqrt(Σ_s (g · a_s)²) ) / 2
 
     The mean of the k largest v_r · a_c is then MKT's score of class c, the mean of the normalized
-    local score l_c and the normalized global score g · a_c. The norms are computed in float32
-    under any dtype policy. The embeddings of the seen classes are saved with the weights and never
-    trained.
+    local score l_c and the normalized global score g · a_c. The embeddings of the seen classes are
+    saved with the weights and never trained.
 
     Args:
         k: int, regions averaged for each class.
@@ -81,7 +80,7 @@ class NormalizedStreams(layers.Layer):
         embedding_size: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.k = k
         self.seen = BoundClassEmbeddings(
             seen_embeddings, num_classes, embedding_size, dtype="float32", name="seen"
@@ -92,12 +91,12 @@ class NormalizedStreams(layers.Layer):
         require_k_regions(self.k, input_shape[0], "region vectors")
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
-        regions, photo = (ops.cast(x, "float32") for x in inputs)
-        seen = ops.convert_to_tensor(self.seen.matrix)
+        regions, photo = inputs
+        seen = ops.cast(self.seen.matrix, self.compute_dtype)
         local = self.pooling(match_classes(regions, seen))
         regions = regions / _norms(local)[:, :, None, None]
         photo = photo / _norms(match_classes(photo, seen))
-        return ops.cast((regions + photo[:, None, None, :]) / 2, self.compute_dtype)
+        return (regions + photo[:, None, None, :]) / 2
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return input_shape[0]
@@ -131,10 +130,11 @@ def build_scores(inputs: HeadInputs, settings: MktSettings) -> keras.KerasTensor
         scene = layers.Dropout(settings.dropout, name="scene_dropout")(scene)
     regions = _in_embedding_space(settings, regions, seen.shape[1], "region")
     scene = _in_embedding_space(settings, scene, seen.shape[1], "scene")
-    streams = NormalizedStreams(settings.top_k, seen, name="normalized_streams")
+    # In float32 under any dtype policy: normalized scores differ by hundredths.
+    streams = NormalizedStreams(settings.top_k, seen, dtype="float32", name="normalized_streams")
     # W = 1: the products with the class embeddings themselves.
     classifier = RegionClassifier(
-        kernel_initializer="identity", trainable=False, name="region_classifier"
+        kernel_initializer="identity", trainable=False, dtype="float32", name="region_classifier"
     )
     responses = classifier([streams([regions, scene]), inputs.class_embeddings])
     return TopKSpatialPooling(settings.top_k, dtype="float32", name="scores")(responses)

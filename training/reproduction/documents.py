@@ -87,6 +87,8 @@ def _scores(
     write_seeds(path.with_suffix(".csv"), trained, ks, tasks_of(table))
     rows = format_rows(table, trained, comparison, config.data.name, ks)
     text = f"{rows}\n{notes(trained, study.budget, study.seeds, comparison.resamples)}"
+    for key, source in table.later_sources.items():
+        text += f"\nPublished figures of {table.entries[key].title}: {source}.\n"
     return f"{text}\n{format_annotation(trained)}" if table.standard else text
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from query_decoder_reference import decode, dense
 from reference import relu
 from small_systems import small_head
@@ -34,15 +35,25 @@ def test_ml_decoder_decodes_each_class_from_the_regions_by_itself(inputs, rng):
     head = randomized("ml_decoder", rng, channels=8, num_heads=2, feed_forward_units=5)
     outputs = with_response_maps(head)(inputs)
     queries = relu(dense(head.get_layer("class_queries"), inputs[2]))
-    shared = head.get_layer("class_scores").score
+    layer = head.get_layer("class_decoder")
     for i, photo in enumerate(inputs[0]):
         regions = relu(dense(head.get_layer("region_embedding"), photo.reshape(-1, CHANNELS)))
-        decoded, attention = decode(head.get_layer("decoder"), queries, regions)
+        decoded, attention = decode(layer.decoder, queries, regions)
         np.testing.assert_allclose(
-            outputs["scores"][i], dense(shared, decoded)[:, 0], rtol=1e-4, atol=1e-5
+            outputs["scores"][i], dense(layer.score, decoded)[:, 0], rtol=1e-4, atol=1e-5
         )
         found = np.reshape(outputs["response_maps"][i], (-1, CLASSES)).T
         np.testing.assert_allclose(found, attention, rtol=1e-4, atol=1e-6)
+
+
+def test_ml_decoder_scores_many_classes_in_blocks_and_alike(inputs, rng):
+    head = randomized("ml_decoder", rng, channels=8, num_heads=2, feed_forward_units=5)
+    with_maps = with_response_maps(head)
+    whole = with_maps(inputs)
+    head.get_layer("class_decoder").numbers_at_a_time = 3 * 2 * 8  # three classes of two photos
+    in_blocks = tf.function(with_maps)(inputs)
+    for name in ("scores", "response_maps"):
+        np.testing.assert_allclose(in_blocks[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_layers", [1, 2])

@@ -83,6 +83,11 @@ def test_a_table_of_costs_and_a_figure_that_takes_over_its_run(
         (["--table", "5", "--seeds", "0"], "--seeds 0: expected at least 1"),
         (["--figure", "5", "--set", "output=x"], "every run has its own folder below --output"),
         (["--table", "3", "--set", "head.chanels=8"], "did you mean 'channels'"),
+        (
+            ["--table", "1", "--rows", "sdl,mtk"],
+            "--rows mtk: table 1 has no such row; did you mean",
+        ),
+        (["--figure", "5", "--rows", "sdl"], "--rows: a figure has no rows"),
     ],
 )
 def test_options_that_cannot_be_are_named(options, message, tmp_path, capsys):

@@ -77,6 +77,16 @@ def test_every_row_of_every_table_is_a_configuration_and_has_the_papers_figures(
             load_config(None, [*shared, *entry.settings, *candidate])
 
 
+def test_later_systems_stand_beside_the_papers_rivals_with_their_own_papers_figures():
+    table = make_table(1, backbone_classes=True)
+    later = ["sdl", "ml_decoder", "query_sharing", "mkt", "dual_prompt", "ot_match"]
+    assert {*later, "eszsl", "backbone_classes", "recommended"} <= set(table.entries)
+    assert table.published["ml_decoder"][0] == (31.1, None, None)
+    assert "TResNet-L" in table.later_sources["ml_decoder"]
+    some = table.with_rows(["biam", "sdl"])
+    assert list(some.entries) == ["sdl", "biam"] and not some.later_sources
+
+
 def test_figures_that_are_undefined_are_a_dash_and_the_classes_that_count_are_named(
     tmp_path, saved_figures
 ):
