@@ -151,7 +151,7 @@ class TransportToClasses(layers.Layer):
         """Returns log p (B, n, 1) of the regions after Sinkhorn's algorithm."""
         mass = ops.log_softmax(ops.max(x_reference, axis=2) / self.weight_temperature, axis=1)
         mass = mass[:, :, None]
-        class_mass = -math.log(self.reference.num_classes)
+        class_mass = -math.log(self.reference.matrix.shape[0])
         log_p = mass - ops.logsumexp(log_kernel, axis=2, keepdims=True)
         for _ in range(self.iterations - 1):
             log_q = class_mass - ops.logsumexp(log_kernel + log_p, axis=1, keepdims=True)

@@ -76,7 +76,7 @@ class QueryDecoder(layers.Layer):
     def build(self, input_shape: Sequence[Shape]) -> None:
         queries_shape, regions_shape = input_shape
         channels = regions_shape[-1]
-        if queries_shape[-1] != channels:
+        if channels is None or queries_shape[-1] != channels:
             raise ValueError(
                 "queries and regions must have the same number of channels; got shapes "
                 f"{input_shape}"
@@ -159,8 +159,8 @@ class OneRowPerRegion(layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
-        known = height is not None and width is not None
-        return (batch, height * width if known else None, channels)
+        regions = None if height is None or width is None else height * width
+        return (batch, regions, channels)
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")

@@ -71,7 +71,7 @@ class EmbeddingMatrix(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
-            shape=(input_shape[-1], self.vectors * self.seen.embedding_size),
+            shape=(input_shape[-1], self.vectors * self.seen.matrix.shape[1]),
             initializer="glorot_uniform",
             name="kernel",
         )
