@@ -309,8 +309,8 @@ OT_MATCH = System(
         "embeddings. Its plan and its softmax run over the classes of the request, so that a "
         "score depends on which other classes are asked for; here they run over the seen classes. "
         "Sinkhorn's algorithm makes a fixed number of iterations, where the code stops earlier or "
-        "later by a tolerance. The scales of the cosines were chosen on validation photos of "
-        "Corel5k."
+        "later by a tolerance. The scales of the cosines are not CLIP's but that of this project's "
+        "cosine classifier; they were not tuned."
     ),
     presets={"paper": OtMatchSettings()},
     build=build_scores,
