@@ -166,7 +166,7 @@ QUERY_SHARING = System(
         "labels, and classification by unnormalized products with the asymmetric loss in place of "
         "ranking. Its regions are those of a hidden layer of CLIP's image encoder and its classes "
         "are embedded by CLIP with a pool of prompts; here both are those of the configuration. "
-        "Heads and hidden units of the decoder are those of ML-Decoder's layer; they were not tuned."
+        "Heads and hidden units of the decoder are those of ML-Decoder's layer; none was tuned."
     ),
     presets={"paper": QuerySharingSettings()},
     build=build_scores,
