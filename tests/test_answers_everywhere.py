@@ -140,6 +140,7 @@ def check(scores, probabilities, present, expected):
     np.testing.assert_array_equal(np.asarray(present, bool), is_there)
 
 
+@pytest.mark.slow
 def test_the_graph(signatures, photos, names, own, expected):
     images = contents(photos)
     answer = signatures["tag"](images=images, class_names=tf.constant(names))
@@ -166,6 +167,7 @@ def columns(tags, names):
     return [[getattr(tag, key) for tag in its] for key in ("score", "probability", "present")]
 
 
+@pytest.mark.slow
 def test_taggers(model_dir, run_folder, photos, names, signatures, expected):
     embedded = signatures["embed"](class_names=tf.constant(names))["class_embeddings"].numpy()
     vocabulary = Vocabulary(tuple(names), embedded, ("unseen",) * len(names))
@@ -177,6 +179,7 @@ def test_taggers(model_dir, run_folder, photos, names, signatures, expected):
     assert len(likely) == (probabilities >= 0.3).sum()
 
 
+@pytest.mark.slow
 def test_the_client(address, photos, names, expected, capsys, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(names))
     options = ["--server", address, "--classes-file", str(tmp_path / "names.txt"), "--top", "100"]
@@ -211,6 +214,7 @@ def test_the_client(address, photos, names, expected, capsys, tmp_path):
     assert f"{100 * numbers[0, best]:.0f} %" in lines[1] or best == 1
 
 
+@pytest.mark.slow
 def test_retag_and_the_index(model_dir, photos, names, words, expected, tmp_path, capsys):
     index_photos(model_dir, photos[0].parent, tmp_path / "index")
     (tmp_path / "names.txt").write_text("\n".join(names))
@@ -234,6 +238,7 @@ def test_retag_and_the_index(model_dir, photos, names, words, expected, tmp_path
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_page(model_dir, address, photos, names, words, expected, tmp_path):
     model = read_newest(model_dir)
     with connect(address) as client:

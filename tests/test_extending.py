@@ -82,6 +82,7 @@ def test_the_system_scores_what_the_page_says(scene_pooling, rng):
     np.testing.assert_allclose(head([x_r, x_g, classes]), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_system_trains_by_the_command_of_the_page_and_is_read_back(
     scene_pooling, scenes, tmp_path, capsys
 ):
@@ -108,6 +109,7 @@ def test_the_context_block_scales_channels_by_their_means(squeeze_excitation, rn
     assert again.reduction == 2 and layer.compute_output_shape((None, 3, 5, 4)) == (None, 3, 5, 4)
 
 
+@pytest.mark.slow
 def test_the_context_block_trains_by_the_command_of_the_page_and_is_read_back(
     squeeze_excitation, scenes, tmp_path, capsys
 ):
@@ -120,6 +122,7 @@ def test_the_context_block_trains_by_the_command_of_the_page_and_is_read_back(
     assert "criss_cross, squeeze_excitation, none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_data_set_is_read_and_trained_on(class_folders, scenes, tmp_path, capsys):
     photos = iter(sorted((scenes / "images").iterdir()))
     for split, count in (("train", 8), ("test", 2)):

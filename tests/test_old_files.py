@@ -23,9 +23,6 @@ from training.data.input.sources import FeatureSource
 OLD = pathlib.Path(__file__).parent / "data" / "written_by_0_1"
 RUNS = ("finished", "recommended")
 
-# The steps of a resumed training are sums of many numbers, which processors round differently.
-pytestmark = pytest.mark.rounding
-
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory) -> pathlib.Path:
@@ -73,11 +70,13 @@ def scores_of(path: str, pixels: np.ndarray) -> np.ndarray:
     return trained.head({**features, "class_embeddings": embeddings}, training=False)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_scores_as_before(name, expected, pixels):
     assert_same(scores_of(f"runs/{name}", pixels), expected[f"{name}/scores"])
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", RUNS)
 def test_evaluation_gives_the_figures_of_the_run(name, tmp_path):
     output = tmp_path / "figures.json"
@@ -105,6 +104,8 @@ def test_a_complete_run_is_not_trained_again(name, capsys):
     assert "is complete already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_run_resumes_to_the_same_model(name, expected, pixels, tmp_path, capsys):
     folder = tmp_path / "resumed"
@@ -143,6 +144,7 @@ def test_a_feature_store_is_read(expected):
     store.verify()
 
 
+@pytest.mark.rounding
 def test_a_feature_store_is_that_of_the_backbone_of_a_run(expected, pixels):
     backbone = load_run("runs/recommended").backbone
     store = FeatureStore.open("features", weights_fingerprint=weights_fingerprint(backbone))
@@ -153,6 +155,7 @@ def test_a_feature_store_is_that_of_the_backbone_of_a_run(expected, pixels):
         np.testing.assert_allclose(batch[name], features[name], rtol=1e-3, atol=1e-6)  # 16 bits
 
 
+@pytest.mark.rounding
 def test_an_index_is_searched(expected, tmp_path):
     output = tmp_path / "tags.csv"
     classes = [str(name) for name in expected["classes"]]
@@ -164,6 +167,7 @@ def test_an_index_is_searched(expected, tmp_path):
     np.testing.assert_allclose(found, expected["index/scores"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.rounding
 def test_a_class_is_searched_in_an_index(expected, tmp_path):
     output = tmp_path / "photos.json"
     command = ["index", "--classes", "blue circle", "--search", "--top", "3"]
@@ -174,6 +178,7 @@ def test_a_class_is_searched_in_an_index(expected, tmp_path):
     assert_same([photo["score"] for photo in row["photos"]], best)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("signature", ["serving_default", "tag", "explain", "tag_known"])
 def test_an_export_answers(signature, expected, files):
     inputs = {"images": tf.constant(files)}

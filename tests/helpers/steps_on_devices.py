@@ -1,11 +1,11 @@
 """One step of a linear model for every loss, on 1 and 2 devices and with batches in parts.
 
-Run as a program, since the CPU can only be split before TensorFlow uses it: writes the loss and the
-gradient of each step into the .npz file that is named on the command line.
+A program, since the CPU can only be split before TensorFlow uses it: `main([path])` writes the loss
+and the gradient of each step into an .npz file.
 """
 
 import itertools
-import sys
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from training.loop.train_step import TrainStep
 
 BATCH, FEATURES, CLASSES = 8, 5, 6
 RATE = 0.5  # a power of two: the gradient is the change of the weights divided by it
-PARTS = (1, 2, 4)
+PARTS = (1, 4)
 DEVICES = (1, 2)
 
 
@@ -85,7 +85,8 @@ def keras_loss(strategy: tf.distribute.Strategy):
     )
 
 
-def main(path: str) -> None:
+def main(argv: Sequence[str]) -> None:
+    (path,) = argv
     cpu = tf.config.list_physical_devices("CPU")[0]
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
@@ -99,7 +100,3 @@ def main(path: str) -> None:
         loss, gradient = step(OBJECTIVES[name], strategies[devices], parts)
         found |= {f"{case}/loss": loss, f"{case}/gradient": gradient}
     np.savez(path, **found)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -41,8 +41,6 @@ from biam_tf.layers import (
 )
 from biam_tf.layers.image_text import ImageTextClassifier, RegionAndScene
 
-pytestmark = pytest.mark.rounding
-
 REGIONS, SCENE, CLASSES, MAPS = (2, 5, 4, 8), (2, 6), (3, 7), (2, 5, 4, 3)
 ANCHORS = np.random.default_rng(7).normal(size=(2, 6)).astype("float32")
 LEARNED = np.random.default_rng(8).normal(size=(5, 7)).astype("float32")
@@ -282,6 +280,7 @@ def settings(config):
     return config
 
 
+@pytest.mark.rounding
 def test_a_graph_may_leave_sizes_unknown(case, inputs):
     layer = trained(case.make(), inputs)
     specs = [tf.TensorSpec(shape) for shape in unknown_sizes(case, inputs)]
@@ -289,6 +288,7 @@ def test_a_graph_may_leave_sizes_unknown(case, inputs):
     np.testing.assert_allclose(graph(inputs), layer(inputs), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
 def test_mixed_precision_equals_float32_to_its_digits(case, inputs, precision):
     half = trained(case.make(dtype=precision), inputs)
@@ -330,6 +330,7 @@ def test_mixed_precision_has_finite_gradients_in_float32(case, inputs, precision
         assert gradient.dtype == tf.float32 and np.isfinite(gradient).all()
 
 
+@pytest.mark.rounding
 def test_xla_compiles_it_where_it_says_so(case, inputs):
     layer = trained(case.make(), inputs)
     assert layer.supports_jit == case.jit
@@ -364,6 +365,7 @@ def learned_side_by_side(rng):
     return lambda **k: KnownClasses(learned, **k), [rng.normal(size=(2, 3)), learned[[2, 0]]]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("precision", ["mixed_float16", MIXED_BFLOAT16])
 @pytest.mark.parametrize(
     "make_case", [anchored, scored_anchored, clusters_side_by_side, learned_side_by_side]

@@ -65,6 +65,7 @@ def modified(run) -> dict:
     return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_resumes_and_grows(command, tmp_path, capsys, saved_figures):
     output = tmp_path / "sweep"
     assert command(output, "--grid", "head.top_k=2") == 0

@@ -12,8 +12,6 @@ from biam_tf.runs import load_run
 from training import lr_range, run
 from training.pipeline import examples, models
 
-pytestmark = pytest.mark.rounding
-
 ESZSL = ["head={system: eszsl, gamma: 0.1}", "training.batch_size=16"]
 
 
@@ -30,6 +28,8 @@ def command(*settings):
     return [option for setting in settings for option in ("--set", setting)]
 
 
+@pytest.mark.slow
+@pytest.mark.rounding
 def test_it_is_solved_evaluated_and_taken_as_it_is(frozen, tmp_path, capsys):
     settings = command(*frozen, *ESZSL, f"output={tmp_path / 'run'}")
     assert run.main(settings) == 0
@@ -63,6 +63,7 @@ def test_what_a_closed_form_has_not_is_refused(frozen, tmp_path, capsys):
     assert "without steps or a learning rate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_system_without_training_reads_no_training_photo(frozen, tmp_path, monkeypatch, capsys):
     data = pathlib.Path(frozen[-1].partition("=")[2])
     table = data / "class_attributes.csv"

@@ -1,13 +1,11 @@
 """Several devices and batches in parts make the step of the undivided batch, for every loss."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 import steps_on_devices
 import tensorflow as tf
+import warm_processes
 from small_systems import SMALL
 from steps_on_devices import BATCH, CLASSES, DEVICES, FEATURES, OBJECTIVES, PARTS
 
@@ -31,8 +29,7 @@ pytestmark = pytest.mark.rounding
 def steps(tmp_path_factory) -> dict[str, np.ndarray]:
     """Loss and gradient of each step of `steps_on_devices`."""
     path = tmp_path_factory.mktemp("steps") / "steps.npz"
-    program = [sys.executable, "-m", "tests.helpers.steps_on_devices", path]
-    subprocess.run(program, check=True, timeout=600)
+    warm_processes.run("steps_on_devices", path)
     with np.load(path) as arrays:
         return dict(arrays)
 

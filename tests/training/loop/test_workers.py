@@ -1,8 +1,8 @@
 """Several processes that train together, and the environment variable that names them."""
 
 import json
-import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -11,13 +11,13 @@ import time
 import keras
 import numpy as np
 import pytest
+import warm_processes
 from tiny_run import TINY
+from warm_processes import WarmProcess
 
 from biam_tf.errors import UserError
 from training.loop.workers import read_tf_config
 from training.pipeline.run_folder import RunFolder
-
-pytestmark = pytest.mark.rounding
 
 PAIR = {"worker": ["host-a:2222", "host-b:2222"]}
 
@@ -90,7 +90,7 @@ def command(scenes, finished, output, *settings) -> list[str]:
         f"output={output}",
         *settings,
     ]
-    arguments = [sys.executable, "-m", "training.run"]
+    arguments = []
     for setting in [*TINY, *own]:
         arguments += ["--set", setting]
     return arguments
@@ -104,16 +104,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_workers(count: int, arguments: list[str]) -> list[subprocess.Popen]:
+def start_workers(count: int, arguments: list[str]) -> list[WarmProcess]:
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(count)]}
     return [
-        subprocess.Popen(
-            arguments,
-            env=os.environ | tf_config(cluster, type="worker", index=index),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        WarmProcess("training.run", arguments, tf_config(cluster, type="worker", index=index))
         for index in range(count)
     ]
 
@@ -125,13 +119,14 @@ def losses(folder: RunFolder) -> np.ndarray:
 @pytest.fixture(scope="module")
 def one_process(start, scenes, finished, tmp_path_factory) -> RunFolder:
     folder = RunFolder(tmp_path_factory.mktemp("workers") / "one")
-    settings = command(scenes, finished, folder.path)[4::2]
+    settings = command(scenes, finished, folder.path)[1::2]
     assert start(folder.path, *settings) == 0
     falling = losses(folder)
     assert len(falling) == 20 and falling[-1] < 0.9 * falling[0]
     return folder
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_three_workers_and_then_two_take_the_steps_of_one_and_the_loss_of_one_ends_all(
     scenes, finished, one_process
@@ -160,12 +155,14 @@ def test_three_workers_and_then_two_take_the_steps_of_one_and_the_loss_of_one_en
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_two_devices_take_the_steps_of_one(scenes, finished, one_process):
     folder = RunFolder(one_process.path.parent / "devices")
     settings = ("strategy=mirrored", "logical_cpu_devices=2")
     arguments = command(scenes, finished, folder.path, *settings)
-    subprocess.run(arguments, check=True, capture_output=True)
+    program = [sys.executable, "-m", "training.run"]
+    subprocess.run([*program, *arguments], check=True, capture_output=True)
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
@@ -175,15 +172,15 @@ def test_a_run_that_is_killed_ends_at_the_same_weights(scenes, finished, one_pro
     folder = RunFolder(one_process.path.parent / "killed")
     often = "training.checkpoint_minutes=1e-9"
     arguments = command(scenes, finished, folder.path, often)
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        for line in process.stdout:
-            if line.startswith("epoch   8"):  # and then up to three epochs later, anywhere
-                time.sleep(random.Random(0).uniform(0, 0.5))
-                process.kill()
+    process = WarmProcess("training.run", arguments)
+    for line in process.stdout:
+        if line.startswith("epoch   8"):  # and then up to three epochs later, anywhere
+            time.sleep(random.Random(0).uniform(0, 0.5))
+            process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert not folder.metrics.exists()
-    subprocess.run(arguments, check=True, capture_output=True)
+    warm_processes.run("training.run", *arguments)
     heads = [keras.models.load_model(run.model) for run in (one_process, folder)]
     for a, b in zip(*(head.get_weights() for head in heads), strict=True):
         assert a.tobytes() == b.tobytes()

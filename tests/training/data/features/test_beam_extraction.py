@@ -74,6 +74,7 @@ def contents(store):
     return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_store_is_the_same_byte_for_byte_as_from_the_local_extractor(
     locally, with_beam, extracted
 ):

@@ -21,8 +21,6 @@ from training.data.features.store import FeatureStore
 from training.data.features.unfinished_store import UnfinishedStore, photos_extracted
 from training.data.input import photo_reader
 
-pytestmark = pytest.mark.rounding
-
 BATCH_SIZE, SHARD_SIZE = 4, 10
 
 
@@ -45,6 +43,7 @@ def interrupted(extract, tmp_path):
     return tmp_path / "store"
 
 
+@pytest.mark.rounding
 def test_stored_features_are_those_of_the_backbone_rounded_to_float16(extract, backbone, photos):
     directory, images = photos
     store = extract()
@@ -78,6 +77,7 @@ def test_an_interrupted_extraction_is_not_taken_for_whole(interrupted):
     assert photos_extracted(interrupted) == 10
 
 
+@pytest.mark.rounding
 def test_a_resumed_extraction_goes_on_after_the_finished_shards(interrupted, extract, photos):
     directory, images = photos
     whole = extract("uninterrupted")
@@ -121,6 +121,7 @@ def test_an_extraction_stopped_at_its_very_end_is_finished_without_the_photos(
     assert names[0] == names[1]
 
 
+@pytest.mark.rounding
 def test_a_shard_lost_before_the_end_is_written_again(interrupted, extract):
     (interrupted / "features-00000-of-00003.tfrecord").write_bytes(b"half of it")
     extract().verify()
@@ -162,6 +163,7 @@ def test_all_unreadable_photos_are_named_at_once(extract, photos, tmp_path):
     assert message.count("\n") == 3
 
 
+@pytest.mark.rounding
 def test_broken_photos_up_to_the_share_are_listed_and_left_out(extract, photos, tmp_path):
     directory, images = photos
     whole = extract("whole").read([images[4], images[13]])

@@ -345,6 +345,7 @@ def test_the_default_folder_is_named_after_the_builder():
     assert tfds_directory(None, "coco/2017") == pathlib.Path("data/coco-2017")
 
 
+@pytest.mark.slow
 def test_a_run_trains_from_the_name_of_a_builder(prepared, tmp_path, capsys):
     unseen, vectors = tmp_path / "unseen.txt", tmp_path / "vectors.txt"
     unseen.write_text("zebra\n")

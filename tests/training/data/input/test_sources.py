@@ -1,10 +1,9 @@
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm_processes
 from PIL import Image
 
 from biam_tf.errors import UserError
@@ -318,42 +317,6 @@ def test_features_next_to_broken_photos_are_those_of_their_own_photos(
         np.testing.assert_allclose(inputs["region_features"], regions[numbers], atol=2e-3)
 
 
-TWO_REPLICAS = """
-import sys
-import numpy as np
-import tensorflow as tf
-from training.data.features.store import FeatureStore
-from training.data.input import sources
-from training.data.input.sources import FeatureSource, PhotoSource
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-store = FeatureStore.open(sys.argv[1])
-labels = np.arange(len(store), dtype=np.int8)[:, np.newaxis]
-for cache in ("memory", "stream"):
-    for source in (
-        FeatureSource(store, store.images, cache),
-        PhotoSource(sys.argv[2], store.images, 16, cache),
-    ):
-        def batches():
-            return source.training_batches(labels, 4, seed=3, epoch=1, skip_batches=2)
-
-        steps = 0
-        distributed = strategy.experimental_distribute_dataset(batches())
-        for parts, whole in zip(distributed, batches(), strict=True):
-            steps += 1
-            for part, expected in zip(
-                tf.nest.flatten(parts), tf.nest.flatten(whole), strict=True
-            ):
-                values = strategy.experimental_local_results(part)
-                assert [len(value) for value in values] == [2, 2]
-                np.testing.assert_array_equal(np.concatenate(values), expected)
-        assert steps == 4
-"""
-
-
+@pytest.mark.slow
 def test_two_replicas_share_each_batch_in_order(store, photos):
-    subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, store.path, photos[0]], check=True, timeout=120
-    )
+    warm_processes.run("two_replicas", store.path, photos[0])
