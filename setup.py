@@ -193,6 +193,8 @@ setup(
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",
+            # Checks the page's accessibility; the package holds axe-core, nothing is downloaded.
+            "axe-playwright-python>=0.1.4",
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # runs folders of tests in two processes
             # Schemas of Kubernetes and of compose files: manifests are checked without a cluster.

@@ -14,10 +14,10 @@ from serving.demo_page.components import (
     photo_files,
 )
 from serving.demo_page.evidence import as_data_uri, draw_evidence
-from serving.demo_page.html_parts import Html, errors, message, ranked_bars, render
+from serving.demo_page.html_parts import Html, bar_scale, errors, message, ranked_bars, render
 from serving.demo_page.photo_files import PhotoFile, read_picture
 from serving.demo_page.served_model import ExportedModel, ServedModel
-from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo
+from serving.demo_page.tagging import ServerGone, TaggedPhoto, tag_photo, verdicts_of
 
 _PICTURE_SIDE = 320
 _DEFAULT_TOP = 5
@@ -104,6 +104,7 @@ def _compare(
         yield message("Drop photos first.", "error"), gr.skip()
         return
     titles = [f"{side}: {name}" for side, (name, _) in zip(_SIDES, lists, strict=True)]
+    same_model = lists[0][0] == lists[1][0]
     compared: list[dict] = []
     problems: list[str] = []
     for photo in files:
@@ -112,7 +113,7 @@ def _compare(
                 tag_photo(models[name].client, models[name].model, photo, names)
                 for name, names in lists
             ]
-            compared.append(_compared_photo(photo, titles, tagged, top))
+            compared.append(_compared_photo(photo, titles, tagged, top, same_model))
         except UserError as error:
             problems.append(str(error))
         except ServerGone as error:
@@ -122,24 +123,34 @@ def _compare(
 
 
 def _compared_photo(
-    photo: PhotoFile, titles: Sequence[str], tagged: Sequence[TaggedPhoto], top: int
+    photo: PhotoFile,
+    titles: Sequence[str],
+    tagged: Sequence[TaggedPhoto],
+    top: int,
+    same_model: bool,
 ) -> dict:
     """The values of a photo in the template `comparison`."""
+    # Scores of one model have one scale on both sides, and probabilities have one everywhere.
+    scales = [bar_scale([its], top, None) for its in tagged]
+    if same_model and not any(scale.of_probabilities for scale in scales):
+        scales = [bar_scale(tagged, top, None)] * 2
     picture = read_picture(photo.path, _PICTURE_SIDE)
     sides = []
-    for title, its in zip(titles, tagged, strict=True):
+    for title, its, scale in zip(titles, tagged, scales, strict=True):
         best = int(its.ranked(1)[0])
         evidence = None
-        if its.response_maps is not None:
+        found = verdicts_of(its, None)[best] is not False
+        if its.response_maps is not None and found:
             seen = read_picture(photo.path, _PICTURE_SIDE, its.orientation)
             drawn = draw_evidence(seen, its.response_maps[:, :, best], its.pooled)
             evidence = as_data_uri(drawn)
         sides.append(
             {
                 "title": title,
-                "bars": Html(ranked_bars(its, top, None, fixed=True)),
+                "bars": Html(ranked_bars(its, top, None, fixed=True, scale=scale)),
                 "best": its.names[best],
                 "evidence": evidence,
+                "none_given": not found,
             }
         )
     return {"name": photo.name, "source": as_data_uri(picture), "sides": sides}

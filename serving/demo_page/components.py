@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,12 +10,15 @@ from gradio.events import Dependency
 
 from biam_tf.errors import UserError
 from serving.demo_page.class_list import replace_class, write_classes
+from serving.demo_page.evidence import as_data_uri
 from serving.demo_page.html_parts import class_chips, errors, message, render
-from serving.demo_page.photo_files import PhotoFile, open_photo_file
+from serving.demo_page.photo_files import PhotoFile, open_photo_file, read_picture
 from serving.demo_page.served_model import ExportedModel
 from serving.indexing.class_query import ClassQuery, quoted
 
 MAX_PHOTOS = 24
+_SAMPLE_SIDE = 160
+_EXAMPLES = 3
 
 GetModel = Callable[[str | None], ExportedModel]
 # Adds a function to an event of a component, such as `button.click`.
@@ -46,16 +49,23 @@ class PhotosInput:
         problems: errors of the files that were left out.
         on_added: adds a listener for photos that were added and checked.
         on_removed: adds a listener for a photo that was removed.
+        on_sample: adds a listener for a sample picture that was chosen; None: there are none.
     """
 
     gallery: gr.Gallery
     problems: gr.HTML
     on_added: Listen
     on_removed: Listen
+    on_sample: Listen | None = None
 
 
-def add_photos_input(name: str) -> PhotosInput:
-    """Adds an input where photos are dropped, pasted or chosen; `name` begins its element ids."""
+def add_photos_input(name: str, samples: Sequence[pathlib.Path] = ()) -> PhotosInput:
+    """Adds an input where photos are dropped, pasted or chosen.
+
+    Args:
+        name: begins the element ids.
+        samples: pictures to choose from, in a folder that the page may serve.
+    """
     add_html(render("photos_title"), js_on_load=script("photos_input").replace("NAME", name))
     gallery = gr.Gallery(
         label="Photos",
@@ -66,7 +76,7 @@ def add_photos_input(name: str) -> PhotosInput:
         interactive=True,
         allow_preview=False,
         columns=3,
-        height=190,
+        height="auto",
         object_fit="contain",
         buttons=[],
         elem_id=f"{name}-photos",
@@ -74,7 +84,27 @@ def add_photos_input(name: str) -> PhotosInput:
     )
     problems = add_html(elem_id=f"{name}-photo-problems", elem_classes="problems")
     added = gallery.upload(_keep_photos, gallery, [gallery, problems], show_progress="hidden")
-    return PhotosInput(gallery, problems, added.then, gallery.delete)
+    on_sample = _add_samples(name, samples, gallery) if samples else None
+    return PhotosInput(gallery, problems, added.then, gallery.delete, on_sample)
+
+
+def _add_samples(name: str, samples: Sequence[pathlib.Path], gallery: gr.Gallery) -> Listen:
+    """Adds buttons that show the samples; a pressed one takes the place of all photos."""
+    shown = [
+        {"name": path.stem, "source": as_data_uri(read_picture(path, _SAMPLE_SIDE))}
+        for path in samples
+    ]
+    buttons = add_html(
+        render("samples", samples=shown),
+        elem_id=f"{name}-samples",
+        js_on_load=script("choice_buttons"),
+    )
+
+    def choose(event: gr.EventData) -> list[tuple[str, str]]:
+        path = samples[int(event.choice)]
+        return [(str(path), path.name)]
+
+    return buttons.click(choose, None, gallery, show_progress="hidden").then
 
 
 def photo_files(gallery: list[tuple[str, str | None]] | None) -> list[PhotoFile]:
@@ -83,12 +113,12 @@ def photo_files(gallery: list[tuple[str, str | None]] | None) -> list[PhotoFile]
 
 
 def _keep_photos(gallery: list[tuple[str, str | None]] | None) -> tuple:
-    """Removes files that are no photos, with a message that gives the reasons."""
+    """Names the photos, and removes files that are none with a message that gives the reasons."""
     kept, problems = [], []
     for path, caption in gallery or []:
         try:
-            open_photo_file(path)
-            kept.append((path, caption))
+            name = open_photo_file(path).name
+            kept.append((path, caption or name))
         except UserError as error:
             problems.append(str(error))
     if len(kept) > MAX_PHOTOS:
@@ -97,8 +127,6 @@ def _keep_photos(gallery: list[tuple[str, str | None]] | None) -> tuple:
             "in the view Search, or use python -m serving.client"
         )
         kept = kept[:MAX_PHOTOS]
-    if not problems:
-        return gr.skip(), ""
     return kept, errors(problems)
 
 
@@ -135,10 +163,8 @@ def add_classes_input(
         lines: height of the text box.
         query: whether the text is a query, read by `read_query`, and not a list of classes.
     """
-    own = len(get_model(None).vocabulary)
-    placeholder = f"dog, red car, beach …  (empty: the {own} classes of the run)"
-    if query:
-        placeholder = _example_query(get_model(None))
+    model = get_model(None)
+    placeholder = _example_query(model) if query else _example_classes(model)
     text = gr.Textbox(
         label=label,
         placeholder=placeholder,
@@ -237,6 +263,14 @@ def _query_chips(model: ExportedModel, text: str) -> str:
     except UserError as error:
         return message(str(error))
     return class_chips(model.classes, names, model.groups(names), removable=False)
+
+
+def _example_classes(model: ExportedModel) -> str:
+    """An example of a list of classes that the model knows."""
+    names = model.vocabulary.names
+    # Neighbors in a list of classes are often alike.
+    chosen = [names[i * len(names) // _EXAMPLES] for i in range(min(_EXAMPLES, len(names)))]
+    return f"{', '.join(chosen)}  (empty: all {len(names):,} classes of the run)"
 
 
 def _example_query(model: ExportedModel) -> str:

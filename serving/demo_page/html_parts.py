@@ -10,9 +10,10 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
+from biam_tf.metrics.calibration import sigmoid
 from serving.demo_page.class_list import KnownClasses
 from serving.demo_page.evidence import as_data_uri
-from serving.demo_page.tagging import TaggedPhoto, cuts_of
+from serving.demo_page.tagging import TaggedPhoto, cuts_of, verdicts_of
 
 # Marks the result of `render` in the values of another template: it is not escaped again.
 Html = markupsafe.Markup
@@ -21,7 +22,7 @@ Html = markupsafe.Markup
 _GRADIO = {ord("{"): "&#123;", ord("}"): "&#125;", ord("$"): "&#36;", ord("`"): "&#96;"}
 
 # Of a longer list only unknown classes are shown, and only some of them.
-_MAX_CHIPS, _MAX_UNKNOWN_CHIPS = 30, 8
+_MAX_CHIPS, _MAX_UNKNOWN_CHIPS, _FEW_UNKNOWN = 30, 8, 2
 
 
 def render(template: str, **values: object) -> str:
@@ -54,12 +55,14 @@ def class_chips(
     shown = list(zip(names, groups, strict=True))
     if len(names) > _MAX_CHIPS:
         shown = [(name, group) for name, group in shown if name in unknown][:_MAX_UNKNOWN_CHIPS]
+    # Of many unknown names each takes one line.
+    most = 3 if len(unknown) <= _FEW_UNKNOWN else 1
     chips = [
         {
             "name": name,
             "group": group,
             "unknown_word": unknown[name].word if name in unknown else None,
-            "suggestions": known.suggestions(unknown[name]) if name in unknown else (),
+            "suggestions": known.suggestions(unknown[name])[:most] if name in unknown else (),
         }
         for name, group in shown
     ]
@@ -73,49 +76,104 @@ def class_chips(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class BarScale:
+    """What the length of a bar stands for.
+
+    Attributes:
+        low: the score of an empty bar; None: bars are probabilities, from 0 to 1.
+        high: the score of a full bar; None likewise.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def of_probabilities(self) -> bool:
+        """Whether bars are probabilities."""
+        return self.low is None
+
+    def per_cent(self, photo: TaggedPhoto, c: int, score: float) -> float | None:
+        """Returns where a score of class c lies, in per cent; None: it has no probability."""
+        if self.low is None or self.high is None:
+            if photo.thresholds is None:
+                return None
+            thresholds = photo.thresholds
+            share = float(sigmoid(thresholds.slopes[c] * score + thresholds.offsets[c]))
+        else:
+            share = (score - self.low) / (self.high - self.low) if self.high > self.low else 1.0
+        return round(100 * float(np.clip(share, 0, 1)), 2) if np.isfinite(share) else None
+
+
+def bar_scale(photos: Sequence[TaggedPhoto], top: int, level: float | None) -> BarScale:
+    """Returns the scale of the bars of photos that are shown together.
+
+    Bars are probabilities if the photos have them. Otherwise they are scores, from the lowest
+    median of a photo (or the lowest number that is shown) to the highest number.
+    """
+    numbers: list[float] = []
+    for photo in photos:
+        best = photo.ranked(top)
+        probabilities = photo.probabilities
+        if probabilities is not None and np.isfinite(probabilities[best]).any():
+            return BarScale()
+        cuts = cuts_of(photo, level)[best]
+        numbers += [float(np.median(photo.scores)), *photo.scores[best].tolist()]
+        numbers += cuts[np.isfinite(cuts)].tolist()
+    return BarScale(min(numbers), max(numbers))
+
+
 def ranked_bars(
     photo: TaggedPhoto,
     top: int,
     level: float | None,
     chosen: int | None = None,
     fixed: bool = False,
+    raw: bool = False,
+    scale: BarScale | None = None,
 ) -> str:
     """Returns the best tags of a photo, one button per tag.
 
-    The length of a bar is the score, from the photo's median score (or the lowest shown number)
-    to its highest. A line marks the threshold, a tick that the score reaches it.
+    A tag has its probability, or its score if the model gives none, and whether it reaches its
+    threshold, which a line on its bar marks.
 
     Args:
         photo: the tagged photo.
         top: number of tags.
         level: as for `cuts_of`.
         chosen: index of the class whose response map is shown.
-        fixed: whether the buttons are disabled.
+        fixed: whether the tags are text and no buttons.
+        raw: whether scores are shown next to probabilities.
+        scale: of the bars; None: that of this photo.
     """
-    cuts, best = cuts_of(photo, level), photo.ranked(top)
-    shown = photo.scores[best].astype(np.float64)
-    marks = cuts[best][np.isfinite(cuts[best])]
-    low = min(float(np.median(photo.scores)), shown.min(), *marks)
-    high = max(shown.max(), *marks) if len(marks) else shown.max()
-
-    def per_cent(score: float) -> float:
-        share = (score - low) / (high - low) if high > low else 1.0
-        return round(100 * float(np.clip(share, 0, 1)), 2)
-
-    bars = [
-        _Bar(
-            class_index=int(c),
-            name=photo.names[c],
-            group=photo.groups[c],
-            number=_number(photo, int(c)),
-            length=per_cent(photo.scores[c]),
-            cut=per_cent(cuts[c]) if np.isfinite(cuts[c]) else None,
-            given=bool(photo.scores[c] >= cuts[c]),
-            chosen=c == chosen,
+    scale = scale or bar_scale([photo], top, level)
+    cuts, verdicts = cuts_of(photo, level), verdicts_of(photo, level)
+    bars = []
+    for c in photo.ranked(top).tolist():
+        length = scale.per_cent(photo, c, photo.scores[c])
+        marked = length is not None and np.isfinite(cuts[c])
+        bars.append(
+            _Bar(
+                class_index=c,
+                name=photo.names[c],
+                group=photo.groups[c],
+                number=number_of(photo, c),
+                score=f"{photo.scores[c]:.2f}" if raw and scale.of_probabilities else None,
+                length=length,
+                cut=scale.per_cent(photo, c, cuts[c]) if marked else None,
+                given=verdicts[c],
+                chosen=c == chosen,
+            )
         )
-        for c in best
-    ]
     return render("ranked_bars", bars=bars, fixed=fixed)
+
+
+def number_of(photo: TaggedPhoto, c: int) -> str:
+    """Returns the one number of a tag: its probability, or its score if the model gives none."""
+    if photo.probabilities is None or np.isnan(photo.probabilities).all():
+        return f"{photo.scores[c]:.2f}"
+    probability = photo.probabilities[c]
+    return "no probability" if np.isnan(probability) else f"{100 * probability:.0f} %"
 
 
 def evidence_panel(
@@ -154,17 +212,11 @@ class _Bar:
     name: str
     group: str
     number: str
-    length: float  # percentage of the track
+    score: str | None
+    length: float | None  # percentage of the track; None: no bar
     cut: float | None  # percentage of the track
-    given: bool
+    given: bool | None  # None: there is no threshold
     chosen: bool
-
-
-def _number(photo: TaggedPhoto, c: int) -> str:
-    score, probabilities = f"{photo.scores[c]:.2f}", photo.probabilities
-    if probabilities is None or np.isnan(probabilities[c]):
-        return score
-    return f"{score} · {100 * probabilities[c]:.0f} %"
 
 
 def _count(names: int, unknown: int) -> str:
@@ -172,7 +224,7 @@ def _count(names: int, unknown: int) -> str:
         return ""
     text = "1 class" if names == 1 else f"{names:,} classes"
     if unknown:
-        return f"{text}, {unknown:,} unknown:"
+        return f"{text}, {unknown:,} unknown"
     return f"{text}:" if names <= _MAX_CHIPS else text
 
 

@@ -10,12 +10,20 @@ import gradio as gr
 from biam_tf.errors import UserError
 from serving.demo_page.downloads import as_csv, as_json, command_line, python_code, rows
 from serving.demo_page.evidence import draw_evidence
-from serving.demo_page.html_parts import empty_panel, evidence_panel, message, ranked_bars, render
+from serving.demo_page.html_parts import (
+    empty_panel,
+    evidence_panel,
+    message,
+    number_of,
+    ranked_bars,
+    render,
+)
 from serving.demo_page.photo_files import read_picture
-from serving.demo_page.tagging import TaggedPhoto, cuts_of
+from serving.demo_page.tagging import TaggedPhoto, cuts_of, verdicts_of
 
 NO_PHOTO = "The photo and where each tag was found will be here."
 NO_BARS = "Tags will be here, best first."
+STALE = "The classes have changed. Press Tag for their results."
 _SIDE = 720
 
 
@@ -29,6 +37,7 @@ class TagResults:
         model: folder of the version that they were tagged by.
         photo_index: index of the photo that is shown.
         class_index: index of the class whose evidence is shown; None for the best one's.
+        stale: whether the classes have changed since; then nothing is shown.
     """
 
     tagged: tuple[TaggedPhoto, ...] = ()
@@ -36,11 +45,17 @@ class TagResults:
     model: pathlib.Path | None = None
     photo_index: int = 0
     class_index: int | None = None
+    stale: bool = False
+
+    @property
+    def current(self) -> tuple[TaggedPhoto, ...]:
+        """The photos whose results are shown: none if they are stale."""
+        return () if self.stale else self.tagged
 
     @property
     def shown(self) -> TaggedPhoto | None:
-        """The photo that is shown; None without photos."""
-        return self.tagged[self.photo_index] if self.tagged else None
+        """The photo that is shown; None without photos, and if its results are stale."""
+        return self.current[self.photo_index] if self.current else None
 
     def reusable(
         self, names: tuple[str, ...], model: pathlib.Path
@@ -55,52 +70,74 @@ class TagResults:
     ) -> "TagResults":
         """Returns new results that show the same photo as these, if it is among them."""
         photo_index, class_index = 0, None
+        before = self.tagged[self.photo_index].photo.path if self.tagged else None
         for index, each in enumerate(tagged):
-            if self.shown is not None and each.photo.path == self.shown.photo.path:
+            if each.photo.path == before:
                 photo_index = index
                 class_index = self.class_index if names == self.names else None
         return TagResults(tuple(tagged), names, model, photo_index, class_index)
 
 
+@dataclasses.dataclass(frozen=True)
+class Display:
+    """How results are shown.
+
+    Attributes:
+        top: number of tags.
+        level: as for `serving.demo_page.tagging.cuts_of`.
+        raw: whether scores are shown next to probabilities.
+    """
+
+    top: int
+    level: float | None = None
+    raw: bool = False
+
+
 def show_strip(results: TagResults) -> str:
     """Returns buttons to choose one of several photos."""
-    names = [photo.photo.name for photo in results.tagged]
+    names = [photo.photo.name for photo in results.current]
     return render("photo_strip", names=names, chosen=results.photo_index) if len(names) > 1 else ""
 
 
-def show_panel(results: TagResults) -> str:
-    """Returns the shown photo with the evidence of the chosen class."""
+def show_panel(results: TagResults, level: float | None) -> str:
+    """Returns the shown photo, with the evidence of the chosen class if that is given as a tag."""
     photo = results.shown
     if photo is None:
-        return empty_panel(NO_PHOTO)
+        return empty_panel(STALE if results.stale else NO_PHOTO)
     try:
         picture = read_picture(photo.photo.path, _SIDE, photo.orientation)
     except UserError as error:
         return empty_panel(str(error))
-    class_index = _class_index(results, photo)
-    file, name = photo.photo.name, photo.names[class_index]
+    c = _class_index(results, photo)
+    file, name = photo.photo.name, photo.names[c]
+    caption, given = f"{name}: {number_of(photo, c)}", verdicts_of(photo, level)[c]
+    if given is False:
+        caption += ", no. Below its threshold: no regions are shown."
+        return evidence_panel(picture, f"The photo {file}", caption)
+    caption += ", yes" if given else ""
     if photo.response_maps is None:
-        return evidence_panel(picture, file, f"{file}: this model has no response maps")
-    drawn = draw_evidence(picture, photo.response_maps[:, :, class_index], photo.pooled)
-    caption = f"{name}: {photo.scores[class_index]:.2f}"
+        caption += ". This model cannot show where"
+        return evidence_panel(picture, f"The photo {file}", caption)
+    drawn = draw_evidence(picture, photo.response_maps[:, :, c], photo.pooled)
     if photo.pooled is not None:
-        caption += f". Outlined: the {photo.pooled} regions whose mean is this score"
+        caption += f". Outlined: the {photo.pooled} regions that decide"
     return evidence_panel(drawn, f"Where {name} was found in {file}", caption)
 
 
-def show_bars(results: TagResults, top: int, level: float | None) -> str:
+def show_bars(results: TagResults, display: Display) -> str:
     """Returns the ranked tags of the shown photo."""
     photo = results.shown
     if photo is None:
-        return message(NO_BARS)
-    return ranked_bars(photo, top, level, _class_index(results, photo))
+        return "" if results.stale else message(NO_BARS)
+    chosen = _class_index(results, photo)
+    return ranked_bars(photo, display.top, display.level, chosen, raw=display.raw)
 
 
 def show_files(results: TagResults, level: float | None, folder: pathlib.Path) -> tuple:
     """Writes the tags of all photos into `folder`; returns updates of the CSV and JSON buttons."""
-    if not results.tagged:
+    if not results.current:
         return (gr.update(value=None, interactive=False),) * 2
-    table = [rows(photo, photo.scores >= cuts_of(photo, level)) for photo in results.tagged]
+    table = [rows(photo, photo.scores >= cuts_of(photo, level)) for photo in results.current]
     updates = []
     for name, text in (("tags.csv", as_csv(table)), ("tags.json", as_json(table))):
         contents = text.encode()
@@ -114,7 +151,7 @@ def show_files(results: TagResults, level: float | None, folder: pathlib.Path) -
 
 def show_code(results: TagResults, server: str, top: int) -> tuple[str, str]:
     """Returns the Python code and the command line that send the same requests."""
-    if not results.tagged:
+    if not results.current:
         return "", ""
     photos = [photo.photo.name for photo in results.tagged]
     maps = results.tagged[0].response_maps is not None

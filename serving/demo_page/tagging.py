@@ -75,6 +75,14 @@ def cuts_of(photo: TaggedPhoto, level: float | None) -> np.ndarray:
     return (np.log(level / (1 - level)) - thresholds.offsets) / thresholds.slopes
 
 
+def verdicts_of(photo: TaggedPhoto, level: float | None) -> list[bool | None]:
+    """Returns for each of C classes whether it is given as a tag; None: it has no threshold."""
+    return [
+        bool(score >= cut) if np.isfinite(cut) else None
+        for score, cut in zip(photo.scores, cuts_of(photo, level), strict=True)
+    ]
+
+
 def tag_photo(
     client: TaggingClient, model: ExportedModel, photo: PhotoFile, names: Sequence[str]
 ) -> TaggedPhoto:

@@ -11,15 +11,16 @@ import gradio as gr
 from biam_tf.errors import UserError
 from biam_tf.network import no_proxy_for
 from serving.demo_page.compare_view import add_compare_view
-from serving.demo_page.components import add_html
+from serving.demo_page.components import add_html, script
 from serving.demo_page.html_parts import render
 from serving.demo_page.http_guard import ContentPolicy, OwnSiteOnly
 from serving.demo_page.photo_files import MAX_BYTES
 from serving.demo_page.search_view import add_search_view
-from serving.demo_page.served_model import ServedModel
+from serving.demo_page.served_model import ExportedModel, ServedModel
 from serving.demo_page.tag_view import add_tag_view
 from serving.indexing.folder_indexes import FolderIndexes
 
+TITLE = "Which of your words are in a photo, and where"
 STYLE = pathlib.Path(__file__).with_name("style.css")
 
 _SECONDS_BETWEEN_CHECKS = 2.0
@@ -125,24 +126,14 @@ def build_page(
     """
     first = models.first
     model = first.model
-    groups = model.vocabulary.groups
     with gr.Blocks(
-        title=f"{model.name}: try it",
+        title=f"Tag photos: {model.name}",
         analytics_enabled=False,
         fill_width=True,
         delete_cache=_CACHE_SECONDS,
     ) as page:
         with gr.Row(elem_classes="top"):
-            add_html(
-                render(
-                    "header",
-                    title=model.name,
-                    seen=groups.count("seen"),
-                    unseen=groups.count("unseen"),
-                    words=bool(model.classes.words),
-                    any_phrase=model.classes.any_phrase,
-                )
-            )
+            add_html(render("header", title=TITLE, text=_about(model)), js_on_load=script("alerts"))
             state = add_html(_server_state(first), elem_id="server-state")
         with gr.Tabs():
             with gr.Tab("Tag", id="tag"):
@@ -159,6 +150,15 @@ def build_page(
     return page
 
 
+def _about(model: ExportedModel) -> str:
+    """Says which model tags, and what it knows."""
+    groups = model.vocabulary.groups
+    text = f"Model {model.name}: {groups.count('seen'):,} classes with training photos"
+    if unseen := groups.count("unseen"):
+        text += f", {unseen:,} without"
+    return text
+
+
 def _server_state(served: ServedModel) -> str:
     return render("server_state", good=served.client.answers(), address=served.address)
 
@@ -171,4 +171,13 @@ def theme() -> gr.themes.Base:
         radius_size=gr.themes.sizes.radius_md,
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
+    ).set(
+        # The contrast of texts is at least 4.5 in both schemes; Gradio's own colors have less.
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
+        color_accent="*primary_600",
     )

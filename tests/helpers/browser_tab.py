@@ -1,5 +1,11 @@
-"""A tab of a browser with the demo's page."""
+"""A tab of the demo's page in a browser, and a server that can be lost and got back."""
 
+from tiny_server import ready, started
+
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
+    "--disable-sync --no-first-run"
+).split()
 # Every wait is for something that the page shows; a busy machine must not come near this limit.
 WAIT_MS = 180_000
 # How far things moved by themselves, as browsers count it.
@@ -9,6 +15,21 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps += entry.value;
 }).observe({type: 'layout-shift', buffered: true});
 """
+
+
+class Server:
+    """A server that can be lost and got back, on the same port."""
+
+    def __init__(self, model_dir):
+        self._model_dir = model_dir
+        self.running = ready(started(model_dir, drain_seconds=0.0))
+        self.address, self._port = self.running.address, self.running.port
+
+    def lose(self):
+        self.running.stop()
+
+    def get_back(self):
+        self.running = ready(started(self._model_dir, port=self._port, drain_seconds=0.0))
 
 
 class Tab:

@@ -5,109 +5,24 @@ import csv
 import http.client
 import json
 import pathlib
-import shutil
 import urllib.parse
 
 import pytest
-from browser_tab import WAIT_MS, Tab
+from browser_tab import WAIT_MS
 from photo_files import encoded
-from tiny_server import ready, started
 
+from biam_tf.shape_painter import OBJECT_CLASSES
 from serving.client import TaggingClient
 from serving.demo_page.photo_files import MAX_BYTES
+from serving.demo_page.served_model import read_newest
 
 # Gradio's queue warns of what its pandas will do.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio.queueing")
 
-ARGUMENTS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-    "--disable-sync --no-first-run"
-).split()
 PHOTOS = 300
 FIRST, SECOND = "red plain star", "blue striped ring"
+NAMES = [each.name for each in OBJECT_CLASSES]
 MISSPELT, MEANT = "green plane cross", "green plain cross"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("gradio", reason="the demo's page needs gradio")
-    playwright = pytest.importorskip("playwright.sync_api", reason="a browser needs playwright")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if found is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-class Server:
-    """A server that can be lost and got back, on the same port."""
-
-    def __init__(self, model_dir):
-        self._model_dir = model_dir
-        self.running = ready(started(model_dir, drain_seconds=0.0))
-        self.address, self._port = self.running.address, self.running.port
-
-    def lose(self):
-        self.running.stop()
-
-    def get_back(self):
-        self.running = ready(started(self._model_dir, port=self._port, drain_seconds=0.0))
-
-
-@pytest.fixture(scope="module")
-def server(chromium, tagger_dir):
-    server = Server(tagger_dir)
-    yield server
-    server.lose()
-
-
-@pytest.fixture(scope="module")
-def photos(scenes, tmp_path_factory):
-    """300 drawn pictures: those of the data set, and small noise."""
-    folder = tmp_path_factory.mktemp("data") / "album"
-    folder.mkdir()
-    drawn = sorted((scenes / "images").iterdir())
-    for place in range(PHOTOS):
-        path = folder / f"{place:03}.png"
-        if place < len(drawn):
-            shutil.copy(drawn[place], path)
-        else:
-            path.write_bytes(encoded("PNG", (16, 16), place))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(server, tagger_dir, photos, tmp_path_factory):
-    from serving.demo import demo, demo_parser
-
-    indexes = tmp_path_factory.mktemp("indexes")
-    command = [str(tagger_dir), "--server", server.address, "--port", "0"]
-    other = tmp_path_factory.mktemp("models") / "other"
-    shutil.copytree(tagger_dir, other)
-    command += ["--compare", str(other), "--compare-server", server.address]
-    command += ["--indexes", str(indexes), "--photos", str(photos.parent)]
-    with demo(demo_parser().parse_args(command)) as address:
-        yield address
-
-
-@pytest.fixture
-def open_tab(chromium, address):
-    tabs = []
-
-    def open_tab(**options):
-        tabs.append(
-            Tab(chromium, address, **{"viewport": {"width": 1400, "height": 900}} | options)
-        )
-        return tabs[-1]
-
-    yield open_tab
-    for tab in tabs:
-        tab.context.close()
-        assert not tab.errors
-        outside = [url for url in tab.requests if not url.startswith((address, "data:", "blob:"))]
-        assert not outside, "the page asked for something elsewhere"
 
 
 @pytest.mark.slow
@@ -134,7 +49,7 @@ def test_a_foreign_name_an_other_site_and_a_huge_upload_are_refused(address):
 
 
 @pytest.mark.slow
-def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
+def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, page_server, tagger_dir):
     tab = open_tab()
     page = tab.page
     tab.wait_for_text("#server-state", "The server answers")
@@ -153,18 +68,41 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
     typed = page.locator("#tag-classes textarea").input_value()
     assert typed.splitlines() == [FIRST, MEANT, SECOND]
-    with TaggingClient(server.address) as client:
+    with TaggingClient(page_server.address) as client:
         (scores,) = client.tag(photos / "000.png", [FIRST, MEANT, SECOND])
     ranked = [[FIRST, MEANT, SECOND][c] for c in (-scores).argsort()]
     assert tab.bars() == ranked
+    calibration = read_newest(tagger_dir).thresholds.for_names(ranked)
+    ordered = sorted(scores, reverse=True)
+    probabilities, yes = calibration.probabilities(ordered), calibration.decide(ordered)
     numbers = page.locator("#tag-bars .bar-score").all_inner_texts()
-    assert [float(text.strip("✓ ").split()[0]) for text in numbers] == pytest.approx(
-        sorted(scores, reverse=True), abs=0.006
-    )
+    assert numbers == [f"{100 * probability:.0f} %" for probability in probabilities]
+    verdicts = page.locator("#tag-bars .verdict").all_inner_texts()
+    assert verdicts == ["✓ yes" if each else "no" for each in yes]
+
+    tab.wait_for_text("#tag-evidence figcaption", f"{ranked[0]}: ")
+    assert page.evaluate("window.jumps") < 0.05
+
+    # All are above the lowest threshold, none is above the highest.
+    page.locator("#tag-settings button").first.click()
+    page.get_by_label("Raw scores").check()
+    page.wait_for_function("document.querySelectorAll('#tag-bars .raw').length === 3")
+    shown = page.locator("#tag-bars .raw").all_inner_texts()
+    assert [float(text.split()[-1]) for text in shown] == pytest.approx(ordered, abs=0.006)
+    page.get_by_label("The run's calibrated thresholds").uncheck()
+    level = page.locator("#tag-level input[type=number]")
+    level.fill("99")
+    level.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar.given').length === 0")
+    tab.wait_for_text("#tag-evidence figcaption", "no regions are shown")
+    assert page.get_by_alt_text("The photo 000.png").count() == 1
+    level.fill("1")
+    level.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar.given').length === 3")
 
     # The best one's evidence is there at once; another's when it is chosen, by keyboard, too.
     tab.wait_for_text("#tag-evidence figcaption", f"{ranked[0]}: ")
-    assert page.evaluate("window.jumps") < 0.05
+    assert page.get_by_alt_text(f"Where {ranked[0]} was found in 000.png").count() == 1
     assert "the 3 regions" in page.locator("#tag-evidence figcaption").inner_text()
     first = tab.seen("#tag-evidence img")
     page.locator("#tag-bars .bar").nth(0).focus()
@@ -175,13 +113,7 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     pressed = page.locator("#tag-bars .bar[aria-pressed=true] .bar-name")
     assert pressed.all_inner_texts() == [ranked[1]]
 
-    # All are above the lowest threshold, and fewer are shown where fewer are asked for.
-    page.locator("#tag-settings button").first.click()
-    page.get_by_label("The run's calibrated thresholds").uncheck()
-    level = page.locator("#tag-level input[type=number]")
-    level.fill("1")
-    level.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#tag-bars .bar.given').length === 3")
+    # Fewer are shown where fewer are asked for.
     top = page.locator("#tag-top input[type=number]")
     top.fill("2")
     top.press("Enter")
@@ -197,6 +129,11 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, server):
     assert photo["photo"] == "000.png" and len(photo["tags"]) == 3
     page.locator("#tag-recipes button").first.click()
     tab.wait_for_text("#tag-command", "python -m serving.client")
+
+    # Results of other classes go.
+    tab.type("tag", FIRST)
+    tab.wait_for_text("#tag-evidence", "The classes have changed")
+    assert not tab.bars() and page.locator("#tag-csv").is_hidden()
 
 
 def test_what_is_no_photo_is_told_of_beside_the_photos(open_tab, photos, tmp_path):
@@ -235,12 +172,28 @@ def test_photos_are_pasted_and_dropped_onto_those_that_are_there(open_tab, photo
     assert page.locator("#tag-strip button").all_inner_texts() == ["pasted.png", "dropped.png"]
 
 
-def test_classes_that_are_pasted_dictated_or_deleted_are_checked(open_tab):
+def test_a_sample_is_tagged_and_pasted_classes_are_checked(open_tab):
     tab = open_tab()
+    # The first thing that is done on the page is pasting.
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.evaluate("text => navigator.clipboard.writeText(text)", f"{FIRST}, {SECOND}")
     classes = tab.page.locator("#tag-classes textarea")
-    classes.click()
-    tab.page.keyboard.insert_text(f"{FIRST}, {SECOND}")  # one `input` event and no key
+    classes.focus()
+    tab.page.keyboard.press("Control+V")
     tab.wait_for_text("#tag-chips", "2 classes")
+    example = classes.get_attribute("placeholder").split("  (")[0]
+    assert set(example.split(", ")) < set(NAMES)
+
+    tab.page.locator("#tag-samples button").nth(1).click()
+    tab.wait_for_text("#tag-evidence figcaption", ":")
+    assert sorted(tab.bars()) == sorted([FIRST, SECOND])
+    (thumbnail,) = tab.page.locator("#tag-photos .thumbnail-item").all()
+    assert thumbnail.get_attribute("aria-label") == "shapes 2.png"
+    box, own = tab.page.locator("#tag-photos").bounding_box(), thumbnail.bounding_box()
+    assert own["y"] + own["height"] <= box["y"] + box["height"]  # all of it is seen
+    fit = "image => getComputedStyle(image).objectFit"
+    assert thumbnail.locator("img").evaluate(fit) == "contain"
+
     classes.press("Backspace")
     tab.wait_for_text("#tag-chips", "2 classes, 1 unknown")
     classes.fill("")
@@ -301,21 +254,21 @@ def test_a_folder_is_indexed_and_searched_by_words_and_by_regions(open_tab, phot
 
 
 @pytest.mark.slow
-def test_a_server_that_is_lost_and_got_back_costs_nothing(open_tab, photos, server):
+def test_a_server_that_is_lost_and_got_back_costs_nothing(open_tab, photos, page_server):
     tab = open_tab()
     page = tab.page
     tab.wait_for_text("#server-state", "The server answers")
     tab.drop(photos / "002.png")
     tab.tag(f"{FIRST}, {SECOND}", bars=2)
-    before = tab.bars()
-    server.lose()
+    page_server.lose()
     tab.type("tag", f"{FIRST}, {SECOND}, {MEANT}")
     page.click("#tag-go")
     tab.wait_for_text("#tag-status", "The server does not answer")
     tab.wait_for_text("#server-state", "does not answer")
-    assert tab.bars() == before
+    assert tab.bars() == []  # those of other classes
+    assert page.locator("#tag-photos .thumbnail-item").count() == 1
     assert page.locator("#tag-classes textarea").input_value().count(",") == 2
-    server.get_back()
+    page_server.get_back()
     tab.wait_for_text("#server-state", "The server answers")
     page.click("#tag-go")
     page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
@@ -355,3 +308,78 @@ def test_two_models_side_by_side_on_the_photos_of_the_first_view(open_tab, photo
     assert width == 390  # nothing to scroll sideways on a phone
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(int(part) for part in dark.strip("rgb()").split(",")) < 60
+
+
+def test_everything_is_reached_and_done_with_the_keyboard(open_tab):
+    tab = open_tab()
+    page = tab.page
+
+    def go_to(selector):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                assert style == "solid", f"{selector}: the focus is not seen"
+                return
+        raise AssertionError(f"{selector}: not reached")
+
+    go_to("#tag-samples button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#tag-bars .bar")
+    go_to("#tag-classes textarea")
+    page.keyboard.type(f"{FIRST}, {MISSPELT}, {SECOND}")
+    tab.wait_for_text("#tag-chips", "3 classes, 1 unknown")
+    go_to("#tag-chips button[data-other]")
+    page.keyboard.press("Enter")  # takes the nearest name, and tags
+    page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
+    assert MEANT in tab.bars()
+    go_to("#tag-settings button")
+    go_to("#tag-bars .bar:nth-child(2)")
+    page.keyboard.press("Enter")
+    tab.wait_for_text("#tag-evidence figcaption", f"{tab.bars()[1]}: ")
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, photos):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tab = open_tab()
+    page = tab.page
+
+    def check(state):
+        found = axe.run(page).response["violations"]
+        assert not found, (
+            state
+            + ": "
+            + json.dumps(
+                [(each["id"], [node["html"] for node in each["nodes"]]) for each in found], indent=1
+            )
+        )
+
+    tab.drop(photos / "002.png")
+    page.wait_for_selector("#tag-bars .bar")
+    page.locator("#tag-settings button").first.click()
+    page.locator("#tag-known summary").click()
+    tab.type("tag", f"{FIRST}, {MISSPELT}")
+    tab.wait_for_text("#tag-chips", "2 classes, 1 unknown")
+    page.click("#tag-go")
+    page.wait_for_selector("#tag-bars .bar")
+    check("tags, desktop, light")
+    tab.type("tag", MISSPELT)
+    page.click("#tag-go")
+    tab.wait_for_text("#tag-status", "None of these classes is known")
+    page.wait_for_function("document.querySelector('[role=alert]').textContent.includes('None')")
+    assert page.locator("[role=alert]").count() == 1
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("body.dark, .dark body, .dark")
+    check("an error, desktop, dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector("#compare-photos .thumbnail-item")
+    page.click("#compare-go")
+    page.wait_for_selector(".compared-photo")
+    check("a comparison, phone, dark")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("body:not(.dark)")
+    page.get_by_role("tab", name="Tag").click()
+    tab.tag(f"{FIRST}, {SECOND}", bars=2)
+    check("tags, phone, light")

@@ -14,13 +14,16 @@ from PIL import Image
 
 from biam_tf.contact_sheet import overlay_heat
 from biam_tf.errors import UserError
+from biam_tf.shape_painter import OBJECT_CLASSES
 from biam_tf.thresholds import Thresholds
 from serving import client as client_command
 from serving.demo_page.downloads import as_csv, as_json, command_line, python_code, rows
-from serving.demo_page.evidence import deciding_regions, draw_evidence, outline_regions
-from serving.demo_page.html_parts import ranked_bars
+from serving.demo_page.evidence import as_data_uri, deciding_regions, draw_evidence, outline_regions
+from serving.demo_page.html_parts import bar_scale, ranked_bars
 from serving.demo_page.photo_files import PhotoFile, open_photo_file, read_picture
+from serving.demo_page.sample_pictures import draw_samples
 from serving.demo_page.served_model import connect, read_newest
+from serving.demo_page.tag_results import TagResults, show_panel
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, cuts_of, tag_photo
 from serving.indexing.region_embedder import pooled_regions
 
@@ -158,11 +161,21 @@ def test_bars_are_ranked_and_say_what_reaches_its_threshold(tagged):
     places = [int(place) for place in re.findall(r'data-choice="(\d+)"', shown)]
     assert places == list(np.argsort(-tagged.scores))
     lengths = [float(length) for length in re.findall(r'fill" style="width:([\d.]+)%', shown)]
-    assert lengths == sorted(lengths, reverse=True) and lengths[-1] >= 0
-    given = re.findall(r'class="bar (?:seen|unseen)( given)?"\s+data-choice="(\d+)"', shown)
-    assert {int(c) for is_given, c in given if is_given} == set(
-        np.flatnonzero(tagged.scores >= tagged.thresholds.cuts)
-    )
+    thresholds = tagged.thresholds
+    logits = thresholds.slopes * np.stack([tagged.scores, thresholds.cuts]) + thresholds.offsets
+    probabilities, cuts = 100 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(lengths, probabilities[places], atol=0.006)
+    marks = [float(mark) for mark in re.findall(r'cut" style="left:([\d.]+)%', shown)]
+    np.testing.assert_allclose(marks, cuts[places], atol=0.006)
+    # One number and one word per tag.
+    numbers = re.findall(r'bar-score">([^<]*)<', shown)
+    assert numbers == [f"{probabilities[c]:.0f} %" for c in places]
+    verdicts = re.findall(r'verdict">([^<]*)<', shown)
+    reached = (tagged.scores >= thresholds.cuts)[places]
+    assert verdicts == ["✓ yes" if yes else "no" for yes in reached]
+    assert shown.count(" given") == reached.sum()
+    raw = re.findall(r'raw">score ([^<]*)<', ranked_bars(tagged, 5, None, raw=True))
+    assert raw == [f"{score:.2f}" for score in tagged.scores[places]]
     assert shown.count('aria-pressed="true"') == 1 and shown.count(">unseen<") == 2
     assert not set("${}") & set(shown) and "<b>" not in shown
 
@@ -178,7 +191,50 @@ def test_without_calibration_one_score_does(tagged):
     plain = dataclasses.replace(tagged, thresholds=None)
     middle = float(np.median(tagged.scores))
     assert ranked_bars(plain, 5, middle).count(" given") == 3
-    assert ranked_bars(plain, 5, None).count(" given") == 5 and plain.probabilities is None
+    assert "verdict" not in ranked_bars(plain, 5, None) and plain.probabilities is None
+    lengths = re.findall(r'fill" style="width:([\d.]+)%', ranked_bars(plain, 5, None))
+    assert len(lengths) == 5 and lengths == sorted(lengths, key=float, reverse=True)
+
+
+def test_scores_of_one_model_have_one_scale_on_both_sides(tagged):
+    left = dataclasses.replace(tagged, thresholds=None)
+    others = left.ranked(5)[1:]
+    right = dataclasses.replace(
+        left,
+        names=tuple(left.names[c] for c in others),
+        groups=tuple(left.groups[c] for c in others),
+        scores=left.scores[others],
+    )
+    scale = bar_scale([left, right], 5, None)
+    lengths = [
+        re.findall(r"width:([\d.]+)%", ranked_bars(side, 5, None, fixed=True, scale=scale))
+        for side in (left, right)
+    ]
+    assert lengths[0][1:] == lengths[1] and lengths[0][0] == "100.0"
+    assert re.findall(r"width:([\d.]+)%", ranked_bars(right, 5, None))[0] == "100.0"
+
+
+def test_a_tag_below_its_threshold_was_found_nowhere(tagged, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded("PNG", (40, 30)))
+    photo = dataclasses.replace(tagged, photo=open_photo_file(path))
+    results = TagResults((photo,), photo.names)
+    plain = as_data_uri(read_picture(path, 720))
+    for c in range(5):
+        shown = show_panel(dataclasses.replace(results, class_index=c), None)
+        below = tagged.scores[c] < tagged.thresholds.cuts[c]
+        assert (plain in shown) == ("The photo a.png" in shown) == below
+        assert ("was found in a.png" in shown) == ("the 4 regions" in shown) == (not below)
+    assert "<img" not in show_panel(dataclasses.replace(results, stale=True), None)
+
+
+def test_the_samples_are_of_what_the_model_knows(tmp_path):
+    shapes = draw_samples([each.name for each in OBJECT_CLASSES], tmp_path)
+    assert [path.name for path in shapes] == ["shapes 1.png", "shapes 2.png", "shapes 3.png"]
+    scenery = draw_samples(["dog", "red plain star"], tmp_path)
+    assert [path.name for path in scenery] == ["beach.png", "street.png", "mountains.png"]
+    sizes = {open_photo_file(path).size for path in scenery}
+    assert sizes == {(560, 420)} and len({path.read_bytes() for path in scenery}) == 3
 
 
 def test_downloads_hold_every_class_best_first(tagged):

@@ -19,10 +19,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import folder_beside, writing_to
-from training.config.typed_yaml import Range
-from training.data.dataset import SEEN, UNSEEN, TaggingDataset
-from training.data.folder.reader import ANNOTATIONS, CLASSES, read_folder
-from training.data.scenes.painter import (
+from biam_tf.shape_painter import (
     COLORS,
     OBJECT_CLASSES,
     SHAPES,
@@ -31,6 +28,9 @@ from training.data.scenes.painter import (
     ObjectClass,
     paint,
 )
+from training.config.typed_yaml import Range
+from training.data.dataset import SEEN, UNSEEN, TaggingDataset
+from training.data.folder.reader import ANNOTATIONS, CLASSES, read_folder
 from training.data.source import DataSource, ReadRequest
 
 VERSION = 1  # increment when the same seed gives different pictures

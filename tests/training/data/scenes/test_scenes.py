@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from biam_tf.errors import UserError
+from biam_tf.shape_painter import OBJECT_CLASSES, RADII, Box, ObjectClass, paint
 from training.config import DataConfig
 from training.data.folder.reader import check_photos, read_folder
 from training.data.registry import load_dataset
 from training.data.scenes import reader as scenes
-from training.data.scenes.painter import OBJECT_CLASSES, RADII, Box, ObjectClass, paint
 from training.data.scenes.reader import ATTRIBUTES, ScenesSettings, draw_scenes, unseen_classes
 
 pytestmark = pytest.mark.unit
