@@ -211,7 +211,7 @@ def _browser():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise UserError(f"{error}: pip install playwright") from error
+        raise UserError(f"{error}; install it with pip install 'biam-tf[test]'") from error
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if found is None:
         raise UserError("no chromium on this machine (Debian: apt-get install chromium)")

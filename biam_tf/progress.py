@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -18,6 +19,7 @@ def progress(
     initial: int = 0,
     stream: TextIO | None = None,
     interval: float = LOG_INTERVAL_SECONDS,
+    summed_up: bool = False,
 ) -> tqdm:
     """Returns a `tqdm` bar that rewrites one line in a terminal and adds few lines to a log file.
 
@@ -30,6 +32,8 @@ def progress(
         initial: units that were done before, when a run is resumed.
         stream: to write to; None: standard error.
         interval: seconds between two lines if `stream` is not a terminal.
+        summed_up: whether the caller writes a line about the work when it is done, as about an
+            epoch: a log file then gets lines of work that takes longer than `interval` alone.
     """
     stream = stream or sys.stderr
     unit = f" {unit}"
@@ -42,7 +46,7 @@ def progress(
         desc=label,
         unit=unit,
         initial=initial,
-        file=_Lines(stream),
+        file=_Lines(stream, interval if summed_up else 0.0),
         bar_format=LOG_FORMAT,
         mininterval=interval,
         miniters=1,
@@ -73,17 +77,21 @@ class _Lines:
     A log file would otherwise have one endless line, and `tail -f` would show nothing.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, quiet_seconds: float = 0.0) -> None:
         self._stream = stream
         self._shown = ""
+        # Neither the start nor the end of short work is a line.
+        self._quiet_seconds = quiet_seconds
+        self._written_at = time.monotonic()
 
     def write(self, text: str) -> None:
         line = text.strip()
         # At its end a bar shows its last state again, with another rate.
         state = line.partition(")")[0] + line.partition(" left")[2]
-        if line and state != self._shown:
+        now = time.monotonic()
+        if line and state != self._shown and now - self._written_at >= self._quiet_seconds:
             self._stream.write(line + "\n")
-            self._shown = state
+            self._shown, self._written_at = state, now
 
     def flush(self) -> None:
         self._stream.flush()

@@ -3,6 +3,7 @@
 Modules with Keras layers take seconds to import. Names and settings are checked without them.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar
@@ -51,11 +52,21 @@ class Registry(MutableMapping[str, Member], Generic[Member]):
 
 def late(path: str) -> Callable[..., Any]:
     """Returns a function that imports the one at `path`, `module:name`, when it is called."""
+    return _Late(path)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return _import(path)(*args, **kwargs)
 
-    return call
+def import_late(function: Callable[..., Any]) -> None:
+    """Imports what a function of `late` would call; any other is there already."""
+    if isinstance(function, _Late):
+        _import(function.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Late:
+    path: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _import(self.path)(*args, **kwargs)
 
 
 def _import(path: str) -> Any:

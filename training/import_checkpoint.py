@@ -5,6 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from biam_tf.command_line import command_to_paste
 from biam_tf.errors import UserError
 from training.cli import run_command
 
@@ -80,11 +81,22 @@ def _command(arguments: argparse.Namespace) -> None:
         arguments.vocabulary,
         arguments.set,
     )
-    print(
-        f"{arguments.run} is a run now. Evaluate it on any folder of labeled photos:\n"
-        f"  python -m training.evaluate {arguments.run} --data DIR --split test "
-        "--output FILE.json --word-vectors glove.6B.300d.txt"
-    )
+    given = dict(setting.split("=", 1) for setting in arguments.set)
+    words = given.get("vocabulary.word_vectors")
+    evaluate = ("--data", "MY_PHOTOS", "--split", "test", "--output", "evaluation.json")
+    vectors = () if words else ("--word-vectors", "glove.6B.300d.txt")
+    lines = [
+        f"{arguments.run} is a run now.\n\nNext:",
+        "  evaluate it on any folder of labeled photos:",
+        f"    {command_to_paste('training.evaluate', arguments.run, *evaluate, *vectors)}",
+    ]
+    if words:
+        tag = ("MY_PHOTOS", "--model", arguments.run, "--classes", "dog, red car, beach")
+        lines += [
+            "  tag a folder of photos, with any classes:",
+            f"    {command_to_paste('serving.predict', *tag)}",
+        ]
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -71,9 +71,11 @@ def _command(arguments: argparse.Namespace) -> None:
 
     from training.experiments.rate_range import ExponentialRise, suggest_rate
 
-    suggest_rate(
-        config, ExponentialRise(arguments.first, arguments.last, arguments.steps), arguments.output
-    )
+    options = [] if arguments.config is None else ["--config", arguments.config]
+    for setting in arguments.set:
+        options += ["--set", setting]
+    rise = ExponentialRise(arguments.first, arguments.last, arguments.steps)
+    suggest_rate(config, rise, arguments.output, options)
 
 
 if __name__ == "__main__":

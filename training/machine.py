@@ -1,14 +1,17 @@
 """Memory and disk of this machine: what this process has used, and what is available."""
 
+import dataclasses
 import os
 import pathlib
 import resource
 import shutil
 import sys
+import time
 
 from training.data.input.sources import default_memory_limit
 
 MEMORY_INFO, STATUS = pathlib.Path("/proc/meminfo"), pathlib.Path("/proc/self/status")
+PROCESSOR_INFO = pathlib.Path("/proc/stat")
 
 
 def peak_memory() -> int:
@@ -33,6 +36,38 @@ def available_memory() -> int:
             if line.startswith("MemAvailable:"):
                 return min(1024 * int(line.split()[1]), total_memory())
     return total_memory()
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessorTime:
+    """Seconds of all processors together up to a moment.
+
+    Attributes:
+        passed: since the machine started; 0 if unknown.
+        used: of these, by all processes.
+        own: by this process.
+    """
+
+    passed: float
+    used: float
+    own: float
+
+    @classmethod
+    def now(cls) -> "ProcessorTime":
+        """Returns the seconds up to now."""
+        own = time.process_time()
+        if not PROCESSOR_INFO.is_file():
+            return cls(0.0, 0.0, own)
+        ticks = [int(text) for text in PROCESSOR_INFO.read_text().split("\n", 1)[0].split()[1:9]]
+        seconds = [tick / os.sysconf("SC_CLK_TCK") for tick in ticks]
+        # user, nice, system, idle, waiting for disks, interrupts (2), taken by a host
+        return cls(sum(seconds), sum(seconds) - seconds[3] - seconds[4], own)
+
+    def share_of_others(self, before: "ProcessorTime") -> float:
+        """Returns which share of the time since `before` other processes had, 0 to 1."""
+        passed = self.passed - before.passed
+        others = (self.used - before.used) - (self.own - before.own)
+        return min(max(others / passed, 0.0), 1.0) if passed > 0 else 0.0
 
 
 def peak_gpu_memory() -> dict[str, int]:

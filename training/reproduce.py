@@ -49,6 +49,9 @@ examples:
       --set vocabulary.word_vectors=glove.6B.100d.txt
 """
 
+# Has the paper's head, in contrast to `recommended`.
+_FOLDERS_CONFIGURATION = "corel5k"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 if a row could not be made."""
@@ -87,24 +90,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder for all output (default: runs/reproduction)",
     )
-    add_config_arguments(parser, config="YAML settings of all systems (default: the quickstart's)")
+    add_config_arguments(
+        parser,
+        config="YAML settings of all systems: a file, or the name of one that comes with the "
+        "project (default: the quickstart's; corel5k if --data is a folder of photos)",
+    )
     return run_command(parser, _command, argv)
 
 
 def _command(arguments: argparse.Namespace) -> int:
     from biam_tf.errors import UserError
     from training.config import load_config
+    from training.data.scenes.reader import is_photo_folder
 
     for option in ("seeds", "budget"):
         if getattr(arguments, option) < 1:
             raise UserError(f"--{option} {getattr(arguments, option)}: expected at least 1")
     if any(setting.partition("=")[0].strip() == "output" for setting in arguments.set):
         raise UserError("--set output: every run has its own folder below --output; leave this out")
-    settings = list(arguments.set)
+    settings, file = list(arguments.set), arguments.config
+    if file is None and arguments.data is not None and is_photo_folder(arguments.data):
+        file = _FOLDERS_CONFIGURATION
+        print(f"{arguments.data} is a folder of photos: --config {file}", flush=True)
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
-    load_config(arguments.config, settings)  # before TensorFlow is imported
+    load_config(file, settings)  # before TensorFlow is imported
 
     from training.reproduction.documents import reproduce_figure, reproduce_table
     from training.reproduction.entries import Study
@@ -119,10 +130,8 @@ def _command(arguments: argparse.Namespace) -> int:
     elif arguments.rows is not None:
         raise UserError("--rows: a figure has no rows; use it with --table")
     settings += table.settings if table else ()
-    require_one_process(load_config(arguments.config, settings), "a table")
-    study = Study(
-        arguments.config, tuple(settings), arguments.output, arguments.seeds, arguments.budget
-    )
+    require_one_process(load_config(file, settings), "a table")
+    study = Study(file, tuple(settings), arguments.output, arguments.seeds, arguments.budget)
     if table is None:
         complete = reproduce_figure(arguments.figure, study)
     else:

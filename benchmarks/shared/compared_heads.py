@@ -79,7 +79,9 @@ class Rival:
         try:
             import torch
         except ImportError as error:
-            raise UserError("PyTorch is not installed: pip install -e '.[benchmarks]'") from error
+            raise UserError(
+                "PyTorch is not installed; install it with pip install 'biam-tf[benchmarks]'"
+            ) from error
 
         from benchmarks.shared.torch_rival import TorchBiAM
 

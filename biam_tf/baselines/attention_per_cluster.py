@@ -1,6 +1,5 @@
 """Attention per Cluster: classes with similar embeddings share one attention."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,39 +9,21 @@ import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    ATTENTION_PER_CLUSTER,
+    AttentionPerClusterSettings,
+)
 from biam_tf.baselines.region_attention import (
     attend,
     embed_regions,
-    require_at_least,
-    require_share,
 )
 from biam_tf.errors import UserError
 from biam_tf.layers import RegionClassifier
 from biam_tf.layers.bound_class_embeddings import array_initializer
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.k_means import k_means
-from biam_tf.models.system import HeadInputs, System
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionPerClusterSettings:
-    """Settings of Attention per Cluster.
-
-    Attributes:
-        channels: channels of the region features after the convolution, and of the attention's
-            hidden layer.
-        num_clusters: number of clusters of the seen classes; at most their number.
-        batch_norm_momentum: share of the *old* running statistics kept at a training step.
-    """
-
-    channels: int = 512
-    num_clusters: int = 10
-    batch_norm_momentum: float = 0.99
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "channels", "num_clusters")
-        require_share(self, "batch_norm_momentum")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -138,17 +119,3 @@ def build_scores(inputs: HeadInputs, settings: AttentionPerClusterSettings) -> k
     attention = nearest([by_cluster, inputs.class_embeddings])
     responses = RegionClassifier(name="region_responses")([f, inputs.class_embeddings])
     return attend(attention, responses)
-
-
-ATTENTION_PER_CLUSTER = System(
-    title="Attention per Cluster",
-    source=(
-        "Huynh & Elhamifar, A shared multi-attention framework for multi-label zero-shot learning, "
-        "CVPR 2020, where it is a system to compare with: k-means clusters of the seen class "
-        "embeddings, each with one attention of LESA's form softmax_r(w_kᵀ tanh(W f_r + b)); the "
-        "score of a class is its cluster's attended feature times W a_c. The comparison does not "
-        "specify the number of clusters and the convolution of the regions; here both are LESA's."
-    ),
-    presets={"paper": AttentionPerClusterSettings()},
-    build=build_scores,
-)

@@ -1,43 +1,23 @@
 """Attention per Label: each class has its own attention over the regions."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    ATTENTION_PER_LABEL,
+    AttentionPerLabelSettings,
+)
 from biam_tf.baselines.region_attention import (
     attend,
     embed_regions,
-    require_at_least,
-    require_share,
 )
 from biam_tf.layers import RegionClassifier
 from biam_tf.layers.region_classifier import match_classes
-from biam_tf.models.system import HeadInputs, System
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionPerLabelSettings:
-    """Settings of Attention per Label.
-
-    Attributes:
-        channels: channels of the region features after the convolution.
-        joint_size: dimension of the joint space of regions and classes, the rank of the attention.
-        dropout: dropout rate on the class embeddings and the regions, before the joint space.
-        batch_norm_momentum: share of the *old* running statistics kept at a training step.
-    """
-
-    channels: int = 512
-    joint_size: int = 512
-    dropout: float = 0.2
-    batch_norm_momentum: float = 0.99
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "channels", "joint_size")
-        require_share(self, "dropout", "batch_norm_momentum")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -111,17 +91,3 @@ def build_scores(inputs: HeadInputs, settings: AttentionPerLabelSettings) -> ker
     attention = layers.Softmax(axis=(1, 2), name="attention")(logits)
     responses = RegionClassifier(name="region_responses")([f, inputs.class_embeddings])
     return attend(attention, responses)
-
-
-ATTENTION_PER_LABEL = System(
-    title="Attention per Label",
-    source=(
-        "after Kim, Jun & Zhang, Bilinear attention networks, NeurIPS 2018, section 3, as compared "
-        "by Huynh & Elhamifar (CVPR 2020): each class has its own softmax attention over the "
-        "regions, and its score is the attended feature times W a_c. The regions pass through the "
-        "convolution of LESA, so that the systems of that comparison differ in attention alone. "
-        "The comparison does not specify rank and dropout of the attention."
-    ),
-    presets={"paper": AttentionPerLabelSettings()},
-    build=build_scores,
-)

@@ -11,7 +11,6 @@ The mixture is that of CONSE (Norouzi et al., ICLR 2014), which takes it of the 
 pooling is that of BiAM (section 2.1). A response is linear in the class embedding a_c, as BiAM's.
 """
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -20,52 +19,14 @@ from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from biam_tf.backbones.classifier import BackboneClasses, DenseLayer
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    BACKBONE_CLASSES,
+    BackboneClassesSettings,
+)
 from biam_tf.layers import RegionClassifier, TopKSpatialPooling
 from biam_tf.layers.bound_class_embeddings import array_initializer
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-NAME = "{name}"
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneClassesSettings:
-    """Settings of `backbone_classes`; the defaults were chosen on validation photos of Corel5k.
-
-    Attributes:
-        classify: `"regions"` (the classifier is applied to every region) or `"scene"` (to the scene
-            feature, as CONSE; for classifiers that cannot be applied to regions).
-        temperature: of the softmax over the backbone's classes.
-        kept_classes: number of the most probable classes that are mixed.
-        top_k: regions averaged for each class; at most h*w.
-        center_embeddings: whether the mean of the names' embeddings, which is common to all of
-            them, is subtracted from all embeddings (μ; else μ = 0).
-        name_vectors: the source of the embeddings of the backbone's class names: a file of word
-            vectors or a table, `minilm`, or the folder of a sentence encoder; it must be that of
-            the class embeddings. `None`: `vocabulary.word_vectors` if it has the names, else
-            `minilm`.
-        template: what a sentence encoder reads, with `{name}` for the name.
-    """
-
-    classify: str = "regions"
-    temperature: float = 3.0
-    kept_classes: int = 20
-    top_k: int = 10
-    center_embeddings: bool = True
-    name_vectors: str | None = None
-    template: str = "a photo of {name}"
-
-    def __post_init__(self) -> None:
-        valid = ("regions", "scene")
-        require_setting(
-            self.classify in valid, "classify", self.classify, f"one of {', '.join(valid)}"
-        )
-        require_setting(self.temperature > 0, "temperature", self.temperature, "above 0")
-        for name in ("kept_classes", "top_k"):
-            require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        require_setting(
-            NAME in self.template, "template", self.template, f"a text that contains {NAME}"
-        )
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -205,22 +166,3 @@ def _classifier(settings: BackboneClassesSettings) -> RegionClassifier:
         dtype="float32",
         name="region_classifier",
     )
-
-
-BACKBONE_CLASSES = System(
-    title="Backbone's classes",
-    source=(
-        "Norouzi et al., Zero-shot learning by convex combination of semantic embeddings, ICLR "
-        "2014; over the classes of a pretrained backbone and per region, with BiAM's top-k pooling"
-    ),
-    presets={
-        "paper": BackboneClassesSettings(),
-        "conse": BackboneClassesSettings(
-            classify="scene", temperature=1.0, kept_classes=10, center_embeddings=False
-        ),
-    },
-    build=build,
-    trained=False,
-    classifier="region_classifier",
-    uses_backbone_classes=True,
-)

@@ -1,6 +1,5 @@
 """CNN-RNN: an image's labels as a sequence, each predicted from the image and earlier labels."""
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -8,33 +7,16 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from biam_tf.baselines.known_class_systems import (  # noqa: F401
+    CNN_RNN,
+    CnnRnnSettings,
+)
 from biam_tf.baselines.known_classes import known_class_scores
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
 
 _IMAGE, _DECODER = "image_projection", "label_sequences"
 _IMPOSSIBLE = -1e9  # a logit; the difference of two infinities would be NaN
-
-
-@dataclasses.dataclass(frozen=True)
-class CnnRnnSettings:
-    """Settings of CNN-RNN.
-
-    Attributes:
-        label_size: length of a label embedding, in the space that it shares with the image.
-        units: units of the LSTM.
-        max_labels: longest sequence of labels, in training and in the search.
-        beams: sequences per image that the search keeps.
-    """
-
-    label_size: int = 64
-    units: int = 512
-    max_labels: int = 10
-    beams: int = 5
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            require_setting(value >= 1, name, value, "at least 1")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -229,19 +211,3 @@ def make_losses(head: keras.Model, settings: CnnRnnSettings) -> Losses:
     del settings
     decoder = head.get_layer(_DECODER)
     return lambda labels, outputs: decoder.sequence_losses(labels, outputs["image"])
-
-
-CNN_RNN = System(
-    title="CNN-RNN",
-    source=(
-        "Wang, Yang, Mao, Huang, Huang and Xu, CNN-RNN: a unified framework for multi-label "
-        "image classification, CVPR 2016, section 3"
-    ),
-    presets={"paper": CnnRnnSettings()},
-    build=build,
-    training_outputs=training_outputs,
-    make_losses=make_losses,
-    prepare=prepare,
-    open_vocabulary=False,
-    classifier="scores",
-)

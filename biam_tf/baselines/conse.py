@@ -1,6 +1,5 @@
 """CONSE: an image's embedding is a mixture of those of its most probable seen classes."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,25 +7,15 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    CONSE,
+    ConseSettings,
+)
 from biam_tf.class_sides import DirectionClasses
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.losses import softmax_over_classes
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class ConseSettings:
-    """Settings of CONSE.
-
-    Attributes:
-        mixed_classes: T, number of the most probable seen classes that are mixed.
-    """
-
-    mixed_classes: int = 10
-
-    def __post_init__(self) -> None:
-        require_setting(self.mixed_classes >= 1, "mixed_classes", self.mixed_classes, "at least 1")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -96,17 +85,3 @@ def make_losses(head: keras.Model, settings: ConseSettings) -> Losses:
     """Returns the classifier's loss, the cross-entropy of a softmax over the seen classes."""
     del head, settings
     return lambda labels, outputs: softmax_over_classes(labels, outputs["logits"])
-
-
-CONSE = System(
-    title="CONSE",
-    source=(
-        "Norouzi et al., Zero-shot learning by convex combination of semantic embeddings, ICLR "
-        "2014; its softmax classifier, here with equal weights for the present classes of an image"
-    ),
-    presets={"paper": ConseSettings()},
-    build=build,
-    training_outputs=training_outputs,
-    make_losses=make_losses,
-    classifier="scores",
-)

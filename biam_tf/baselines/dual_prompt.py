@@ -7,10 +7,17 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from biam_tf.baselines.region_attention import attend, require_at_least, require_share
+from biam_tf.baselines.region_attention import attend
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.losses import asymmetric_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import (
+    HeadInputs,
+    Losses,
+    System,
+    require_at_least,
+    require_setting,
+    require_share,
+)
 from biam_tf.tensor_types import Shape, Tensor
 
 

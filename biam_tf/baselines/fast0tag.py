@@ -4,7 +4,6 @@ Zhang et al., "Fast zero-shot image tagging", CVPR 2016: a network that maps ima
 and a linear map to the directions that a ranking SVM finds for each training image.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import keras
@@ -12,50 +11,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    FAST0TAG,
+    FAST0TAG_LINEAR,
+    Fast0TagSettings,
+    LinearFast0TagSettings,
+)
 from biam_tf.class_sides import LinearClasses
 from biam_tf.losses import ranknet_loss
 from biam_tf.losses.pairwise_ranking import hinges_of_pairs
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Fast0TagSettings:
-    """Settings of the network.
-
-    Attributes:
-        channels: units of the hidden layers, which have ReLU.
-        dropout: dropout rate after each of them.
-    """
-
-    channels: tuple[int, ...] = (8192, 2048)
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        whole = all(size >= 1 for size in self.channels)
-        require_setting(whole, "channels", list(self.channels), "a list of sizes of at least 1")
-        require_setting(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearFast0TagSettings:
-    """Settings of the linear variant.
-
-    Attributes:
-        svm_regularization: λ of the ranking SVM, λ/2 |w|² beside the mean hinge of the pairs.
-        svm_steps: steps of its subgradient descent.
-        ridge: regularization of the linear map from scene features of unit length to directions.
-    """
-
-    svm_regularization: float = 0.1
-    svm_steps: int = 200
-    ridge: float = 1.0
-
-    def __post_init__(self) -> None:
-        # Without regularization there may be no solution.
-        for name in ("svm_regularization", "ridge"):
-            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        require_setting(self.svm_steps >= 1, "svm_steps", self.svm_steps, "at least 1")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -178,21 +144,3 @@ def _scores(
     directions = layers.Dense(inputs.class_embeddings.shape[-1], name="direction")(x)
     along = AlongDirection(dtype="float32", name="scores")
     return along([directions, inputs.class_embeddings])
-
-
-FAST0TAG = System(
-    title="Fast0Tag",
-    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, its network",
-    presets={"paper": Fast0TagSettings()},
-    build=build,
-    make_losses=make_losses,
-    classifier="scores",
-)
-FAST0TAG_LINEAR = System(
-    title="Fast0Tag, linear",
-    source="Zhang et al., Fast zero-shot image tagging, CVPR 2016, its linear mapping",
-    presets={"paper": LinearFast0TagSettings()},
-    build=build_linear,
-    fit=fit_linear,
-    classifier="scores",
-)

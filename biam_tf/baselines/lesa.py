@@ -1,52 +1,21 @@
 """LESA: a few attentions shared by all classes; each class uses the one it scores highest in."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from biam_tf.baselines.region_attention import embed_regions, require_at_least, require_share
+from biam_tf.baselines.class_embedding_systems import (  # noqa: F401
+    LESA,
+    RELEASED_BATCH,
+    LesaSettings,
+)
+from biam_tf.baselines.region_attention import embed_regions
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.losses import pairwise_ranking_loss
-from biam_tf.models.system import HeadInputs, Losses, System
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
-
-# Batch size of the released code, whose global and span terms grow with it.
-RELEASED_BATCH = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class LesaSettings:
-    """Settings of LESA; the defaults are those of the released code.
-
-    The loss is the ranking loss plus weighted terms, each a mean over photos. The released code
-    sums its global term over a batch of 32 and takes the root of the span term over the whole
-    batch, with weights 0.001 and 0.01. The weights here give the same for a batch of 32, but do
-    not depend on the batch size or on the number of devices.
-
-    Attributes:
-        channels: channels of the region features after the convolution, and of the attention's
-            hidden layer.
-        num_attentions: T, number of shared attentions.
-        distribution_weight: weight of `distribution_term`.
-        global_weight: weight of `global_term`.
-        span_weight: weight of `span_term`.
-        batch_norm_momentum: share of the *old* running statistics kept at a training step.
-    """
-
-    channels: int = 512
-    num_attentions: int = 10
-    distribution_weight: float = 0.1
-    global_weight: float = 0.001 * RELEASED_BATCH
-    span_weight: float = 0.01 * RELEASED_BATCH**0.5
-    batch_norm_momentum: float = 0.99
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "channels", "num_attentions")
-        require_at_least(self, 0, "distribution_weight", "global_weight", "span_weight")
-        require_share(self, "batch_norm_momentum")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -257,19 +226,3 @@ def make_losses(head: keras.Model, settings: LesaSettings) -> Losses:
         )
 
     return losses
-
-
-LESA = System(
-    title="LESA",
-    source=(
-        "Huynh & Elhamifar, A shared multi-attention framework for multi-label zero-shot learning, "
-        "CVPR 2020, in the form of its released code (github.com/hbdat/cvpr20_LESA, "
-        "core/model_share_attention.py). Its optimizer is RMSProp (rate 0.001, decay and momentum "
-        "0.9, epsilon 1); here it is that of the configuration. A photo without a present class "
-        "has no ranking loss, only the other terms."
-    ),
-    presets={"paper": LesaSettings()},
-    build=build_scores,
-    training_outputs=training_outputs,
-    make_losses=make_losses,
-)

@@ -1,29 +1,19 @@
 """WARP and logistic regression: a linear score per class."""
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 from keras import layers
 
+from biam_tf.baselines.known_class_systems import (  # noqa: F401
+    LOGISTIC,
+    WARP,
+    LogisticSettings,
+    WarpSettings,
+)
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.losses import binary_cross_entropy, weighted_ranking_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class WarpSettings:
-    """Settings of WARP.
-
-    Attributes:
-        margin: difference by which the score of a present class must exceed an absent one's.
-    """
-
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 
 def build_warp(inputs: HeadInputs, settings: WarpSettings) -> keras.KerasTensor:
@@ -71,25 +61,6 @@ def warp_losses(head: keras.Model, settings: WarpSettings) -> Losses:
     return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)
 
 
-WARP = System(
-    title="WARP",
-    source=(
-        "Gong, Jia, Leung, Toshev and Ioffe, Deep convolutional ranking for multilabel image "
-        "annotation, arXiv:1312.4894, 2013, the weighted approximate ranking loss"
-    ),
-    presets={"paper": WarpSettings()},
-    build=build_warp,
-    make_losses=warp_losses,
-    open_vocabulary=False,
-    classifier="scores",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class LogisticSettings:
-    """Logistic regression has no settings."""
-
-
 def build_logistic(inputs: HeadInputs, settings: LogisticSettings) -> keras.KerasTensor:
     """Returns the scores (batch, classes) of the learned classes.
 
@@ -110,18 +81,3 @@ def logistic_losses(head: keras.Model, settings: LogisticSettings) -> Losses:
     """Returns the mean of the labelled classes' binary cross-entropies."""
     del head, settings
     return lambda labels, outputs: binary_cross_entropy(labels, outputs["scores"])
-
-
-LOGISTIC = System(
-    title="Logistic",
-    source=(
-        "Tsoumakas and Katakis, Multi-label classification: an overview, International Journal "
-        "of Data Warehousing and Mining 3(3), 2007: binary relevance, here with logistic "
-        "regression"
-    ),
-    presets={"paper": LogisticSettings()},
-    build=build_logistic,
-    make_losses=logistic_losses,
-    open_vocabulary=False,
-    classifier="scores",
-)

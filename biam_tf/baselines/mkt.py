@@ -8,12 +8,18 @@ import keras
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
-from biam_tf.baselines.region_attention import require_at_least, require_share
 from biam_tf.layers import BoundClassEmbeddings, RegionClassifier, TopKSpatialPooling
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.layers.top_k_pooling import require_k_regions
 from biam_tf.losses import pairwise_ranking_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import (
+    HeadInputs,
+    Losses,
+    System,
+    require_at_least,
+    require_setting,
+    require_share,
+)
 from biam_tf.tensor_types import Shape, Tensor
 
 _LEAST_NORM = 1e-7

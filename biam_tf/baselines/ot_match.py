@@ -10,10 +10,16 @@ import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
-from biam_tf.baselines.region_attention import require_at_least, require_share
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.layers.region_classifier import match_classes
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
+from biam_tf.models.system import (
+    HeadInputs,
+    Losses,
+    System,
+    require_at_least,
+    require_setting,
+    require_share,
+)
 from biam_tf.tensor_types import Shape, Tensor
 
 

@@ -15,9 +15,8 @@ from biam_tf.baselines.query_decoder import (
     QueryDecoder,
     require_heads,
 )
-from biam_tf.baselines.region_attention import require_at_least, require_share
 from biam_tf.losses import asymmetric_loss
-from biam_tf.models.system import HeadInputs, Losses, System
+from biam_tf.models.system import HeadInputs, Losses, System, require_at_least, require_share
 from biam_tf.tensor_types import Shape, Tensor
 
 

@@ -1,26 +1,9 @@
 """Shared by the systems that attend to regions: their features, and the scores of an attention."""
 
-from typing import Any
-
 import keras
 from keras import layers, ops
 
-from biam_tf.models.system import require_setting
 from biam_tf.tensor_types import Shape, Tensor
-
-
-def require_at_least(settings: Any, least: int, *names: str) -> None:
-    """Raises a `UserError` that begins with the name of a setting below `least`."""
-    for name in names:
-        value = getattr(settings, name)
-        require_setting(value >= least, name, value, f"at least {least}")
-
-
-def require_share(settings: Any, *names: str) -> None:
-    """Raises a `UserError` that begins with the name of a setting outside [0, 1)."""
-    for name in names:
-        value = getattr(settings, name)
-        require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
 
 
 def embed_regions(

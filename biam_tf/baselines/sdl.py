@@ -10,10 +10,9 @@ from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from biam_tf.baselines.lesa import ClassProducts
-from biam_tf.baselines.region_attention import require_at_least, require_share
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.losses import ranknet_loss
-from biam_tf.models.system import HeadInputs, Losses, System
+from biam_tf.models.system import HeadInputs, Losses, System, require_at_least, require_share
 from biam_tf.tensor_types import Shape, Tensor
 
 

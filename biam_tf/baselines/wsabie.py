@@ -1,34 +1,17 @@
 """WSABIE: images and classes in a joint low-dimensional space, trained to rank."""
 
-import dataclasses
 import math
 
 import keras
 from keras import constraints, initializers, layers
 
+from biam_tf.baselines.known_class_systems import (  # noqa: F401
+    WSABIE,
+    WsabieSettings,
+)
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.baselines.linear import warp_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_setting
-
-
-@dataclasses.dataclass(frozen=True)
-class WsabieSettings:
-    """Settings of WSABIE.
-
-    Attributes:
-        dimension: D, dimension of the space that images and classes are mapped to.
-        max_norm: C, largest norm of the vector of a class or of a scene channel.
-        margin: difference by which the score of a present class must exceed an absent one's.
-    """
-
-    dimension: int = 100
-    max_norm: float = 1.0
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_setting(self.dimension >= 1, "dimension", self.dimension, "at least 1")
-        require_setting(self.max_norm > 0, "max_norm", self.max_norm, "above 0")
-        require_setting(self.margin > 0, "margin", self.margin, "above 0")
+from biam_tf.models.system import HeadInputs, Losses
 
 
 def build(inputs: HeadInputs, settings: WsabieSettings) -> keras.KerasTensor:
@@ -66,17 +49,3 @@ def make_losses(head: keras.Model, settings: WsabieSettings) -> Losses:
     """Returns `warp_loss`, which uses all absent classes, where the paper samples them."""
     del head
     return lambda labels, outputs: warp_loss(labels, outputs["scores"], settings.margin)
-
-
-WSABIE = System(
-    title="WSABIE",
-    source=(
-        "Weston, Bengio and Usunier, WSABIE: scaling up to large vocabulary image annotation, "
-        "IJCAI 2011, sections 2 and 3"
-    ),
-    presets={"paper": WsabieSettings()},
-    build=build,
-    make_losses=make_losses,
-    open_vocabulary=False,
-    classifier="scores",
-)

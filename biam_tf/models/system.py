@@ -209,3 +209,17 @@ def require_setting(condition: bool, name: str, value: Any, valid: str) -> None:
     """Raises a `UserError` that begins with the name of a setting unless `condition` holds."""
     if not condition:
         raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")
+
+
+def require_at_least(settings: Any, least: int, *names: str) -> None:
+    """Raises a `UserError` that begins with the name of a setting below `least`."""
+    for name in names:
+        value = getattr(settings, name)
+        require_setting(value >= least, name, value, f"at least {least}")
+
+
+def require_share(settings: Any, *names: str) -> None:
+    """Raises a `UserError` that begins with the name of a setting outside [0, 1)."""
+    for name in names:
+        value = getattr(settings, name)
+        require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.models.system import HeadInputs, System
-from biam_tf.registries import Registry
+from biam_tf.registries import Registry, import_late
 
 if TYPE_CHECKING:  # names are checked without Keras
     import keras
@@ -16,30 +16,31 @@ if TYPE_CHECKING:  # names are checked without Keras
     from biam_tf.backbones.joint_space import JointSpace
     from biam_tf.tensor_types import Shape
 
-# A new system is one module of `biam_tf.baselines` and one line here.
+# A new system is one module of `biam_tf.baselines` and one line here. Where the settings are in a
+# module `..._systems`, they are checked without Keras.
 SYSTEMS: Registry[System] = Registry(
     {
         "biam": "biam_tf.models.presets:BIAM",
-        "conse": "biam_tf.baselines.conse:CONSE",
-        "backbone_classes": "biam_tf.baselines.backbone_classes:BACKBONE_CLASSES",
+        "conse": "biam_tf.baselines.class_embedding_systems:CONSE",
+        "backbone_classes": "biam_tf.baselines.class_embedding_systems:BACKBONE_CLASSES",
         "clip": "biam_tf.baselines.clip:CLIP",
-        "eszsl": "biam_tf.baselines.bilinear:ESZSL",
-        "fast0tag": "biam_tf.baselines.fast0tag:FAST0TAG",
-        "fast0tag_linear": "biam_tf.baselines.fast0tag:FAST0TAG_LINEAR",
-        "label_em": "biam_tf.baselines.bilinear:LABEL_EM",
-        "attention_per_label": "biam_tf.baselines.attention_per_label:ATTENTION_PER_LABEL",
-        "attention_per_cluster": "biam_tf.baselines.attention_per_cluster:ATTENTION_PER_CLUSTER",
-        "lesa": "biam_tf.baselines.lesa:LESA",
+        "eszsl": "biam_tf.baselines.class_embedding_systems:ESZSL",
+        "fast0tag": "biam_tf.baselines.class_embedding_systems:FAST0TAG",
+        "fast0tag_linear": "biam_tf.baselines.class_embedding_systems:FAST0TAG_LINEAR",
+        "label_em": "biam_tf.baselines.class_embedding_systems:LABEL_EM",
+        "attention_per_label": "biam_tf.baselines.class_embedding_systems:ATTENTION_PER_LABEL",
+        "attention_per_cluster": "biam_tf.baselines.class_embedding_systems:ATTENTION_PER_CLUSTER",
+        "lesa": "biam_tf.baselines.class_embedding_systems:LESA",
         "sdl": "biam_tf.baselines.sdl:SDL",
         "ml_decoder": "biam_tf.baselines.ml_decoder:ML_DECODER",
         "query_sharing": "biam_tf.baselines.query_sharing:QUERY_SHARING",
         "mkt": "biam_tf.baselines.mkt:MKT",
         "dual_prompt": "biam_tf.baselines.dual_prompt:DUAL_PROMPT",
         "ot_match": "biam_tf.baselines.ot_match:OT_MATCH",
-        "logistic": "biam_tf.baselines.linear:LOGISTIC",
-        "warp": "biam_tf.baselines.linear:WARP",
-        "wsabie": "biam_tf.baselines.wsabie:WSABIE",
-        "cnn_rnn": "biam_tf.baselines.cnn_rnn:CNN_RNN",
+        "logistic": "biam_tf.baselines.known_class_systems:LOGISTIC",
+        "warp": "biam_tf.baselines.known_class_systems:WARP",
+        "wsabie": "biam_tf.baselines.known_class_systems:WSABIE",
+        "cnn_rnn": "biam_tf.baselines.known_class_systems:CNN_RNN",
     }
 )
 
@@ -48,8 +49,8 @@ def register_layers() -> None:
     """Imports the layers of all systems and context blocks, so that Keras can read their models."""
     import biam_tf.layers  # noqa: F401
 
-    for name in SYSTEMS:
-        SYSTEMS[name]
+    for system in SYSTEMS.values():
+        import_late(system.build)
 
 
 def find_system(name: str) -> System:

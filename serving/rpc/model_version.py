@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,14 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.graph.warmup import FILE_NAME
 from serving.rpc.limits import PHOTO_INPUTS, Limits, static_sizes
-from serving.rpc.status import from_tensorflow, invalid_argument, with_photos_from
+from serving.rpc.status import (
+    RequestError,
+    from_tensorflow,
+    invalid_argument,
+    with_photos_from,
+)
 from serving.rpc.tensors import require_tensor, to_array
+from serving.rpc.version_folders import nearest_classes
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -25,6 +32,8 @@ FINITE_OUTPUTS = frozenset(
         *("region_features", "region_vectors", "scene_feature"),
     )
 )
+_UNKNOWN_CLASS = re.compile(r"class_names\[(\d+)\] ")
+_NO_CLASS = re.compile(r": (no such class; this model knows only its own names|no word vector)$")
 DEFAULT_LIMITS = Limits()
 UNLIMITED = Limits(*[2**62] * 4)
 
@@ -141,6 +150,14 @@ class ModelVersion:
         ]
         return {key: _joined([part[key] for part in parts], step) for key in signature.outputs}
 
+    def _with_nearest(self, arrays: Mapping[str, np.ndarray], error: RequestError) -> RequestError:
+        """Returns an error about unknown classes with the nearest names that the model knows."""
+        places = [int(place) for place in _UNKNOWN_CLASS.findall(error.message)]
+        if not places or not _NO_CLASS.search(error.message):
+            return error
+        names = [arrays["class_names"][place].decode("utf-8", "replace") for place in places]
+        return RequestError(error.code, error.message + nearest_classes(self.path, names))
+
     def _run_step(
         self,
         signature: meta_graph_pb2.SignatureDef,
@@ -155,7 +172,9 @@ class ModelVersion:
         try:
             outputs = self._session.run(fetches, feeds)
         except tf.errors.OpError as error:
-            raise with_photos_from(start, from_tensorflow(error)) from None
+            raise self._with_nearest(
+                arrays, with_photos_from(start, from_tensorflow(error))
+            ) from None
         for key in FINITE_OUTPUTS & {*outputs}:
             if not np.isfinite(outputs[key]).all():
                 raise invalid_argument(

@@ -87,7 +87,7 @@ class _Traces:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
             raise UserError(
-                '--traces needs OpenTelemetry; install it with pip install "biam-tf[tracing]"'
+                "--traces needs OpenTelemetry; install it with pip install 'biam-tf[tracing]'"
             ) from None
         self._trace = trace
         self._propagator = TraceContextTextMapPropagator()

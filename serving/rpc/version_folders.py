@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, nearest_names
 from biam_tf.files import version_number
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 MODEL_FILE = "saved_model.pb"
 PHOTOS_FILE = "assets.extra/photos.json"  # which photos the model decodes, and how
 CLASS_SIDE = "assets.extra/class_side.npz"  # where scores are products: vectors of classes
+VOCABULARY = "assets.extra/vocabulary.npz"
+_COMPARED_NAMES, _COMPARED_LENGTH = 2000, 100
 SENTENCE_ENCODER = "assets.extra/sentence_encoder.json"  # where the model has one
 
 
@@ -102,3 +105,27 @@ def newest_version(model_dir: pathlib.Path) -> pathlib.Path:
 def takes_any_phrase(version: pathlib.Path) -> bool:
     """Returns whether the signatures `tag` and `embed` of a version take any phrase."""
     return (version / SENTENCE_ENCODER).is_file()
+
+
+def nearest_classes(version: pathlib.Path, names: Sequence[str]) -> str:
+    """Returns `; did you mean 'x'?` for names that a model does not know; empty: nothing is near.
+
+    Args:
+        version: the version's folder, whose `vocabulary.npz` has the names that are known.
+        names: those that are not.
+    """
+    import numpy as np
+
+    try:
+        with np.load(version / VOCABULARY, allow_pickle=False) as arrays:
+            known = [str(name) for name in arrays["names"]]
+    except (OSError, KeyError, ValueError):  # no file, or another one
+        return ""
+    if len(known) > _COMPARED_NAMES:  # comparing takes seconds
+        return ""
+    nearest = {name: nearest_names(name[:_COMPARED_LENGTH].lower(), known, 1) for name in names}
+    found = [(name, near[0]) for name, near in nearest.items() if near]
+    if len(names) == 1:
+        return f"; did you mean {found[0][1]!r}?" if found else ""
+    hints = ", ".join(f"{near!r} for {name!r}" for name, near in found)
+    return f"; did you mean {hints}?" if hints else ""

@@ -36,6 +36,21 @@ def test_a_log_gets_a_line_whenever_the_interval_has_passed():
     ]
 
 
+def test_work_that_is_summed_up_adds_lines_to_a_log_only_if_it_takes_long(monkeypatch):
+    log, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr("biam_tf.progress.time.monotonic", lambda: clock[0])
+    for epoch in range(50):
+        with progress(1, f"epoch {epoch + 1}/50", "step", stream=log, summed_up=True) as bar:
+            bar.update(1)
+    assert log.getvalue() == ""
+    with progress(3, "epoch 1/1", "step", stream=log, interval=5, summed_up=True) as bar:
+        for seconds in (6.0, 8.0, 9.0):
+            clock[0] = seconds
+            bar.update(1)
+            bar.refresh()
+    assert [line.partition(" (")[0] for line in log.getvalue().splitlines()] == ["epoch 1/1: 1/3"]
+
+
 def test_a_terminal_gets_one_line_that_is_rewritten():
     terminal = Terminal()
     with progress(5, "Features", "photo", stream=terminal) as bar:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from training.loop import checkpoints
 
+# Of estimates on an idle machine; docs/early_answers.md compares some with whole runs.
+_INACCURACY = 0.2
+
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
@@ -121,6 +124,17 @@ def estimate_seconds(work: Workload, costs: Costs) -> dict[str, float]:
             + sum(work.fold_epochs) * costs.epoch_end
         )
     return parts
+
+
+def likely_range(seconds: float, others_share: float) -> tuple[float, float]:
+    """Returns the shortest and the longest time that a run will likely take.
+
+    Args:
+        seconds: the estimate, from times that were measured now.
+        others_share: share of the processors' time that other programs had meanwhile. They may be
+            gone during the run, which then takes as much less time.
+    """
+    return seconds * (1 - _INACCURACY) * (1 - others_share), seconds * (1 + _INACCURACY)
 
 
 def estimate_memory(work: Workload, sizes: Sizes) -> int:

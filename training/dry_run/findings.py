@@ -12,9 +12,12 @@ from training.dry_run.estimates import (
     estimate_disk,
     estimate_memory,
     estimate_seconds,
+    likely_range,
     shortages,
     size,
 )
+
+_NOTABLE_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Findings:
         costs: seconds of its parts.
         sizes: bytes of its parts.
         room: memory and disk of this machine.
+        others_share: share of the processors' time that other programs had during the dry run.
     """
 
     output: str
@@ -40,6 +44,7 @@ class Findings:
     costs: Costs
     sizes: Sizes
     room: Room
+    others_share: float = 0.0
 
     @functools.cached_property
     def shortages(self) -> list[str]:
@@ -91,7 +96,14 @@ def _time_lines(findings: Findings) -> list[str]:
     }
     shown = {part: value for part, value in seconds.items() if value > 0}
     lines = [f"  {part:22s}{duration(value):>12s}  {notes[part]}" for part, value in shown.items()]
-    return ["time", *lines, f"  {'whole run':22s}{duration(sum(seconds.values())):>12s}"]
+    low, high = likely_range(sum(seconds.values()), findings.others_share)
+    lines.append(f"  {'whole run':22s}{f'{duration(low)} to {duration(high)}':>12s}")
+    if findings.others_share > _NOTABLE_SHARE:
+        lines.append(
+            f"  other programs had {100 * findings.others_share:.0f} % of the processors during "
+            "this dry run; without them it takes the shorter time"
+        )
+    return ["time", *lines]
 
 
 def _memory_lines(findings: Findings) -> list[str]:

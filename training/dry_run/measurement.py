@@ -27,6 +27,7 @@ from training.loop.devices import computing_in, make_strategy
 from training.loop.objective import prepare_head
 from training.loop.trainer import train
 from training.machine import (
+    ProcessorTime,
     available_memory,
     free_disk,
     peak_gpu_memory,
@@ -61,6 +62,7 @@ def dry_run(config: RunConfig) -> bool:
         UserError: anything that the run would refuse.
     """
     started, memory_free = time.perf_counter(), available_memory()
+    processors = ProcessorTime.now()
     folder = RunFolder(pathlib.Path(config.output))
     folder.check_free_for(config)
     require_epochs(config, "a dry run")
@@ -75,6 +77,8 @@ def dry_run(config: RunConfig) -> bool:
         setup = time.perf_counter() - started
         sample = Sample(config, folder, dataset, models, pathlib.Path(directory))
         findings = _measure(sample, strategy, vocabulary, setup, memory_free)
+    others = ProcessorTime.now().share_of_others(processors)
+    findings = dataclasses.replace(findings, others_share=others)
     print("\n" + format_findings(findings), flush=True)
     return not findings.shortages
 

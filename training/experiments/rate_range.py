@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from biam_tf.command_line import command_to_paste
 from biam_tf.errors import UserError
 from biam_tf.progress import progress
 from training.config import RunConfig
@@ -35,6 +36,7 @@ from training.tables.plots import COLORS, can_plot, new_figure, save_figure
 
 SMOOTHING = 0.9  # weight of the old average at each step
 DIVERGED = 4.0  # multiple of the lowest smoothed loss
+RISEN = 0.1
 RULE = "the rate at which the smoothed loss is lowest"
 
 
@@ -97,22 +99,29 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 def suggested_rate(test: RangeTest) -> float | None:
     """Returns the suggestion by `RULE`; None if the losses do not show one.
 
-    They don't if the lowest smoothed loss is at the first step, or at the last without a
-    divergence after it: then nothing says that a higher rate would not be better, or that this one
+    They don't if the smoothed loss never fell, or has not risen again at the end, by `RISEN` of
+    what it fell before: then nothing says that a higher rate would not be better, or that this one
     is not too high.
     """
-    lowest = int(np.argmin(test.smoothed()))
-    is_last = lowest == len(test.rates) - 1 and not test.diverged
-    return None if lowest == 0 or is_last else test.rates[lowest]
+    losses = test.smoothed()
+    lowest = int(np.argmin(losses))
+    risen = losses[-1] - losses[lowest] >= RISEN * (losses[0] - losses[lowest])
+    return test.rates[lowest] if lowest > 0 and (risen or test.diverged) else None
 
 
-def suggest_rate(config: RunConfig, schedule: ExponentialRise, output: pathlib.Path) -> None:
+def suggest_rate(
+    config: RunConfig,
+    schedule: ExponentialRise,
+    output: pathlib.Path,
+    options: Sequence[str] = (),
+) -> None:
     """Runs a test of a configuration, writes its CSV file and plot, and prints a suggestion.
 
     Args:
         config: of a run.
         schedule: the rates.
         output: folder.
+        options: of the command line that gave the configuration, for the commands that are printed.
 
     Raises:
         UserError: the data or a setting cannot be used, or nothing can be suggested.
@@ -137,20 +146,25 @@ def suggest_rate(config: RunConfig, schedule: ExponentialRise, output: pathlib.P
         print(f"the loss did not diverge up to {test.rates[-1]:.1e}; consider a higher --to")
     if suggestion is None and np.argmin(test.smoothed()) > 0:
         raise UserError(
-            f"no suggestion: the loss was lowest at the last rate, {test.rates[-1]:.1e}, where "
-            "nothing shows whether it is too high; try more --steps, or a higher --to"
+            f"no suggestion: the loss had not risen again at the last rate, {test.rates[-1]:.1e}, "
+            "so nothing shows which rate is too high; try more --steps, or a higher --to"
         )
     if suggestion is None:
         raise UserError(
             f"no suggestion: the loss never fell below its first value; try a lower --from than "
             f"{schedule.first:g}, or more --steps"
         )
-    print(
-        f"suggestion: {suggestion:.1e}, {RULE}\n"
-        f"    --set training.optimizer.learning_rate={suggestion:.1e}\n"
-        "or try some with python -m training.sweep\n"
-        "    --grid training.optimizer.learning_rate="
-        + ",".join(f"{factor * suggestion:.1e}" for factor in (1, 3, 10))
+    print(f"suggestion: {suggestion:.1e}, {RULE}\n\n{_next_commands(suggestion, options, output)}")
+
+
+def _next_commands(suggestion: float, options: Sequence[str], output: pathlib.Path) -> str:
+    key = "training.optimizer.learning_rate"
+    rates = ",".join(f"{factor * suggestion:.1e}" for factor in (1, 3, 10))
+    train = command_to_paste("training.run", *options, "--set", f"{key}={suggestion:.1e}")
+    sweep = ("--grid", f"{key}={rates}", "--output", output / "sweep")
+    return (
+        f"Next:\n  train with it:\n    {train}\n  or try it and higher ones:\n"
+        f"    {command_to_paste('training.sweep', *options, *sweep)}"
     )
 
 

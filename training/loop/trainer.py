@@ -274,7 +274,7 @@ class _Training:
         if not self._workers.is_chief:
             return tqdm(disable=True)
         label = f"epoch {epoch + 1}/{self._settings.epochs}"
-        return progress(self._steps_per_epoch, label, "step", first_step)
+        return progress(self._steps_per_epoch, label, "step", first_step, summed_up=True)
 
     def _record_step(self, result: StepResult, epoch: int, step: int) -> None:
         if not np.isfinite(result.loss):

@@ -299,9 +299,9 @@ def test_two_models_side_by_side_on_the_photos_of_the_first_view(open_tab, photo
     tab.type("compare-right", MEANT)
     page.click("#compare-go")
     page.wait_for_function("document.querySelectorAll('.compared-photo').length === 2")
-    titles = page.locator(".compared-photo").first.locator("h3").all_inner_texts()
+    titles = page.locator(".compared-photo").first.locator("h2").all_inner_texts()
     assert titles == ["Left: tagger (version 1)", "Right: other (version 1)"]
-    sides = page.locator(".compared-photo").nth(1).locator("h3 + .bars")
+    sides = page.locator(".compared-photo").nth(1).locator("h2 + .bars")
     assert sorted(sides.nth(0).locator(".bar-name").all_inner_texts()) == sorted([FIRST, SECOND])
     assert sides.nth(1).locator(".bar-name").all_inner_texts() == [MEANT]
     width = page.evaluate("document.documentElement.scrollWidth")

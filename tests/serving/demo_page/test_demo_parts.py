@@ -26,6 +26,7 @@ from serving.demo_page.served_model import connect, read_newest
 from serving.demo_page.tag_results import TagResults, show_panel
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, cuts_of, tag_photo
 from serving.indexing.region_embedder import pooled_regions
+from serving.rpc.tagging_client import TaggingError
 
 
 @pytest.fixture
@@ -267,6 +268,15 @@ def test_the_command_line_that_is_shown_prints_the_same_scores(
     expected = dict(zip(names, variables["scores"][0].tolist(), strict=True))
     assert {tag["name"]: tag["score"] for tag in printed["tags"]} == pytest.approx(expected)
     assert (tmp_path / "evidence.png").is_file()
+
+
+def test_the_server_names_the_classes_nearest_to_unknown_ones(served):
+    with pytest.raises(TaggingError, match=r"own names; did you mean 'red plain star'\?$"):
+        served.client.embed(["red plain circle", "Red plain sta"])
+    with pytest.raises(TaggingError, match=r"'red plain star' for 'red plain sta'\?$"):
+        served.client.embed(["red plain sta", "zebra"])
+    with pytest.raises(TaggingError, match=r"only its own names$"):
+        served.client.embed(["zebra"])
 
 
 def test_many_classes_are_read_from_a_file(served, tmp_path, capsys, monkeypatch):

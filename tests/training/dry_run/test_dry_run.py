@@ -129,7 +129,11 @@ def test_a_shortage_is_a_warning_in_the_report():
     assert "memory and disk suffice" in text and "WARNING" not in text
     assert "500 ms per step, 64 photos/s" in text and "400 are already stored" in text
     total = sum(estimate_seconds(WORK, COSTS).values())
-    assert re.search(rf"whole run +{re.escape(duration(total))}\n", text)
+    shown = f"{duration(0.8 * total)} to {duration(1.2 * total)}"
+    assert re.search(rf"whole run +{re.escape(shown)}\n", text) and "other programs" not in text
+    busy = format_findings(dataclasses.replace(findings, others_share=0.6))
+    assert f"{duration(0.32 * total)} to {duration(1.2 * total)}" in busy
+    assert "other programs had 60 % of the processors" in busy
     text = format_findings(dataclasses.replace(findings, room=dataclasses.replace(ROOM, memory=1)))
     assert "WARNING: memory" in text and "suffice" not in text
 

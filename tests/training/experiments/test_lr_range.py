@@ -57,6 +57,8 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
 def test_a_loss_that_is_lowest_at_the_last_rate_gives_no_suggestion():
     rates, losses = (1e-3, 1e-2, 1e-1), (3.0, 2.0, 1.0)
     assert suggested_rate(RangeTest(rates, losses, diverged=False)) is None
+    almost = RangeTest((1e-3, 1e-2, 1e-1, 0.2), (9.0, 2.0, 0.1, 1.0), diverged=False)
+    assert np.argmin(almost.smoothed()) == 3
     # Where the next step diverged, the last rate is the suggestion.
     assert suggested_rate(RangeTest(rates, losses, diverged=True)) == 1e-1
 
@@ -80,7 +82,10 @@ def test_the_command_writes_every_step_and_prints_a_setting(
     assert_picture(tmp_path / "lr_range.png")
     assert_drawn(saved_figures[0], *rates, *losses, *smooth(losses))
     printed = capsys.readouterr()
-    assert "suggestion:" not in printed.out and "lowest at the last rate, 1.0e-02" in printed.err
+    assert (
+        "suggestion:" not in printed.out
+        and "not risen again at the last rate, 1.0e-02" in printed.err
+    )
     assert not (tmp_path / "run").exists()
 
     # The same factor from step to step, further up: the seed gives the same steps again (rates

@@ -112,15 +112,27 @@ def _check_drawn(directory: pathlib.Path, settings: dict[str, Any]) -> None:
     try:
         found = json.loads((directory / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        raise UserError(
-            f"{directory}: exists, but holds no scenes data set ({SETTINGS} is missing or broken); "
-            f"{advice}"
-        ) from None
+        raise UserError(f"{directory}: {_what_it_is(directory)}; {advice}") from None
     if found != settings:
         raise UserError(
             f"{directory}: holds scenes drawn with {_in_words(found)}, "
             f"not with {_in_words(settings)}; {advice}"
         )
+
+
+def is_photo_folder(directory: str | os.PathLike) -> bool:
+    """Whether a folder holds labeled photos of others, and no drawn pictures."""
+    folder = pathlib.Path(directory)
+    return (folder / ANNOTATIONS).is_file() and not (folder / SETTINGS).is_file()
+
+
+def _what_it_is(directory: pathlib.Path) -> str:
+    if is_photo_folder(directory):
+        return (
+            "holds labeled photos, but data.name is scenes, the drawn pictures of the quickstart; "
+            "give --config recommended, or another configuration with data.name: folder"
+        )
+    return f"exists, but holds no scenes data set ({SETTINGS} is missing or broken)"
 
 
 def _in_words(settings: Any) -> str:
