@@ -33,7 +33,7 @@ FINITE_OUTPUTS = frozenset(
     )
 )
 _UNKNOWN_CLASS = re.compile(r"class_names\[(\d+)\] ")
-_NO_CLASS = re.compile(r": (no such class; this model knows only its own names|no word vector)$")
+_NO_CLASS = re.compile(r": (no such class; this model knows only its own names|no word vector)\]?$")
 DEFAULT_LIMITS = Limits()
 UNLIMITED = Limits(*[2**62] * 4)
 
@@ -156,7 +156,9 @@ class ModelVersion:
         if not places or not _NO_CLASS.search(error.message):
             return error
         names = [arrays["class_names"][place].decode("utf-8", "replace") for place in places]
-        return RequestError(error.code, error.message + nearest_classes(self.path, names))
+        # Within the brackets that TensorFlow puts around the message of a check.
+        message, end = error.message.removesuffix("]"), "]" * error.message.endswith("]")
+        return RequestError(error.code, message + nearest_classes(self.path, names) + end)
 
     def _run_step(
         self,

@@ -271,11 +271,11 @@ def test_the_command_line_that_is_shown_prints_the_same_scores(
 
 
 def test_the_server_names_the_classes_nearest_to_unknown_ones(served):
-    with pytest.raises(TaggingError, match=r"own names; did you mean 'red plain star'\?$"):
+    with pytest.raises(TaggingError, match=r"own names; did you mean 'red plain star'\?\]$"):
         served.client.embed(["red plain circle", "Red plain sta"])
-    with pytest.raises(TaggingError, match=r"'red plain star' for 'red plain sta'\?$"):
+    with pytest.raises(TaggingError, match=r"'red plain star' for 'red plain sta'\?\]$"):
         served.client.embed(["red plain sta", "zebra"])
-    with pytest.raises(TaggingError, match=r"only its own names$"):
+    with pytest.raises(TaggingError, match=r"only its own names\]$"):
         served.client.embed(["zebra"])
 
 
