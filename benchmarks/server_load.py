@@ -67,8 +67,9 @@ class ServerProcess:
     """
 
     def __init__(self, model_dir: pathlib.Path):
-        from serving.server import ServerSettings, TaggingServer
+        from serving.server import ServerSettings, TaggingServer, prepare_process
 
+        prepare_process()  # as `python -m serving.server` does
         settings = ServerSettings(port=0, metrics_port=0, poll_seconds=0.1, **LIMITS)
         self._server = TaggingServer(model_dir, settings)
         self._server.start()

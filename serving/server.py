@@ -11,7 +11,12 @@ import threading
 from collections.abc import Sequence
 
 from biam_tf.command_line import run_command
-from serving.rpc.tagging_server import ServerSettings, TaggingServer, option_of
+from serving.rpc.tagging_server import (
+    ServerSettings,
+    TaggingServer,
+    option_of,
+    prepare_process,
+)
 from serving.rpc.version_folders import newest_version
 
 DESCRIPTION = """\
@@ -102,8 +107,7 @@ def _command(arguments: argparse.Namespace) -> None:
     from serving.graph.warmup import require_protos
 
     require_protos()
-    # The event loop answers health checks while other threads work: it gets its turn sooner.
-    sys.setswitchinterval(0.001)
+    prepare_process()
     server = TaggingServer(arguments.model_dir, settings)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -55,7 +55,10 @@ class Answering:
         """
         code = grpc.StatusCode.OK
         try:
-            return await self._queued(call, work) if in_thread else work()
+            if in_thread:
+                return await self._queued(call, work)
+            call.started = time.time()
+            return work()
         except RequestError as error:
             code = error.code
             raise

@@ -48,6 +48,19 @@ class Call:
         given = self.headers.get(REQUEST_ID, "")
         self.id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex[:16]
 
+    @property
+    def waited(self) -> float:
+        """Seconds from its arrival to the start of its work; to its end if the work never began."""
+        until = self.ended if self.started is None else self.started
+        return 0.0 if until is None else max(0.0, until - self.received)
+
+    @property
+    def worked(self) -> float | None:
+        """Seconds from the start of its work to its end; None: the work never began."""
+        if self.started is None or self.ended is None:
+            return None
+        return max(0.0, self.ended - self.started)
+
     def give_up(self) -> None:
         """Ends the work at its next step."""
         self._given_up.set()

@@ -159,6 +159,9 @@ class HttpServer:
         if scope["method"] != "HEAD":
             for part in answer.body:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+                # Lets the loop see that the client is gone, after which nothing is sent, and
+                # answer others meanwhile.
+                await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _respond(

@@ -57,14 +57,10 @@ class Metrics:
         """Counts and times a request that ended."""
         labels = (call.method, call.signature)
         self._requests.labels(*labels, code.name).inc()
-        ended = call.received if call.ended is None else call.ended
-        # Short requests are handled at once; others that never started waited only.
-        started = call.received if call.started is None else call.started
-        if call.started is not None or code is grpc.StatusCode.OK:
-            self._latency.labels(*labels).observe(max(0.0, ended - started))
+        if call.worked is not None:
+            self._latency.labels(*labels).observe(call.worked)
         if call.method == "Predict":
-            waited = ended if call.started is None else call.started
-            self._queue.labels(*labels).observe(max(0.0, waited - call.received))
+            self._queue.labels(*labels).observe(call.waited)
             if call.photos is not None and code is grpc.StatusCode.OK:
                 self._photos.labels(call.signature).observe(call.photos)
 

@@ -58,8 +58,6 @@ class RequestRecords:
 
 
 def _facts(call: Call, code: grpc.StatusCode) -> dict[str, Any]:
-    ended = call.received if call.ended is None else call.ended
-    started = ended if call.started is None else call.started
     facts = {
         "time": round(call.received, 3),
         "id": call.id,
@@ -68,8 +66,8 @@ def _facts(call: Call, code: grpc.StatusCode) -> dict[str, Any]:
         "code": code.name,
         "photos": call.photos,
         "classes": call.classes,
-        "queue_ms": round(1000 * (started - call.received), 1),
-        "run_ms": round(1000 * (ended - started), 1),
+        "queue_ms": round(1000 * call.waited, 1),
+        "run_ms": round(1000 * (call.worked or 0.0), 1),
     }
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -101,10 +99,9 @@ class _Traces:
 
     def add(self, call: Call, code: grpc.StatusCode) -> None:
         facts = _facts(call, code)
-        started, ended = facts["queue_ms"], facts["run_ms"]
-        received = call.received
-        times = (received, received + started / 1000, received + (started + ended) / 1000)
-        nanoseconds = [round(1e9 * time) for time in times]
+        started = call.received + call.waited
+        ended = started + (call.worked or 0.0)
+        nanoseconds = [round(1e9 * time) for time in (call.received, started, ended)]
         span = self._tracer.start_span(
             call.method,
             context=self._propagator.extract(dict(call.headers)),

@@ -1,14 +1,19 @@
 """The log of requests, and traces that reach a collector."""
 
+import asyncio
 import gzip
 import http.server
 import json
+import re
 import threading
+import time
 
 import grpc
 import pytest
 
+from serving.rpc.answering import Answering
 from serving.rpc.calls import Call
+from serving.rpc.metrics_page import Metrics
 from serving.rpc.request_records import RequestRecords
 
 pytestmark = pytest.mark.integration
@@ -29,6 +34,26 @@ def test_a_line_per_request(tmp_path):
     (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert line["id"] == call.id and line["code"] == "OK" and line["photos"] == 2
     assert (line["queue_ms"], line["run_ms"]) == (100.0, 200.0)
+
+
+def test_the_event_loop_s_own_work_is_no_waiting(tmp_path):
+    records, metrics = RequestRecords(tmp_path / "log"), Metrics()
+    answering, call = Answering(1, 1, metrics, records), Call("GetModelStatus")
+    assert asyncio.run(answering.answer(call, lambda: time.sleep(0.05) or "done", False)) == "done"
+    assert answering.stop()
+    records.close()
+    (line,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert line["run_ms"] >= 50 and line["queue_ms"] < 25
+    assert call.worked >= 0.05 and call.waited < 0.025
+    page = metrics.page().decode()
+    (seconds,) = re.findall(r'biam_request_seconds_sum\{method="GetModelStatus".*\} (\S+)', page)
+    assert float(seconds) == pytest.approx(call.worked)
+
+
+def test_work_that_never_began_waited_only():
+    call = Call("Predict")
+    call.ended = call.received + 0.2
+    assert (round(call.waited, 3), call.worked) == (0.2, None)
 
 
 def test_spans_of_the_clients_trace_reach_a_collector():
