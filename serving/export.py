@@ -44,6 +44,12 @@ _REASONS = {
     "calibrate": "the run has no thresholds, so answers are scores only",
 }
 
+_LIMITS = {
+    "max_photos": "photos of a request (default: 1024)",
+    "max_classes": "classes of a request (default: 1,000,000)",
+    "max_work_mb": "memory in MB that scoring a request may need, about (default: 1024)",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -112,6 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="version number (default: one more than the newest)",
     )
+    limits = parser.add_argument_group(
+        "limits", "larger requests are refused by the model itself, whatever server runs it"
+    )
+    for name, help_ in _LIMITS.items():
+        limits.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=help_)
     batching = parser.add_argument_group(
         "batching", "photos of concurrent requests share one call of the backbone"
     )
@@ -150,6 +161,9 @@ def _command(arguments: argparse.Namespace) -> None:
     settings = GraphSettings(
         top_k=arguments.top_k, batching=_batching(arguments), formats=_formats(arguments.formats)
     )
+    given = {name: getattr(arguments, name) for name in _LIMITS}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(settings, limits=dataclasses.replace(settings.limits, **given))
     if arguments.max_pixels is not None:
         settings = dataclasses.replace(settings, max_pixels=arguments.max_pixels)
     run = pretrained_run(arguments.preset) if arguments.preset else arguments.run
@@ -196,7 +210,7 @@ def _formats(listed: str | None) -> tuple[str, ...] | None:
 def _check(arguments: argparse.Namespace) -> None:
     if (arguments.run is None) == (arguments.preset is None):
         raise UserError("give either the folder RUN or --preset NAME, and MODEL_DIR")
-    for option in ("top_k", "max_pixels", "version"):
+    for option in ("top_k", "max_pixels", "version", *_LIMITS):
         value = getattr(arguments, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} {value}: use at least 1")

@@ -239,6 +239,9 @@ def _limits(run: TrainedRun, settings: GraphSettings) -> list[str]:
         "## Limits",
         "",
         f"- photos: JPEG, PNG, GIF (first frame) and BMP of at most {settings.max_pixels} pixels",
+        f"- a request: at most {settings.limits.max_photos} photos, "
+        f"{settings.limits.max_classes} classes, and about {settings.limits.max_work_mb} MB to "
+        "score",
         f"- batching: {sharing}",
         "- scores only rank: they are not probabilities, and those of classes without training "
         "photos are lower on average"

@@ -77,7 +77,7 @@ def export(
     from serving.graph.assets import write_assets
     from serving.graph.batching import Batching
     from serving.graph.name_table import Embeddings, NameTable
-    from serving.graph.self_check import compare, sample_requests
+    from serving.graph.self_check import compare, photos_and_classes, sample_requests
     from serving.graph.signatures import GraphSettings, TaggerGraph
     from serving.graph.warmup import require_protos
 
@@ -88,6 +88,7 @@ def export(
     embeddings = Embeddings.read(run.vocabulary, _word_vectors(run, word_vectors))
     encoder, told = _encoder(run, sentence_encoder, templates, bool(embeddings.words))
     embeddings = dataclasses.replace(embeddings, encoder=encoder)
+    settings.limits.require_room_for(*photos_and_classes(run, settings.batching))
 
     with writing_to(target):
         model_dir.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from biam_tf.models.head import with_response_maps
 from biam_tf.models.systems import find_system
 from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
+from serving.graph.batching import Batching
 from serving.graph.name_table import Embeddings
 
 # Rounding of another order of summation, relative to the largest number (or to 1); 16-bit layers
@@ -47,6 +48,12 @@ def sample_requests(
         "region_vectors": {"images": images},
     }
     return {name: requests[name] for name in sorted(signatures)}
+
+
+def photos_and_classes(run: TrainedRun, batching: Batching | None) -> tuple[int, int]:
+    """Returns the largest numbers of photos and classes of the requests that an export makes."""
+    photos = max(batching.batch_sizes) if batching and batching.whole_powers else 2
+    return max(2, photos), 2 * _CLASSES + len(_PHRASES)
 
 
 def sample_photos(count: int) -> list[bytes]:

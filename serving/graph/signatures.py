@@ -26,6 +26,7 @@ from serving.graph.batching import Batching
 from serving.graph.calibration import COLUMNS, CalibrationTable, answers
 from serving.graph.name_table import NameTable
 from serving.graph.photo_decoding import photo_decoder
+from serving.graph.request_limits import GraphSizes, RequestLimits, within_limits
 
 IMAGES = tf.TensorSpec((None,), tf.string, name="images")
 CLASS_NAMES = tf.TensorSpec((None,), tf.string, name="class_names")
@@ -48,12 +49,14 @@ class GraphSettings:
         formats: formats of photos that are decoded, of `biam_tf.photos.GRAPH_FORMATS`; None: all
             that this version of TensorFlow can. WebP needs a server with TensorFlow 2.20 or later.
         batching: settings of batching; None for one call of the backbone per request.
+        limits: what one request may ask for.
     """
 
     top_k: int = 5
     max_pixels: int = MAX_PIXELS
     formats: tuple[str, ...] | None = None
     batching: Batching | None = None
+    limits: RequestLimits = dataclasses.field(default_factory=RequestLimits)
 
 
 class TaggerGraph(tf.Module):
@@ -86,6 +89,10 @@ class TaggerGraph(tf.Module):
         self._score = lambda *inputs: head(list(inputs), training=False)
         self._shapes = {tensor.name: tensor.shape for tensor in run.head.inputs}
         self._explain = explainer(run)
+        self._limits = settings.limits
+        _, h, w, channels = run.backbone.output["region_features"].shape
+        length = self._shapes["class_embeddings"][-1]
+        self._sizes = GraphSizes((h or 1) * (w or 1), channels or 1, length)
         self._calibration = None
         if run.thresholds is not None and len(run.vocabulary):
             self._calibration = CalibrationTable(run.thresholds, run.vocabulary)
@@ -125,6 +132,7 @@ class TaggerGraph(tf.Module):
 
     def serving_default(self, images: tf.Tensor, class_embeddings: tf.Tensor) -> Outputs:
         """Returns `scores` (B, C) of photos (B,) and class embeddings (C, d_a)."""
+        images, class_embeddings = self._within_limits(images, class_embeddings)
         class_embeddings = self._check_class_embeddings(class_embeddings)
         return {"scores": self._score(*self._features(images), class_embeddings)}
 
@@ -134,6 +142,7 @@ class TaggerGraph(tf.Module):
         With thresholds also `probabilities` (B, C), NaN for a class that is not calibrated, and
         `present` (B, C) bool: whether a class reaches its threshold.
         """
+        images, class_names = self._within_limits(images, class_names)
         class_embeddings, calibration = self._embed(class_names)
         scores = self._score(*self._features(images), class_embeddings)
         return {"scores": scores} | _answers(scores, calibration)
@@ -144,16 +153,19 @@ class TaggerGraph(tf.Module):
         With thresholds also `probabilities` and `present` (B, K), as `tag` does.
         """
         assert self._known is not None
+        images, _ = self._within_limits(images, None)
         return self._known(*self._features(images))
 
     def explain(self, images: tf.Tensor, class_embeddings: tf.Tensor) -> Outputs:
         """Returns `scores` as `serving_default`, and `response_maps` (B, h, w, C)."""
         assert self._explain is not None
+        images, class_embeddings = self._within_limits(images, class_embeddings)
         class_embeddings = self._check_class_embeddings(class_embeddings)
         return self._explain(*self._features(images), class_embeddings)
 
     def features(self, images: tf.Tensor) -> Outputs:
         """Returns `region_features` (B, h, w, d) and `scene_feature` (B, d_g) of photos (B,)."""
+        images, _ = self._within_limits(images, None)
         region_features, scene_feature = self._features(images)
         return {"region_features": region_features, "scene_feature": scene_feature}
 
@@ -164,12 +176,14 @@ class TaggerGraph(tf.Module):
         response maps.
         """
         assert self._region_vectors is not None
+        images, _ = self._within_limits(images, None)
         return {"region_vectors": self._region_vectors(*self._features(images))}
 
     def rescore(
         self, region_features: tf.Tensor, scene_feature: tf.Tensor, class_embeddings: tf.Tensor
     ) -> Outputs:
         """Returns `scores` (B, C) of outputs of `features` and class embeddings (C, d_a)."""
+        region_features, class_embeddings = self._within_limits(region_features, class_embeddings)
         class_embeddings = self._check_class_embeddings(class_embeddings)
         region_features = self._check_features("region_features", region_features)
         scene_feature = self._check_features("scene_feature", scene_feature)
@@ -188,6 +202,7 @@ class TaggerGraph(tf.Module):
         With thresholds also `slopes`, `offsets` and `cuts` (C,) float64: the probability of a class
         is 1 / (1 + exp(-(slope score + offset))), and it is present if its score reaches its cut.
         """
+        _, class_names = self._within_limits(None, class_names)
         class_embeddings, calibration = self._embed(class_names)
         return {"class_embeddings": class_embeddings} | _columns(calibration)
 
@@ -197,8 +212,14 @@ class TaggerGraph(tf.Module):
         As `embed` does; the classes are new to the model.
         """
         assert self._calibration is not None
+        _, class_embeddings = self._within_limits(None, class_embeddings)
         class_embeddings = self._check_class_embeddings(class_embeddings)
         return _columns(self._calibration.of_new(class_embeddings))
+
+    def _within_limits(
+        self, photos: tf.Tensor | None, classes: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return within_limits(self._limits, self._sizes, photos, classes)
 
     def _embed(self, class_names: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
         assert self._names is not None
