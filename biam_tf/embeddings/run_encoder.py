@@ -1,7 +1,6 @@
 """The sentence encoder that made a run's class embeddings, for names that the run does not know."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,14 @@ import numpy as np
 
 from biam_tf.embeddings.files import read_note
 from biam_tf.embeddings.sources import (
+    AUTO,
     DEFAULT_TEMPLATE,
     MINILM,
     embed_by_sentences,
     encodes_sentences,
     load_encoder,
     require_templates,
+    sources_of_table,
 )
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
@@ -163,16 +164,11 @@ def _recorded(settings: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...] | 
     source = vocabulary.get("word_vectors")
     if source is not None and encodes_sentences(source):
         return [(str(source), tuple(vocabulary.get("templates") or (DEFAULT_TEMPLATE,)))]
-    note = _note(settings)
-    if note is not None:
-        try:
-            return [
-                (str(each["source"]), tuple(each["templates"]) if "templates" in each else None)
-                for each in note["sources"]
-            ]
-        except (KeyError, TypeError):
-            return []
+    if source is not None and read_note(pathlib.Path(source)) is not None:
+        return sources_of_table(pathlib.Path(source))
     head = settings.get("head", {})
-    if source := head.get("name_vectors"):
-        return [(str(source), (str(head.get("template") or DEFAULT_TEMPLATE),))]
+    source = head.get("name_vectors")
+    if source and source != AUTO:
+        template = str(head.get("template") or DEFAULT_TEMPLATE)
+        return [(each.strip(), (template,)) for each in str(source).split(" + ")]
     return []

@@ -5,13 +5,19 @@ missing ones; this is for making a file of embeddings once and checking what eac
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biam_tf.embeddings.files import look_up_in_file, read_arrays, read_attribute_table
+from biam_tf.embeddings.files import (
+    look_up_in_file,
+    read_arrays,
+    read_attribute_table,
+    read_note,
+)
 from biam_tf.embeddings.names import NameIndex, Words, look_up, readable
 from biam_tf.errors import UserError, nearest_words
 from biam_tf.legacy_formats.pickled_arrays import read_pickled_arrays
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 MINILM = "minilm"
 PRESET_PREFIX = "keras_hub:"
+AUTO = "auto"  # of a setting: the source is found by the other settings
 PLACE = "{name}"
 DEFAULT_TEMPLATE = f"a photo of {PLACE}"
 SENTENCES = "sentence encoder"
@@ -136,6 +143,24 @@ def embed_names(
         table = read_attribute_table(path, allow_not_finite=True)
         return _by_table(source, "table of attributes", *table, names)
     return _by_words(source, names)
+
+
+def sources_of_table(path: pathlib.Path) -> list[tuple[str, tuple[str, ...] | None]]:
+    """Returns the sources that an `.npz` file of embeddings says it was made from.
+
+    Each is a source of `embed_names`, and the templates of a sentence encoder, else None. The list
+    is empty where the file says nothing.
+    """
+    note = read_note(path)
+    if note is None:
+        return []
+    try:
+        return [
+            (str(each["source"]), tuple(each["templates"]) if "templates" in each else None)
+            for each in json.loads(note)["sources"]
+        ]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def embed_names_by_pickle(path: str, row_names: Sequence[str], names: Sequence[str]) -> Embedded:

@@ -4,6 +4,7 @@ from biam_tf.layers.bound_class_embeddings import BoundClassEmbeddings
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
 from biam_tf.layers.cosine_region_classifier import CosineRegionClassifier
 from biam_tf.layers.criss_cross import CrissCrossAttention
+from biam_tf.layers.embedding_mixture import AddDirection, EmbeddingMixture
 from biam_tf.layers.non_local import NonLocalBlock
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
 from biam_tf.layers.region_classifier import RegionClassifier
@@ -13,10 +14,12 @@ from biam_tf.layers.top_k_pooling import TopKSpatialPooling
 from biam_tf.layers.top_k_region_scores import TopKRegionScores
 
 __all__ = [
+    "AddDirection",
     "BoundClassEmbeddings",
     "ConvReluBatchNorm",
     "CosineRegionClassifier",
     "CrissCrossAttention",
+    "EmbeddingMixture",
     "NonLocalBlock",
     "PointwiseConv2D",
     "RegionClassifier",

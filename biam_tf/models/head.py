@@ -7,7 +7,9 @@ import numpy as np
 from keras import layers
 from numpy.typing import ArrayLike
 
+from biam_tf.backbones.classifier import BackboneClasses
 from biam_tf.layers import (
+    AddDirection,
     BoundClassEmbeddings,
     ConvReluBatchNorm,
     CosineRegionClassifier,
@@ -16,6 +18,7 @@ from biam_tf.layers import (
     TopKRegionScores,
     TopKSpatialPooling,
 )
+from biam_tf.models.backbone_direction import Recognized, recognize
 from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
 from biam_tf.models.k_means import k_means
 from biam_tf.models.presets import BIAM, HeadSettings
@@ -30,6 +33,7 @@ def build_head(
     preset: str = "paper",
     *,
     seen_embeddings: ArrayLike | None = None,
+    backbone_classes: BackboneClasses | None = None,
     return_response_maps: bool = False,
     name: str = "head",
     **settings: Any,
@@ -45,6 +49,8 @@ def build_head(
             (the best on validation photos); see `PRESETS`. Defaults to `"paper"`.
         seen_embeddings: array-like `(seen classes, embedding_size)`, the classes it will be
             trained on; needed with `center_embeddings` and `anchor_weight`. Defaults to `None`.
+        backbone_classes: the classes that the backbone was trained on, needed with
+            `use_backbone_classes="required"`, used with `"if_known"`. Defaults to `None`.
         return_response_maps: bool, whether it returns the response maps too. Defaults to `False`.
         name: str, name of the model. Defaults to `"head"`.
         **settings: fields of `HeadSettings` that replace the preset's, e.g. `num_heads=4`,
@@ -71,7 +77,9 @@ def build_head(
             "is classified"
         )
 
-    inputs = HeadInputs.of_shapes(region_shape, scene_size, embedding_size, seen_embeddings)
+    inputs = HeadInputs.of_shapes(
+        region_shape, scene_size, embedding_size, seen_embeddings, backbone_classes
+    )
     head = inputs.model(build_scores(inputs, chosen), name)
     return with_response_maps(head, name) if return_response_maps else head
 
@@ -82,7 +90,13 @@ def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
     Raises:
         ValueError: settings do not fit the shapes, or need seen embeddings, which are missing.
     """
-    features = _region_embedding(chosen, inputs.region_features)
+    known = _recognized(chosen, inputs)
+    regions, direction = inputs.region_features, None
+    if known is not None:
+        direction = known.direction
+        if chosen.region_source == "backbone_classifier" and len(known.hidden.shape) == 4:
+            regions = known.hidden
+    features = _region_embedding(chosen, regions)
     features = _context(chosen, features, inputs.scene_feature)
     pooled_first = chosen.classify == "pooled_features"
     if pooled_first:
@@ -90,7 +104,7 @@ def build_scores(inputs: HeadInputs, chosen: HeadSettings) -> keras.KerasTensor:
     if chosen.classifier == "cosine":
         classifier = _cosine_classifier(chosen, inputs)
         size = inputs.class_embeddings.shape[-1] + classifier.num_anchors
-        features = _in_embedding_space(chosen, features, inputs.scene_feature, size)
+        features = _in_embedding_space(chosen, features, inputs.scene_feature, direction, size)
     else:
         classifier = RegionClassifier(use_bias=chosen.classifier_bias, name="region_classifier")
     responses = classifier([features, inputs.class_embeddings])
@@ -137,14 +151,63 @@ def _cosine_classifier(chosen: HeadSettings, inputs: HeadInputs) -> CosineRegion
     )
 
 
+def _recognized(chosen: HeadSettings, inputs: HeadInputs) -> Recognized | None:
+    """Returns what the backbone's classes are in the regions; `None` for a head without them.
+
+    A classifier that takes the scene feature alone is applied to that.
+    """
+    if chosen.use_backbone_classes == "none":
+        return None
+    if chosen.use_backbone_classes == "required":
+        inputs.require_backbone_classes("use_backbone_classes: required")
+    classes = inputs.backbone_classes
+    if classes is None:
+        return None
+    features, dense = inputs.region_features, classes.classifier.region_layers
+    if dense is None:
+        features, dense = inputs.scene_feature, classes.classifier.scene_layers
+    return recognize(features, dense, classes, chosen.kept_classes, chosen.class_temperature)
+
+
+def _for_features(direction: keras.KerasTensor, features: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns directions of regions, or of the photo, with the axes of the classified features."""
+    if len(features.shape) == len(direction.shape):
+        return direction
+    if len(features.shape) == 2:
+        return layers.GlobalAveragePooling2D(name="pooled_directions")(direction)
+    return layers.Reshape((1, 1, direction.shape[-1]), name="direction_of_every_region")(direction)
+
+
 def _in_embedding_space(
-    chosen: HeadSettings, features: keras.KerasTensor, scene: keras.KerasTensor, size: int
+    chosen: HeadSettings,
+    features: keras.KerasTensor,
+    scene: keras.KerasTensor,
+    direction: keras.KerasTensor | None,
+    size: int,
 ) -> keras.KerasTensor:
-    """Maps features to unit vectors in the embedding space; adds that of the scene to each."""
-    projection = layers.Dense(size, name="region_projection")
-    features = layers.UnitNormalization(name="region_direction")(projection(features))
-    if not chosen.scene_scores:
+    """Maps features to unit vectors in the embedding space; adds those of scene and backbone."""
+    features = layers.Dense(size, name="region_projection")(features)
+    if direction is not None:
+        direction = _for_features(direction, features)
+    if direction is not None and chosen.backbone_input:
+        scaled = layers.Rescaling(chosen.backbone_input, name="scaled_direction")(direction)
+        projected = layers.Dense(size, use_bias=False, name="direction_projection")(scaled)
+        features = layers.Add(name="region_and_direction")([features, projected])
+    features = layers.UnitNormalization(name="region_direction")(features)
+    if chosen.scene_scores:
+        scene = _scene_direction(chosen, scene, size)
+        if len(features.shape) == 4:
+            scene = layers.Reshape((1, 1, size), name="scene_of_every_region")(scene)
+        features = layers.Add(name="region_and_scene")([features, scene])
+    if direction is None:
         return features
+    add = AddDirection(chosen.backbone_weight, name="and_backbone_direction")
+    return add([features, direction])
+
+
+def _scene_direction(
+    chosen: HeadSettings, scene: keras.KerasTensor, size: int
+) -> keras.KerasTensor:
     if chosen.scene_scores_dropout:
         scene = layers.Dropout(chosen.scene_scores_dropout, name="scene_scores_dropout")(scene)
     if chosen.scene_scores_channels is not None:
@@ -155,10 +218,7 @@ def _in_embedding_space(
         # The hidden units overfit easily to the training photos.
         scene = layers.Dropout(0.5, name="scene_embedding_dropout")(scene)
     projection = layers.Dense(size, name="scene_projection")
-    scene = layers.UnitNormalization(name="scene_direction")(projection(scene))
-    if len(features.shape) == 4:
-        scene = layers.Reshape((1, 1, size), name="scene_of_every_region")(scene)
-    return layers.Add(name="region_and_scene")([features, scene])
+    return layers.UnitNormalization(name="scene_direction")(projection(scene))
 
 
 def _context(

@@ -20,6 +20,10 @@ class HeadSettings:
         channels: channels d_r of h_r and of both context blocks.
         region_dropout: rate at which whole channels of the region features are dropped in
             training (0 in the paper).
+        region_source: which features of the regions are classified: `"regions"`, those of the
+            backbone, or `"backbone_classifier"`, what the backbone's own classifier computes of
+            them before its last layer, where it is applied to regions; needs
+            `use_backbone_classes`.
         region_embedding: how h_r is computed from the region features: `"conv_3x3"` (convolution,
             ReLU, batch normalization, as in the paper) or `"dense"` (1x1 convolution, ReLU).
         region_context: a name in `context_blocks.REGION_CONTEXT`, the block that relates regions
@@ -59,6 +63,21 @@ class HeadSettings:
         scene_scores_channels: channels of a hidden layer with ReLU in this mapping; `None`: no
             hidden layer.
         scene_scores_dropout: dropout on the scene feature before this mapping.
+        use_backbone_classes: whether the classes that a pretrained backbone knows give each region
+            a direction of its own (`biam_tf.models.backbone_direction`), which is added to that of
+            its features: `"none"`, `"required"`, or `"if_known"` (no, if the backbone comes
+            without a classifier).
+        backbone_weight: weight of this direction before training, which learns it.
+        backbone_input: factor by which the direction is also an input of the layer that maps
+            region features to the embedding space; 0: it is none.
+        kept_classes: number of the backbone's most probable classes whose embeddings are mixed.
+        class_temperature: temperature of the softmax over the backbone's classes.
+        name_vectors: the source of the embeddings of the backbone's class names: a file of word
+            vectors or a table, `minilm`, or the folder of a sentence encoder; it must be that of
+            the class embeddings. Several that are concatenated are separated by `" + "`.
+            `"auto"`: `vocabulary.word_vectors` if it has the names, or the sources that it was
+            made from, else `minilm`.
+        template: what a sentence encoder reads, with `{name}` for the name.
         classifier_bias: whether the dense layer that maps class embeddings has a bias (released
             code).
         classify: `"regions"` (response maps, then the mean of the `top_k` strongest, eq. 1) or
@@ -70,6 +89,7 @@ class HeadSettings:
 
     channels: int = 512
     region_dropout: float = 0.0
+    region_source: str = "regions"
     region_embedding: str = "conv_3x3"
     region_context: str = "self_attention"
     scene_context: str = "channel_gate"
@@ -92,6 +112,13 @@ class HeadSettings:
     scene_scores: bool = False
     scene_scores_channels: int | None = None
     scene_scores_dropout: float = 0.0
+    use_backbone_classes: str = "none"
+    backbone_weight: float = 1.0
+    backbone_input: float = 0.0
+    kept_classes: int = 20
+    class_temperature: float = 3.0
+    name_vectors: str = "auto"
+    template: str = "a photo of {name}"
     classifier_bias: bool = False
     classify: str = "regions"
     top_k: int = 10
@@ -100,7 +127,7 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         """Checks every value that does not depend on the shape of the region features."""
-        for name in ("channels", "num_heads", "top_k", "max_anchors"):
+        for name in ("channels", "num_heads", "top_k", "max_anchors", "kept_classes"):
             require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("fused_channels", "scene_scores_channels"):
             value = getattr(self, name)
@@ -108,9 +135,13 @@ class HeadSettings:
         for name in DROPOUTS:
             value = getattr(self, name)
             require_setting(0.0 <= value < 1.0, name, value, "at least 0 and below 1")
-        for name in ("score_scale", "anchor_temperature"):
+        for name in ("score_scale", "anchor_temperature", "class_temperature"):
             require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        require_setting(self.anchor_weight >= 0, "anchor_weight", self.anchor_weight, "at least 0")
+        for name in ("anchor_weight", "backbone_input"):
+            require_setting(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        require_setting(
+            "{name}" in self.template, "template", self.template, "a text that contains {name}"
+        )
         momentum = self.batch_norm_momentum
         require_setting(
             0.0 <= momentum < 1.0, "batch_norm_momentum", momentum, "at least 0 and below 1"
@@ -127,13 +158,22 @@ class HeadSettings:
             self.num_heads,
             f"a divisor of channels ({self.channels})",
         )
+        require_setting(
+            self.region_source == "regions" or self.use_backbone_classes != "none",
+            "region_source",
+            self.region_source,
+            "regions with use_backbone_classes: none",
+        )
         if self.classifier != "cosine":
             for name in ("center_embeddings", "scene_scores"):
                 require_setting(
                     not getattr(self, name), name, True, "false without classifier: cosine"
                 )
-            weight = self.anchor_weight
+            weight, known = self.anchor_weight, self.use_backbone_classes
             require_setting(not weight, "anchor_weight", weight, "0 without classifier: cosine")
+            require_setting(
+                known == "none", "use_backbone_classes", known, "none without classifier: cosine"
+            )
         else:
             require_setting(
                 not self.classifier_bias, "classifier_bias", True, "false with a cosine"
@@ -151,14 +191,30 @@ DROPOUTS = (
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "region_source": ("regions", "backbone_classifier"),
         "region_embedding": ("conv_3x3", "dense"),
         "residual": ("input", "attended"),
         "fusion_activation": ("linear", "leaky_relu"),
         "classifier": ("dot_product", "cosine"),
         "classify": ("regions", "pooled_features"),
+        "use_backbone_classes": ("none", "if_known", "required"),
     }
 )
 
+
+_COSINE = HeadSettings(
+    channels=256,
+    region_dropout=0.5,
+    region_embedding="dense",
+    classifier="cosine",
+    score_scale=10.0,
+    center_embeddings=True,
+    anchor_weight=1.0,
+    anchor_dropout=0.2,
+    scene_scores=True,
+    scene_scores_channels=512,
+    scene_scores_dropout=0.6,
+)
 
 PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
     {
@@ -178,22 +234,19 @@ PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
             top_k=6,
             batch_norm_momentum=0.01,
         ),
-        # Both blocks of the paper at half its width, with cosine scores and similarities to seen
-        # classes: chosen on validation photos of Corel5k, see docs/reproduction.md. It is meant
-        # for training with the `softmax` losses.
-        "recommended": HeadSettings(
-            channels=256,
-            region_dropout=0.5,
-            region_embedding="dense",
-            classifier="cosine",
-            score_scale=10.0,
-            center_embeddings=True,
-            anchor_weight=1.0,
-            anchor_dropout=0.2,
-            scene_scores=True,
-            scene_scores_channels=512,
-            scene_scores_dropout=0.6,
+        # Cosine scores, similarities to seen classes, and what the backbone knows already: chosen
+        # by cross-validation on Corel5k, see docs/reproduction.md. It is meant for training with
+        # the `softmax` losses.
+        "recommended": dataclasses.replace(
+            _COSINE,
+            region_source="backbone_classifier",
+            region_context="none",
+            scene_context="none",
+            use_backbone_classes="if_known",
+            backbone_input=4.0,
         ),
+        # What `recommended` was before the backbone's classes: both blocks at half their width.
+        "recommended_0_1": _COSINE,
     }
 )
 
@@ -229,4 +282,6 @@ BIAM = System(
     presets=PRESETS,
     build=late("biam_tf.models.head:build_scores"),
     classifier="region_classifier",
+    uses_backbone_classes=True,
+    earlier_presets=MappingProxyType({"recommended": "recommended_0_1"}),
 )

@@ -149,14 +149,17 @@ class System:
             before the first step, to set weights that depend on them. Defaults to `None`.
         trained: whether it has weights to train or to solve for. Defaults to `True`; `False`: it is
             complete as it is built, and training photos are not read.
-        uses_backbone_classes: whether it is built from the classes of the backbone
+        uses_backbone_classes: whether it is, or can be, built from the classes of the backbone
             (`HeadInputs.backbone_classes`); its settings then have the fields `name_vectors` and
-            `template` of `biam_tf.baselines.backbone_classes`. Defaults to `False`.
+            `template` of `biam_tf.baselines.backbone_classes`, and `use_backbone_classes` of BiAM
+            where that is a choice. Defaults to `False`.
         uses_joint_space: whether features and class embeddings must be of one space of images and
             texts (`HeadInputs.joint_space`). Defaults to `False`.
         candidates: function of the settings to those of which the best on validation photos is
             taken, for systems that are not trained. Defaults to `None`: the settings are used as
             they are.
+        earlier_presets: for presets that have changed, the names by which the settings that they
+            had in version 0.1 are found now. Defaults to none.
         open_vocabulary: whether it scores classes that it was not trained on. Defaults to `True`.
         classifier: name of the layer that multiplies vectors of regions, or of the photo, with
             vectors of classes (`biam_tf.models.factors.Classifier`), if the scores are the means
@@ -183,6 +186,7 @@ class System:
     uses_backbone_classes: bool = False
     uses_joint_space: bool = False
     candidates: Callable[[Any], list[Any]] | None = None
+    earlier_presets: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def settings_type(self) -> type:

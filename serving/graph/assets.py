@@ -10,6 +10,7 @@ import numpy as np
 from biam_tf import __version__
 from biam_tf.class_sides import save_class_side
 from biam_tf.embeddings.run_encoder import RunEncoder
+from biam_tf.embeddings.sources import AUTO
 from biam_tf.files import sha256_of, write_json
 from biam_tf.markdown import code, code_block, escaped
 from biam_tf.metrics import format_table
@@ -131,7 +132,8 @@ def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
     size, length = run.image_size, run.vocabulary.embedding_size
     head = ", ".join(escaped(f"{key} {value}") for key, value in settings.get("head", {}).items())
     backbone = settings["backbone"]
-    encoder = settings.get("head", {}).get("name_vectors")
+    named = settings.get("head", {}).get("name_vectors")
+    encoder = None if named == AUTO else named
     weights = "trained with the head"
     if not backbone["trainable"]:
         weights = f"weights {escaped(backbone['weights'])}"

@@ -51,7 +51,7 @@ def load_config(path: str | pathlib.Path | None, overrides: Sequence[str] = ()) 
     _check_data(settings, config)
     _check_training(settings, config.training)
     # Last: for the settings of systems other than BiAM, Keras is imported, which takes seconds.
-    config = dataclasses.replace(config, head=_build_head_config(settings, head))
+    config = dataclasses.replace(config, head=_build_head_config(settings, head, is_resolved))
     _check_loss(settings, config)
     _check_thresholds(settings, config)
     if is_resolved:
@@ -123,7 +123,7 @@ def _field_names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
+def _build_head_config(settings: Settings, values: Any, of_a_run: bool) -> HeadConfig:
     from biam_tf.models.systems import SYSTEMS
 
     name, values = HeadConfig.system, settings.plain(values)
@@ -136,6 +136,9 @@ def _build_head_config(settings: Settings, values: Any) -> HeadConfig:
     given = dict(settings.section(values, "head", ["system", "preset", *hints]))
     given.pop("system", None)
     preset = settings.convert(given.pop("preset", "paper"), str, "head.preset")
+    if of_a_run and not settings.is_override("head.preset"):
+        # Only runs of version 0.1 name a preset, which may have changed since then.
+        preset = system.earlier_presets.get(preset, preset)
     if preset not in system.presets:
         hint = did_you_mean(preset, system.presets)
         settings.fail("head.preset", f"unknown preset {preset!r}{hint}")

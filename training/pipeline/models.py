@@ -13,9 +13,10 @@ from biam_tf.baselines.known_classes import DuplicateEmbeddings
 from biam_tf.embeddings.backbone_names import (
     embed_backbone_classes,
     is_same_file,
-    name_source,
+    listed_sources,
+    name_sources,
 )
-from biam_tf.embeddings.sources import vocabulary_of
+from biam_tf.embeddings.sources import AUTO, vocabulary_of
 from biam_tf.embeddings.spaces import require_joint_space
 from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
@@ -146,19 +147,51 @@ def check_training_labels(config: RunConfig, dataset: TaggingDataset, models: Mo
 
 
 def _backbone_classes(config: RunConfig, vocabulary: Vocabulary) -> BackboneClasses | None:
-    """Returns the classes of the backbone; None for a system that does not use them."""
-    if not SYSTEMS[config.head.system].uses_backbone_classes:
-        return None
+    """Returns the classes of the backbone; None for a head that does not use them."""
     settings, word_vectors = config.head.settings, config.vocabulary.word_vectors
-    classifier = load_classifier(config.backbone.name, config.backbone.weights)
-    source = name_source(classifier.names, settings.name_vectors, word_vectors)
-    classes = embed_backbone_classes(
-        classifier, vocabulary, source, settings.template, is_same_file(source, word_vectors)
+    use = getattr(settings, "use_backbone_classes", "required")
+    if not SYSTEMS[config.head.system].uses_backbone_classes or use == "none":
+        return None
+    name = config.backbone.name
+    if use == "if_known" and (reason := _without_backbone_classes(config)) is not None:
+        print(f"head.use_backbone_classes: not used: {reason}", flush=True)
+        return None
+    classifier = load_classifier(name, config.backbone.weights)
+    sources = name_sources(
+        classifier.names,
+        settings.name_vectors,
+        word_vectors,
+        settings.template,
+        config.vocabulary.templates or (),
     )
+    listed = listed_sources(sources)
+    same = len(sources) == 1 and is_same_file(sources[0].source, word_vectors)
+    try:
+        classes = embed_backbone_classes(classifier, vocabulary, sources, settings.template, same)
+    except UserError as error:
+        if use == "required":
+            raise
+        raise UserError(
+            f"{error}; or leave out what the backbone knows, with head.use_backbone_classes: none"
+        ) from error
     names, embedded = len(classifier.names), len(classes.classifier.names)
     left_out = f"; {names - embedded} have none and are left out" if embedded < names else ""
-    print(f"{names} classes of {config.backbone.name}, embedded by {source}{left_out}", flush=True)
+    print(f"{names} classes of {name}, embedded by {listed}{left_out}", flush=True)
     return classes
+
+
+def _without_backbone_classes(config: RunConfig) -> str | None:
+    """Returns why a head does without the classes of the backbone; None: it need not."""
+    backbone = config.backbone
+    if config.vocabulary.word_vectors is None and config.head.settings.name_vectors == AUTO:
+        return "the class embeddings are attributes of the data set, not of names"
+    if backbone.trainable:
+        return "the backbone is trained, and its features no longer are those of its classifier"
+    try:
+        load_classifier(backbone.name, backbone.weights)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _build_head(

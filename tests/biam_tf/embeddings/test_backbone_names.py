@@ -1,10 +1,18 @@
 """Names of a backbone's classes in the space of the class embeddings, or a refusal."""
 
+import json
+
 import numpy as np
 import pytest
 
 from biam_tf.backbones.classifier import BackboneClassifier, DenseLayer
-from biam_tf.embeddings.backbone_names import embed_backbone_classes, is_same_file, name_source
+from biam_tf.embeddings.backbone_names import (
+    NameSource,
+    embed_backbone_classes,
+    is_same_file,
+    name_source,
+    name_sources,
+)
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary
 
@@ -59,6 +67,37 @@ def test_a_source_without_most_of_the_names_is_refused(classifier, tmp_path):
     few.write_text("zebra 0 0 1\n")
     with pytest.raises(UserError, match=r"only 1 of the 4 names"):
         embed_backbone_classes(classifier, vocabulary([[0, 0, 1]], ("zebra",)), str(few), TEMPLATE)
+
+
+def test_several_sources_are_concatenated_and_a_name_that_one_lacks_has_its_mean(
+    classifier, words, tmp_path
+):
+    table = tmp_path / "table.npz"
+    own = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0], [0.0, 1.0]])
+    np.savez(table, names=np.array(NAMES), embeddings=own)
+    sources = [NameSource(words, (TEMPLATE,)), NameSource(str(table), (TEMPLATE,))]
+    unit = np.array([[0, 0, 1, 0, 1], [*[3**-0.5] * 3, 0, 1]]) / 2**0.5
+    classes = embed_backbone_classes(classifier, vocabulary(unit), sources, TEMPLATE)
+    assert classes.classifier.names == NAMES  # "affenpinscher" is in the table alone
+    by_words = np.array([[0.5**0.5, 0.5**0.5, 0], [0, 0, 1], [0, 0, 0], [3**-0.5] * 3])
+    by_words[2] = by_words[[0, 1, 3]].mean(axis=0)
+    by_table = [[1, 0], [0, 1], [1, 0], [0, 1]]
+    expected = np.concatenate([by_words, by_table], axis=1) / 2**0.5
+    np.testing.assert_allclose(classes.embeddings, expected, atol=1e-6)
+    with pytest.raises(UserError, match=r"words.txt \+ .*table.npz is another file"):
+        embed_backbone_classes(classifier, vocabulary(-unit), sources, TEMPLATE)
+
+
+def test_the_sources_are_those_that_a_table_was_made_from(words, tmp_path):
+    table = tmp_path / "classes.npz"
+    made = {"sources": [{"source": words}, {"source": "minilm", "templates": ["{name}"]}]}
+    arrays = {"names": np.array(["zebra", "sea"]), "embeddings": np.eye(2)}
+    np.savez(table, **arrays, made=np.array(json.dumps(made)))
+    own, texts = NameSource(words, (TEMPLATE,)), NameSource("minilm", ("{name}",))
+    assert name_sources((*NAMES, "dog"), None, str(table), TEMPLATE) == (own, texts)
+    assert name_sources(NAMES, None, words, TEMPLATE) == (own,)
+    both = name_sources(NAMES, f"{words} + minilm", None, TEMPLATE)
+    assert both == (own, NameSource("minilm", (TEMPLATE,)))
 
 
 def test_the_source_is_the_setting_or_the_word_vectors_or_minilm(words, tmp_path):

@@ -27,10 +27,12 @@ from biam_tf.baselines.lesa import (
 )
 from biam_tf.baselines.region_attention import SumOverRegions
 from biam_tf.layers import (
+    AddDirection,
     BoundClassEmbeddings,
     ConvReluBatchNorm,
     CosineRegionClassifier,
     CrissCrossAttention,
+    EmbeddingMixture,
     NonLocalBlock,
     PointwiseConv2D,
     RegionClassifier,
@@ -80,6 +82,10 @@ def with_classifier(classifier: type[keras.Layer], k: int, **arguments) -> Calla
 # A bias of keys adds the same number to all scores of a query: no softmax over keys changes.
 KEY_BIAS = ("/key/bias",)
 CASES = {
+    "AddDirection": Case(lambda **k: AddDirection(0.5, **k), [REGIONS, (2, 5, 4, 6)], REGIONS),
+    "AddDirection, one for all regions": Case(
+        lambda **k: AddDirection(**k), [REGIONS, (2, 1, 1, 8)], REGIONS
+    ),
     "BoundClassEmbeddings": Case(
         lambda **k: BoundClassEmbeddings(np.eye(3, 7), **k), REGIONS, (3, 7)
     ),
@@ -105,6 +111,9 @@ CASES = {
     ),
     "CrissCrossAttention": Case(
         lambda **k: CrissCrossAttention(3, **k), REGIONS, REGIONS, unmoved=KEY_BIAS
+    ),
+    "EmbeddingMixture": Case(
+        lambda **k: EmbeddingMixture(np.eye(8, 6) - 0.5, 3, 2.0, **k), REGIONS, (2, 5, 4, 6)
     ),
     "NonLocalBlock": Case(
         lambda **k: NonLocalBlock(batch_norm_momentum=0.5, batch_norm_epsilon=1e-2, **k),

@@ -77,6 +77,22 @@ def test_a_configuration_of_a_run_that_names_a_preset_is_resolved(write):
     assert load_config(write(text)).head == HeadConfig("biam", expected)
 
 
+def test_a_run_of_version_0_1_that_names_a_preset_keeps_its_settings(write):
+    values = yaml.safe_load(config_to_yaml(load_config(None)))
+    values["head"] = {"system": "biam", "preset": "recommended", "top_k": 3}
+    path = write(yaml.safe_dump(values))
+    old = dataclasses.replace(PRESETS["recommended_0_1"], top_k=3)
+    assert (old.channels, old.region_context, old.use_backbone_classes) == (
+        256,
+        "self_attention",
+        "none",
+    )
+    assert load_config(path).head.settings == old
+    assert load_config(path, ["head.preset=recommended"]).head.settings == dataclasses.replace(
+        PRESETS["recommended"], top_k=3
+    )
+
+
 def test_a_preset_without_effect_on_a_whole_configuration_is_refused(write):
     path = write(config_to_yaml(RunConfig()))
     assert "head.preset: has no effect on" in message_of(path, "head.preset=released")

@@ -88,7 +88,7 @@ IGNORED = "backbone.orientation=ignore"  # early versions did not turn photos
 @pytest.mark.parametrize(
     ("config", "settings", "name"),
     [
-        (None, ["head.preset=recommended", IGNORED], "biam-01ac60b8b1-seed4"),
+        (None, ["head.preset=recommended_0_1", IGNORED], "biam-01ac60b8b1-seed4"),
         ("nus_wide_paper.yaml", ["data.directory=photos"], "biam-6f17fe57b3-seed4"),
     ],
 )
