@@ -146,7 +146,7 @@ def embed_backbone_classes(
             )
     rows = np.concatenate([_with_means(part, count) for part in parts], axis=1)
     rows /= np.sqrt(len(parts))
-    probed = ~missing[:, count:].any(axis=0)
+    probed = np.logical_not(missing[:, count:].any(axis=0))
     _require_same_space(rows[count:], probed, vocabulary, listed, parts)
     kept = np.flatnonzero(~missing[:, :count].all(axis=0)).tolist()
     return BackboneClasses(classifier.subset(kept), rows[kept].astype(np.float32))

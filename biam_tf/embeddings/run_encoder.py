@@ -1,6 +1,7 @@
 """The sentence encoder that made a run's class embeddings, for names that the run does not know."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -110,8 +110,8 @@ class AddDirection(layers.Layer):
             raise ValueError(
                 f"the inputs must be [vectors (..., d), directions (..., d_a)]; got {input_shape}"
             )
-        sizes = [shape[-1] for shape in input_shape]
-        if None in sizes or sizes[0] < sizes[1]:
+        longer, shorter = (shape[-1] for shape in input_shape)
+        if longer is None or shorter is None or longer < shorter:
             raise ValueError(
                 f"directions must not be longer than the vectors that they are added to; got "
                 f"shapes {input_shape}"

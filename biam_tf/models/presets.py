@@ -22,8 +22,8 @@ class HeadSettings:
             training (0 in the paper).
         region_source: which features of the regions are classified: `"regions"`, those of the
             backbone, or `"backbone_classifier"`, what the backbone's own classifier computes of
-            them before its last layer, where it is applied to regions; needs
-            `use_backbone_classes`.
+            them before its last layer, if `use_backbone_classes` is in use and that classifier
+            is applied to regions.
         region_embedding: how h_r is computed from the region features: `"conv_3x3"` (convolution,
             ReLU, batch normalization, as in the paper) or `"dense"` (1x1 convolution, ReLU).
         region_context: a name in `context_blocks.REGION_CONTEXT`, the block that relates regions
@@ -157,12 +157,6 @@ class HeadSettings:
             "num_heads",
             self.num_heads,
             f"a divisor of channels ({self.channels})",
-        )
-        require_setting(
-            self.region_source == "regions" or self.use_backbone_classes != "none",
-            "region_source",
-            self.region_source,
-            "regions with use_backbone_classes: none",
         )
         if self.classifier != "cosine":
             for name in ("center_embeddings", "scene_scores"):

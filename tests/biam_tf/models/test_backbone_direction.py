@@ -132,7 +132,5 @@ def test_a_head_without_a_classifier_is_refused_only_where_it_is_required(inputs
         UserError, match=r"^use_backbone_classes: 'required' is not valid; it must be no"
     ):
         BIAM.settings("paper", use_backbone_classes="required")
-    with pytest.raises(UserError, match=r"^region_source: .* regions with use_backbone"):
-        BIAM.settings("paper", region_source="backbone_classifier")
     with pytest.raises(UserError, match=r"^template: 'photo' is not valid"):
         BIAM.settings("recommended", template="photo")
