@@ -141,6 +141,10 @@ setup(
         "training": [
             "description/page.html",
             "report/page.html",
+            "report/page.js",
+            "label_review/page.html",
+            "label_review/page.js",
+            "tables/palette.css",
             "tables/table.html",
             "data/from_tfds/class_groups/*.csv",
             "data/nus_wide/checksums.tsv",

@@ -1,8 +1,7 @@
 """A picture of photos with their best tags and the regions where each tag was found."""
 
-import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,12 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from biam_tf.files import replacing
+from biam_tf.photo_tags import Tag, best_tags
 
-PAPER, CARD, EDGE = "#ffffff", "#f7f8fa", "#dfe3e8"
-INK, QUIET, TRACK = "#1d2733", "#66727f", "#e6e9ee"
-RIGHT, WRONG, UNKNOWN, UNSEEN = "#2a9d5c", "#d95d4a", "#8b96a5", "#3867d6"
+# Also those of pages (training/tables/palette.css); texts have a contrast of at least 4.5.
+PAPER, CARD, EDGE = "#f4f5f7", "#ffffff", "#e1e5ea"
+INK, QUIET, TRACK = "#1c2530", "#5d6977", "#e6e9ee"
+RIGHT, WRONG, UNKNOWN, SEEN, UNSEEN = "#1d7f49", "#bd3a29", "#5d6977", "#2f62d0", "#b04d06"
 # Dark to light in even steps of lightness, so that it also reads in grayscale.
 HEAT = np.array([(13, 8, 70), (120, 20, 120), (215, 60, 80), (252, 150, 35), (252, 245, 150)])
 
@@ -23,17 +24,6 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # Three response maps are as wide as a photo and its tags.
 MAP = (PHOTO + TAGS_WIDTH - PADDING) // 3
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tag:
-    """One line of a photo's list of tags."""
-
-    name: str
-    unseen: bool
-    score: float
-    length: float  # of the bar, 0-1
-    label: int | None
 
 
 def draw_contact_sheet(
@@ -75,15 +65,17 @@ def make_contact_sheet(
     tags: int = 5,
     maps: int = 3,
     title: str = "Photos and their best tags",
+    probabilities: ArrayLike | None = None,
+    given: ArrayLike | None = None,
 ) -> Image.Image:
     """Returns a picture of photos with their best tags and response maps.
 
-    Beside each photo are its best tags, each with a bar: from the photo's median score (empty)
-    to its best score (full). With labels, correct tags are green with a tick, wrong ones red
-    with a cross, and the present classes that are not among the tags are listed as missed.
-    Unseen classes have a badge. Below, the response maps of the first tags are shown as heat over
-    the photo, each scaled from its median (no heat) to its highest response: a score is the mean of
-    a few regions, and responses vary even where nothing is found.
+    Beside each photo are its best tags, each with a bar: its probability, or else from the photo's
+    median score (empty) to its best score (full). With labels, correct tags are green with a tick,
+    wrong ones red with a cross, and the present classes that are not among the tags are listed as
+    missed. Unseen classes have a badge. Below, the response maps of the first tags are shown as
+    heat over the photo, each scaled from its median (no heat) to its highest response: a score is
+    the mean of a few regions, and responses vary even where nothing is found.
 
     Args:
         photos: N uint8 arrays (H, W, 3), each of any size.
@@ -97,6 +89,8 @@ def make_contact_sheet(
         tags: number of tags per photo.
         maps: number of response maps per photo, at most 3.
         title: heading of the sheet.
+        probabilities: (N, C), shown instead of scores; NaN: none; None: scores are shown.
+        given: (N, C) bool, tags that are bold: they reach their thresholds; None: none is.
 
     Returns:
         An RGB picture.
@@ -108,8 +102,10 @@ def make_contact_sheet(
     scores = np.asarray(scores, np.float64)
     labels = None if labels is None else np.asarray(labels)
     response_maps = None if response_maps is None else np.asarray(response_maps)
-    _check(photos, names, groups, scores, labels, response_maps, captions)
-    unseen = [group == "unseen" for group in groups]
+    probabilities = None if probabilities is None else np.asarray(probabilities)
+    given = None if given is None else np.asarray(given)
+    alike = {"labels": labels, "probabilities": probabilities, "given": given}
+    _check(photos, names, groups, scores, alike, response_maps, captions)
     tags, columns = min(tags, len(names)), max(1, min(columns, len(photos)))
     maps = 0 if response_maps is None else min(maps, tags, 3)
 
@@ -134,15 +130,17 @@ def make_contact_sheet(
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, _font(26), anchor="la")
-    _draw_legend(sheet, draw, MARGIN + 44, labels is not None, any(unseen), maps > 0)
+    bar = "from the photo's median score to its best" if probabilities is None else "probability"
+    has_unseen = "unseen" in groups
+    _draw_legend(sheet, draw, MARGIN + 44, labels is not None, has_unseen, maps > 0, bar)
     for i, picture in enumerate(pictures):
         card = Image.new("RGB", (width, height), PAPER)
-        best = np.argsort(-scores[i], kind="stable")[:tags]
-        own_labels = None if labels is None else labels[i]
-        entries = [_tag(c, names, unseen, scores[i], own_labels) for c in best]
+        rows = [None if of is None else of[i] for of in (labels, probabilities, given)]
+        entries = best_tags(scores[i], names, groups, *rows, tags)
+        best = [tag.column for tag in entries]
         missed = None
-        if own_labels is not None:
-            present = np.flatnonzero(own_labels > 0).tolist()
+        if labels is not None:
+            present = np.flatnonzero(labels[i] > 0).tolist()
             missed = [names[c] for c in present if c not in best]
         heats = []
         if response_maps is not None:
@@ -159,7 +157,7 @@ def _check(
     names: Sequence[str],
     groups: Sequence[str],
     scores: np.ndarray,
-    labels: np.ndarray | None,
+    alike: Mapping[str, np.ndarray | None],
     response_maps: np.ndarray | None,
     captions: Sequence[str] | None,
 ) -> None:
@@ -174,7 +172,7 @@ def _check(
     matching = {
         "groups": (len(photos), len(groups)) == expected,
         "scores": scores.shape == expected,
-        "labels": labels is None or labels.shape == expected,
+        **{what: array is None or array.shape == expected for what, array in alike.items()},
         "response_maps": response_maps is None
         or (response_maps.ndim == 4 and response_maps.shape[::3] == expected),
         "captions": captions is None or len(captions) == len(photos),
@@ -188,24 +186,11 @@ def _check(
         raise ValueError(f"contact sheet: {int(np.isnan(scores).sum())} scores are NaN")
 
 
-def _tag(
-    c: int,
-    names: Sequence[str],
-    unseen: Sequence[bool],
-    scores: np.ndarray,
-    labels: np.ndarray | None,
-) -> _Tag:
-    median, best = np.median(scores), scores.max()
-    length = (scores[c] - median) / (best - median) if best > median else 1.0
-    label = None if labels is None else int(labels[c])
-    return _Tag(names[c], unseen[c], scores[c], float(np.clip(length, 0, 1)), label)
-
-
 def _draw_card(
     card: Image.Image,
     photo: Image.Image,
     caption: str | None,
-    tags: Sequence[_Tag],
+    tags: Sequence[Tag],
     missed: Sequence[str] | None,
     heats: Sequence[np.ndarray],
     map_height: int,
@@ -234,25 +219,28 @@ def _draw_card(
         card.paste(overlay_heat(fitted(photo, MAP), heat), (x, y))
 
 
-def _draw_tag(draw: ImageDraw.ImageDraw, tag: _Tag, x: int, y: int) -> None:
+def _draw_tag(draw: ImageDraw.ImageDraw, tag: Tag, x: int, y: int) -> None:
     color, end = _color(tag.label), x + TAGS_WIDTH
     if tag.label:
         _draw_mark(draw, x, y + 3, tag.label > 0, color)
     x += 0 if tag.label is None else 22
-    score = f"{tag.score:.2f}"
     badge = 62 if tag.unseen else 0
-    room = end - x - badge - draw.textlength(score, _font(14)) - 12
+    room = end - x - badge - draw.textlength(tag.value, _font(14)) - 12
     name = _shortened(draw, tag.name, room, _font(16))
-    draw.text((x, y + 16), name, INK, _font(16), anchor="ls")
+    for shift in range(1 + tag.given):  # the font has no bold letters
+        draw.text((x + shift, y + 16), name, INK, _font(16), anchor="ls")
     if tag.unseen:
-        pill = x + draw.textlength(name, _font(16)) + 8
-        draw.rounded_rectangle((pill, y + 2, pill + 54, y + 18), 8, fill=UNSEEN)
-        draw.text((pill + 27, y + 14), "unseen", PAPER, _font(12), anchor="ms")
-    draw.text((end, y + 16), score, QUIET, _font(14), anchor="rs")
+        _draw_badge(draw, x + draw.textlength(name, _font(16)) + 8, y)
+    draw.text((end, y + 16), tag.value, QUIET, _font(14), anchor="rs")
     draw.rounded_rectangle((x, y + 21, end, y + 26), 2, fill=TRACK)
     length = round((end - x) * tag.length)
     if length > 2:
         draw.rounded_rectangle((x, y + 21, x + length, y + 26), 2, fill=color)
+
+
+def _draw_badge(draw: ImageDraw.ImageDraw, x: float, y: int) -> None:
+    draw.rounded_rectangle((x, y + 2, x + 54, y + 18), 8, outline=UNSEEN)
+    draw.text((x + 27, y + 14), "unseen", UNSEEN, _font(12), anchor="ms")
 
 
 def _draw_mark(draw: ImageDraw.ImageDraw, x: int, y: int, right: bool, color: str) -> None:
@@ -271,6 +259,7 @@ def _draw_legend(
     labeled: bool,
     unseen: bool,
     heat: bool,
+    bar: str,
 ) -> None:
     x, font = MARGIN, _font(15)
 
@@ -288,11 +277,10 @@ def _draw_legend(
             x += 20
             write(text)
     if unseen:
-        draw.rounded_rectangle((x, y - 1, x + 54, y + 15), 8, fill=UNSEEN)
-        draw.text((x + 27, y + 11), "unseen", PAPER, _font(12), anchor="ms")
+        _draw_badge(draw, x, y - 3)
         x += 62
         write("no training label")
-    write("bar: from the photo's median score to its best")
+    write(f"bar: {bar}")
     if heat:
         strip = _heat_colors(np.linspace(0, 1, 90)[None].repeat(12, axis=0))
         low = "heat: from the map's median response"

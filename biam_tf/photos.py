@@ -14,9 +14,12 @@ docs/photos.md lists all cases.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from biam_tf.photo_decoding import pillow_decoding
@@ -59,6 +62,7 @@ __all__ = [
     "not_whole",
     "open_photo",
     "photo_problem",
+    "photo_problems",
     "read_photo_file",
     "resize_photo",
     "stored_name",
@@ -211,6 +215,34 @@ def photo_problem(
     except PhotoError as error:
         return str(error)
     return None
+
+
+def photo_problems(
+    photos: Sequence[tuple[str, pathlib.Path]],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """Decodes photos completely and returns the problem of each that cannot be read, by its name.
+
+    Args:
+        photos: name and path of each.
+        progress: called with (photos done, total photos) after each photo.
+    """
+    broken: dict[str, str] = {}
+    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # unusual metadata is not an error
+            complaints = threads.map(photo_problem, [path for _, path in photos])
+            numbered = enumerate(zip(photos, complaints, strict=True), start=1)
+            for done, ((image, _), complaint) in numbered:
+                if complaint:
+                    broken[image] = complaint
+                if progress:
+                    progress(done, len(photos))
+    finally:
+        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
+    return broken
 
 
 def as_sent(contents: bytes) -> bytes:

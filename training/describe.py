@@ -91,7 +91,7 @@ def _command(arguments: argparse.Namespace) -> None:
     radius = None if arguments.lists_only else arguments.radius
     findings = describe(dataset, word_vectors, radius)
     title = str(dataset.directory)
-    print(to_markdown(title, sections_of(findings, None, None)))
+    print(to_markdown(title, sections_of(findings, None, None), escapes=False))
     if arguments.output is not None:
         written = write_description(findings, title, arguments.output)
         print("\n".join(["Written:", *(f"  {path}" for path in written)]))

@@ -104,6 +104,31 @@ def f1_at_threshold(
     return dict.fromkeys(parts) | dict(zip(columns, found, strict=True))
 
 
+def counts_of_classes(
+    decisions: Decisions | ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how often each class is a tag of an image with a label for it, and how often rightly.
+
+    Args:
+        decisions: (N, C) bool or `Decisions`, the tags.
+        labels: (N, C) of +1, -1, 0.
+
+    Returns:
+        (C,) int, images that have the tag and a label of +1 or -1, and (C,) those with +1.
+    """
+    labels = np.asarray(labels)
+    decisions = decisions if isinstance(decisions, Decisions) else np.asarray(decisions, bool)
+
+    def count(rows: slice) -> np.ndarray:
+        given = decisions[rows]
+        kinds = given & (labels[rows] != 0), given & (labels[rows] > 0)
+        return np.stack([np.count_nonzero(kind, axis=0) for kind in kinds])
+
+    read = decisions.scores if isinstance(decisions, Decisions) else decisions
+    given, right = sum(in_threads(count, row_blocks(read)), np.zeros((2, labels.shape[1]), int))
+    return given, right
+
+
 def _f1_of_parts(
     decisions: Decisions | ArrayLike,
     labels: np.ndarray,

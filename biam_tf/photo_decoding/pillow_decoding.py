@@ -49,11 +49,15 @@ class OpenPhoto:
         image: the pixels, in the requested mode.
         size: (width, height) in pixels, as it is shown; `image` may be smaller.
         form: format of the file, such as "JPEG".
+        turn: EXIF orientation of the file, 1 (upright) to 8.
+        is_transparent: whether parts were transparent, and are blended over white.
     """
 
     image: Image.Image
     size: tuple[int, int]
     form: str
+    turn: int = 1
+    is_transparent: bool = False
 
 
 def decode(
@@ -78,10 +82,12 @@ def decode(
     try:
         turn = exif_orientation(contents)
         if form == "BMP":
-            image = _bmp(contents, max_pixels)
+            image, is_transparent = _bmp(contents, max_pixels)
             size = image.size
         else:
-            image, size = _with_pillow(contents, form, mode, at_least, max_pixels, turn)
+            image, size, is_transparent = _with_pillow(
+                contents, form, mode, at_least, max_pixels, turn
+            )
     except Image.DecompressionBombError as error:
         raise PhotoError(too_large(max_pixels)) from error
     except PhotoError:
@@ -91,7 +97,7 @@ def decode(
     if turn > 1 and orientation == "follow":
         image = image.transpose(_TURNS[turn])
         size = size[::-1] if turn > 4 else size
-    return OpenPhoto(image.convert(mode), size, form)
+    return OpenPhoto(image.convert(mode), size, form, turn, is_transparent)
 
 
 def as_png(contents: bytes) -> bytes:
@@ -145,8 +151,8 @@ def _with_pillow(
     at_least: tuple[int, int] | None,
     max_pixels: int,
     turn: int,
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Returns the stored picture over white, in RGB or L, and its original size."""
+) -> tuple[Image.Image, tuple[int, int], bool]:
+    """Returns the stored picture over white, in RGB or L, its size, and whether it needs white."""
     frame = None
     if form == "GIF" or (form == "WEBP" and is_animated_webp(contents)):
         frame = first_frame(contents)
@@ -163,7 +169,8 @@ def _with_pillow(
         if at_least is not None and form == "JPEG":
             photo.draft(mode, at_least if turn < 5 else at_least[::-1])
         photo.load()
-        image = over_white(photo, contents)
+        photo_itself, alpha = _without_alpha(photo, contents)
+        image = _blended(photo_itself, alpha)
         if form == "TIFF" and turn > 1 and _is_turned(photo):
             image = image.transpose(_TURNS[_BACK[turn]])  # as it is stored
         if form == "TIFF":
@@ -171,8 +178,8 @@ def _with_pillow(
     if frame is not None:
         canvas = Image.new("RGB", frame.canvas, "white")
         canvas.paste(image, frame.offset)
-        return canvas, frame.canvas
-    return image, size
+        return canvas, frame.canvas, alpha is not None or image.size != frame.canvas
+    return image, size, alpha is not None
 
 
 def _sound_png(contents: bytes) -> bytes:
@@ -209,8 +216,14 @@ def _is_turned(tiff: Image.Image) -> bool:
     return tiff.getexif().get(0x0112, 1) == 1
 
 
-def over_white(photo: Image.Image, contents: bytes) -> Image.Image:
-    """Returns a decoded photo in RGB or L, transparent parts blended over white.
+def _blended(photo: Image.Image, alpha: np.ndarray | None) -> Image.Image:
+    if alpha is None:
+        return photo
+    return Image.fromarray(blend_over_white(np.asarray(photo.convert("RGB")), alpha))
+
+
+def _without_alpha(photo: Image.Image, contents: bytes) -> tuple[Image.Image, np.ndarray | None]:
+    """Returns a decoded photo in RGB or L, and its opacity (height, width); None: opaque.
 
     Args:
         photo: loaded.
@@ -235,9 +248,7 @@ def over_white(photo: Image.Image, contents: bytes) -> Image.Image:
         photo, alpha = Image.fromarray(np.ascontiguousarray(pixels[..., :3])), pixels[..., 3]
     if photo.mode not in ("RGB", "L"):
         photo = photo.convert("RGB")
-    if alpha is None or (alpha == 255).all():
-        return photo
-    return Image.fromarray(blend_over_white(np.asarray(photo.convert("RGB")), alpha))
+    return photo, None if alpha is None or (alpha == 255).all() else alpha
 
 
 def _eight_bits(key: int | tuple[int, ...], contents: bytes) -> int | np.ndarray:
@@ -262,8 +273,12 @@ def blend_over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return ((pixels * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
-def _bmp(contents: bytes, max_pixels: int) -> Image.Image:
-    """Decodes a BMP, of which Pillow misreads some palettes and reads other kinds than graphs."""
+def _bmp(contents: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    """Decodes a BMP, of which Pillow misreads some palettes and reads other kinds than graphs.
+
+    Returns:
+        The picture over white, and whether it needs white.
+    """
     header = bmp_header(contents)
     if header is None:
         raise PhotoError(UNUSUAL_BMP if len(contents) >= 54 else NOT_WHOLE)
@@ -297,6 +312,7 @@ def _bmp(contents: bytes, max_pixels: int) -> Image.Image:
         pixels = places[..., 2::-1]
         alpha = places[..., 3] if header.has_alpha else None
     # Some programs leave the opacity of an opaque BMP at zero.
+    is_transparent = alpha is not None and bool(alpha.any() and (alpha < 255).any())
     if alpha is not None and alpha.any():
         pixels = blend_over_white(pixels, alpha)
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels)), is_transparent

@@ -16,6 +16,7 @@ from training.description.sections import (
     Findings,
     Section,
     class_table,
+    count_by_format,
     sections_of,
     to_markdown,
 )
@@ -24,6 +25,8 @@ from training.tables.templates import render
 
 PLOT, SHEET = "class_frequency.png", "duplicates.png"
 PAIRS_ON_SHEET = 40
+# Classes of a plot that are named; of more, the names would overlap or fill pages.
+MOST_NAMED, _LONGEST_NAME = 80, 40
 _SIDE, _MARGIN, _TEXT, _COLUMNS = 150, 10, 32, 4
 
 
@@ -80,6 +83,7 @@ def as_json(findings: Findings) -> dict:
         values["unreadable_photos"] = [
             {"image": image, "problem": problem} for image, problem in findings.unreadable
         ]
+        values["formats"] = count_by_format(findings.photos)
         counts = {where: dict(count) for where, count in count_by_splits(findings.pairs).items()}
         values["near_duplicates"] = {"radius": findings.radius, "by_splits": counts}
     return values
@@ -103,18 +107,44 @@ def to_html(title: str, sections: Sequence[Section], folder: pathlib.Path) -> Ma
 
 
 def plot_class_frequency(labels: LabelFacts, path: pathlib.Path) -> None:
-    """Draws how many photos show each class, most frequent first, on a logarithmic scale."""
-    figure, axes = new_figure(9.0, 4.5)
+    """Draws how many photos show each class, most frequent first, on a logarithmic scale.
+
+    Up to `MOST_NAMED` classes are named, one below the other.
+    """
     ranked = labels.by_frequency
+    named = len(ranked) <= MOST_NAMED
+    figure, axes = new_figure(8.0, 1.2 + 0.24 * len(ranked)) if named else new_figure(9.0, 4.5)
     for group, color in zip(("seen", "unseen"), COLORS, strict=False):
         ranks = [rank for rank, c in enumerate(ranked) if c.group == group]
         counts = [ranked[rank].total for rank in ranks]
-        axes.bar(ranks, counts, width=1.0, color=color, label=f"{group} ({len(ranks)})")
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_xlabel("classes, most frequent first")
-    axes.set_ylabel("photos, all splits")
-    axes.legend()
+        if not ranks:
+            continue
+        label = f"{group} ({len(ranks)})"
+        if named:
+            bars = axes.barh(ranks, counts, height=0.8, color=color, label=label)
+            axes.bar_label(bars, labels=[f"{count:,}" for count in counts], padding=3, fontsize=8)
+        else:
+            axes.bar(ranks, counts, width=1.0, color=color, label=label)
+    number, order = "photos, all splits", "classes, most frequent first"
+    if named:
+        # A name is text: "$" begins no formula.
+        names = [_shortened(c.name).replace("$", r"\$") for c in ranked]
+        axes.set_yticks(range(len(ranked)), names, fontsize=9)
+        axes.set_ylim(len(ranked) - 0.4, -0.6)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.margins(x=0.12)
+        axes.set_xlabel(number)
+        axes.grid(axis="y", alpha=0)
+    else:
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_xlabel(order)
+        axes.set_ylabel(number)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     save_figure(figure, path)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def draw_pairs(directory: pathlib.Path, pairs: Sequence[Pair], path: pathlib.Path) -> None:

@@ -31,6 +31,8 @@ class Photo:
         sha256: SHA-256 of the file.
         hash: its `perceptual_hash`.
         coarse: its `coarse_picture`, as 64 bytes.
+        is_turned: whether a camera's orientation other than upright is written in the file.
+        is_transparent: whether parts are transparent.
     """
 
     problem: str | None
@@ -39,6 +41,8 @@ class Photo:
     sha256: bytes = b""
     hash: int = 0
     coarse: bytes = b""
+    is_turned: bool = False
+    is_transparent: bool = False
 
 
 def scan_photos(
@@ -83,5 +87,13 @@ def examine_photo(path: pathlib.Path) -> Photo:
     except PhotoError as error:
         return Photo(str(error))
     gray = gray_picture(photo.image)
-    checksum, coarse = hashlib.sha256(content).digest(), coarse_picture(gray).tobytes()
-    return Photo(None, photo.size, photo.form, checksum, int(perceptual_hash(gray)), coarse)
+    return Photo(
+        None,
+        photo.size,
+        photo.form,
+        hashlib.sha256(content).digest(),
+        int(perceptual_hash(gray)),
+        coarse_picture(gray).tobytes(),
+        photo.turn > 1,
+        photo.is_transparent,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from biam_tf.embeddings.sources import encodes_sentences, vocabulary_of
 from biam_tf.embeddings.twins import Twins, find_twins
+from biam_tf.markdown import escaped
 from biam_tf.progress import progress
 from biam_tf.vocabulary import names_without_embedding
 from training.data.dataset import TaggingDataset
@@ -72,14 +73,22 @@ class Section:
     picture: str | None = None
 
 
-def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """Returns a description as Markdown, which is also printed in a terminal."""
-    parts = [f"# {title}"]
+def to_markdown(title: str, sections: Sequence[Section], escapes: bool = True) -> str:
+    """Returns a description as Markdown.
+
+    Args:
+        title: its heading.
+        sections: its parts.
+        escapes: whether names that hold signs of Markdown are escaped; in a terminal, which shows
+            the text as it is, they are not.
+    """
+    shown = escaped if escapes else str
+    parts = [f"# {shown(title)}"]
     for section in sections:
         parts.append(f"## {section.title}")
-        parts += section.lines
+        parts += [shown(line) for line in section.lines]
         if section.table:
-            parts.append(section.table.markdown(padded=True).rstrip())
+            parts.append(section.table.markdown(padded=True, escapes=escapes).rstrip())
         if section.picture:
             parts.append(f"![{section.title}]({section.picture})")
     return "\n\n".join(parts) + "\n"
@@ -275,27 +284,54 @@ def describe_unreadable(findings: Findings) -> str:
 def _photo_sections(findings: Findings, sheet: str | None) -> list[Section]:
     if findings.photos is None:
         return []
-    return [_photos(findings, findings.photos), _duplicates(findings, sheet)]
+    return [*_photos(findings, findings.photos), _duplicates(findings, sheet)]
 
 
-def _photos(findings: Findings, photos: Sequence[Photo]) -> Section:
+def _photos(findings: Findings, photos: Sequence[Photo]) -> list[Section]:
     unreadable = findings.unreadable
     readable = [photo for photo in photos if photo.problem is None]
     lines = []
+    sections, table = [], None
     if readable:
-        forms = collections.Counter(photo.form for photo in readable).most_common()
         sides = sorted(min(photo.size) for photo in readable)
+        turned = sum(photo.is_turned for photo in readable)
+        transparent = sum(photo.is_transparent for photo in readable)
         lines = [
-            ", ".join(f"{count} {form}" for form, count in forms)
-            + f"; shorter side from {sides[0]} to {sides[-1]} pixels, median "
-            f"{sides[(len(sides) - 1) // 2]}."
+            f"Shorter side from {sides[0]} to {sides[-1]} pixels, median "
+            f"{sides[(len(sides) - 1) // 2]}.",
+            f"{turned} photos have a camera's orientation, by which they are turned upright "
+            "(backbone.orientation).",
+            f"{transparent} photos have transparent parts, which are blended over white.",
         ]
+        header = ("format", "photos", "with orientation", "with transparency")
+        rows = [(form, *counts.values()) for form, counts in count_by_format(photos).items()]
+        table = Table("", header, rows)
     if not unreadable:
-        return Section("Photos", [*lines, "All of them can be read."])
-    lines.append(describe_unreadable(findings))
+        return [Section("Photos", [*lines, "All of them can be read."], table)]
+    sections.append(Section("Photos", lines, table))
+    lines = [describe_unreadable(findings)]
     if len(unreadable) > _LISTED:
         lines.append(f"The first {_LISTED} are listed; description.json has all of them.")
-    return Section("Photos", lines, Table("", ("photo", "problem"), unreadable[:_LISTED]))
+    problems = Table("", ("photo", "problem"), unreadable[:_LISTED])
+    return [*sections, Section("Photos that cannot be read", lines, problems)]
+
+
+def count_by_format(photos: Sequence[Photo]) -> dict[str, dict[str, int]]:
+    """Returns the number of readable photos of each format, most frequent first.
+
+    Returns:
+        `{"JPEG": {"photos", "with_orientation", "with_transparency"}, ...}`.
+    """
+    readable = [photo for photo in photos if photo.problem is None]
+    counts = {}
+    for form, count in collections.Counter(photo.form for photo in readable).most_common():
+        own = [photo for photo in readable if photo.form == form]
+        counts[form] = {
+            "photos": count,
+            "with_orientation": sum(photo.is_turned for photo in own),
+            "with_transparency": sum(photo.is_transparent for photo in own),
+        }
+    return counts
 
 
 def _duplicates(findings: Findings, sheet: str | None) -> Section:

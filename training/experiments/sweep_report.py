@@ -23,6 +23,7 @@ from training.tables.plots import (
     means_and_deviations,
     new_figure,
     save_figure,
+    tick_positions,
 )
 from training.tables.table import Table, mean_and_spread
 
@@ -33,6 +34,9 @@ PARTS = {"seen": "seen mAP", "gzsl": "GZSL mAP", "zsl": "ZSL mAP"}
 # Splits and parts whose number of classes in mAP is in the CSV file.
 COUNTS = [*(("validation", part) for part in PARTS), ("test", "zsl"), ("test", "gzsl")]
 BARS_SHOWN = 30
+# Length of the axis of a line, and the letters of its labels that have room side by side.
+LINE_INCHES, MOST_LETTERS = 6.0, 60
+LETTERS_PER_COLUMN = 10  # of a heat map, an inch wide
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +186,8 @@ def _line(
     figure, plot = new_figure()
     number_of = dict(zip(axis.values, numbers, strict=True))
     points = sorted(settings, key=lambda setting: number_of[_values(setting.trial)[0]])
-    x = [number_of[_values(setting.trial)[0]] for setting in points]
+    labels = [_values(setting.trial)[0] for setting in points]
+    x, scale = tick_positions([number_of[label] for label in labels], labels, LINE_INCHES)
     test = {"seen": "GZSL mAP"}.get(part, PARTS[part])
     curves = {
         f"validation {PARTS[part]}": [setting.validation(part) for setting in points],
@@ -190,10 +195,11 @@ def _line(
     }
     for (label, values), color in zip(curves.items(), COLORS, strict=False):
         draw_line_with_spread(plot, x, values, label, color)
-    if min(x) > 0 and max(x) / min(x) > 8:
-        plot.set_xscale("log", base=10 if isinstance(x[0], float) else 2)
-    plot.set_xticks(x, [_values(setting.trial)[0] for setting in points])
+    plot.set_xscale(scale)
+    plot.set_xticks(x, labels)
     plot.minorticks_off()
+    is_slanted = max(map(len, labels)) * len(labels) > MOST_LETTERS
+    plot.tick_params("x", rotation=90 if is_slanted else 0)
     plot.set_xlabel(axis.key)
     plot.set_ylabel("mAP, per cent")
     plot.legend(frameon=False)
@@ -213,6 +219,8 @@ def _heat_map(settings: Sequence[Setting], axes: Sequence[GridKey], part: str) -
         plot.text(x, y, text, ha="center", va="center", fontsize=9)
     image = plot.imshow(means, cmap="Blues", aspect="auto", alpha=0.6)
     plot.set_xticks(range(len(across.values)), across.values)
+    if max(map(len, across.values)) > LETTERS_PER_COLUMN:
+        plot.tick_params("x", rotation=90)
     plot.set_yticks(range(len(down.values)), down.values)
     plot.set_xlabel(across.key)
     plot.set_ylabel(down.key)

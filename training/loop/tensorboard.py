@@ -16,7 +16,10 @@ from PIL import Image
 from biam_tf.files import write_text, writing_to
 from biam_tf.vocabulary import Vocabulary
 
-LOSS, LEARNING_RATE, SPEED = "training/loss", "training/learning_rate", "training/images_per_second"
+LOSS, LEARNING_RATE = "training/loss", "training/learning_rate"
+EPOCH_LOSS, SPEED = "training/loss_of_epoch", "training/images_per_second"
+# Figures of the validation by their keys in the log.
+VALIDATION = {"validation": "mAP", "validation_weighted": "weighted_mAP"}
 PICTURE = "response_maps"
 EMBEDDINGS_FILE, NAMES_FILE = "class_embeddings.tsv", "classes.tsv"
 PROJECTOR_FILE = "projector_config.pbtxt"
@@ -54,15 +57,28 @@ class TensorBoardWriter:
             _write_scalar(LEARNING_RATE, values["learning_rate"])
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Writes speed, validation figures and the picture."""
+        """Writes the curves of `curves_of_epoch` and the picture."""
         with self._writer.as_default(record["step"]):
-            _write_scalar(SPEED, record["images_per_second"])
-            for part, value in record.get("validation", {}).items():
-                _write_scalar(f"validation/{part}_mAP", value)
+            for tag, value in curves_of_epoch(record).items():
+                _write_scalar(tag, value)
             if self._draw is not None:
                 _write_picture(PICTURE, self._draw())
         with writing_to(self._folder):
             self._writer.flush()
+
+
+def curves_of_epoch(record: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what the report and TensorBoard show of an epoch, by the tags of TensorBoard.
+
+    Args:
+        record: a line of the run's log.
+    """
+    values = {EPOCH_LOSS: record["loss"]} if "loss" in record else {}
+    values[SPEED] = record["images_per_second"]
+    for kind, figure in VALIDATION.items():
+        for part, value in record.get(kind, {}).items():
+            values[f"validation/{part}_{figure}"] = value
+    return values
 
 
 def write_projector(folder: pathlib.Path, vocabulary: Vocabulary) -> None:

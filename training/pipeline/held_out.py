@@ -8,40 +8,32 @@ fold leaves out a part of the seen classes, trains anew, and scores the validati
 If no training photo can show an unseen class (`About.unseen_in_training`), photos that show a class
 left out are left out as well, since the model would see it otherwise.
 
-A fold is trained for about half of the run's steps, in its own folder below the run's. A run that
-is stopped goes on with the fold it was at.
+A fold is trained for about half of the run's steps (`training.pipeline.short_training`), in its own
+folder below the run's. A run that is stopped goes on with the fold it was at.
 """
 
 import dataclasses
-import math
 import pathlib
-import shutil
 import time
 
 import numpy as np
 
 from biam_tf.errors import UserError
-from biam_tf.files import read_model, writing_to
 from biam_tf.metrics.held_out import HeldOutFold, fold_file
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
-from training.config import RunConfig, config_values
+from training.config import RunConfig
 from training.data.dataset import SEEN, UNSEEN, TaggingDataset
 from training.data.input.sampling import make_sampler
-from training.loop.closed_form import fit_head
-from training.loop.devices import computing_in
-from training.loop.objective import prepare_head
-from training.loop.trainer import train
 from training.loop.workers import Workers
-from training.pipeline.examples import Examples, open_examples, trainable_photos
-from training.pipeline.models import build_models
+from training.pipeline.examples import Examples, trainable_photos
 from training.pipeline.run_folder import RunFolder
+from training.pipeline.short_training import ShortTraining, epochs_of, train_shortly
 from training.scoring.evaluation import score_split
 
 # A fold leaves out at most this share of the seen classes: a model of fewer is another model.
 LARGEST_SHARE = 1 / 3
-SHARE_OF_STEPS = 0.5
 # Classes left out of fewer are an anecdote.
 FEWEST_CLASSES = 6
 # Scores that are stored for a fold; of more, a random part of the validation photos is scored.
@@ -105,9 +97,9 @@ def _plan(config: RunConfig, dataset: TaggingDataset, count: int) -> list[Fold]:
                 f"training.batch_size: {config.training.batch_size}, but only {photos} training "
                 f"photos are left in fold {fold + 1}"
             )
-        epochs = math.ceil(SHARE_OF_STEPS * config.training.epochs * whole_epoch / photos)
+        epochs = epochs_of(config.training, whole_epoch, photos)
         steps = photos // config.training.batch_size
-        folds.append(Fold(fold + 1, held_out, own, min(config.training.epochs, epochs), steps))
+        folds.append(Fold(fold + 1, held_out, own, epochs, steps))
     return folds
 
 
@@ -193,54 +185,14 @@ def _train_fold(
     path: pathlib.Path,
 ) -> None:
     """Trains a fold, and writes the scores of validation photos by it."""
+    classes = Vocabulary(vocabulary.names, vocabulary.embeddings, fold.dataset.groups)
     own = RunFolder(folder.held_out / f"fold_{fold.number}")
-    if workers.is_chief:
-        with writing_to(own.path):
-            own.path.mkdir(parents=True, exist_ok=True)
-    settings = _settings_of_fold(config, fold)
-    groups = fold.dataset.groups
-    classes = Vocabulary(vocabulary.names, vocabulary.embeddings, groups)
-    with computing_in(config.training.precision):
-        models = build_models(settings, workers.strategy, classes)
-        examples = open_examples(settings, folder.path, fold.dataset, models.backbone)
-        training = examples.for_training(fold.epochs)
-        data = (training.source, training.labels)
-        system = SYSTEMS[config.head.system]
-        if system.fit is not None:
-            seen = classes.subset(group=SEEN).embeddings
-            fit_head(settings, own, models.head, *data, seen, None)
-        else:
-            prepare_head(models.head, settings.head, training.labels)
-            train(settings, own, workers.strategy, models.target(own), *data, None)
-        if workers.is_chief:
-            head = read_model(own.model, "delete its folder to train the fold again")
-            backbone = models.backbone
-            if backbone.trainable:
-                from biam_tf.backbones import load_backbone
 
-                backbone = load_backbone(config.backbone.name, own.backbone)
-            run = TrainedRun(own, config_values(settings), classes, head, backbone)
-            scores = _scored(run, examples, fold, config.training.seed)
-            scores.save(path)
-    if workers.is_chief:
-        shutil.rmtree(own.path)
+    def score(run: TrainedRun, examples: Examples) -> None:
+        _scored(run, examples, fold, config.training.seed).save(path)
 
-
-def _settings_of_fold(config: RunConfig, fold: Fold) -> RunConfig:
-    training = config.training
-    share = fold.epochs / training.epochs
-    schedule = dataclasses.replace(
-        training.schedule, warmup_epochs=training.schedule.warmup_epochs * share
-    )
-    training = dataclasses.replace(
-        training,
-        epochs=fold.epochs,
-        schedule=schedule,
-        patience=None,
-        tensorboard=False,
-        report=False,
-    )
-    return dataclasses.replace(config, training=training)
+    work = ShortTraining(config, folder.path, own, fold.dataset, classes, fold.epochs)
+    train_shortly(work, workers, score)
 
 
 def _scored(run: TrainedRun, examples: Examples, fold: Fold, seed: int) -> HeldOutFold:

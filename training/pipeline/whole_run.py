@@ -265,7 +265,7 @@ def _tensorboard(
             PHOTOS_ON_TENSORBOARD,
             orientation,
         )
-        return make_contact_sheet(**sheet_contents(explained, split, vocabulary))
+        return make_contact_sheet(**sheet_contents(explained, dataset, split, vocabulary))
 
     write_projector(folder.tensorboard, vocabulary)
     return TensorBoardWriter(folder.tensorboard, draw)

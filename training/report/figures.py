@@ -11,7 +11,15 @@ from biam_tf.metrics import labels_of_classes
 from biam_tf.metrics.stacking import SeenUnseenCurve
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.thresholds import Thresholds
-from training.tables.svg_charts import Chart, padded
+from training.loop.tensorboard import (
+    EPOCH_LOSS,
+    LEARNING_RATE,
+    LOSS,
+    SPEED,
+    VALIDATION,
+    curves_of_epoch,
+)
+from training.tables.svg_charts import Chart, Key, padded
 
 PARTS = {"seen": "seen", "zsl": "unseen", "gzsl": "all"}  # CSS classes by part of the validation
 CURVES_PER_GROUP = 3
@@ -21,17 +29,21 @@ FEWEST_OF_BIN = 25
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A chart with a title above and a note below it.
+    """A chart with a title above, its legend and a note below it.
 
     Attributes:
         title: above the chart.
         chart: inline SVG.
         note: below the chart; may be empty.
+        legend: what is drawn in it.
+        tags: of the curves in TensorBoard that it shows.
     """
 
     title: str
     chart: Markup
     note: str = ""
+    legend: tuple[Key, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 def learning_curves(
@@ -39,7 +51,7 @@ def learning_curves(
     losses: tuple[np.ndarray, np.ndarray],
     rates: tuple[np.ndarray, np.ndarray],
 ) -> list[Figure]:
-    """Returns charts of loss, learning rate and validation mAP over the epochs.
+    """Returns charts of the curves that TensorBoard shows, over the epochs.
 
     Args:
         records: lines of the run's log.
@@ -48,53 +60,83 @@ def learning_curves(
     """
     epochs = np.array([record["epoch"] for record in records], float)
     steps_per_epoch = records[0]["step"] / records[0]["epoch"]
-    span = (0.0, float(epochs[-1]))
-    means = np.array([record["loss"] for record in records])
+    own = [curves_of_epoch(record) for record in records]
+    curves = {tag: np.array([values[tag] for values in own]) for tag in own[-1]}
+    figures = [
+        _loss_figure(epochs, curves[EPOCH_LOSS], losses[0] / steps_per_epoch, losses[1]),
+        _rate_figure(epochs, records, rates[0] / steps_per_epoch, rates[1]),
+    ]
+    for figure in VALIDATION.values():
+        values = {part: curves.get(f"validation/{part}_{figure}") for part in PARTS}
+        shown = {part: value for part, value in values.items() if value is not None}
+        if shown:
+            best = records[-1]["best_epoch"]
+            figures.append(_validation_figure(epochs, shown, figure, best))
+    return [*figures, _speed_figure(epochs, curves[SPEED])]
+
+
+def _loss_figure(
+    epochs: np.ndarray, means: np.ndarray, at: np.ndarray, losses: np.ndarray
+) -> Figure:
     # The first few losses may be so large that they would flatten the rest.
-    top = np.quantile(losses[1], 0.99) if len(losses[1]) else np.inf
-    singles = np.minimum(losses[1], top)
+    top = np.quantile(losses, 0.99) if len(losses) else np.inf
+    singles = np.minimum(losses, top)
+    span = (0.0, float(epochs[-1]))
     limits = padded([singles, means])
     chart = Chart("Training loss by epoch", "epoch", "", span, limits, whole_x=True)
-    chart.line(losses[0] / steps_per_epoch, singles, "quiet")
+    if len(singles):
+        chart.line(at, singles, "quiet", name="steps")
     # The mean of an epoch is drawn at its middle.
-    chart.line(epochs - 0.5, means, "all")
+    chart.line(epochs - 0.5, means, "all", name="means of epochs")
     for epoch, mean in zip(epochs, means, strict=True):
         chart.dot(epoch - 0.5, mean, "all", f"epoch {epoch:g}: {mean:.4g}", 3)
-    note = "Dots: means of epochs." + " Faint: steps." * bool(len(singles))
-    figures = [Figure("Loss", chart.markup(), note)]
+    note = f"Losses of steps above {top:.3g} are drawn there." * bool((losses > top).any())
+    tags = (LOSS, EPOCH_LOSS) if len(singles) else (EPOCH_LOSS,)
+    return Figure("Loss", chart.markup(), note, chart.legend, tags)
 
-    if len(rates[0]):
-        xs, ys, note = rates[0] / steps_per_epoch, rates[1], "At every step."
-    else:
-        xs, ys = epochs, np.array([record["learning_rate"] for record in records])
+
+def _rate_figure(
+    epochs: np.ndarray, records: Sequence[Mapping], at: np.ndarray, rates: np.ndarray
+) -> Figure:
+    note = "At every step."
+    if not len(rates):
+        at, rates = epochs, np.array([record["learning_rate"] for record in records])
         note = "At the end of each epoch."
-    limits = padded([[0], ys])
+    span = (0.0, float(epochs[-1]))
+    limits = padded([[0], rates])
     chart = Chart("Learning rate by epoch", "epoch", "", span, limits, whole_x=True)
-    chart.line(xs, ys, "all")
-    figures.append(Figure("Learning rate", chart.markup(), note))
+    chart.line(at, rates, "all")
+    return Figure("Learning rate", chart.markup(), note, tags=(LEARNING_RATE,))
 
-    validated = [part for part in PARTS if part in records[-1].get("validation", {})]
-    if validated:
-        values = {
-            part: np.array([record["validation"][part] for record in records]) for part in validated
-        }
-        chart = Chart(
-            "Validation mAP by epoch",
-            "epoch",
-            "mAP, per cent",
-            span,
-            (0, padded(list(values.values()))[1]),
-            "y",
-            whole_x=True,
-        )
-        for part, own in values.items():
-            chart.line(epochs, own, PARTS[part])
-            for epoch, value in zip(epochs, own, strict=True):
-                tip = f"epoch {epoch:g}, {PARTS[part]} classes: {100 * value:.1f}"
-                chart.dot(epoch, value, PARTS[part], tip, 3)
-        best = records[-1]["best_epoch"]
-        figures.append(Figure("Validation mAP", chart.markup(), f"Best: epoch {best}."))
-    return figures
+
+def _validation_figure(
+    epochs: np.ndarray, values: Mapping[str, np.ndarray], figure: str, best: int
+) -> Figure:
+    title = f"Validation {figure.replace('_', ' ')}"
+    limits = (0, padded(list(values.values()))[1])
+    span = (0.0, float(epochs[-1]))
+    axis = f"{figure.replace('_', ' ')}, per cent"
+    chart = Chart(f"{title} by epoch", "epoch", axis, span, limits, "y", whole_x=True)
+    for part, own in values.items():
+        chart.line(epochs, own, PARTS[part], name=f"{PARTS[part]} classes")
+        for epoch, value in zip(epochs, own, strict=True):
+            tip = f"epoch {epoch:g}, {PARTS[part]} classes: {100 * value:.1f}"
+            chart.dot(epoch, value, PARTS[part], tip, 3)
+    note = f"Best: epoch {best}."
+    if {"seen", "gzsl"} <= values.keys() and np.allclose(values["seen"], values["gzsl"]):
+        note += " No validation photo shows an unseen class: both lines are one."
+    tags = tuple(f"validation/{part}_{figure}" for part in values)
+    return Figure(title, chart.markup(), note, chart.legend, tags)
+
+
+def _speed_figure(epochs: np.ndarray, speeds: np.ndarray) -> Figure:
+    limits = padded([[0], speeds])
+    span = (0.0, float(epochs[-1]))
+    chart = Chart("Photos per second by epoch", "epoch", "", span, limits, whole_x=True)
+    chart.line(epochs, speeds, "all")
+    for epoch, speed in zip(epochs, speeds, strict=True):
+        chart.dot(epoch, speed, "all", f"epoch {epoch:g}: {speed:.0f} photos per second", 3)
+    return Figure("Photos per second", chart.markup(), "Of each epoch.", tags=(SPEED,))
 
 
 def precision_recall(scores: ArrayLike, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +205,7 @@ def precision_recall_figures(
         recall, precision = precision_recall(scores[:, c], labels[:, c])
         label = f"Precision over recall of class {names[c]}"
         chart = Chart(label, "recall, per cent", "precision, per cent", (0, 1), (0, 1), "xy")
-        chart.line(*_with_falls(recall, precision), groups[c], area=True)
+        chart.line(*_with_falls(recall, precision), groups[c], area=True, name=f"{groups[c]} class")
         note = f"{groups[c]}, AP {100 * average_precisions[c]:.1f}, {_photos(positives[c])}"
         if thresholds is not None:
             given = (scores[:, c] >= thresholds.cuts[c]) & (labels[:, c] != 0)
@@ -171,10 +213,10 @@ def precision_recall_figures(
             if given.any():
                 at = right / positives[c], right / int(given.sum())
                 tip = f"at its threshold: recall {100 * at[0]:.0f}, precision {100 * at[1]:.0f}"
-                chart.dot(*at, "cut", tip, 5)
+                chart.dot(*at, "cut", tip, 5, name="at its threshold")
             else:
                 note += "; no score reaches its threshold"
-        figures.append(Figure(names[c], chart.markup(), note))
+        figures.append(Figure(names[c], chart.markup(), note, chart.legend))
     return figures
 
 
@@ -194,8 +236,10 @@ def stacking_figure(curve: SeenUnseenCurve, best_constant: float | None) -> Figu
         points.append((f"{best_constant:.2g} subtracted", best_constant, "cut"))
     for name, constant, css in points:
         seen, unseen = curve.at(constant)
-        chart.dot(unseen, seen, css, f"{name}: seen {100 * seen:.1f}, unseen {100 * unseen:.1f}", 5)
-    return Figure("Seen against unseen", chart.markup(), f"Area under the curve {curve.area:.3f}.")
+        tip = f"{name}: seen {100 * seen:.1f}, unseen {100 * unseen:.1f}"
+        chart.dot(unseen, seen, css, tip, 5, name)
+    note = f"Area under the curve {curve.area:.3f}."
+    return Figure("Seen against unseen", chart.markup(), note, chart.legend)
 
 
 def reliability_figure(reliability: Mapping) -> Figure:
@@ -206,13 +250,13 @@ def reliability_figure(reliability: Mapping) -> Figure:
     """
     label = "Share of right tags over the probability stated, of tags shown with 50 to 100 per cent"
     chart = Chart(label, "stated, per cent", "right, per cent", (0.5, 1), (0, 1), "xy")
-    chart.line([0.5, 1], [0.5, 1], "guide")
+    chart.line([0.5, 1], [0.5, 1], "guide", name="as many right as stated")
     for group in ("seen", "unseen"):
         bins = [own for own in (reliability[group] or {}).get("bins", ()) if own["tags"]]
         if not bins:
             continue
         stated, right = ([own[key] for own in bins] for key in ("stated", "right"))
-        chart.line(stated, right, group)
+        chart.line(stated, right, group, name=f"{group} classes")
         for own in bins:
             tip = (
                 f"{group}: {own['tags']} tags with {100 * own['from']:.0f} to "
@@ -223,4 +267,4 @@ def reliability_figure(reliability: Mapping) -> Figure:
             size = 3.5 if own["tags"] >= FEWEST_OF_BIN else 1.5
             chart.dot(own["stated"], own["right"], group, tip, size)
     note = f"Tags shown with 50 to 100 %. Small dots: fewer than {FEWEST_OF_BIN} tags."
-    return Figure("Probabilities of the tags shown", chart.markup(), note)
+    return Figure("Probabilities of the tags shown", chart.markup(), note, chart.legend)

@@ -9,13 +9,13 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import yaml
 
 import biam_tf
+from biam_tf.command_line import command_to_paste
 from biam_tf.files import write_text
-from biam_tf.metrics import average_precision, labels_of_classes
+from biam_tf.metrics import average_precision
 from biam_tf.metrics.figures_by_part import counted_classes, format_count, notes_on_classes
 from biam_tf.metrics.stored_scores import Scores
 from biam_tf.runs import TrainedRun
@@ -23,24 +23,33 @@ from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
+from training.label_review.files import ReviewPaths, thumbnail, top_doubts
 from training.loop.tensorboard import LEARNING_RATE, LOSS, read_scalar
 from training.report import figures, region_features
+from training.report.classes import best_and_worst, class_figures, with_enough_photos
 from training.report.photo_cards import photo_cards
+from training.report.summary import (
+    GOOD,
+    MEANINGS,
+    WEAK,
+    against_validation,
+    bands,
+    in_words,
+    next_steps,
+)
 from training.scoring.evaluation import stacking_curve
 from training.scoring.explained_photos import ExplainedPhotos
 from training.tables.svg_charts import scatter
 from training.tables.templates import render
 
-LISTED_CLASSES = 8
-# Classes with fewer photos are listed as best or worst only if there are too few others.
-ENOUGH_PHOTOS = 5
-# Up to this number the page lists every class; metrics.json always does.
-MAX_CLASSES_LISTED = 500
+# Up to this number the page lists every class (a row has 200 bytes); metrics.json always does.
+MAX_CLASSES_LISTED = 10_000
 PARTS = {
+    "seen": "Seen classes alone",
     "zsl": "ZSL: unseen classes alone",
     "gzsl": "GZSL: all classes",
-    "seen": "Seen classes alone",
 }
+DOUBTS_SHOWN = 12
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 EXTRA = "pip install 'biam-tf[report]'"
 
@@ -82,17 +91,14 @@ def write_report(path: pathlib.Path, data: ReportData) -> None:
 def _content(data: ReportData) -> dict[str, Any]:
     run, labels, scores, metrics = data.run, data.split.labels, data.scores, data.metrics
     names, groups = data.vocabulary.names, data.vocabulary.groups
-    aps, (labeled, positives) = average_precision(scores, labels), labels_of_classes(labels)
-    is_defined = (positives > 0) & (labeled > positives)
     thresholds = run.thresholds and run.thresholds.for_names(names)
-    classes = [
-        {"name": names[c], "group": groups[c], "ap": float(aps[c]), "positives": int(positives[c])}
-        for c in np.argsort(-aps, kind="stable")
-        if is_defined[c]
-    ]
-    with_enough = sum(entry["positives"] >= ENOUGH_PHOTOS for entry in classes)
-    fewest = ENOUGH_PHOTOS if with_enough >= 4 * LISTED_CLASSES else 1
+    training = data.dataset.splits.get("train") if data.of_training else None
+    classes = class_figures(scores, labels, names, groups, thresholds, training)
+    named, fewest = with_enough_photos(classes)
     records = _records(data)
+    about = data.dataset.about
+    rows, reasons = against_validation(records, metrics, about, PARTS)
+    shown = bands(named)
     return {
         "title": run.folder.path.resolve().name,
         "metrics": metrics,
@@ -102,15 +108,24 @@ def _content(data: ReportData) -> dict[str, Any]:
         "seen": len(data.dataset.seen),
         "unseen": len(data.dataset.unseen),
         "parts": _parts(metrics),
+        "meanings": MEANINGS,
+        "bands": shown,
+        "limits": (GOOD, WEAK),
+        "steps": next_steps(run, metrics, records, shown, data.of_training),
+        "validation_rows": rows,
+        "reasons": reasons,
         "records": records,
         "curves": _curves(data, records) if records else [],
         "cards": photo_cards(data.explained, data.dataset, data.split, data.vocabulary, thresholds),
-        "class_lists": _class_lists([c for c in classes if c["positives"] >= fewest]),
+        "class_lists": best_and_worst(named),
         "fewest_photos": fewest,
+        "has_training": training is not None,
+        "of_training": data.of_training,
         "classes": classes if len(classes) <= MAX_CLASSES_LISTED else [],
         "notes_on_classes": notes_on_classes(metrics),
+        "doubts": _doubts(data),
         "precision_recall": figures.precision_recall_figures(
-            scores, labels, names, groups, aps, thresholds
+            scores, labels, names, groups, average_precision(scores, labels), thresholds
         ),
         "thresholds": thresholds,
         "fitted_here": data.of_training and metrics["split"] == "val",
@@ -153,6 +168,7 @@ def _parts(metrics: dict) -> list[dict]:
             {
                 "key": part,
                 "title": title,
+                "in_words": in_words(metrics, part),
                 "figures": metrics[part],
                 "classes": format_count(*counted_classes(metrics, part)),
                 "f1s": {key: value and value["f1"] for key, value in f1s.items()},
@@ -181,15 +197,17 @@ def _rows_of_shown(metrics: dict) -> list[dict]:
     ]
 
 
-def _class_lists(classes: list[dict]) -> list[dict]:
-    lists = []
-    for group in ("unseen", "seen"):
-        own = [entry for entry in classes if entry["group"] == group]
-        count = min(LISTED_CLASSES, len(own) // 2)
-        if count:
-            lists.append({"title": f"Best {group} classes", "classes": own[:count]})
-            lists.append({"title": f"Worst {group} classes", "classes": own[-count:][::-1]})
-    return lists
+def _doubts(data: ReportData) -> dict[str, Any] | None:
+    """The first training labels that a review has found doubtful; None of other photos."""
+    if not data.of_training or "train" not in data.dataset.splits:
+        return None
+    found = top_doubts(data.run.folder, data.dataset, DOUBTS_SHOWN)
+    orientation = data.explained.orientation
+    return {
+        "cards": [{"doubt": own, **thumbnail(own, data.dataset, orientation)} for own in found],
+        "page": ReviewPaths(data.run.folder.path).page,
+        "command": command_to_paste("training.review", data.run.folder.path),
+    }
 
 
 def _threshold_figures(data: ReportData, thresholds: Thresholds | None) -> list[figures.Figure]:
@@ -224,7 +242,8 @@ def _regions(data: ReportData) -> dict[str, Any]:
         share = region_features.share_of_like_neighbors(features, gathered.members)
         label = f"{title}: t-SNE of {len(features)} photos of {len(names)} classes"
         note = f"The nearest neighbor has the same class for {100 * share:.0f} % of the photos."
-        planes.append(figures.Figure(title, scatter(plane, gathered.members, names, label), note))
+        chart, legend = scatter(plane, gathered.members, names, label)
+        planes.append(figures.Figure(title, chart, note, legend))
     groups = {data.vocabulary.groups[c] for c in gathered.classes}
     return {
         "planes": planes,

@@ -174,7 +174,8 @@ def draw_costs(
     positions = np.arange(len(costs))
     for number, (plane, (label, own)) in enumerate(zip(planes, values.items(), strict=True)):
         bars = plane.barh(positions, own, 0.6, color=COLORS[number > 0], alpha=0.85)
-        plane.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+        labels = ["-" if np.isnan(value) else f"{value:.3g}" for value in own]
+        plane.bar_label(bars, labels=labels, padding=2, fontsize=8)
         plane.set_xlabel(label, fontsize=9)
         plane.margins(x=0.2)
         plane.spines[["top", "right"]].set_visible(False)

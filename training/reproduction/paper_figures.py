@@ -23,11 +23,13 @@ from training.tables.plots import (
     new_figure,
     new_panels,
     save_figure,
+    tick_positions,
 )
 from training.tables.table import Table, mean_and_spread
 
 FIGURES = (5, 6, 7, 8)
 PHOTOS = 9
+PANEL_INCHES = 3.3  # width of a panel's axes in figure 7
 # The values in figure 7. With a stride of 32, the image sizes give 4x4 to 14x14 regions.
 HEADS, TOP_K, IMAGE_SIZES = (1, 2, 4, 8, 16), (1, 3, 6, 10, 15, 20), (128, 160, 192, 224, 288, 448)
 Rows = Mapping[str, TrainedEntry]
@@ -153,10 +155,14 @@ def _sweeps(rows: Rows, path: pathlib.Path) -> Figure:
         numbers = [int(key.rpartition("-")[2]) for key in own]
         if setting == "image_size":
             numbers = [_grid_side(row.folders[0]) for row in own.values()]
+        labels = [str(number) for number in numbers]
+        x, scale = tick_positions(numbers, labels, PANEL_INCHES)
         for part, color in (("zsl", COLORS[0]), ("gzsl", COLORS[1])):
             values = [[figure_of(m, part, "mAP") for m in row.metrics] for row in own.values()]
-            draw_line_with_spread(plane, numbers, values, part.upper(), color)
-        plane.set_xticks(numbers)
+            draw_line_with_spread(plane, x, values, part.upper(), color)
+        plane.set_xscale(scale)
+        plane.set_xticks(x, labels)
+        plane.minorticks_off()
         plane.set_xlabel(label)
         plane.set_ylabel("mAP, per cent")
         plane.grid(alpha=0.25)
@@ -187,7 +193,7 @@ def _sheets(rows: Rows, stem: pathlib.Path) -> Figure:
             *models, opened.dataset, split, vocabulary, PHOTOS, opened.run.orientation
         )
         path = stem.with_name(f"{stem.name}-{key}.png")
-        contents = sheet_contents(explained, split, vocabulary)
+        contents = sheet_contents(explained, opened.dataset, split, vocabulary)
         sheet = make_contact_sheet(**contents, columns=3, title=row.entry.title)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:

@@ -19,7 +19,7 @@ from training.reproduction.entries import TrainedEntry, open_run, scores_of_run
 from training.reproduction.paper_tables import PaperTable
 from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, means_and_deviations, new_figure, save_figure
-from training.tables.table import Table, mean_and_spread
+from training.tables.table import Table, mean_and_spread, signed_difference
 
 TASKS = {"ZSL": "zsl", "GZSL": "gzsl"}
 ALL_SEEN = {"all classes": "seen"}
@@ -159,7 +159,7 @@ def notes(trained: Mapping[str, TrainedEntry], budget: int, seeds: int, resample
         for row in trained.values():
             if row.tried:
                 best = as_options(row.chosen) or "as configured"
-                values = ", ".join(f"{value:.1f}" for value in row.tried.values())
+                values = ", ".join(mean_and_spread([value]) for value in row.tried.values())
                 lines.append(f"- {row.entry.title}: {best} (validation {values})")
     else:
         lines += ["", "Every system as configured: nothing was tuned."]
@@ -215,22 +215,25 @@ def draw_rows(path: pathlib.Path, table: PaperTable, trained: Mapping[str, Train
     """Draws the mAP of every system: its mean as a point, its spread over the seeds as a line."""
     tasks = tasks_of(table)
     shown = [row for row in trained.values() if not row.error]
-    figure, axes = new_figure(8.0, 1.6 + 0.42 * len(shown))
+    figure, axes = new_figure(8.0, 1.6 + 0.5 * len(shown))
     positions = np.arange(len(shown))
     for number, (task, part) in enumerate(tasks.items()):
         values = [[figure_of(m, part, "mAP") for m in row.metrics] for row in shown]
         means, deviations = means_and_deviations(values)
         y = positions + 0.16 * (number - (len(tasks) - 1) / 2)
         axes.errorbar(means, y, xerr=deviations, fmt="o", color=COLORS[number], label=task, ms=5)
+        # The first task's numbers stand above its points, the second one's below.
+        place, side = ((0, 4), "bottom") if number == 0 else ((0, -4), "top")
         for x, position in zip(means, y, strict=True):
             if np.isnan(x):
                 continue
             axes.annotate(
                 f"{x:.1f}",
                 (x, position),
-                (0, 3),
+                place,
                 textcoords="offset points",
                 ha="center",
+                va=side,
                 fontsize=8,
             )
     axes.set_yticks(positions, [row.entry.title for row in shown])
@@ -247,6 +250,9 @@ def _difference(comparison: Comparison, key: str, part: str) -> str:
     own = comparison.differences.get(key, {}).get(part, {}).get("mAP")
     if own is None:
         return ""
-    estimate, low, high = (100 * value for value in (own.estimate, own.low, own.high))
-    sure = " *" if low > 0 or high < 0 else ""
-    return f"{estimate:+.1f} ({low:+.1f} to {high:+.1f}){sure}"
+    values = (100 * value for value in (own.estimate, own.low, own.high))
+    estimate, interval = signed_difference(*values)
+    if estimate == "-":
+        return "-"
+    within, star, _ = interval.partition(" *")
+    return f"{estimate} ({within}){star}"

@@ -21,7 +21,7 @@ from training.scoring.evaluation import (
     evaluate_split,
     evaluation_vocabulary,
 )
-from training.tables.table import Table
+from training.tables.table import Table, signed_difference
 
 _SEED = 0
 _PARTS = (("zsl", "ZSL"), ("gzsl", "GZSL"), ("seen", "seen"))
@@ -176,10 +176,8 @@ def format_comparison(compared: Mapping[str, Any]) -> str:
     rows = []
     for other, (part, title, figure) in itertools.product(compared["differences"], figures):
         own = other[part][figure]
-        estimate, low, high = (100 * own[key] for key in ("estimate", "low", "high"))
-        sure = " *" if low > 0 or high < 0 else ""
-        interval = f"{low:+.1f} to {high:+.1f}{sure}"
-        rows.append([other["run"], f"{title} {figure}", f"{estimate:+.1f}", interval])
+        cells = signed_difference(*(100 * own[key] for key in ("estimate", "low", "high")))
+        rows.append([other["run"], f"{title} {figure}", *cells])
     level = f"{100 * compared['level']:.0f} %"
     differences = Table(
         "",

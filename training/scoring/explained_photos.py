@@ -7,12 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from biam_tf.contact_sheet import draw_contact_sheet
+from biam_tf.contact_sheet import PHOTO, draw_contact_sheet, fitted
 from biam_tf.files import writing_to
 from biam_tf.models import build_tagger
 from biam_tf.models.head import response_map_layer, with_response_maps
-from biam_tf.photos import Orientation
+from biam_tf.photos import Orientation, open_photo
+from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
 from training.data.input.photo_reader import read_photo
@@ -37,6 +39,22 @@ class ExplainedPhotos:
     scores: np.ndarray
     response_maps: np.ndarray | None
     orientation: Orientation = "follow"
+
+    def photos(self, dataset: TaggingDataset, split: Split) -> list[Image.Image]:
+        """Returns the photos from their files, in their own proportions: `pixels` are square."""
+        paths = [dataset.photo_path(split.images[row]) for row in self.rows]
+        return [open_photo(path, orientation=self.orientation).image for path in paths]
+
+    def decided(self, thresholds: Thresholds | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Returns probabilities (P, C) and which classes are tags (P, C); None without thresholds.
+
+        Args:
+            thresholds: of the same classes in the same order.
+        """
+        if thresholds is None:
+            return None, None
+        scores = self.scores.astype(np.float64)
+        return thresholds.probabilities(scores), thresholds.decide(scores)
 
 
 def explain_photos(
@@ -84,22 +102,42 @@ def explain_photos(
 def draw_sheet(
     explained: ExplainedPhotos,
     path: pathlib.Path,
+    dataset: TaggingDataset,
     split: Split,
     vocabulary: Vocabulary,
     title: str,
+    thresholds: Thresholds | None,
 ) -> None:
     """Draws photos of a split with their top tags and response maps into a PNG."""
+    contents = sheet_contents(explained, dataset, split, vocabulary, thresholds)
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_contact_sheet(path, **sheet_contents(explained, split, vocabulary), title=title)
+        draw_contact_sheet(path, **contents, title=title)
 
 
 def sheet_contents(
-    explained: ExplainedPhotos, split: Split, vocabulary: Vocabulary
+    explained: ExplainedPhotos,
+    dataset: TaggingDataset,
+    split: Split,
+    vocabulary: Vocabulary,
+    thresholds: Thresholds | None = None,
 ) -> dict[str, Any]:
-    """Returns the arguments of `biam_tf.contact_sheet.make_contact_sheet` for these photos."""
+    """Returns the arguments of `biam_tf.contact_sheet.make_contact_sheet` for these photos.
+
+    Args:
+        explained: the photos.
+        dataset: of the split.
+        split: the photos' names and labels.
+        vocabulary: the classes.
+        thresholds: of any run of these classes; None: scores are shown.
+    """
+    probabilities, given = explained.decided(thresholds and thresholds.for_names(vocabulary.names))
+    photos = [fitted(photo, PHOTO) for photo in explained.photos(dataset, split)]
     return {
-        "photos": list(explained.pixels),
+        "photos": [np.asarray(photo) for photo in photos],
+        "captions": [split.images[row] for row in explained.rows],
+        "probabilities": probabilities,
+        "given": given,
         "names": vocabulary.names,
         "groups": vocabulary.groups,
         "scores": explained.scores,

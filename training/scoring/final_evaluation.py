@@ -128,7 +128,8 @@ def write_figures(
     if path is None:
         path = trained.folder.report_page
         title = f"{config.output}: top tags and where they were seen"
-        draw_sheet(explained, trained.folder.contact_sheet, split, vocabulary, title)
+        sheet = trained.folder.contact_sheet
+        draw_sheet(explained, sheet, dataset, split, vocabulary, title, trained.thresholds)
     data = ReportData(
         run=trained,
         dataset=dataset,

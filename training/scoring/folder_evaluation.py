@@ -83,7 +83,7 @@ def evaluate_on_folder(
     )
     if contact_sheet is not None:
         title = f"{folder}: {photos.split} photos of {photos.directory}"
-        draw_sheet(explained, contact_sheet, split, vocabulary, title)
+        draw_sheet(explained, contact_sheet, dataset, split, vocabulary, title, run.thresholds)
         print(f"Look at {contact_sheet}")
     if report is not None:
         data = ReportData(run, dataset, split, vocabulary, scores, metrics, explained, make_source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INSTALL = "pip install 'biam-tf[report]', or pip install matplotlib"
+# Of a letter of 10 points.
+_LETTER_INCHES = 0.085
 COLORS = ("#3867d6", "#d95d4a", "#2a9d5c")
 
 
@@ -57,6 +59,30 @@ def means_and_deviations(values: Sequence[Sequence[float]]) -> tuple[np.ndarray,
     kept = [[value for value in own if not np.isnan(value)] for own in values]
     means = np.array([np.mean(own) if own else np.nan for own in kept])
     return means, np.array([np.std(own, ddof=1) if len(own) > 1 else 0.0 for own in kept])
+
+
+def tick_positions(
+    values: Sequence[float], labels: Sequence[str], inches: float
+) -> tuple[list[float], Literal["linear", "log"]]:
+    """Returns where to draw values on an axis so that their labels do not overlap, and its scale.
+
+    The positions are the values where there is room for all labels, on a logarithmic scale if the
+    values span more than a factor of 8; else their ranks.
+
+    Args:
+        values: ascending.
+        labels: of the values.
+        inches: length of the axis.
+    """
+    x = [float(value) for value in values]
+    is_log = x[0] > 0 and x[-1] / x[0] > 8
+    across = np.log(x) if is_log else np.array(x)
+    span = float(across[-1] - across[0])
+    widths = np.array([_LETTER_INCHES * (len(label) + 1) for label in labels])
+    needed = (widths[1:] + widths[:-1]) / 2
+    if span and (np.diff(across) / span * inches < needed).any():
+        return [float(rank) for rank in range(len(x))], "linear"
+    return x, "log" if is_log else "linear"
 
 
 def draw_line_with_spread(

@@ -4,6 +4,7 @@ Colors are CSS classes (`seen`, `unseen`, `all`, `quiet`, `c0`...), which the pa
 defines. Elements are built with ElementTree, so that text never becomes markup.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -15,14 +16,40 @@ from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
-# Approximate size of a letter of a label.
-LETTER, LINE = 6.8, 13
 # Points drawn per line: more are not visible.
 MAX_POINTS = 400
+# Signs of classes in a scatter plot, so that colors are not all that tells them apart: corners as
+# shares of the radius (none: a circle), and the same sign in a text.
+SIGNS: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = (
+    ("\N{BLACK CIRCLE}", ()),
+    ("\N{BLACK SQUARE}", ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9))),
+    ("\N{BLACK UP-POINTING TRIANGLE}", ((0, -1.2), (1.15, 0.9), (-1.15, 0.9))),
+    ("\N{BLACK DIAMOND}", ((0, -1.3), (1.2, 0), (0, 1.3), (-1.2, 0))),
+    ("\N{BLACK DOWN-POINTING TRIANGLE}", ((0, 1.2), (1.15, -0.9), (-1.15, -0.9))),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """An entry of a chart's legend.
+
+    Attributes:
+        kind: "line", "dot" or, in a scatter plot, "sign".
+        css: CSS class of what it stands for.
+        name: what it is.
+        sign: the text of a "sign".
+    """
+
+    kind: Literal["line", "dot", "sign"]
+    css: str
+    name: str
+    sign: str = ""
 
 
 class Chart:
     """A pair of axes to draw on.
+
+    What is drawn with a name has an entry in `legend`, and nothing else has.
 
     Args:
         label: description of the chart for screen readers.
@@ -50,10 +77,19 @@ class Chart:
             {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "class": "chart"},
         )
         self._root.set("aria-label", label)
+        self._keys: dict[tuple[str, str], Key] = {}
         self._axes(x_label, y_label, per_cent, whole_x)
 
-    def line(self, xs: ArrayLike, ys: ArrayLike, css: str, area: bool = False) -> None:
-        """Draws a line through points; `area` tints the area below it."""
+    @property
+    def legend(self) -> tuple[Key, ...]:
+        """What is drawn with a name, in this order."""
+        return tuple(self._keys.values())
+
+    def line(
+        self, xs: ArrayLike, ys: ArrayLike, css: str, area: bool = False, name: str = ""
+    ) -> None:
+        """Draws a line through points; `area` tints the area below it; `name` is of the legend."""
+        self._name("line", css, name)
         xs, ys = _thinned(np.asarray(xs, float), np.asarray(ys, float))
         points = [self._position(x, y) for x, y in zip(xs, ys, strict=True)]
         if area and points:
@@ -62,8 +98,11 @@ class Chart:
             self._add("polygon", {"points": _text_of(outline), "class": f"area {css}"})
         self._add("polyline", {"points": _text_of(points), "class": f"line {css}"})
 
-    def dot(self, x: float, y: float, css: str, tip: str, radius: float = 4) -> None:
-        """Draws a dot; `tip` is shown when the pointer rests on it."""
+    def dot(
+        self, x: float, y: float, css: str, tip: str, radius: float = 4, name: str = ""
+    ) -> None:
+        """Draws a dot; `tip` is shown when the pointer rests on it; `name` is of the legend."""
+        self._name("dot", css, name)
         cx, cy = self._position(x, y)
         attributes = {"cx": _number(cx), "cy": _number(cy), "r": _number(radius), "class": css}
         dot = self._add("circle", attributes)
@@ -72,6 +111,10 @@ class Chart:
     def markup(self) -> Markup:
         """Returns the chart, safe to put into a page."""
         return Markup(ElementTree.tostring(self._root, encoding="unicode"))
+
+    def _name(self, kind: Literal["line", "dot"], css: str, name: str) -> None:
+        if name:
+            self._keys.setdefault((kind, css), Key(kind, css, name))
 
     def _axes(self, x_label: str, y_label: str, per_cent: str, whole_x: bool) -> None:
         floor = HEIGHT - BOTTOM
@@ -116,8 +159,12 @@ class Chart:
         return ElementTree.SubElement(self._root, tag, attributes)
 
 
-def scatter(points: np.ndarray, members: ArrayLike, names: Sequence[str], label: str) -> Markup:
-    """Returns a scatter plot with one color per class, each class named at its median.
+def scatter(
+    points: np.ndarray, members: ArrayLike, names: Sequence[str], label: str
+) -> tuple[Markup, tuple[Key, ...]]:
+    """Returns a scatter plot with a color and a sign per class, and its legend.
+
+    The names stand in the legend, not in the plot, where they would cover points.
 
     Args:
         points: (P, 2).
@@ -125,7 +172,7 @@ def scatter(points: np.ndarray, members: ArrayLike, names: Sequence[str], label:
         names: of the classes.
         label: description of the plot for screen readers.
     """
-    width, height, margin = 360, 320, 14
+    width, height, margin, radius = 360, 320, 14, 3.4
     low, high = points.min(axis=0), points.max(axis=0)
     scale = np.array([width, height]) - 2 * margin
     pixels = margin + (points - low) / np.where(high > low, high - low, 1) * scale
@@ -135,32 +182,19 @@ def scatter(points: np.ndarray, members: ArrayLike, names: Sequence[str], label:
     root.set("aria-label", label)
     classes = np.asarray(members)
     for (x, y), c in zip(pixels, classes, strict=True):
-        css = {"cx": _number(x), "cy": _number(y), "r": "3.2", "class": f"c{c}"}
-        dot = ElementTree.SubElement(root, "circle", css)
-        ElementTree.SubElement(dot, "title").text = names[c]
-    for c, (x, y) in _label_positions(pixels, classes, names, width - margin).items():
-        attributes = {"x": _number(x), "y": _number(y), "text-anchor": "middle"}
-        text = ElementTree.SubElement(root, "text", {**attributes, "class": f"place c{c}"})
-        text.text = names[c]
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _label_positions(
-    points: np.ndarray, members: np.ndarray, names: Sequence[str], right: float
-) -> dict[int, tuple[float, float]]:
-    """The median of each class's points, moved down where it would overlap another label."""
-    middles = {c: np.median(points[members == c], axis=0) for c in np.unique(members).tolist()}
-    found: dict[int, tuple[float, float]] = {}
-    for c, (x, y) in sorted(middles.items(), key=lambda item: item[1][1]):
-        half = LETTER * len(names[c]) / 2
-        x = float(np.clip(x, half, max(half, right - half)))
-        y = max(float(y), LINE)
-        for other, (other_x, other_y) in found.items():  # from the top downwards
-            room = half + LETTER * len(names[other]) / 2
-            if abs(x - other_x) < room and abs(y - other_y) < LINE:
-                y = other_y + LINE
-        found[c] = (x, y)
-    return found
+        corners = SIGNS[c % len(SIGNS)][1]
+        if corners:
+            outline = [(x + radius * across, y + radius * down) for across, down in corners]
+            sign = ElementTree.SubElement(root, "polygon", {"points": _text_of(outline)})
+        else:
+            place = {"cx": _number(x), "cy": _number(y), "r": _number(radius)}
+            sign = ElementTree.SubElement(root, "circle", place)
+        sign.set("class", f"c{c}")
+        ElementTree.SubElement(sign, "title").text = names[c]
+    legend = tuple(
+        Key("sign", f"c{c}", names[c], SIGNS[c % len(SIGNS)][0]) for c in np.unique(classes)
+    )
+    return Markup(ElementTree.tostring(root, encoding="unicode")), legend
 
 
 def padded(values: Sequence[ArrayLike], share: float = 0.05) -> tuple[float, float]:

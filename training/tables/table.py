@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from biam_tf.markdown import escaped
 from training.tables.csv_files import csv_text
 from training.tables.templates import render
 
@@ -29,15 +30,19 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
 
-    def markdown(self, padded: bool = False) -> str:
+    def markdown(self, padded: bool = False, escapes: bool = False) -> str:
         """Returns the table in Markdown, the title in bold above it and the note below.
 
         Args:
             padded: gives the cells of a column one width, so that the text reads well in a
                 terminal too.
+            escapes: whether all signs of Markdown in the cells are escaped, not only those that
+                would end a cell or a row.
         """
         cells = [list(self.columns), *self._texts()]
-        cells = [[text.replace("|", r"\|") for text in row] for row in cells]
+        cells = [
+            [escaped(text) if escapes else _in_one_cell(text) for text in row] for row in cells
+        ]
         numeric = self._numeric()
         rule = ["--:" if number else "---" for number in numeric]
         if padded:
@@ -98,6 +103,18 @@ def mean_and_spread(values: Sequence[float]) -> str:
     spread = f" ± {np.std(defined, ddof=1):.1f}" if len(defined) > 1 else ""
     some = f" ({len(defined)} of {len(values)})" if len(defined) < len(values) else ""
     return f"{np.mean(defined):.1f}{spread}{some}"
+
+
+def signed_difference(estimate: float, low: float, high: float) -> tuple[str, str]:
+    """Returns a difference and its interval, with `*` if it excludes 0; "-" if it is undefined."""
+    if np.isnan([estimate, low, high]).any():
+        return "-", "-"
+    sure = " *" if low > 0 or high < 0 else ""
+    return f"{estimate:+.1f}", f"{low:+.1f} to {high:+.1f}{sure}"
+
+
+def _in_one_cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("|", r"\|")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 import jinja2
 from markupsafe import Markup
 
+from biam_tf import contact_sheet
+
 
 def render(package: str, template: str, values: Mapping[str, object]) -> Markup:
     """Returns a template filled in.
 
     Args:
         package: the Python package in whose folder the template lies, such as "training.report".
+            Templates may include those in the folder of this module, such as palette.css, the
+            colors and fonts of all pages.
         template: its file name.
         values: by name; one that the template uses and that is missing is an error.
     """
@@ -20,10 +24,15 @@ def render(package: str, template: str, values: Mapping[str, object]) -> Markup:
 
 @functools.cache
 def _environment(package: str) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader(package, "."),
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(package, "."), jinja2.PackageLoader("training.tables", ".")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Pages have the colors of the contact sheet, which shows the same photos.
+    environment.globals["colors"] = contact_sheet
+    return environment

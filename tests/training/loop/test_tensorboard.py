@@ -13,7 +13,12 @@ pytestmark = pytest.mark.unit
 
 
 def record(step: int) -> dict:
-    return {"step": step, "images_per_second": 12.5, "validation": {"seen": 0.5, "zsl": 0.25}}
+    return {
+        "step": step,
+        "loss": 0.75,
+        "images_per_second": 12.5,
+        "validation": {"seen": 0.5, "zsl": 0.25},
+    }
 
 
 def events(folder) -> list:
@@ -44,6 +49,7 @@ def test_steps_and_epochs_become_scalars_and_a_picture(tmp_path):
             (1, "training/learning_rate"): 0.1,
             (2, "training/loss"): 0.5,
             (2, "training/learning_rate"): 0.1,
+            (2, "training/loss_of_epoch"): 0.75,
             (2, "training/images_per_second"): 12.5,
             (2, "validation/seen_mAP"): 0.5,
             (2, "validation/zsl_mAP"): 0.25,

@@ -7,6 +7,7 @@ import pytest
 from biam_tf.metrics import average_precision
 from biam_tf.metrics.reliability import reliability_of_shown
 from biam_tf.metrics.stacking import seen_unseen_curve
+from training.loop.tensorboard import TensorBoardWriter, read_scalar
 from training.report import figures
 from training.report.region_features import choose_classes, share_of_like_neighbors
 from training.tables.svg_charts import MAX_POINTS, Chart, scatter
@@ -36,7 +37,7 @@ def test_text_never_becomes_markup():
     name = '<script>alert("&")</script>'
     chart = Chart(name, name, name, (0, 1), (0, 1))
     chart.dot(0.5, 0.5, "seen", name)
-    plane = scatter(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 0], [name], name)
+    plane, _ = scatter(np.array([[0.0, 1.0], [1.0, 0.0]]), [0, 0], [name], name)
     for markup in (chart.markup(), plane):
         assert "<script" not in markup
         assert ElementTree.fromstring(markup).get("aria-label") == name
@@ -146,10 +147,82 @@ def test_the_point_of_any_threshold_lies_on_the_curve(rng):
             assert at_recall.min() - 1e-9 <= precision <= at_recall.max() + 1e-9
 
 
-def test_labels_of_classes_in_one_place_stand_below_each_other():
+def test_names_of_a_scatter_plot_stand_in_its_legend_and_cover_no_point():
     points = np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])
-    plane = scatter(points, [0, 0, 1, 1, 2], ["alpha", "beta", "gamma"], "label")
-    texts = elements(plane, "text")
-    assert [text.text for text in texts] == ["alpha", "beta", "gamma"]
-    heights = [float(text.get("y")) for text in texts]
-    assert np.diff(heights).min() >= 13
+    plane, legend = scatter(points, [0, 0, 1, 1, 2], ["alpha", "beta", "gamma"], "label")
+    assert not elements(plane, "text")
+    assert [(key.css, key.name) for key in legend] == [
+        ("c0", "alpha"),
+        ("c1", "beta"),
+        ("c2", "gamma"),
+    ]
+    assert len({key.sign for key in legend}) == 3
+    drawn = [e.get("class") for tag in ("circle", "polygon") for e in elements(plane, tag)]
+    assert sorted(drawn) == ["c0", "c0", "c1", "c1", "c2"]
+
+
+def record(epoch: int, **more) -> dict:
+    loss = {"epoch": epoch, "step": 4 * epoch, "loss": 1 / epoch, "learning_rate": 0.1 / epoch}
+    return loss | {"images_per_second": 10.0 * epoch, "best_epoch": 1} | more
+
+
+def drawn_lines(figure: figures.Figure) -> dict[str, int]:
+    """Points of each line of a chart, by its CSS classes."""
+    lines = elements(figure.chart, "polyline")
+    return {line.get("class"): len(line.get("points").split()) for line in lines}
+
+
+def test_every_entry_of_a_legend_is_drawn_and_every_line_of_several_has_an_entry(rng):
+    validation = [{"seen": 0.5, "gzsl": 0.4}, {"seen": 0.6, "gzsl": 0.5}]
+    records = [record(epoch + 1, validation=validation[epoch]) for epoch in range(2)]
+    steps = np.arange(1, 9), np.linspace(1, 0, 8)
+    shown = figures.learning_curves(records, steps, steps)
+    scores, labels = rng.normal(size=(60, 4)), rng.choice([-1, 1], size=(60, 4))
+    names, groups = list("abcd"), ["seen", "seen", "unseen", "unseen"]
+    aps = average_precision(scores, labels)
+    shown += figures.precision_recall_figures(scores, labels, names, groups, aps, None)
+    curve = seen_unseen_curve(scores, labels, groups, 3)
+    shown.append(figures.stacking_figure(curve, 0.5))
+    ones, zeros = np.ones(4), np.zeros(4)
+    found = reliability_of_shown(scores, labels, groups, ones, zeros, zeros)
+    shown.append(figures.reliability_figure(found))
+    for figure in shown:
+        lines = {css.removeprefix("line ") for css in drawn_lines(figure)}
+        dots = {e.get("class") for e in elements(figure.chart, "circle")}
+        for key in figure.legend:
+            assert key.css in (lines if key.kind == "line" else dots), (figure.title, key)
+        if len(lines) > 1:
+            assert lines <= {key.css for key in figure.legend}, figure.title
+    # No unseen class was validated, and none is in the legend.
+    validated = next(figure for figure in shown if figure.title == "Validation mAP")
+    assert [key.name for key in validated.legend] == ["seen classes", "all classes"]
+
+
+def test_report_and_tensorboard_show_the_same_curves(tmp_path):
+    more = {
+        "validation": {"seen": 0.5, "zsl": 0.25},
+        "validation_weighted": {"seen": 0.75, "zsl": 0.5},
+    }
+    records = [record(epoch, **more) for epoch in (1, 2)]
+    writer = TensorBoardWriter(tmp_path)
+    for epoch in (1, 2):
+        for step in range(4 * epoch - 3, 4 * epoch + 1):
+            writer.step(step, {"loss": 1 / step, "learning_rate": 0.1 / step})
+        writer.epoch(records[epoch - 1])
+    scalars = [read_scalar(tmp_path, tag) for tag in ("training/loss", "training/learning_rate")]
+    shown = figures.learning_curves(records, *scalars)
+    tags = [tag for figure in shown for tag in figure.tags]
+    assert set(tags) == {
+        *("training/loss", "training/loss_of_epoch", "training/learning_rate"),
+        *("training/images_per_second", "validation/seen_mAP", "validation/zsl_mAP"),
+        *("validation/seen_weighted_mAP", "validation/zsl_weighted_mAP"),
+    }
+    for tag in tags:
+        assert len(read_scalar(tmp_path, tag)[0]) == (8 if tag in tags[:3:2] else 2), tag
+    by_title = {figure.title: drawn_lines(figure) for figure in shown}
+    assert by_title["Loss"] == {"line quiet": 8, "line all": 2}
+    assert by_title["Validation weighted mAP"] == {"line seen": 2, "line unseen": 2}
+    assert by_title["Photos per second"] == {"line all": 2}
+    # Without event files, the log alone: means of epochs.
+    nothing = np.zeros(0), np.zeros(0)
+    assert drawn_lines(figures.learning_curves(records, nothing, nothing)[0]) == {"line all": 2}

@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import json
+import pathlib
 import re
 import sys
 
@@ -16,14 +17,16 @@ from training.config import load_config
 from training.data.folder.reader import read_folder
 from training.data.input.sources import PhotoSource
 from training.report import __main__ as report
+from training.report import page as page_module
 from training.report.page import ReportData, write_report
 from training.report.region_features import to_plane
 from training.scoring.evaluation import evaluate_split, score_split
 from training.scoring.explained_photos import explain_photos
 from training.scoring.final_evaluation import with_thresholds, write_figures
 
-SECTIONS = ["figures", "training", "photos", "classes", "curves", "thresholds", "regions"]
-SECTIONS += ["settings"]
+SECTIONS = ["figures", "training", "photos", "classes", "labels", "curves", "thresholds"]
+SECTIONS += ["regions", "settings"]
+SCRIPT = pathlib.Path(page_module.__file__).with_name("page.js").read_text(encoding="utf-8")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -65,6 +68,10 @@ def assert_stands_alone(path) -> None:
         assert value.startswith(("data:", "#")), value[:80]
     text = path.read_text(encoding="utf-8")
     without_pictures = re.sub(r"data:image/jpeg;base64,[\w+/=]+", "", text)
+    # One script, the page's own, which loads nothing.
+    assert without_pictures.count(f"<script>\n{SCRIPT}</script>") == 1
+    without_pictures = without_pictures.replace(f"<script>\n{SCRIPT}</script>", "")
+    assert not re.search(r"https?:|fetch|import|XMLHttpRequest", SCRIPT)
     assert not re.search(r"https?:|url\(|@import|<script|<iframe|javascript:", without_pictures)
     targets = {value[1:] for value in page.attributes("href") if value.startswith("#")}
     assert targets <= set(page.attributes("id"))
@@ -145,7 +152,7 @@ def test_evaluate_writes_a_page_without_curves_of_training(finished, scenes, tmp
     assert_stands_alone(page)
     content = read(page)
     ids = [a["id"] for tag, a in content.elements if tag == "section"]
-    assert ids == [section for section in SECTIONS if section != "training"]
+    assert ids == [section for section in SECTIONS if section not in ("training", "labels")]
     # 40 photos are enough for region features in a plane.
     planes = [label for label in content.attributes("aria-label") if "t-SNE" in label]
     assert [label.partition(":")[0] for label in planes] == [

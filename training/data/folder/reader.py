@@ -9,19 +9,18 @@ Without the `absent` column, classes that a row does not list are absent. With i
 Images, classes listed in neither column are unknown.
 """
 
-import concurrent.futures
+import dataclasses
 import functools
 import os
 import pathlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, nearest_names
-from biam_tf.photos import photo_problem, stored_name
+from biam_tf.photos import photo_problems, stored_name
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
@@ -46,7 +45,11 @@ def require_folder(directory: str | os.PathLike) -> pathlib.Path:
     return directory
 
 
-def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> TaggingDataset:
+def read_folder(
+    directory: str | os.PathLike,
+    look_for_photos: bool = True,
+    annotations: str | os.PathLike | None = None,
+) -> TaggingDataset:
     """Reads a folder data set without opening the photos (see `check_photos` for that).
 
     Unseen classes keep their labels in training rows; training does not use them.
@@ -54,6 +57,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     Args:
         directory: the folder with `annotations.csv` and `classes.csv`.
         look_for_photos: whether missing or empty photos are errors.
+        annotations: another file in place of the folder's annotations.csv, such as a corrected one.
 
     Returns:
         The data set with the classes that are not ignored, in the order of classes.csv, and the
@@ -65,9 +69,11 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     """
     directory = require_folder(directory)
     problems = Problems(directory)
-    for file, columns in ((ANNOTATIONS, "image,split,labels"), (CLASSES, "name,group")):
-        if not (directory / file).is_file():
-            hint = _saved_otherwise(directory, file)
+    lists = directory / ANNOTATIONS if annotations is None else pathlib.Path(annotations)
+    for path, columns in ((lists, "image,split,labels"), (directory / CLASSES, "name,group")):
+        if not path.is_file():
+            hint = _saved_otherwise(directory, path.name) if path.parent == directory else ""
+            file = path.name if path.parent == directory else str(path)
             problems.add(file, None, f"no such file; it needs the columns {columns}{hint}")
     problems.raise_if_any()
 
@@ -75,7 +81,7 @@ def read_folder(directory: str | os.PathLike, look_for_photos: bool = True) -> T
     names = tuple(name for name, group in classes.items() if group != IGNORED)
     if classes and not names:
         problems.add(CLASSES, None, "every class is ignored; at least one seen class is needed")
-    splits = _read_annotations(directory, classes, names, look_for_photos, problems)
+    splits = _read_annotations(directory, lists, classes, names, look_for_photos, problems)
     problems.raise_if_any()
     return TaggingDataset(directory, names, tuple(classes[name] for name in names), splits)
 
@@ -158,6 +164,7 @@ def _read_classes(directory: pathlib.Path, problems: Problems) -> dict[str, str]
 
 def _read_annotations(
     directory: pathlib.Path,
+    annotations: pathlib.Path,
     classes: dict[str, str],
     names: tuple[str, ...],
     look_for_photos: bool,
@@ -169,8 +176,7 @@ def _read_annotations(
     first_rows: dict[str, int] = {}
     unlisted, row, earlier_problems = -1, None, problems.count
     whole: dict[str, int] = {}  # rows of the photos that are there
-    rows = _rows(directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), problems)
-    for row, cells in rows:
+    for row, cells in annotation_rows(annotations, problems):
         unlisted = 0 if "absent" in cells else -1
         image, split = _as_relative(cells["image"]), cells["split"]
         is_named = _photo_is_named(image, row, problems)
@@ -304,31 +310,8 @@ def _in_other_case(directory: pathlib.Path, image: str) -> str | None:
 
 def _add_broken(directory: pathlib.Path, rows: Mapping[str, int], problems: Problems) -> None:
     """Adds the photos that cannot be decoded, so that all broken ones are named at once."""
-    for image, problem in _broken([(image, directory / image) for image in rows]).items():
+    for image, problem in photo_problems([(image, directory / image) for image in rows]).items():
         problems.add(ANNOTATIONS, rows[image], f"photo {image!r}: {problem}")
-
-
-def _broken(
-    photos: Sequence[tuple[str, pathlib.Path]],
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, str]:
-    """Decodes photos completely and returns the problem of each that is broken, by its name."""
-    broken: dict[str, str] = {}
-    # Pillow decodes without holding the interpreter's lock, so threads are enough.
-    threads = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual metadata is not an error
-            complaints = threads.map(photo_problem, [path for _, path in photos])
-            numbered = enumerate(zip(photos, complaints, strict=True), start=1)
-            for done, ((image, _), complaint) in numbered:
-                if complaint:
-                    broken[image] = complaint
-                if progress:
-                    progress(done, len(photos))
-    finally:
-        threads.shutdown(cancel_futures=True)  # do not finish all photos after Ctrl-C
-    return broken
 
 
 def check_photos(
@@ -349,7 +332,7 @@ def check_photos(
     """
     if images is None:
         images = [image for split in dataset.splits.values() for image in split.images]
-    broken = _broken([(image, dataset.photo_path(image)) for image in images], progress)
+    broken = photo_problems([(image, dataset.photo_path(image)) for image in images], progress)
     if broken:
         problems = Problems(dataset.directory)
         rows = _rows_of(dataset.directory)
@@ -358,18 +341,41 @@ def check_photos(
         problems.raise_if_any()
 
 
+def annotation_rows(path: pathlib.Path, problems: Problems) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (row number, cells by column) of a list of labels; see `read_rows`."""
+    return _rows(path, ("image", "split", "labels"), ("absent",), problems)
+
+
+def photo_of_row(directory: pathlib.Path, cells: Mapping[str, str]) -> str:
+    """Returns the photo of a row of a list of labels, by its name in the data set."""
+    return stored_name(directory, _as_relative(cells["image"]))
+
+
 def _rows_of(directory: pathlib.Path) -> dict[str, int]:
-    rows = _rows(
-        directory / ANNOTATIONS, ("image", "split", "labels"), ("absent",), Problems(directory)
-    )
-    names = ((_as_relative(cells["image"]), row) for row, cells in rows)
-    return {stored_name(directory, image): row for image, row in names}
+    rows = annotation_rows(directory / ANNOTATIONS, Problems(directory))
+    return {photo_of_row(directory, cells): row for row, cells in rows}
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSettings:
+    """The settings of the folder data set.
+
+    Attributes:
+        annotations: the file of the labels; null: annotations.csv in the folder.
+    """
+
+    annotations: str | None = None
 
 
 def _read(request: ReadRequest) -> TaggingDataset:
-    return read_folder(request.required_directory, request.missing_is_error)
+    settings: FolderSettings = request.settings
+    directory, look = request.required_directory, request.missing_is_error
+    return read_folder(directory, look, settings.annotations)
 
 
 FOLDER = DataSource(
-    "folder", _read, needs_directory="a folder data set needs the folder of the photos"
+    "folder",
+    _read,
+    FolderSettings,
+    needs_directory="a folder data set needs the folder of the photos",
 )

@@ -1,0 +1,1 @@
+"""Training labels that the model doubts: found out of fold, shown, corrected."""
