@@ -35,3 +35,18 @@ def assert_picture(path: pathlib.Path, side: int = 200) -> None:
         assert min(picture.size) >= side, picture.size
         colors = picture.convert("RGB").getcolors(picture.width * picture.height)
     assert len(colors) > 10, f"{path}: {len(colors)} colors"
+
+
+def assert_labels_apart(figure) -> None:
+    """Checks that no two texts of a figure overlap, as it is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+    boxes = [(text, box.shrunk(0.96, 0.9)) for text, box in boxes if box.width and box.height]
+    for i, (one, box) in enumerate(boxes):
+        for other, its in boxes[:i]:
+            assert not box.overlaps(its), f"{one!r} overlaps {other!r}"

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from photo_files import picture
 from PIL import Image
+from plots import assert_labels_apart
 
 from training.data.dataset import Split, TaggingDataset
 from training.describe import main
 from training.description.labels import describe_labels
+from training.description.outputs import MOST_NAMED, plot_class_frequency
+from training.tables.table import Table
 
 pytestmark = pytest.mark.unit
 
@@ -177,3 +180,62 @@ def test_unseen_classes_like_seen_ones_are_named(folder, tmp_path, capsys):
         ("Cats", "cat"): "their names differ in writing or number only",
         ("hound", "dog"): "their embeddings are the same",
     }
+
+
+def test_orientation_and_transparency_are_counted_by_format(tmp_path, capsys):
+    photo, turned = picture((90, 60), 0), Image.Exif()
+    turned[0x0112] = 6
+    upright = Image.Exif()
+    upright[0x0112] = 1
+    with_alpha = photo.convert("RGBA")
+    with_alpha.putpixel((0, 0), (1, 2, 3, 128))
+    photo.save(tmp_path / "a.jpg", exif=turned)
+    photo.save(tmp_path / "b.jpg", exif=upright)
+    photo.save(tmp_path / "c.png", exif=turned)
+    with_alpha.save(tmp_path / "d.png")
+    photo.convert("RGBA").save(tmp_path / "e.png")  # opaque everywhere
+    names = ["a.jpg", "b.jpg", "c.png", "d.png", "e.png"]
+    rows = [f"{name},train,*x*" for name in names]
+    (tmp_path / "annotations.csv").write_text("\n".join(["image,split,labels", *rows, ""]))
+    (tmp_path / "classes.csv").write_text("name,group\n*x*,seen\na|b\\,unseen\n")
+    output = tmp_path / "out"
+    assert main([str(tmp_path), "--output", str(output)]) == 0
+    facts = json.loads((output / "description.json").read_text())
+    assert facts["formats"] == {
+        "PNG": {"photos": 3, "with_orientation": 1, "with_transparency": 1},
+        "JPEG": {"photos": 2, "with_orientation": 1, "with_transparency": 0},
+    }
+    said = capsys.readouterr().out
+    assert "2 photos have a camera's orientation" in said
+    assert "1 photos have transparent parts" in said and "| *x* " in said
+
+
+def test_the_markdown_of_a_description_parses_as_what_was_written(described, tmp_path):
+    markdown_it = pytest.importorskip("markdown_it")
+    output, _ = described
+    parser = markdown_it.MarkdownIt("commonmark").enable("table")
+    text = (output / "description.md").read_text(encoding="utf-8")
+    tokens = parser.parse(text)
+    shown = [token.content for token in tokens if token.type == "inline"]
+    assert not any("|" in content for content in shown)  # every table is a table
+    tables = text.count("\n| ---") + text.count("\n|---")
+    assert sum(token.type == "table_open" for token in tokens) == tables > 4
+    columns = [c for c in ("train", "val", "test", "all") if c in shown]
+    assert columns == ["train", "val", "test", "all"]
+    hostile = Table("", ["a|b", "`c`"], [["x\\|y\nz", "<b>*1*</b>"], ["", "-"]])
+    cells = [t.children for t in parser.parse(hostile.markdown(escapes=True)) if t.children]
+    texts = ["".join(child.content for child in children) for children in cells]
+    assert texts == ["a|b", "`c`", "x\\|y z", "<b>*1*</b>", "-"]
+
+
+def test_few_classes_are_named_in_the_plot_and_many_are_not(tmp_path, saved_figures):
+    for count in (12, MOST_NAMED + 1):
+        names = tuple(f"class of ${c}" for c in range(count))
+        labels = np.where(np.arange(count) <= np.arange(count)[:, None], 1, -1).astype(np.int8)
+        split = Split(tuple(map(str, range(count))), labels)
+        facts = describe_labels(TaggingDataset(tmp_path, names, ("seen",) * count, {"val": split}))
+        plot_class_frequency(facts, tmp_path / "plot.png")
+    few, many = ([t.get_text() for t in f.axes[0].get_yticklabels()] for f in saved_figures)
+    assert few[0] == r"class of \$0" and len(few) == 12
+    assert not any("class" in text for text in many)
+    assert_labels_apart(saved_figures[0])

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from plots import assert_drawn, assert_picture
+from plots import assert_drawn, assert_labels_apart, assert_picture
 from tiny_run import TINY
 
 from biam_tf.errors import UserError
@@ -172,7 +172,16 @@ def test_without_a_validation_split_nothing_is_chosen():
 
 @pytest.mark.parametrize(
     "grid",
-    [["a=1,2,4"], ["a=1e-4,1e-2"], ["a=none,all"], ["a=1,2", "b=x,y"], ["a=1", "b=2", "c=3,4"]],
+    [
+        ["a=1,2,4"],
+        ["a=1e-4,1e-2"],
+        ["a=0,1,2,3,4,500,501,502"],
+        ["a=0.000125,0.00025,0.0005,0.001,0.002,0.004,0.008,0.016,0.032,0.064,0.128"],
+        ["a=none,all"],
+        ["a=1,2", "b=x,y"],
+        ["a=1,2", "b=a long value of a setting,another long value"],
+        ["a=1", "b=2", "c=3,4"],
+    ],
 )
 def test_every_kind_of_grid_has_a_plot(grid, tmp_path, saved_figures):
     from training.experiments.grid import expand
@@ -186,6 +195,7 @@ def test_every_kind_of_grid_has_a_plot(grid, tmp_path, saved_figures):
     assert draw_plot(tmp_path / "plot.png", ranked(outcomes, "seen"), axes, "seen")
     assert_picture(tmp_path / "plot.png")
     assert_drawn(saved_figures[0], 20.5)  # the mean of two seeds
+    assert_labels_apart(saved_figures[0])
 
 
 def test_validation_is_that_of_the_epoch_that_was_kept(tmp_path):

@@ -1,7 +1,7 @@
 import csv
 
 import pytest
-from plots import assert_drawn, assert_picture
+from plots import assert_drawn, assert_labels_apart, assert_picture
 
 from biam_tf.metrics.bootstrap import Difference
 from training.experiments.trials import load_config
@@ -42,6 +42,10 @@ def test_a_row_has_mean_and_spread_the_papers_figure_and_the_difference(trained)
     assert lines[2] == ["LESA", "ZSL", "25.0 ± 7.1", "12.5 ± 3.5", "-", "19.4", "31.6",
                         "28.7", "-2.0 (-3.0 to -1.0) *"]  # fmt: skip
     assert lines[3][:3] == ["", "GZSL", "2.5 ± 0.7"]
+    undefined = Difference(*[float("nan")] * 3)
+    none = Comparison("biam", 1000, {"lesa": {"zsl": {"mAP": undefined}}})
+    text = results.format_rows(make_table(1), trained, none, "folder", (3, 5))
+    assert "nan" not in text and text.splitlines()[2].endswith("| - |")
     assert lines[4][:5] == ["CONSE", "ZSL", "failed", "", ""] and lines[4][5] == "9.4"
     same = results.format_rows(make_table(1), trained, comparison(), "nus_wide", (3, 5))
     assert "another data set" not in same and "NUS-WIDE" in same
@@ -65,6 +69,7 @@ def test_the_picture_shows_every_mean(trained, tmp_path, saved_figures):
     results.draw_rows(tmp_path / "t.png", make_table(1), trained)
     assert_picture(tmp_path / "t.png")
     assert_drawn(saved_figures[0], 25.0, 2.5)  # ZSL, GZSL
+    assert_labels_apart(saved_figures[0])
 
 
 @pytest.mark.parametrize("number", TABLES)
