@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "training.run",
     "evaluate": "training.evaluate",
     "report": "training.report.__main__",
+    "review": "training.review",
     "describe": "training.describe",
     "import-data": "training.import_data",
     "import-checkpoint": "training.import_checkpoint",

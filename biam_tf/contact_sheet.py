@@ -135,8 +135,8 @@ def make_contact_sheet(
     _draw_legend(sheet, draw, MARGIN + 44, labels is not None, has_unseen, maps > 0, bar)
     for i, picture in enumerate(pictures):
         card = Image.new("RGB", (width, height), PAPER)
-        rows = [None if of is None else of[i] for of in (labels, probabilities, given)]
-        entries = best_tags(scores[i], names, groups, *rows, tags)
+        arrays = [None if of is None else of[i] for of in (labels, probabilities, given)]
+        entries = best_tags(scores[i], names, groups, *arrays, count=tags)
         best = [tag.column for tag in entries]
         missed = None
         if labels is not None:

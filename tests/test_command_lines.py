@@ -84,6 +84,7 @@ MISTAKES = [
     ("training.describe", ["nowhere"], "no such folder"),
     ("training.evaluate", ["nowhere", "--data", "x", "--output", "x"], "not the folder of a run"),
     ("training.report.__main__", ["nowhere"], "not the folder of a run"),
+    ("training.review", ["nowhere"], "not the folder of a run"),
     ("training.pointing_game", ["nowhere"], "not the folder of a run"),
     ("training.import_checkpoint", ["none.pth", "x"], "no such file"),
     ("serving.export", ["nowhere", "x"], "not the folder of a run"),
