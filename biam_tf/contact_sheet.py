@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from biam_tf.files import replacing
-from biam_tf.photo_tags import Tag, best_tags
+from biam_tf.photo_tags import Tag, best_tags, row_of
 
 # Also those of pages (training/tables/palette.css); texts have a contrast of at least 4.5.
 PAPER, CARD, EDGE = "#f4f5f7", "#ffffff", "#e1e5ea"
@@ -135,8 +135,15 @@ def make_contact_sheet(
     _draw_legend(sheet, draw, MARGIN + 44, labels is not None, has_unseen, maps > 0, bar)
     for i, picture in enumerate(pictures):
         card = Image.new("RGB", (width, height), PAPER)
-        arrays = [None if of is None else of[i] for of in (labels, probabilities, given)]
-        entries = best_tags(scores[i], names, groups, *arrays, count=tags)
+        entries = best_tags(
+            scores[i],
+            names,
+            groups,
+            row_of(labels, i),
+            row_of(probabilities, i),
+            row_of(given, i),
+            tags,
+        )
         best = [tag.column for tag in entries]
         missed = None
         if labels is not None:

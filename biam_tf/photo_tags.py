@@ -66,3 +66,8 @@ def best_tags(
             )
         )
     return tags
+
+
+def row_of(array: np.ndarray | None, row: int) -> np.ndarray | None:
+    """Returns a row of an array that may be missing."""
+    return None if array is None else array[row]

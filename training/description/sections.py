@@ -304,7 +304,9 @@ def _photos(findings: Findings, photos: Sequence[Photo]) -> list[Section]:
             f"{transparent} photos have transparent parts, which are blended over white.",
         ]
         header = ("format", "photos", "with orientation", "with transparency")
-        rows = [(form, *counts.values()) for form, counts in count_by_format(photos).items()]
+        rows: list[list[Cell]] = [
+            [form, *counts.values()] for form, counts in count_by_format(photos).items()
+        ]
         table = Table("", header, rows)
     if not unreadable:
         return [Section("Photos", [*lines, "All of them can be read."], table)]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biam_tf.contact_sheet import fitted, overlay_heat
-from biam_tf.photo_tags import Tag, best_tags
+from biam_tf.photo_tags import Tag, best_tags, row_of
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split, TaggingDataset
@@ -65,8 +65,15 @@ def photo_cards(
     photos = explained.photos(dataset, split)
     for i, (row, photo) in enumerate(zip(explained.rows, photos, strict=True)):
         image, labels = split.images[row], split.labels[row]
-        rows = [None if of is None else of[i] for of in (probabilities, given)]
-        tags = best_tags(explained.scores[i].astype(np.float64), names, groups, labels, *rows, TAGS)
+        tags = best_tags(
+            explained.scores[i].astype(np.float64),
+            names,
+            groups,
+            labels,
+            row_of(probabilities, i),
+            row_of(given, i),
+            TAGS,
+        )
         best = [tag.column for tag in tags]
         maps = []
         if explained.response_maps is not None:
