@@ -26,7 +26,7 @@ LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # Written by the reader of docs/extending.md, below the user's cache folder, and on TensorBoard.
 NOT_FILES = re.compile(
     r"biam_tf/(baselines/scene_pooling\.py|layers/squeeze_excitation\.py|indexes)|training/data/class_folders\.py"
-    r"|training/(loss|learning_rate|images_per_second)$"
+    r"|training/(loss|loss_of_epoch|learning_rate|images_per_second)$"
 )
 
 

@@ -118,7 +118,7 @@ def test_tensorboard_itself_reads_what_is_written(tmp_path):
         tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in events.Tags()["tensors"]
     }
     assert plugins.pop("response_maps") == "images"
-    assert set(plugins.values()) == {"scalars"} and len(plugins) == 5
+    assert set(plugins.values()) == {"scalars"} and len(plugins) == 6
     config = projector_config_pb2.ProjectorConfig()
     text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), config)
     assert (tmp_path / config.embeddings[0].tensor_path).exists()
