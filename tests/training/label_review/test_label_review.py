@@ -111,7 +111,7 @@ def test_all_mistakes_of_a_list_are_named_with_their_rows(dataset, tmp_path):
 
 LISTS = """\
 image,split,labels,absent,by
-./images/a.jpg,train,Cat; red_car,dog,me
+./images/a.jpg,train,cat; red_car,dog,me
 images/b.jpg,val,dog,,"x, y"
 """
 
