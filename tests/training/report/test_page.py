@@ -26,7 +26,9 @@ from training.scoring.final_evaluation import with_thresholds, write_figures
 
 SECTIONS = ["figures", "training", "photos", "classes", "labels", "curves", "thresholds"]
 SECTIONS += ["regions", "settings"]
-SCRIPT = pathlib.Path(page_module.__file__).with_name("page.js").read_text(encoding="utf-8")
+SCRIPT = (
+    pathlib.Path(page_module.__file__).with_name("page.js").read_text(encoding="utf-8").rstrip()
+)
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
