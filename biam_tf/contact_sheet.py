@@ -14,7 +14,7 @@ from biam_tf.photo_tags import Tag, best_tags, row_of
 # Also those of pages (training/tables/palette.css); texts have a contrast of at least 4.5.
 PAPER, CARD, EDGE = "#f4f5f7", "#ffffff", "#e1e5ea"
 INK, QUIET, TRACK = "#1c2530", "#5d6977", "#e6e9ee"
-RIGHT, WRONG, UNKNOWN, SEEN, UNSEEN = "#1d7f49", "#bd3a29", "#5d6977", "#2f62d0", "#b04d06"
+RIGHT, WRONG, UNKNOWN, SEEN, UNSEEN = "#1a7343", "#bd3a29", "#5d6977", "#2f62d0", "#b04d08"
 # Dark to light in even steps of lightness, so that it also reads in grayscale.
 HEAT = np.array([(13, 8, 70), (120, 20, 120), (215, 60, 80), (252, 150, 35), (252, 245, 150)])
 
