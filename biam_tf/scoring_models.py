@@ -21,6 +21,7 @@ from biam_tf.models.head import scores_alone, with_response_maps
 from biam_tf.models.systems import find_system
 from biam_tf.photos import decode_photo
 from biam_tf.runs import TrainedRun
+from biam_tf.text_operations import load_saved_model
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -158,7 +159,7 @@ class ExportModel:
         system = self._settings.get("head", {}).get("system", "biam")
         self.open_vocabulary = find_system(system).open_vocabulary
         try:
-            self._loaded = tf.saved_model.load(folder)
+            self._loaded = load_saved_model(folder)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is no exported model: {error}") from error
         self._signatures = self._loaded.signatures

@@ -31,6 +31,7 @@ examples:
   python -m serving.export runs/my-photos models/my-photos --max-batch-size 64 \\
       --batch-timeout-ms 5 --max-pixels 20000000
   python -m serving.export --preset efficientnet_lite0_imagenet_minilm models/pretrained
+  python -m serving.export --preset keras_hub:siglip2_base_patch16_224 models/siglip2
   for TensorFlow Serving 2.18 or 2.19
     python -m serving.export runs/my-photos models/my-photos --formats jpeg,png,gif,bmp
 """
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="a pretrained tagger instead of a run, see docs/pretrained_taggers.md",
+        help="a pretrained tagger instead of a run, see docs/pretrained_taggers.md, or "
+        "keras_hub:PRESET of an image-text model, see docs/image_text_models.md",
     )
     parser.add_argument(
         "--word-vectors",
@@ -82,9 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--sentence-encoder",
-        metavar="minilm|FOLDER|none",
+        metavar="minilm|keras_hub:PRESET|FOLDER|none",
         help="put a sentence encoder into the model, so that 'tag' and 'embed' take any phrase "
         "(default: the one that made the run's class embeddings, if its weights are found)",
+    )
+    parser.add_argument(
+        "--text-tower",
+        choices=["none"],
+        help="none leaves the text encoder of an image-text model out: names are then looked up "
+        "among the run's classes, and servers need no tensorflow-text",
     )
     parser.add_argument(
         "--template",
@@ -173,7 +181,7 @@ def _command(arguments: argparse.Namespace) -> None:
         settings,
         word_vectors=arguments.word_vectors,
         version=arguments.version,
-        sentence_encoder=arguments.sentence_encoder,
+        sentence_encoder=arguments.text_tower or arguments.sentence_encoder,
         templates=arguments.template,
     )
     print(f"{exported.path}: largest difference from the Keras model")
@@ -208,6 +216,8 @@ def _formats(listed: str | None) -> tuple[str, ...] | None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if arguments.text_tower and arguments.sentence_encoder:
+        raise UserError("--text-tower none leaves the encoder out that --sentence-encoder names")
     if (arguments.run is None) == (arguments.preset is None):
         raise UserError("give either the folder RUN or --preset NAME, and MODEL_DIR")
     for option in ("top_k", "max_pixels", "version", *_LIMITS):

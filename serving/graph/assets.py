@@ -10,7 +10,7 @@ import numpy as np
 from biam_tf import __version__
 from biam_tf.class_sides import save_class_side
 from biam_tf.embeddings.run_encoder import RunEncoder
-from biam_tf.embeddings.sources import AUTO
+from biam_tf.embeddings.sources import AUTO, is_text_tower
 from biam_tf.files import sha256_of, write_json
 from biam_tf.markdown import code, code_block, escaped
 from biam_tf.metrics import format_table
@@ -18,6 +18,7 @@ from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.photo_decoding.file_headers import listed_formats
 from biam_tf.photo_decoding.graph_formats import available_formats
 from biam_tf.runs import TrainedRun
+from biam_tf.text_operations import TENSORFLOW_TEXT
 from serving.graph.name_table import Embeddings
 from serving.graph.self_check import Requests, sample_photos
 from serving.graph.signatures import GraphSettings, stored_factors
@@ -76,8 +77,11 @@ def write_assets(
 
 
 def _encoder_facts(encoder: RunEncoder) -> dict[str, Any]:
-    """What clients read of an encoder in the graph: that there is one."""
-    return {
+    """What clients read of an encoder in the graph: that there is one, and what it needs."""
+    # CLIP's tokenizer is built of other operations, and so is BERT's.
+    pieces = is_text_tower(encoder.source) and not hasattr(encoder.encoder.tokenizer, "merges")
+    needs = [TENSORFLOW_TEXT] * pieces
+    return ({"needs": needs} if needs else {}) | {
         "source": encoder.source,
         "templates": list(encoder.templates),
         "weights_sha256": sha256_of(encoder.encoder.weights_file),

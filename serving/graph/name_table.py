@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +11,14 @@ import tensorflow as tf
 from biam_tf.embeddings.files import read_all_word_vectors
 from biam_tf.embeddings.names import NameIndex
 from biam_tf.embeddings.run_encoder import RunEncoder
+from biam_tf.embeddings.sources import is_text_tower
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, read_table
 from serving.graph import name_rule as rule
 from serving.graph.phrase_encoder import PhraseEncoder
+
+if TYPE_CHECKING:  # needs KerasHub
+    from serving.graph.text_tower import TowerEncoder
 
 _NAMES_IN_AN_ERROR = 20
 _UNKNOWN = -1
@@ -107,7 +111,7 @@ class NameTable(tf.Module):
                 self._words = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
             vectors = np.concatenate([vectors, embeddings.word_vectors])
         self._vectors = tf.Variable(vectors, trainable=False)
-        self._phrases = None if embeddings.encoder is None else PhraseEncoder(embeddings.encoder)
+        self._phrases = None if embeddings.encoder is None else _phrases(embeddings.encoder)
 
     @property
     def encoder_bytes(self) -> int:
@@ -218,6 +222,15 @@ class NameTable(tf.Module):
         parts = tf.strings.split(tf.where(kept, words.values, divided))
         owners = tf.gather(words.value_rowids(), parts.value_rowids())
         return _Parts(owners, parts.values, find(parts.values), tf.size(names))
+
+
+def _phrases(encoder: RunEncoder) -> "PhraseEncoder | TowerEncoder":
+    """Returns a copy of an encoder of texts for a graph."""
+    if not is_text_tower(encoder.source):
+        return PhraseEncoder(encoder)
+    from serving.graph.text_tower import TowerEncoder
+
+    return TowerEncoder(encoder)
 
 
 class _Spelled(NamedTuple):

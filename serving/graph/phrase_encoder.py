@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.embeddings.run_encoder import RunEncoder
+from biam_tf.embeddings.sentence_encoder import SentenceEncoder
 from biam_tf.embeddings.sources import PLACE
 from biam_tf.errors import UserError
 from serving.graph.wordpiece import WordPiece
@@ -32,6 +33,7 @@ class PhraseEncoder(tf.Module):
     def __init__(self, encoder: RunEncoder) -> None:
         super().__init__()
         sentences = encoder.encoder
+        assert isinstance(sentences, SentenceEncoder)
         model = sentences.model
         self._templates = encoder.templates
         self._first_token = sentences.first_token

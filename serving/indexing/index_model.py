@@ -72,8 +72,10 @@ def _embed_by_model(model: pathlib.Path, names: Sequence[str]) -> np.ndarray:
     """Returns the answer of a model's signature `embed`, which takes any phrase."""
     import tensorflow as tf
 
+    from biam_tf.text_operations import load_saved_model
+
     try:
-        loaded = tf.saved_model.load(model)
+        loaded = load_saved_model(model)
         found = loaded.signatures["embed"](class_names=tf.constant(list(names)))
         return found["class_embeddings"].numpy()
     except tf.errors.InvalidArgumentError as error:
@@ -95,8 +97,10 @@ def rescorer(model: pathlib.Path, index: pathlib.Path) -> Rescore:
     """
     import tensorflow as tf
 
+    from biam_tf.text_operations import load_saved_model
+
     try:
-        loaded = tf.saved_model.load(model)
+        loaded = load_saved_model(model)
         rescore = loaded.signatures["rescore"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

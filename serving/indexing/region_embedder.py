@@ -72,11 +72,11 @@ class RegionEmbedder:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        import tensorflow as tf
+        from biam_tf.text_operations import load_saved_model
 
         self.folder = folder
         try:
-            self._loaded = tf.saved_model.load(folder)
+            self._loaded = load_saved_model(folder)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is no exported model: {error}") from error
         self._signatures = self._loaded.signatures

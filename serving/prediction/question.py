@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Iterable
 
 from biam_tf.class_calibration import Selection
 from biam_tf.errors import UserError
@@ -60,11 +61,16 @@ class Question:
         chosen = dataclasses.replace(self, timeout=0.0)
         facts = [json.dumps(dataclasses.astuple(chosen))]
         if self.preset is not None:
+            from biam_tf.embeddings.sources import PRESET_PREFIX, is_text_tower
             from biam_tf.pretrained import FORMAT, find_pretrained
 
-            tagger = find_pretrained(self.preset)
-            known = dataclasses.replace(tagger, weights={})
-            facts += [str(FORMAT), repr(known), *tagger.weights]
+            facts += [str(FORMAT)]
+            if is_text_tower(self.preset):  # without reading gigabytes of weights
+                files = pathlib.Path(self.preset.removeprefix(PRESET_PREFIX)).expanduser()
+                facts += _states_of(file for file in files.rglob("*") if file.is_file())
+            else:
+                tagger = find_pretrained(self.preset)
+                facts += [repr(dataclasses.replace(tagger, weights={})), *tagger.weights]
         elif self.model is not None:
             facts += _states(pathlib.Path(self.model))
         return facts
@@ -84,6 +90,10 @@ def _states(folder: pathlib.Path) -> list[str]:
     else:
         version = folder if (folder / MODEL_FILE).is_file() else newest_version(folder)
         files = [path for path in version.rglob("*") if path.is_file()]
+    return _states_of(files)
+
+
+def _states_of(files: Iterable[pathlib.Path]) -> list[str]:
     return [
         f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
         for path in sorted(files)

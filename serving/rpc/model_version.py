@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from biam_tf.text_operations import register_operations
 from serving.graph.warmup import FILE_NAME
 from serving.rpc.limits import PHOTO_INPUTS, Limits, static_sizes
 from serving.rpc.status import (
@@ -57,6 +58,7 @@ class ModelVersion:
     def __init__(self, path: pathlib.Path):
         self.path = path
         self.number = int(path.name)
+        register_operations(path)
         graph = tf.Graph()
         with graph.as_default(), _without_deprecation_warnings():
             self._session = tf.compat.v1.Session(graph=graph, config=_session_config())

@@ -67,9 +67,11 @@ def test_an_index_scores_as_a_full_request(variant, tmp_path, rng):
     name, preset, changes = variant
     system = SYSTEMS[name]
     classes = rng.normal(size=(11, EMBEDDING)).astype("float32")
-    head = small_head(name, (GRID, GRID, CHANNELS), SCENE, classes[:SEEN], preset, **changes)
-    regions = np.maximum(rng.normal(size=(PHOTOS, GRID, GRID, CHANNELS)), 0).astype("float32")
-    features = [regions, rng.normal(size=(PHOTOS, SCENE)).astype("float32")]
+    # Of a space of images and texts, all are of one length.
+    channels, scene = (EMBEDDING, EMBEDDING) if system.uses_joint_space else (CHANNELS, SCENE)
+    head = small_head(name, (GRID, GRID, channels), scene, classes[:SEEN], preset, **changes)
+    regions = np.maximum(rng.normal(size=(PHOTOS, GRID, GRID, channels)), 0).astype("float32")
+    features = [regions, rng.normal(size=(PHOTOS, scene)).astype("float32")]
     known = classes if system.open_vocabulary else classes[:SEEN]
 
     index = write_index(tmp_path, head, system, features, classes)

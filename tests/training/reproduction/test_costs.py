@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from plots import assert_drawn, assert_picture
-from small_systems import SMALL, small_backbone_classes
+from small_systems import SMALL, SPACE, small_backbone_classes
 
 from biam_tf.models import build_head
 from biam_tf.models.systems import SYSTEMS, build_system_head
@@ -45,14 +45,16 @@ def test_convolution_attention_and_classifier_are_counted_as_by_hand():
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_can_be_counted(name):
     embeddings = np.random.default_rng(0).normal(size=(CLASSES, EMBEDDING)).astype("float32")
-    shape = (H, W, D_IN)
+    joint = SYSTEMS[name].uses_joint_space  # one space of regions, scene and classes
+    channels, scene = (EMBEDDING, EMBEDDING) if joint else (D_IN, SCENE)
     head = build_system_head(
         name,
-        shape,
-        SCENE,
+        (H, W, channels),
+        scene,
         EMBEDDING,
         seen_embeddings=embeddings,
-        backbone_classes=small_backbone_classes(D_IN, SCENE, EMBEDDING),
+        backbone_classes=small_backbone_classes(channels, scene, EMBEDDING),
+        joint_space=SPACE,
         **SMALL.get(name, {}),
     )
     assert count_operations(head, embeddings) > 0
