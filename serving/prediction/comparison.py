@@ -13,8 +13,10 @@ from serving.prediction.photo_list import ListedPhoto
 from serving.prediction.taggers import PhotoTagger
 from serving.prediction.tagging import batches, in_order
 
-CSV_COLUMNS = ("photo", "tag", "change", "old_score", "new_score")
-CSV_COLUMNS += ("old_probability", "new_probability")
+CSV_COLUMNS = (
+    *("photo", "tag", "change", "old_score", "new_score"),
+    *("old_probability", "new_probability"),
+)
 LOST, GAINED = "lost", "gained"
 # One batch is read and decoded while another runs through the models.
 _BATCHES_AT_ONCE = 2
@@ -226,8 +228,10 @@ def write_changes(path: str, photos: Iterable[PhotoComparison]) -> Iterator[Phot
             writer.writerow(CSV_COLUMNS)
             for photo in photos:
                 for change in photo.changes:
-                    figures = [change.old.score, change.new.score]
-                    figures += [change.old.probability, change.new.probability]
+                    figures = (
+                        *(change.old.score, change.new.score),
+                        *(change.old.probability, change.new.probability),
+                    )
                     row = (photo.path, change.name, change.kind, *map(_figure, figures))
                     writer.writerow(row)
                 yield photo
