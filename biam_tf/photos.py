@@ -172,7 +172,14 @@ def resize_photo(photo: tf.Tensor, image_size: int) -> tf.Tensor:
     import tensorflow as tf
 
     photo = tf.ensure_shape(photo, (None, None, 3))
-    photo = tf.image.resize(photo, (image_size, image_size), method="bilinear", antialias=True)
+    # One axis after the other, as TensorFlow does it, with the same bits. But its loop over pixels
+    # of three channels takes twice the time of loops over whole rows and columns.
+    for _ in ("height", "width"):
+        length, other = tf.shape(photo)[0], tf.shape(photo)[1]
+        lines = tf.reshape(photo, (1, length, 1, 3 * other))
+        lines = tf.image.resize(lines, (image_size, 1), method="bilinear", antialias=True)
+        photo = tf.transpose(tf.reshape(lines, (image_size, other, 3)), (1, 0, 2))
+    photo = tf.ensure_shape(photo, (image_size, image_size, 3))
     return tf.clip_by_value(photo, 0.0, 255.0)  # the weights may sum to 1 + 1e-7
 
 

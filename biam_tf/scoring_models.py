@@ -1,7 +1,6 @@
 """What a `Tagger` runs: the Keras models of a run, or the signatures of an export."""
 
 import concurrent.futures
-import contextlib
 import functools
 import os
 import pathlib
@@ -9,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 import yaml
@@ -32,7 +32,7 @@ Features = tuple[np.ndarray, np.ndarray]
 
 
 class ScoringModel(Protocol):
-    """From encoded photos to features, and from features to scores; threads may share it.
+    """From encoded photos to features, scores and response maps; threads may share it.
 
     Attributes:
         name: where it was loaded from; begins errors.
@@ -53,8 +53,8 @@ class ScoringModel(Protocol):
             tf.errors.InvalidArgumentError: one of them cannot be decoded.
         """
 
-    def scores(self, features: Features, class_embeddings: np.ndarray) -> np.ndarray:
-        """Returns scores (B, C), float32."""
+    def scores(self, photos: Sequence[bytes], class_embeddings: np.ndarray) -> np.ndarray:
+        """Returns scores (B, C), float32, of encoded photos; raises as `features`."""
 
     def explain(
         self, photos: Sequence[bytes], class_embeddings: np.ndarray
@@ -81,48 +81,77 @@ class RunModel:
         self.vocabulary, self.thresholds = run.vocabulary, run.thresholds
         self.open_vocabulary = run.open_vocabulary
         self._settings = run.settings
-        backbone, head = fold_batch_norms(run.backbone), scores_alone(run.head)
+        self._run = run
+        self._backbone = fold_batch_norms(run.backbone)
         size = run.image_size
         decode = tf.function(
             lambda photo: decode_photo(photo, size, orientation=run.orientation), autograph=False
         )
         self._decode = decode.get_concrete_function(tf.TensorSpec((), tf.string))
-        photos = tf.TensorSpec((None, size, size, 3), tf.float32)
-        self._extract = tf.function(
-            lambda images: backbone(images, training=False), autograph=False
-        ).get_concrete_function(photos)
-        self._head_inputs = [
-            tf.TensorSpec(tensor.shape, tf.float32, name=tensor.name) for tensor in run.head.inputs
-        ]
-        self._score = tf.function(
-            lambda *inputs: head(list(inputs), training=False), autograph=False
-        ).get_concrete_function(*self._head_inputs)
-        self._explain = None
-        with contextlib.suppress(ValueError):  # there is no region classifier
-            explaining = with_response_maps(run.head)
-            self._explain = tf.function(
-                lambda *inputs: explaining(list(inputs), training=False), autograph=False
-            )
+        self._photos = tf.TensorSpec((None, size, size, 3), tf.float32)
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 
-    def features(self, photos: Sequence[bytes]) -> Features:
-        decoded = list(self._threads.map(lambda photo: self._decode(tf.constant(photo)), photos))
-        outputs = self._extract(tf.stack(decoded))
-        names = ("region_features", "scene_feature")
-        region_features, scene_feature = (tf.cast(outputs[n], tf.float32).numpy() for n in names)
-        return region_features, scene_feature
+    # Each graph is made when it is first needed: a second of work for a large backbone.
 
-    def scores(self, features: Features, class_embeddings: np.ndarray) -> np.ndarray:
-        inputs = [tf.constant(array, tf.float32) for array in (*features, class_embeddings)]
-        return tf.cast(self._score(*inputs), tf.float32).numpy()
+    @functools.cached_property
+    def _extract(self) -> Any:
+        """Photos to features."""
+        function = tf.function(lambda photos: self._features_of(photos), autograph=False)
+        return function.get_concrete_function(self._photos)
+
+    @functools.cached_property
+    def _score(self) -> Any:
+        """Photos and class embeddings to scores.
+
+        One graph, from which TensorFlow removes what the head does not use, such as the scene
+        feature and the layers that only it needs.
+        """
+        return self._with_features(scores_alone(self._run.head))
+
+    @functools.cached_property
+    def _explain(self) -> Any:
+        """Photos and class embeddings to scores and response maps; None: the head has no maps."""
+        try:
+            head = with_response_maps(self._run.head)
+        except ValueError:  # there is no region classifier
+            return None
+        return self._with_features(head)
+
+    def _with_features(self, head: keras.Model) -> Any:
+        *_, classes = (
+            tf.TensorSpec(tensor.shape, tf.float32, name=tensor.name) for tensor in head.inputs
+        )
+
+        def run_head(photos: tf.Tensor, class_embeddings: tf.Tensor) -> Any:
+            features = self._features_of(photos).values()
+            return head([*features, class_embeddings], training=False)
+
+        return tf.function(run_head, autograph=False).get_concrete_function(self._photos, classes)
+
+    def _features_of(self, photos: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = self._backbone(photos, training=False)
+        names = ("region_features", "scene_feature")
+        return {name: tf.cast(outputs[name], tf.float32) for name in names}
+
+    def _decoded(self, photos: Sequence[bytes]) -> tf.Tensor:
+        return tf.stack(
+            list(self._threads.map(lambda photo: self._decode(tf.constant(photo)), photos))
+        )
+
+    def features(self, photos: Sequence[bytes]) -> Features:
+        outputs = self._extract(self._decoded(photos))
+        return outputs["region_features"].numpy(), outputs["scene_feature"].numpy()
+
+    def scores(self, photos: Sequence[bytes], class_embeddings: np.ndarray) -> np.ndarray:
+        classes = tf.constant(class_embeddings, tf.float32)
+        return tf.cast(self._score(self._decoded(photos), classes), tf.float32).numpy()
 
     def explain(
         self, photos: Sequence[bytes], class_embeddings: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._explain is None:
             raise UserError(no_maps(self.name))
-        inputs = (*self.features(photos), class_embeddings)
-        outputs = self._explain(*(tf.constant(array, tf.float32) for array in inputs))
+        outputs = self._explain(self._decoded(photos), tf.constant(class_embeddings, tf.float32))
         maps = tf.cast(outputs["response_maps"], tf.float32).numpy()
         return tf.cast(outputs["scores"], tf.float32).numpy(), maps
 
@@ -168,10 +197,9 @@ class ExportModel:
         outputs = self._signatures["features"](images=tf.constant(list(photos)))
         return outputs["region_features"].numpy(), outputs["scene_feature"].numpy()
 
-    def scores(self, features: Features, class_embeddings: np.ndarray) -> np.ndarray:
-        outputs = self._signatures["rescore"](
-            region_features=tf.constant(features[0]),
-            scene_feature=tf.constant(features[1]),
+    def scores(self, photos: Sequence[bytes], class_embeddings: np.ndarray) -> np.ndarray:
+        outputs = self._signatures["serving_default"](
+            images=tf.constant(list(photos)),
             class_embeddings=tf.constant(class_embeddings, tf.float32),
         )
         return outputs["scores"].numpy()

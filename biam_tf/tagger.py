@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from biam_tf.class_calibration import Selection
+from biam_tf.class_calibration import ClassCalibration, Selection
 from biam_tf.class_calibration import Tag as Tag
 from biam_tf.embeddings.name_embedder import NameEmbedder
 from biam_tf.errors import UserError
@@ -54,6 +54,7 @@ class Tagger:
         self._embed = NameEmbedder(model.vocabulary, model.embed_others)
         self.vocabulary: Vocabulary = model.vocabulary
         self.thresholds: Thresholds | None = model.thresholds
+        self._calibrated: tuple[Sequence[str], np.ndarray, ClassCalibration] | None = None
 
     def __repr__(self) -> str:
         return f"Tagger({self._model.name!r}, {len(self.vocabulary)} classes of its own)"
@@ -135,14 +136,12 @@ class Tagger:
         self._check_at(at)
         inputs, single = photo_inputs(photos)
         names, embeddings = self._classes(classes)
-        its, probabilities, present = None, None, None
-        if self.thresholds is not None:
-            its = self.thresholds.for_classes(names, embeddings, self.vocabulary)
+        its, probabilities, present = self._calibration(names, embeddings), None, None
         number = None if at is None or at == THRESHOLD else float(at)
         selection = Selection(top, only_present=at == THRESHOLD, probability=number)
         tagged = []
-        for features in self._features(inputs):
-            for scores in self._model.scores(features, embeddings):
+        for batch in self._scores(inputs, embeddings):
+            for scores in batch:
                 if its is not None:
                     probabilities, present = its.probabilities(scores), its.decide(scores)
                 tagged.append(selection.tags(names, scores, probabilities, present))
@@ -155,9 +154,8 @@ class Tagger:
         """
         inputs, _ = photo_inputs(photos)
         _, embeddings = self._classes(classes)
-        return np.concatenate(
-            [self._model.scores(features, embeddings) for features in self._features(inputs)]
-        ).astype(np.float32, copy=False)
+        scores = np.concatenate(list(self._scores(inputs, embeddings)))
+        return scores.astype(np.float32, copy=False)
 
     def explain(
         self, photos: Any, classes: Sequence[str] | Vocabulary | None = None
@@ -214,6 +212,19 @@ class Tagger:
         names = [vocabulary] if isinstance(vocabulary, str) else list(vocabulary)
         return names, self._embed(names)
 
+    def _calibration(self, names: Sequence[str], embeddings: np.ndarray) -> ClassCalibration | None:
+        """Returns the calibration of classes; None: the model has none.
+
+        That of the last classes is kept: batch after batch asks for the same.
+        """
+        if self.thresholds is None:
+            return None
+        kept = self._calibrated
+        if kept is None or kept[0] is not names or kept[1] is not embeddings:
+            found = self.thresholds.for_classes(names, embeddings, self.vocabulary)
+            kept = self._calibrated = names, embeddings, found
+        return kept[2]
+
     def _check_at(self, at: float | str | None) -> None:
         if at is None:
             return
@@ -229,6 +240,10 @@ class Tagger:
     def _features(self, inputs: Sequence[PhotoInput]) -> Iterator[Features]:
         for batch in self._read(inputs):
             yield self._run(batch, self._model.features)
+
+    def _scores(self, inputs: Sequence[PhotoInput], embeddings: np.ndarray) -> Iterator[np.ndarray]:
+        for batch in self._read(inputs):
+            yield self._run(batch, lambda photos: self._model.scores(photos, embeddings))
 
     def _read(self, inputs: Sequence[PhotoInput]) -> Iterator[list[tuple[PhotoInput, bytes]]]:
         """Yields photos and their contents, some at a time."""

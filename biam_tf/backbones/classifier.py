@@ -20,11 +20,13 @@ class DenseLayer:
         kernel: (inputs, units) float32.
         bias: (units,) float32.
         relu6: whether min(max(x, 0), 6) follows. Defaults to `False`.
+        activation: name of another activation of Keras that follows. Defaults to `None`: none does.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     relu6: bool = False
+    activation: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class BackboneClassifier:
 
         def of_rows(layers: tuple[DenseLayer, ...]) -> tuple[DenseLayer, ...]:
             last = layers[-1]
-            kept = DenseLayer(last.kernel[:, rows], last.bias[rows], last.relu6)
+            kept = dataclasses.replace(last, kernel=last.kernel[:, rows], bias=last.bias[rows])
             return (*layers[:-1], kept)
 
         return BackboneClassifier(

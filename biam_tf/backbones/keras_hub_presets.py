@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from biam_tf.backbones.classifier import BackboneClassifier
 from biam_tf.backbones.joint_space import (
     is_image_text_model,
     joint_network,
@@ -55,6 +56,7 @@ def read_spec(name: str, regions: str | None = None) -> BackboneSpec:
         load_preset=preset.load_backbone_weights,
         check_trainable=preset.check_trainable,
         regions=preset.regions,
+        load_classifier=lambda file: preset.load_classifier(),
     )
 
 
@@ -111,6 +113,20 @@ class _Preset(PresetFolder):
         self.load_weights(self._model, f" for {size}x{size} pictures", hint)
         if self.regions == JOINT:
             set_logits(model.get_layer("network"), self._model)
+
+    def load_classifier(self) -> BackboneClassifier:
+        """Returns the classifier that was saved with the preset.
+
+        Raises:
+            UserError: there is none, or one that cannot be taken.
+        """
+        from biam_tf.backbones.keras_hub_classifiers import read_classifier
+
+        if self.image_size is None:
+            raise self._error("it has no default picture size, at which its classifier is tried")
+        backbone = self.build(self.image_size)
+        self.load_backbone_weights(backbone)
+        return read_classifier(self.folder, backbone, self.name)
 
     def check_trainable(self, image_size: int) -> None:
         """Raises for a size at which a trained model would differ after saving and loading."""

@@ -89,4 +89,7 @@ def _apply(
         if arrays.relu6:
             relu6 = layers.ReLU(max_value=6.0, dtype=dtype, name=f"backbone_relu6_{number}")
             features = relu6(features)
+        if arrays.activation is not None:
+            name = f"backbone_activation_{number}"
+            features = layers.Activation(arrays.activation, dtype=dtype, name=name)(features)
     return hidden, features

@@ -57,7 +57,7 @@ def write_assets(
     formats = [form.lower() for form in settings.formats or available_formats()]
     write_json(folder.parent / PHOTOS_FILE, {"formats": formats, "orientation": run.orientation})
     if embeddings.encoder is not None:
-        write_json(folder.parent / SENTENCE_ENCODER, _encoder_facts(embeddings.encoder))
+        write_json(folder.parent / SENTENCE_ENCODER, _encoder_facts(embeddings.encoder.sentences))
     metrics = None
     if run.folder.metrics.exists():
         shutil.copyfile(run.folder.metrics, folder / "metrics.json")
@@ -224,11 +224,15 @@ def _signatures(
     if embeddings.words:
         names += f" and, word by word, names made of {len(embeddings.words)} words"
     if embeddings.encoder is not None:
-        read = " and ".join(map(code, embeddings.encoder.templates))
+        encoder, words = embeddings.encoder.sentences, embeddings.encoder.words
+        read = " and ".join(map(code, encoder.templates))
         names += (
             " and any other phrase, which the sentence encoder "
-            f"{escaped(embeddings.encoder.source)} in the graph reads as {read}"
+            f"{escaped(encoder.source)} in the graph reads as {read}"
         )
+        if words:
+            files = " and ".join(escaped(file.path.name) for file in words)
+            names += f", and whose words have vectors in {files}; without them it is refused"
     return [*lines, "", f"`tag` and `embed` take {names}.", ""]
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from biam_tf.embeddings.files import read_all_word_vectors
 from biam_tf.embeddings.names import NameIndex
-from biam_tf.embeddings.run_encoder import RunEncoder
+from biam_tf.embeddings.run_encoder import JoinedSources, RunEncoder, WordVectors
 from biam_tf.embeddings.sources import is_text_tower
 from biam_tf.errors import UserError
 from biam_tf.vocabulary import Vocabulary, read_table
@@ -34,14 +34,14 @@ class Embeddings:
         vocabulary: names that are embedded as a whole.
         words: W words of which names may be made up; empty: none.
         word_vectors: (W, d_a) float32, as they stand in their file.
-        encoder: embeds all names that are not in the vocabulary; None: there is none. There are
-            no words beside it.
+        encoder: embeds all names that are not in the vocabulary, alone or together with files of
+            word vectors; None: there is none. There are no words beside it.
     """
 
     vocabulary: Vocabulary
     words: tuple[str, ...] = ()
     word_vectors: np.ndarray | None = None
-    encoder: RunEncoder | None = None
+    encoder: RunEncoder | JoinedSources | None = None
 
     def __bool__(self) -> bool:
         return bool(len(self.vocabulary) or self.words or self.encoder)
@@ -83,9 +83,16 @@ class NameTable(tf.Module):
         embeddings: what there is to find.
         folder: where the list of words is written; saving the graph copies it.
         listed: names whose rows `look_up` returns, those of the run's thresholds.
+        file: name of the list of words.
     """
 
-    def __init__(self, embeddings: Embeddings, folder: pathlib.Path, listed: Sequence[str] = ()):
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        folder: pathlib.Path,
+        listed: Sequence[str] = (),
+        file: str = "words.txt",
+    ):
         super().__init__()
         vocabulary = embeddings.vocabulary
         self._decompose = rule.Decomposition()
@@ -96,7 +103,7 @@ class NameTable(tf.Module):
         self._words, self._first_word = None, len(vocabulary)
         vectors = vocabulary.embeddings
         if embeddings.words:
-            path = folder / "words.txt"
+            path = folder / file
             words = "".join(f"{rule.decomposed(word)}\n" for word in embeddings.words)
             path.write_bytes(words.encode())
             initializer = tf.lookup.TextFileInitializer(
@@ -111,12 +118,17 @@ class NameTable(tf.Module):
                 self._words = tf.lookup.StaticHashTable(initializer, _UNKNOWN)
             vectors = np.concatenate([vectors, embeddings.word_vectors])
         self._vectors = tf.Variable(vectors, trainable=False)
-        self._phrases = None if embeddings.encoder is None else _phrases(embeddings.encoder)
+        self._others: list[_Phrases | NameTable] = []
+        for number, part in enumerate(embeddings.encoder.parts if embeddings.encoder else ()):
+            if isinstance(part, WordVectors):
+                self._others.append(_table_of_words(part, folder, f"words{number}.txt"))
+            else:
+                self._others.append(_Phrases(part))
 
     @property
     def encoder_bytes(self) -> int:
         """About how much of an export is the sentence encoder."""
-        return 0 if self._phrases is None else self._phrases.stored_bytes
+        return sum(part.encoder_bytes for part in self._others)
 
     def __call__(self, class_names: tf.Tensor) -> tf.Tensor:
         """Returns the embeddings (C, d_a) as `look_up` does."""
@@ -133,20 +145,20 @@ class NameTable(tf.Module):
         """
         class_names = _require_utf8(class_names)
         spelled = _spelled(self._decompose(class_names))
-        return self._embed(class_names, spelled), self._listed(spelled)
+        return self.embed(spelled, _labels(class_names)), self._listed(spelled)
 
-    def _embed(self, class_names: tf.Tensor, spelled: "_Spelled") -> tf.Tensor:
-        labels = _labels(class_names)
+    def embed(self, spelled: "_Spelled", labels: tf.Tensor) -> tf.Tensor:
+        """Returns the embeddings (C, d_a) of C names; errors name them by their labels (C,)."""
         _, bare, texts = spelled
         rows = self._names(spelled, None if self._words is None else self._lookup_words)
         whole = rows >= 0
-        if self._phrases is not None:
-            return self._with_phrases(rows, texts, labels)
+        if self._others:
+            return self._with_others(rows, spelled, labels)
         if self._words is None:
             problems = tf.boolean_mask(labels, ~whole)
             checked = _require_none(problems, "no such class; this model knows only its own names")
             with tf.control_dependencies([checked]):
-                return _unit_rows(tf.gather(self._vectors, rows), class_names)
+                return _unit_rows(tf.gather(self._vectors, rows), labels)
         parts = self._find_words(tf.where(whole, "", bare), tf.where(whole, "", texts))
         lacking = tf.strings.join(
             [tf.gather(labels, parts.owners), " (the word ", parts.words, ")"]
@@ -159,26 +171,27 @@ class NameTable(tf.Module):
             rows = tf.concat([tf.boolean_mask(rows, whole), parts.rows], axis=0)
             owners = tf.concat([tf.where(whole)[:, 0], parts.owners], axis=0)
         means = tf.math.unsorted_segment_mean(
-            tf.gather(self._vectors, tf.maximum(rows, 0)), owners, tf.size(class_names)
+            tf.gather(self._vectors, tf.maximum(rows, 0)), owners, tf.size(labels)
         )
-        return _unit_rows(means, class_names)
+        return _unit_rows(means, labels)
 
-    def _with_phrases(self, rows: tf.Tensor, texts: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The table's rows, and for names that it lacks what the sentence encoder makes of them."""
-        assert self._phrases is not None
-        phrases = self._phrases
+    def _with_others(self, rows: tf.Tensor, spelled: "_Spelled", labels: tf.Tensor) -> tf.Tensor:
+        """The table's rows, and for names that it lacks what the other sources make of them."""
         known, others = tf.where(rows >= 0), tf.where(rows < 0)
         own = tf.gather(self._vectors, tf.gather_nd(rows, known))
         size = self._vectors.shape[1]
-        encoded, blank = tf.cond(
-            tf.size(others) > 0,
-            lambda: phrases(tf.gather_nd(texts, others)),
-            lambda: (tf.zeros([0, size]), tf.zeros([0], tf.bool)),
+
+        def embed_others() -> tf.Tensor:
+            theirs = _Spelled(*(tf.gather_nd(texts, others) for texts in spelled))
+            its_labels = tf.gather_nd(labels, others)
+            parts = [part.embed(theirs, its_labels) for part in self._others]
+            return tf.concat(parts, axis=1) / len(parts) ** 0.5
+
+        embedded = tf.cond(
+            tf.size(others) > 0, embed_others, lambda: tf.zeros([0, size], tf.float32)
         )
-        problems = tf.boolean_mask(tf.gather_nd(labels, others), blank)
-        with tf.control_dependencies([_require_none(problems, "a name without letters or signs")]):
-            shape = [tf.size(rows, tf.int64), size]
-            return tf.scatter_nd(known, own, shape) + tf.scatter_nd(others, encoded, shape)
+        shape = [tf.size(rows, tf.int64), size]
+        return tf.scatter_nd(known, own, shape) + tf.scatter_nd(others, embedded, shape)
 
     def _lookup_words(self, words: tf.Tensor) -> tf.Tensor:
         assert self._words is not None
@@ -231,6 +244,30 @@ def _phrases(encoder: RunEncoder) -> "PhraseEncoder | TowerEncoder":
     from serving.graph.text_tower import TowerEncoder
 
     return TowerEncoder(encoder)
+
+
+class _Phrases(tf.Module):
+    """Names embedded by a sentence encoder in the graph."""
+
+    def __init__(self, encoder: RunEncoder):
+        super().__init__()
+        self._phrases = _phrases(encoder)
+
+    @property
+    def encoder_bytes(self) -> int:
+        return self._phrases.stored_bytes
+
+    def embed(self, spelled: "_Spelled", labels: tf.Tensor) -> tf.Tensor:
+        embedded, blank = self._phrases(spelled.texts)
+        problems = tf.boolean_mask(labels, blank)
+        with tf.control_dependencies([_require_none(problems, "a name without letters or signs")]):
+            return tf.identity(embedded)
+
+
+def _table_of_words(part: WordVectors, folder: pathlib.Path, file: str) -> NameTable:
+    words, vectors = read_all_word_vectors(part.path)
+    nothing = Vocabulary((), np.zeros((0, vectors.shape[1]), np.float32), ())
+    return NameTable(Embeddings(nothing, words, vectors), folder, file=file)
 
 
 class _Spelled(NamedTuple):
@@ -321,9 +358,9 @@ def _require_utf8(class_names: tf.Tensor) -> tf.Tensor:
         return tf.identity(class_names)
 
 
-def _unit_rows(embeddings: tf.Tensor, class_names: tf.Tensor) -> tf.Tensor:
+def _unit_rows(embeddings: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     norms = tf.norm(tf.cast(embeddings, tf.float64), axis=1, keepdims=True)
-    zero = tf.boolean_mask(_labels(class_names), norms[:, 0] <= 0)
+    zero = tf.boolean_mask(labels, norms[:, 0] <= 0)
     with tf.control_dependencies([_require_none(zero, "the word vectors add up to zero")]):
         unit = tf.cast(tf.cast(embeddings, tf.float64) / norms, tf.float32)
     return tf.where(tf.abs(norms - 1) < 1e-6, embeddings, unit)  # as `Vocabulary` keeps them

@@ -12,7 +12,7 @@ from biam_tf.files import folder_beside, size_in_words, version_number, writing_
 
 # Imported by `export` alone: `python -m serving.export --help` needs no TensorFlow.
 if TYPE_CHECKING:
-    from biam_tf.embeddings.run_encoder import RunEncoder
+    from biam_tf.embeddings.run_encoder import JoinedSources, RunEncoder
     from biam_tf.runs import TrainedRun
     from serving.graph.signatures import GraphSettings
 
@@ -190,7 +190,7 @@ def _encoder(
     source: str | os.PathLike | None,
     templates: Sequence[str] | None,
     has_words: bool,
-) -> tuple["RunEncoder | None", str | None]:
+) -> tuple["RunEncoder | JoinedSources | None", str | None]:
     """Returns the sentence encoder of an export, if there is one, and what to tell of it."""
     from biam_tf.embeddings.run_encoder import encoder_of_run
 
@@ -214,7 +214,9 @@ def _encoder(
     found, reason = encoder_of_run(run.settings, run.vocabulary, source, templates)
     if found is None:
         return None, None if reason is None else f"left out: {reason}"
-    return found, f"{found.source}, reads {' and '.join(map(repr, found.templates))}"
+    encoder = found.sentences
+    told = f"{encoder.source}, reads {' and '.join(map(repr, encoder.templates))}"
+    return found, told + "".join(f"; with the word vectors {file.path}" for file in found.words)
 
 
 def _publish(written: pathlib.Path, target: pathlib.Path) -> None:

@@ -1,12 +1,13 @@
 """A request for every signature of an export, and comparison of the outputs with Keras."""
 
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from biam_tf.class_calibration import ClassCalibration
+from biam_tf.embeddings.run_encoder import JoinedSources
 from biam_tf.models.factors import Factors, factors_of
 from biam_tf.models.head import with_response_maps
 from biam_tf.models.systems import find_system
@@ -127,7 +128,7 @@ def _expected(
     if signature == "tag" and embedded is not None:
         class_embeddings = embedded
     elif "class_names" in inputs:
-        class_embeddings = np.stack([_embed(name, embeddings) for name in inputs["class_names"]])
+        class_embeddings = _embed([name.decode() for name in inputs["class_names"]], embeddings)
     if signature in ("embed", "calibrate"):
         return {"class_embeddings": class_embeddings} if signature == "embed" else {}
     if signature == "region_vectors":
@@ -213,19 +214,29 @@ def _sample_names(embeddings: Embeddings) -> np.ndarray:
     if embeddings.word_vectors is not None:
         nonzero = np.flatnonzero(np.abs(embeddings.word_vectors).sum(axis=1))[:_CLASSES]
         names += [embeddings.words[row] for row in nonzero]
-    names += _PHRASES if embeddings.encoder is not None else ()
+    if isinstance(embeddings.encoder, JoinedSources):
+        names += [f"{name} {name}" for name in embeddings.vocabulary.names[:_CLASSES]]
+    elif embeddings.encoder is not None:
+        names += _PHRASES
     return np.array([name.encode() for name in names], dtype=object)
 
 
-def _embed(encoded_name: bytes, embeddings: Embeddings) -> np.ndarray:
-    name, vocabulary = encoded_name.decode(), embeddings.vocabulary
-    if name in vocabulary.names:
-        return vocabulary.embeddings[vocabulary.names.index(name)]
-    if embeddings.encoder is not None:
-        return embeddings.encoder.embed([name])[0]
-    assert embeddings.word_vectors is not None
-    vector = embeddings.word_vectors[embeddings.words.index(name)]
-    return vector / np.linalg.norm(vector)
+def _embed(names: Sequence[str], embeddings: Embeddings) -> np.ndarray:
+    vocabulary, vectors = embeddings.vocabulary, embeddings.word_vectors
+    rows = np.zeros((len(names), vocabulary.embedding_size), np.float32)
+    others = []
+    for number, name in enumerate(names):
+        if name in vocabulary.names:
+            rows[number] = vocabulary.embeddings[vocabulary.names.index(name)]
+        elif embeddings.encoder is not None:
+            others.append(number)
+        else:
+            assert vectors is not None
+            vector = vectors[embeddings.words.index(name)]
+            rows[number] = vector / np.linalg.norm(vector)
+    if others and embeddings.encoder is not None:
+        rows[others] = embeddings.encoder.embed([names[number] for number in others])
+    return rows
 
 
 def _by_class(found: Mapping[str, np.ndarray], run: TrainedRun) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ else.
 """
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -84,9 +85,10 @@ def wanted_keywords(names: Sequence[str], prefix: str) -> dict[str, list[str]]:
 
     Args:
         names: of the tags; a `/` or `|` in one is no step in a tree, and becomes a hyphen there.
-        prefix: levels above the tags, separated by `/`; empty: none.
+        prefix: levels above the tags, separated by `/` (digiKam's sign) or `|` (Lightroom's);
+            empty: none.
     """
-    levels = [_clean(level) for level in prefix.split("/") if _clean(level)]
+    levels = [_clean(level) for level in re.split(r"[/|]", prefix) if _clean(level)]
     names = [_clean(name) for name in names]
     return {
         SUBJECT: list(names),
@@ -105,9 +107,10 @@ def merge(standing: Sequence[str], own: Sequence[str], wanted: Sequence[str]) ->
     """Returns how wanted keywords join those that stand there.
 
     Everything that was not written here stays. A keyword that stands there already, also in
-    capitals, is not added and does not become one that was written here.
+    capitals, is not added and does not become one that was written here. A keyword that stands
+    there twice is not taken out: one of the two is somebody else's.
     """
-    own_now = {item for item in own if item in standing}
+    own_now = {item for item in own if standing.count(item) == 1}
     keep = {_key(item) for item in wanted}
     removed = tuple(item for item in standing if item in own_now and _key(item) not in keep)
     result = [item for item in standing if item not in removed]

@@ -1,5 +1,6 @@
 """Keywords beside photos: in `photo.jpg.xmp`, digiKam's name, or Lightroom's `photo.xmp`."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -24,6 +25,8 @@ from serving.prediction.xmp_packet import XmpPacket
 _FIELDS = (SUBJECT, TAGS_LIST, HIERARCHY)
 _LARGEST = 64 * 2**20
 _IPTC_KEYWORDS = (2, 25)
+_LONGEST_IPTC = 64  # bytes; a character that does not fit leaves up to 3 of them unused
+_END = b"</x:xmpmeta>"
 
 
 def update_sidecar(
@@ -85,25 +88,37 @@ def update_sidecar(
 
 
 def keywords_inside(photo: str) -> Standing:
-    """Returns the keywords in a photo's own XMP, or else in its IPTC data; none if it has none."""
-    try:
-        with Image.open(photo) as image:
-            if image.format == "PNG":
-                image.load()  # XMP may follow the pixels
-            xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-            iptc = (IptcImagePlugin.getiptcinfo(image) or {}).get(_IPTC_KEYWORDS, [])
-    except Exception:  # of any kind: of metadata that cannot be read, nothing is hidden either
-        return Standing({}, {})
+    """Returns the keywords in a photo's own XMP and, that it lacks, in its IPTC data."""
+    xmp: bytes | str | None = None
+    iptc: object = []
+    # Errors of any kind: of metadata that cannot be read, nothing is hidden either.
+    with contextlib.suppress(Exception), Image.open(photo) as image:
+        if image.format == "PNG":
+            image.load()  # XMP may follow the pixels
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        iptc = (IptcImagePlugin.getiptcinfo(image) or {}).get(_IPTC_KEYWORDS, [])
     standing = Standing({}, {})
-    if xmp:
-        try:
+    with contextlib.suppress(Refused, OSError):
+        xmp = xmp or _packet_in(pathlib.Path(photo).read_bytes())
+        if xmp:
             standing = XmpPacket(xmp.encode() if isinstance(xmp, str) else xmp).standing()
-        except Refused:
-            pass
-    if any(standing.keywords.values()):
-        return standing
-    values = iptc if isinstance(iptc, list) else [iptc]
-    return Standing({SUBJECT: [_decoded(value) for value in values]}, standing.own)
+    subject = list(standing.keywords.get(SUBJECT, ()))
+    for value in iptc if isinstance(iptc, list) else [iptc]:
+        keyword, is_cut_off = _decoded(value), len(value) >= _LONGEST_IPTC - 3
+        if not any(
+            item == keyword or (is_cut_off and item.startswith(keyword)) for item in subject
+        ):
+            subject.append(keyword)
+    return Standing({**standing.keywords, SUBJECT: subject}, standing.own)
+
+
+def _packet_in(contents: bytes) -> bytes | None:
+    """Returns the XMP of a photo whose metadata Pillow does not read, such as that of a GIF.
+
+    It is found by its marks, which XMP has for this purpose.
+    """
+    start, end = contents.find(b"<x:xmpmeta"), contents.find(_END)
+    return contents[start : end + len(_END)] if 0 <= start < end else None
 
 
 def _decoded(value: bytes) -> str:

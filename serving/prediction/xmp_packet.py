@@ -1,6 +1,6 @@
 """XMP as XML, changed in place: what is not a keyword stays as it is, comments included."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from biam_tf.errors import UserError
@@ -49,20 +49,22 @@ class XmpPacket:
     """
 
     def __init__(self, contents: bytes | None = None):
-        contents = _EMPTY if contents is None else contents.strip(b"\x00 \t\r\n")
-        # lxml reads entities and other files unless it is told not to.
-        parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+        contents = _EMPTY if contents is None else contents
+        self._wide = _wide_encoding(contents)
         try:
-            root = etree.fromstring(contents, parser)
+            if self._wide is not None:
+                contents = contents.decode(self._wide).encode()
+            contents = contents.strip(b"\x00 \t\r\n")
+            root = etree.fromstring(contents, _parser(self._wide))
         except (etree.XMLSyntaxError, ValueError) as error:
             raise Refused(f"not whole XML ({error})") from None
         self._tree = root.getroottree()
         if self._tree.docinfo.internalDTD is not None:
             raise Refused("it declares a document type, which XMP does not have")
-        rdf = root if root.tag == f"{{{RDF}}}RDF" else root.find(f".//{{{RDF}}}RDF")
-        if rdf is None:
-            raise Refused("no XMP: it has no rdf:RDF")
-        self._rdf = rdf
+        found = list(root.iter(f"{{{RDF}}}RDF"))
+        if len(found) != 1:
+            raise Refused(f"no XMP: it has {len(found) or 'no'} rdf:RDF, and XMP has one")
+        self._rdf = found[0]
         self._declared = contents.lstrip(b"\xef\xbb\xbf").startswith(b"<?xml ")
 
     def standing(self) -> Standing:
@@ -85,11 +87,14 @@ class XmpPacket:
             self._add(OWN, place.record, "Bag", [item for item in change.own if item not in old])
 
     def to_bytes(self) -> bytes:
-        """Returns the contents of a file."""
-        encoding = self._tree.docinfo.encoding or "UTF-8"
-        return etree.tostring(
-            self._tree, encoding=encoding, xml_declaration=self._declared or encoding != "UTF-8"
-        )
+        """Returns the contents of a file, in the Unicode encoding that it had, else in UTF-8."""
+        if self._wide is not None:
+            text = etree.tostring(self._tree, encoding="unicode")
+            if self._declared:
+                text = f'<?xml version="1.0" encoding="{self._wide[:6].upper()}"?>\n{text}'
+            return f"\ufeff{text}".encode(self._wide)
+        other = (self._tree.docinfo.encoding or "UTF-8").upper() not in ("UTF-8", "US-ASCII")
+        return etree.tostring(self._tree, encoding="UTF-8", xml_declaration=self._declared or other)
 
     def _descriptions(self) -> list[Any]:
         return [child for child in self._rdf if isinstance(child.tag, str)]
@@ -109,11 +114,7 @@ class XmpPacket:
             if _is(str(key), namespace, name)
         ]
         for element in self._properties(namespace, name):
-            items = _items(element)
-            if items:
-                found += [_text(item) for item in items]
-            elif not len(element) and (element.text or "").strip():
-                found.append(element.text.strip())
+            found += [_text(item) for item in _items(element) or _single(element)]
         return found
 
     def _remove(self, namespace: str, name: str, texts: Any) -> None:
@@ -128,7 +129,7 @@ class XmpPacket:
             for item in items:
                 if _text(item) in texts:
                     _take_out(item)
-            if not len(element) and (element.text or "").strip() in texts:
+            if any(_text(single) in texts for single in _single(element)):
                 _take_out(element)
             elif items and not _items(element):
                 _take_out(element)
@@ -144,16 +145,22 @@ class XmpPacket:
             element = self._new_property(namespace, name)
         held = next((child for child in element if child.tag in _CONTAINERS), None)
         if held is None:
-            single, attributes = (
-                (element.text or "").strip(),
-                self._take_attributes(namespace, name),
-            )
-            element.text = None
-            held = etree.SubElement(element, f"{{{RDF}}}{container}")
-            for text in [*attributes, *([single] if single else [])]:
-                etree.SubElement(held, f"{{{RDF}}}li").text = text
+            held = self._new_list(element, container, self._take_attributes(namespace, name))
         for text in texts:
             _append(held, text)
+
+    def _new_list(self, element: Any, container: str, texts: Sequence[str]) -> Any:
+        """Returns a new list in a property, whose items are texts and what was its single value."""
+        held = etree.Element(f"{{{RDF}}}{container}")
+        for text in texts:
+            etree.SubElement(held, f"{{{RDF}}}li").text = text
+        if _single(element):
+            item = etree.SubElement(held, f"{{{RDF}}}li", dict(element.attrib))
+            item.text, item[:] = element.text, element[:]
+            element.attrib.clear()
+            element.text = None
+        element.append(held)
+        return held
 
     def _take_attributes(self, namespace: str, name: str) -> list[str]:
         """Removes a property from the attributes, to write it as an element."""
@@ -192,9 +199,38 @@ def _items(element: Any) -> list[Any]:
     ]
 
 
+def _single(element: Any) -> list[Any]:
+    """Returns the element itself if it holds one value instead of a list."""
+    is_list = any(child.tag in _CONTAINERS for child in element)
+    return [element] if not is_list and _text(element) else []
+
+
 def _text(item: Any) -> str:
+    """Returns the text of a value: its own, that of its rdf:value, or the address it refers to."""
+    for node in item.iter():
+        for key in ("value", "resource"):
+            if f"{{{RDF}}}{key}" in node.attrib:
+                return node.get(f"{{{RDF}}}{key}").strip()
     value = item.find(f".//{{{RDF}}}value") if len(item) else None
     return ((item if value is None else value).text or "").strip()
+
+
+def _wide_encoding(contents: bytes) -> str | None:
+    """Returns the encoding of XML whose characters have two or four bytes; None: of no other."""
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        for first in ("\ufeff", "<"):
+            if contents.startswith(first.encode(encoding)):
+                return encoding
+    return None
+
+
+def _parser(wide: str | None) -> Any:
+    # lxml reads entities and other files unless it is told not to. What it is given of a wide
+    # encoding is in UTF-8, whatever its declaration says.
+    encoding = None if wide is None else "utf-8"
+    return etree.XMLParser(
+        encoding=encoding, resolve_entities=False, no_network=True, load_dtd=False
+    )
 
 
 def _append(held: Any, text: str) -> None:

@@ -273,6 +273,45 @@ def test_a_file_of_embeddings_says_what_made_it(tmp_path, rng):
     assert found is None and "are those of 2 sources in one" in reason
 
 
+def test_word_vectors_and_sentences_that_made_embeddings_together_embed_any_phrase(tmp_path, rng):
+    from training import embed_classes
+
+    folder, words = tmp_path / "encoder", tmp_path / "words.txt"
+    folder.mkdir()
+    write_encoder(folder, random_weights(rng))
+    vectors = dict(zip(("dog", "black", "sea", "photo"), rng.normal(size=(4, 5)), strict=True))
+    rows = (" ".join([word, *map(str, vector)]) for word, vector in vectors.items())
+    words.write_text("".join(f"{row}\n" for row in rows))
+    (tmp_path / "names.txt").write_text("dog\nblack sea\n")
+    out = tmp_path / "classes.npz"
+    command = [str(tmp_path / "names.txt"), str(out), "--source", str(words)]
+    assert embed_classes.main([*command, "--source", str(folder)]) == 0
+    own = Vocabulary.load(out)
+    joined, reason = encoder_of_run(settings(str(out)), own)
+    assert reason is None
+
+    of_words = vectors["black"] + vectors["photo"]
+    sentence = SentenceEncoder.load(folder).encode(["a photo of Black_photo".replace("_", " ")])[0]
+    expected = np.concatenate([of_words / np.linalg.norm(of_words), sentence]) / np.sqrt(2)
+    np.testing.assert_allclose(joined.embed(["Black_photo"])[0], expected, atol=1e-6)
+
+    table = NameTable(Embeddings(own, encoder=joined), tmp_path)
+    found = table(tf.constant(["Black_photo", "dog", "sea", "Black_photo"])).numpy()
+    np.testing.assert_allclose(found[[0, 3]], [expected, expected], atol=3e-4)
+    np.testing.assert_array_equal(found[1], own.embeddings[0])
+    np.testing.assert_allclose(found[2], joined.embed(["sea"])[0], atol=3e-4)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        table(tf.constant(["dog", "black photos zzyzx"]))
+    assert "class_names[1] black photos zzyzx (the word zzyzx): no word vector" in str(error.value)
+    with pytest.raises(UserError, match="zzyzx"):
+        joined.embed(["black photos zzyzx"])
+
+    other = Vocabulary(own.names, own.embeddings[:, ::-1], own.groups)
+    assert "did not make the run's embeddings" in encoder_of_run(settings(str(out)), other)[1]
+    words.unlink()
+    assert f"and {words} is not there" in encoder_of_run(settings(str(out)), own)[1]
+
+
 @pytest.fixture(scope="module")
 def minilm():
     try:

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import photos_with_metadata as made
 import pytest
+from PIL import Image
 
 from biam_tf.errors import UserError
 from serving.prediction import photo_metadata, sidecars
@@ -37,6 +38,7 @@ def test_only_what_was_written_here_is_replaced():
 @pytest.mark.unit
 def test_the_prefix_stands_above_the_tags_in_trees_alone():
     found = wanted_keywords(["red/white", "a|b", "x\x07y"], " auto / objects /")
+    assert found == wanted_keywords(["red/white", "a|b", "x\x07y"], "auto|objects")
     assert found == {
         "subject": ["red/white", "a|b", "x y"],
         "tags_list": ["auto/objects/red-white", "auto/objects/a|b", "auto/objects/x y"],
@@ -64,6 +66,105 @@ def canonical(text: str) -> str:
 
 def in_place(path, names, prefix="auto"):
     return update_sidecar(str(path), names, prefix, dry_run=False)
+
+
+@pytest.mark.unit
+def test_a_keyword_that_stands_there_twice_is_not_taken_out():
+    found = merge(["dog", "cat", "dog"], ["dog", "cat"], [])
+    assert (found.removed, found.result, found.own) == (("cat",), ("dog", "dog"), ())
+
+
+FORMS = {
+    "an attribute": 'dc:subject="Hund"/>',
+    "one value": "><dc:subject>Hund</dc:subject></rdf:Description>",
+    "a resource": '><dc:subject rdf:parseType="Resource"><rdf:value>Hund</rdf:value><xmp:Label>'
+    "kept</xmp:Label></dc:subject></rdf:Description>",
+    "an address": '><dc:subject rdf:resource="Hund"/></rdf:Description>',
+    "alternatives": '><dc:subject><rdf:Alt><rdf:li xml:lang="de">Hund</rdf:li></rdf:Alt>'
+    "</dc:subject></rdf:Description>",
+    "an item with a qualifier": "><dc:subject><rdf:Bag><rdf:li><rdf:Description "
+    'rdf:value="Hund" xmp:Label="kept"/></rdf:li></rdf:Bag></dc:subject></rdf:Description>',
+}
+SIDECAR = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
+    'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/">'
+    '<rdf:Description rdf:about="" xmp:Rating="3" {}</rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("form", FORMS)
+def test_a_keyword_stays_in_whatever_form_it_stands(tmp_path, form):
+    sidecar = tmp_path / "a.jpg.xmp"
+    text = SIDECAR.format(FORMS[form])
+    sidecar.write_text(text)
+    in_place(tmp_path / "a.jpg", ["hund", "a, b; c"])
+    written = sidecar.read_bytes()
+    assert XmpPacket(written).standing().keywords["subject"] == ["Hund", "a, b; c"]
+    assert written.count(b"kept") == text.count("kept") and b'Rating="3"' in written
+    in_place(tmp_path / "a.jpg", ["sea"])
+    assert XmpPacket(sidecar.read_bytes()).standing().keywords["subject"] == ["Hund", "sea"]
+    in_place(tmp_path / "a.jpg", [])
+    assert XmpPacket(sidecar.read_bytes()).standing().keywords["subject"] == ["Hund"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("encoding", "declared", "then"),
+    [
+        ("utf-16", "", "utf-16"),
+        ("utf-16", '<?xml version="1.0" encoding="UTF-16"?>\n', "utf-16"),
+        ("utf-16-be", "", "utf-16-be"),
+        ("utf-8-sig", "", "utf-8"),
+        ("latin-1", '<?xml version="1.0" encoding="ISO-8859-1"?>', "utf-8"),
+    ],
+)
+def test_a_sidecar_in_another_encoding_is_read_and_written(tmp_path, encoding, declared, then):
+    sidecar = tmp_path / "a.jpg.xmp"
+    text = SIDECAR.format("><dc:subject>Köln</dc:subject></rdf:Description>")
+    sidecar.write_bytes((declared + text + "\n").encode(encoding))
+    in_place(tmp_path / "a.jpg", ["Übung"])
+    written = sidecar.read_bytes()
+    assert XmpPacket(written).standing().keywords["subject"] == ["Köln", "Übung"]
+    assert "<rdf:li>Köln</rdf:li>" in written.decode(then) and b"8859" not in written
+
+
+@pytest.mark.unit
+def test_two_rdf_in_one_sidecar_are_refused(tmp_path):
+    sidecar = tmp_path / "a.jpg.xmp"
+    whole = SIDECAR.format("/>")
+    rdf = whole[whole.index("<rdf:RDF") : whole.index("</x:")]
+    sidecar.write_text(whole.replace(rdf, rdf + rdf))
+    with pytest.raises(Refused, match="it has 2 rdf:RDF, and XMP has one"):
+        in_place(tmp_path / "a.jpg", ["dog"])
+    assert sidecar.read_text() == whole.replace(rdf, rdf + rdf)
+
+
+@pytest.mark.unit
+def test_keywords_inside_a_photo_are_those_of_xmp_and_iptc(tmp_path):
+    """As a new sidecar hides them, they are copied into it, whoever reads the format."""
+    packet = SIDECAR.format("><dc:subject>Hund</dc:subject></rdf:Description>").encode()
+    gif = tmp_path / "a.gif"
+    Image.new("L", (2, 2)).save(gif)
+    # As exiftool writes it; Pillow does not read it there.
+    block = b"\x21\xff\x0bXMP DataXMP" + packet + b"\x01" + bytes(range(255, -1, -1)) + b"\0"
+    gif.write_bytes(gif.read_bytes().replace(b"\x2c", block + b"\x2c", 1))
+    assert keywords_inside(str(gif)).keywords["subject"] == ["Hund"]
+    names = [b"Hund", b"Katze", b"a" * 64]
+    iptc = b"".join(b"\x1c\x02\x19" + len(n).to_bytes(2, "big") + n for n in names)
+    resource = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + len(iptc).to_bytes(4, "big") + iptc
+    segment = b"\xff\xed" + (len(resource) + 2 + len(iptc) % 2).to_bytes(2, "big") + resource
+    packet = packet.replace(b"Hund<", b"<rdf:Bag><rdf:li>Hund</rdf:li><rdf:li>" + b"a" * 70, 1)
+    packet = packet.replace(b"/dc:subject>", b"/rdf:li></rdf:Bag></dc:subject>", 1).replace(
+        b"aa/rdf", b"aa</rdf", 1
+    )
+    jpeg = tmp_path / "a.jpg"
+    Image.new("L", (8, 8)).save(jpeg, xmp=packet)
+    jpeg.write_bytes(
+        jpeg.read_bytes()[:2] + segment + b"\0" * (len(iptc) % 2) + jpeg.read_bytes()[2:]
+    )
+    assert keywords_inside(str(jpeg)).keywords["subject"] == ["Hund", "a" * 70, "Katze"]
 
 
 @pytest.mark.unit
