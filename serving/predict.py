@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
-from biam_tf.files import writing_to
 from biam_tf.locks import locked
 from serving.prediction import tables
 from serving.prediction.class_options import (
@@ -262,11 +261,16 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         raise UserError("--dry-run shows what --xmp would change; add --xmp sidecar or --xmp embed")
     if arguments.dry_run and (arguments.csv or arguments.jsonl or arguments.draw):
         raise UserError("--dry-run writes nothing; leave out --csv, --jsonl and --draw")
-    if arguments.draw is not None and not arguments.draw.is_dir():
-        if arguments.draw.exists():
-            raise UserError(f"--draw {arguments.draw}: is a file; name a folder")
-        with writing_to(arguments.draw):
-            arguments.draw.mkdir(parents=True)
+    if arguments.draw is not None:
+        folder = arguments.draw.absolute()
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise UserError(f"--draw {arguments.draw}: {folder} is a file; name a folder")
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"--draw {arguments.draw}: {folder} may not be written; name another folder"
+            )
     for option, path in (("--csv", arguments.csv), ("--jsonl", arguments.jsonl)):
         if path is None:
             continue
@@ -276,7 +280,7 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
         if os.path.isdir(path):
             raise UserError(f"{option} {path}: is a folder; name a file")
         if not os.access(folder, os.W_OK):
-            raise UserError(f"{option} {path}: {folder} must not be written; name another folder")
+            raise UserError(f"{option} {path}: {folder} may not be written; name another folder")
 
 
 def _report(journal: Journal, photos: Sequence[ListedPhoto]) -> int:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from photo_files import encoded
+from PIL import Image
 
 from biam_tf import Tagger
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving import client as client_command
-from serving import retag
+from serving import predict, retag
 from serving.demo_page.photo_files import open_photo_file
 from serving.demo_page.photo_search import Query, search
 from serving.demo_page.served_model import connect, read_newest
@@ -212,6 +213,36 @@ def test_the_client(address, photos, names, expected, capsys, tmp_path):
     assert is_there.any() and not is_there.all() and (numbers >= 0.3).any()
     assert ("✓" in lines[1]) == is_there[0, best]
     assert f"{100 * numbers[0, best]:.0f} %" in lines[1] or best == 1
+
+
+def test_predict_with_a_model_and_with_a_server(
+    model_dir, address, photos, names, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("BIAM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    options = ["--classes-file", str(tmp_path / "names.txt")]
+    drawn = []
+    for door in (["--model", str(model_dir)], ["--server", address]):
+        out, folder = tmp_path / "tags.jsonl", tmp_path / door[0].strip("-")
+        asked = [*map(str, photos), *door, *options, "--top", "100"]
+        assert predict.main([*asked, "--jsonl", str(out), "--draw", str(folder)]) == 0
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [line["photo"] for line in lines] == [*map(str, photos)]
+        rows = [{tag["name"]: tag for tag in line["tags"]} for line in lines]
+        answers = [
+            [[row[name][key] for name in names] for row in rows]
+            for key in ("score", "probability", "present")
+        ]
+        check(*answers, expected)
+        assert predict.main([*asked, "--present", "--jsonl", str(out)]) == 0
+        listed = [json.loads(line)["tags"] for line in out.read_text().splitlines()]
+        assert [len(tags) for tags in listed] == [sum(row) for row in answers[2]]
+        pictures = sorted(folder.rglob("*.png"))
+        drawn.append([np.asarray(Image.open(path).convert("L"), float) for path in pictures])
+    assert len(drawn[0]) == len(photos) and min(picture.std() for picture in drawn[0]) > 5
+    for one, other in zip(*drawn, strict=True):
+        assert np.abs(one - other).mean() < 0.5
+    capsys.readouterr()
 
 
 @pytest.mark.slow

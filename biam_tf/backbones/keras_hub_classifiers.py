@@ -85,7 +85,7 @@ def _dense_layers(task: keras.Model, where: str) -> tuple[tuple[DenseLayer, ...]
                 "taken; those of dense layers behind the pooled feature can"
             )
         kernel = np.asarray(layer.kernel, np.float32)
-        kernel = kernel.reshape(kernel.shape[-2:])
+        kernel = kernel.reshape(-1, kernel.shape[-1])
         bias = np.zeros(kernel.shape[1], np.float32)
         if layer.use_bias:
             bias = np.asarray(layer.bias, np.float32)

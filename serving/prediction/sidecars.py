@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, IptcImagePlugin
 
@@ -90,7 +91,7 @@ def update_sidecar(
 def keywords_inside(photo: str) -> Standing:
     """Returns the keywords in a photo's own XMP and, that it lacks, in its IPTC data."""
     xmp: bytes | str | None = None
-    iptc: object = []
+    iptc: Any = []
     # Errors of any kind: of metadata that cannot be read, nothing is hidden either.
     with contextlib.suppress(Exception), Image.open(photo) as image:
         if image.format == "PNG":
@@ -109,7 +110,8 @@ def keywords_inside(photo: str) -> Standing:
             item == keyword or (is_cut_off and item.startswith(keyword)) for item in subject
         ):
             subject.append(keyword)
-    return Standing({**standing.keywords, SUBJECT: subject}, standing.own)
+    keywords = {**standing.keywords, SUBJECT: subject} if subject else standing.keywords
+    return Standing(keywords, standing.own)
 
 
 def _packet_in(contents: bytes) -> bytes | None:
