@@ -87,6 +87,7 @@ def decode_photo(
     *,
     orientation: Orientation = "follow",
     in_python: bool = False,
+    formats: tuple[str, ...] | None = None,
 ) -> tf.Tensor:
     """Decodes a photo and resizes it to a square.
 
@@ -102,6 +103,8 @@ def decode_photo(
         in_python: whether Python decodes what is no plain JPEG, also formats that TensorFlow lacks.
             For tf.data, which makes its graph anew for every iterator; such a graph cannot be
             saved.
+        formats: the formats that are decoded, of which few make a small graph. Defaults to `None`:
+            all that this version of TensorFlow can.
 
     Returns:
         float32 `(S, S, 3)`, RGB from 0 to 255, with a static shape, for `tf.data` and serving
@@ -111,7 +114,9 @@ def decode_photo(
         tf.errors.InvalidArgumentError: at run time, if the bytes are not a complete photo or have
             too many pixels; `decoding_problem` returns the reason.
     """
-    photo = decode_whole_photo(contents, max_pixels, orientation=orientation, in_python=in_python)
+    photo = decode_whole_photo(
+        contents, max_pixels, orientation=orientation, in_python=in_python, formats=formats
+    )
     return resize_photo(photo, image_size)
 
 
@@ -121,11 +126,12 @@ def decode_whole_photo(
     *,
     orientation: Orientation = "follow",
     in_python: bool = False,
+    formats: tuple[str, ...] | None = None,
 ) -> tf.Tensor:
     """Decodes a photo at its original size, uint8 `(height, width, 3)`; see `decode_photo`."""
     from biam_tf.photo_decoding import graph_formats
 
-    reading = graph_formats.Reading(orientation, graph_formats.available_formats())
+    reading = graph_formats.Reading(orientation, formats or graph_formats.available_formats())
     return graph_formats.decode(contents, max_pixels, reading, in_python)
 
 

@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ from biam_tf.embeddings.sentence_encoder import INSTALL_MINILM, INSTALL_TEXT
 from biam_tf.errors import UserError
 from biam_tf.models.head import scores_alone, with_response_maps
 from biam_tf.models.systems import find_system
-from biam_tf.photos import decode_photo
+from biam_tf.photo_decoding.graph_formats import available_formats
+from biam_tf.photos import decode_photo, format_of
 from biam_tf.runs import TrainedRun
 from biam_tf.text_operations import load_saved_model
 from biam_tf.thresholds import Thresholds
@@ -84,14 +86,31 @@ class RunModel:
         self._run = run
         self._backbone = fold_batch_norms(run.backbone)
         size = run.image_size
-        decode = tf.function(
-            lambda photo: decode_photo(photo, size, orientation=run.orientation), autograph=False
-        )
-        self._decode = decode.get_concrete_function(tf.TensorSpec((), tf.string))
+        self._decoders: dict[str, Any] = {}
+        self._lock = threading.Lock()
         self._photos = tf.TensorSpec((None, size, size, 3), tf.float32)
         self._threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
 
-    # Each graph is made when it is first needed: a second of work for a large backbone.
+    # Each graph is made when it is first needed, which takes up to some seconds.
+
+    def _decode(self, photo: bytes) -> tf.Tensor:
+        """Returns the pixels (S, S, 3) of an encoded photo.
+
+        There is a graph for each format; one for all of them takes seconds to make.
+        """
+        form = str(format_of(photo))
+        with self._lock:
+            if form not in self._decoders:
+                decode = functools.partial(
+                    decode_photo,
+                    image_size=self._run.image_size,
+                    orientation=self._run.orientation,
+                    formats=(form,) if form in available_formats() else ("JPEG",),
+                )
+                function = tf.function(decode, autograph=False)
+                concrete = function.get_concrete_function(tf.TensorSpec((), tf.string))
+                self._decoders[form] = concrete
+        return self._decoders[form](tf.constant(photo))
 
     @functools.cached_property
     def _extract(self) -> Any:
@@ -134,9 +153,7 @@ class RunModel:
         return {name: tf.cast(outputs[name], tf.float32) for name in names}
 
     def _decoded(self, photos: Sequence[bytes]) -> tf.Tensor:
-        return tf.stack(
-            list(self._threads.map(lambda photo: self._decode(tf.constant(photo)), photos))
-        )
+        return tf.stack(list(self._threads.map(self._decode, photos)))
 
     def features(self, photos: Sequence[bytes]) -> Features:
         outputs = self._extract(self._decoded(photos))

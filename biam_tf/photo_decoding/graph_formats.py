@@ -156,7 +156,11 @@ class GraphFunctions:
         self.prepare = tf.function(
             functools.partial(_prepare, reading=reading), input_signature=[text], **apart
         )
-        self.finish = tf.function(_finish, input_signature=[prepared, pixels], **apart)
+        self.finish = tf.function(
+            functools.partial(_finish, formats=reading.formats),
+            input_signature=[prepared, pixels],
+            **apart,
+        )
         self.decode = tf.function(decode, input_signature=[text, number], **apart)
 
 
@@ -271,9 +275,11 @@ def if_allowed(photo: tf.Tensor, max_pixels: tf.Tensor | int) -> tf.Tensor:
 # === Third step ===
 
 
-def _finish(prepared: Prepared, raw: tf.Tensor) -> tf.Tensor:
-    is_bmp = tf.equal(prepared.decoder, NONE)
-    photo = tf.cond(is_bmp, lambda: decode_bmp(prepared.encoded), lambda: raw)
+def _finish(prepared: Prepared, raw: tf.Tensor, formats: tuple[str, ...]) -> tf.Tensor:
+    photo = raw
+    if "BMP" in formats:
+        is_bmp = tf.equal(prepared.decoder, NONE)
+        photo = tf.cond(is_bmp, lambda: decode_bmp(prepared.encoded), lambda: raw)
     photo = tf.cond(
         tf.equal(tf.shape(photo)[2], 4), lambda: _over_white(photo), lambda: photo[..., :3]
     )

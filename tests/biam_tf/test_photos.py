@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from biam_tf.photos import decode_photo
+from biam_tf.photos import decode_photo, resize_photo
 
 pytestmark = pytest.mark.unit
 
@@ -135,3 +135,10 @@ def test_a_truncated_photo_fails(form, rng):
 def test_bytes_that_are_no_photo_fail(contents):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_photo(contents, 24)
+
+
+def test_resizing_gives_the_bits_of_tensorflows_resizing(rng):
+    for height, width in ((3, 5), (70, 40), (17, 200), (32, 32), (1, 1)):
+        photo = tf.constant(rng.integers(0, 256, (height, width, 3)).astype("uint8"))
+        expected = tf.image.resize(photo, (32, 32), method="bilinear", antialias=True)
+        np.testing.assert_array_equal(resize_photo(photo, 32), np.clip(expected, 0, 255))

@@ -178,10 +178,31 @@ def test_what_is_not_there_is_named(run, photos, tmp_path, capsys):
     assert f"{tmp_path / 'empty'}: no photo in it" in capsys.readouterr().err
     assert run(paths=[photos, tmp_path / "gone"]) == 2
     assert f"error: {tmp_path / 'gone'}: no such file or folder" in capsys.readouterr().err
-    assert predict.main([str(photos), "--preset", "efficientnet_lite0_imagenet_minilmm"]) == 2
+    drawn = tmp_path / "new" / "drawn"
+    unknown = ["--preset", "efficientnet_lite0_imagenet_minilmm", "--draw", str(drawn)]
+    assert predict.main([str(photos), *unknown]) == 2
+    assert not drawn.parent.exists()
     assert "did you mean 'efficientnet_lite0_imagenet_minilm'?" in capsys.readouterr().err
     assert predict.main([str(photos), "--model", str(tmp_path / "gone")]) == 2
     assert "gone: no such folder" in capsys.readouterr().err
+
+
+def test_folders_that_may_not_be_written_are_named_before_photos_are_tagged(
+    run, asked, photos, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "file").touch()
+    assert run("--draw", tmp_path / "file" / "drawn") == 2
+    assert f"{tmp_path / 'file'} is a file; name a folder" in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root
+    for options, folder in (
+        (["--csv", tmp_path / "tags.csv"], tmp_path),
+        (["--draw", tmp_path / "drawn"], tmp_path / "drawn"),
+        (["--draw", tmp_path / "new"], tmp_path),
+    ):
+        assert run(*options) == 2
+        assert f"{folder} may not be written; name another folder" in capsys.readouterr().err
+    assert asked == [] and not (tmp_path / "new").exists()
 
 
 def test_a_full_disk_leaves_what_was_there(run, photos, tmp_path, monkeypatch, capsys):
