@@ -123,7 +123,7 @@ class _Preset(PresetFolder):
         from biam_tf.backbones.keras_hub_classifiers import read_classifier
 
         if self.image_size is None:
-            raise self._error("it has no default picture size, at which its classifier is tried")
+            raise self.error("it has no default picture size, at which its classifier is tried")
         backbone = self.build(self.image_size)
         self.load_backbone_weights(backbone)
         return read_classifier(self.folder, backbone, self.name)
