@@ -16,7 +16,7 @@ from biam_tf.metrics.figures_by_part import of_one_convention
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.runs import TrainedRun, load_run
 from biam_tf.vocabulary import Vocabulary
-from training.config import OptimizerConfig, RunConfig, load_config
+from training.config import OptimizerConfig, RunConfig, VocabularyConfig, load_config
 from training.data.dataset import Split, TaggingDataset
 from training.data.registry import load_dataset
 from training.experiments.trials import best_validation, of_one_kind, validation_classes
@@ -261,6 +261,10 @@ def _fingerprint(config: RunConfig) -> str:
         del settings["training.optimizer.decay_vectors"]
     if config.backbone.orientation == "ignore":  # as in all early runs
         del settings["backbone.orientation"]
+    if config.backbone.regions is None:
+        del settings["backbone.regions"]
+    if config.vocabulary.templates == VocabularyConfig.templates:
+        del settings["vocabulary.templates"]
     head = config.head.settings
     plain = {field.name: field.default for field in dataclasses.fields(head)}
     own = {k: v for k, v in dataclasses.asdict(head).items() if v != plain[k]}
