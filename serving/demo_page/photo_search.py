@@ -34,6 +34,8 @@ class Query:
         names: of the classes; None: it is no class, but a region of a photo.
         region_vector: (1, d), a region's vector in the index; None for classes.
         classes: how the classes are joined; None: they are averaged.
+        example: row in the index and region, in row-major order, of a photo whose region it is;
+            None: it is none.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Query:
     names: tuple[str, ...] | None = None
     region_vector: np.ndarray | None = None
     classes: ClassQuery | None = None
+    example: tuple[int, int] | None = None
 
     def vectors(self, index: PhotoIndex) -> np.ndarray:
         """Returns the vectors (C, d) that the photos of an index are scored with."""
@@ -234,13 +237,14 @@ def region_query(found: Found, rank: int, region: int) -> Query:
     norm = np.linalg.norm(embedding)
     if not norm:
         raise UserError("The embedding of this region is zero; choose another region.")
+    example = row, region
     row, column = divmod(region, regions.shape[1])
     text = f"like row {row + 1}, column {column + 1} of {found.path(rank).name}"
     direction = embedding[None] / norm
     if linear:
-        return Query(text, direction)
+        return Query(text, direction, example=example)
     size = index.manifest.embedding_size
-    return Query(text, np.zeros((0, size), np.float32), region_vector=direction)
+    return Query(text, np.zeros((0, size), np.float32), region_vector=direction, example=example)
 
 
 def draw_large(found: Found, rank: int) -> Image.Image:
@@ -252,6 +256,28 @@ def draw_large(found: Found, rank: int) -> Image.Image:
     path = found.path(rank)
     picture = _picture(path, LARGE, _modification_time(found, rank, path), found.orientation)
     return draw_evidence(picture, found.response_map(rank), found.index.manifest.pooled)
+
+
+def draw_example(found: Found) -> Image.Image | None:
+    """Draws the photo that a query's region is of, small, with the region outlined.
+
+    Returns:
+        the picture; None: the query is no region, or its photo is missing or was changed.
+    """
+    if found.query.example is None:
+        return None
+    row, region = found.query.example
+    alone = dataclasses.replace(found, rows=np.array([row]))
+    try:
+        path = alone.path(0)
+        modified = _modification_time(alone, 0, path)
+        picture = _picture(path, SMALL, modified, found.orientation).copy()
+    except UserError:
+        return None
+    chosen = np.zeros(found.index.manifest.grid, bool)
+    chosen.flat[region] = True
+    outline_regions(picture, chosen, width=5)
+    return picture
 
 
 def draw_all(found: Found) -> tuple[Found, list[Image.Image], list[str]]:

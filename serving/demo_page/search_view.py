@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator
 
 import gradio as gr
 
@@ -21,25 +20,27 @@ from serving.demo_page.components import (
     known_query,
     script,
 )
+from serving.demo_page.evidence import as_data_uri
+from serving.demo_page.folder_choice import add_folder_choice
 from serving.demo_page.html_parts import empty_panel, errors, evidence_panel, message, render
 from serving.demo_page.photo_search import (
     Found,
     Query,
     draw_all,
+    draw_example,
     draw_large,
     region_query,
     search,
 )
 from serving.demo_page.served_model import ServedModel
 from serving.demo_page.tagging import ServerGone, page_error
-from serving.indexing.folder_indexes import FolderIndexes, IndexingJob
+from serving.indexing.folder_indexes import FolderIndexes
 from serving.indexing.photo_index import PhotoIndex
 from serving.indexing.search_photos import ranking_rows, write_ranking
 from serving.rpc.tagging_client import TaggingError
 
 _DEFAULT_COUNT = 12
-_SECONDS_BETWEEN_UPDATES = 0.3
-_BROKEN_SHOWN = 5
+_EARLIER = 20  # queries to which one can go back
 _EMPTY = "Choose a photo to see its evidence; then a region of it finds more like that."
 
 
@@ -50,10 +51,12 @@ class SearchResults:
     Attributes:
         found: the photos, best first; None before the first search.
         rank: rank of the photo that is shown large; None for no photo.
+        earlier: the queries before this one, to which one can go back.
     """
 
     found: Found | None = None
     rank: int | None = None
+    earlier: tuple[Query, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +70,10 @@ class _Outputs:
     panel: gr.HTML
     path: gr.Textbox
     link: gr.HTML
+    back: gr.Button
 
     def all(self) -> list[gr.components.Component]:
-        return [self.results, self.status, self.grid, self.export, *self.photo()]
+        return [self.results, self.status, self.grid, self.export, *self.photo(), self.back]
 
     def photo(self) -> list[gr.components.Component]:
         """Those that show the photo that was chosen."""
@@ -78,7 +82,7 @@ class _Outputs:
 
 def _problem(error: Exception) -> tuple:
     """Updates of `_Outputs.all`: the error, and the results as they are."""
-    return gr.skip(), message(str(error), "error"), *(gr.skip() for _ in range(5))
+    return gr.skip(), message(str(error), "error"), *(gr.skip() for _ in range(6))
 
 
 def add_search_view(
@@ -97,7 +101,7 @@ def add_search_view(
     """
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=300):
-            folder = _add_folder(indexes, start)
+            folder = add_folder_choice(indexes, start)
             words = add_classes_input(
                 "search",
                 "Words, joined by and, or, not",
@@ -112,6 +116,7 @@ def add_search_view(
             )
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="search-status", elem_classes="problems")
+            back = gr.Button("Back", size="sm", visible=False, elem_id="search-back")
             grid = gr.Gallery(
                 label="Best photos",
                 show_label=False,
@@ -139,41 +144,9 @@ def add_search_view(
                 elem_id="search-path",
             )
             link = add_html(elem_id="search-link")
-    outputs = _Outputs(gr.State(SearchResults()), status, grid, export, panel, path, link)
+    outputs = _Outputs(gr.State(SearchResults()), status, grid, export, panel, path, link, back)
     _add_searching(served, indexes, folder, words, count, go, outputs, downloads)
     _add_choices(count, outputs, downloads)
-
-
-def _add_folder(indexes: FolderIndexes, start: pathlib.Path | None) -> gr.Dropdown:
-    """Adds the choice of a folder, and the buttons that start and stop indexing it."""
-    folder = gr.Dropdown(
-        [] if start is None else indexes.nearby(str(start)),
-        value=None if start is None else str(start),
-        label="Folder of photos, on this machine",
-        info=None if start else "Type or paste its path; its folders are then listed here.",
-        allow_custom_value=True,
-        elem_id="search-folder",
-    )
-    with gr.Row(elem_classes="buttons"):
-        go = gr.Button("Index", elem_id="search-index")
-        stop = gr.Button("Stop", interactive=False, elem_id="search-stop")
-    progress = add_html(elem_id="search-progress", elem_classes="problems")
-
-    folder.change(
-        lambda text: gr.update(choices=indexes.nearby(text) if text else []),
-        folder,
-        folder,
-        show_progress="hidden",
-    )
-
-    def follow(folder):
-        yield from _follow(indexes, folder)
-
-    go.click(follow, folder, [progress, stop], show_progress="hidden")
-    stop.click(
-        lambda folder: _stop(indexes, folder), folder, progress, queue=False, show_progress="hidden"
-    )
-    return folder
 
 
 def _add_searching(
@@ -223,54 +196,21 @@ def _add_choices(count: gr.Slider, outputs: _Outputs, downloads: pathlib.Path) -
             query = region_query(before.found, before.rank, int(event.choice))
         except UserError as error:
             return _problem(error)
-        return show_search(before.found.index, query, count, before.found.within, downloads)
+        earlier = (*before.earlier, before.found.query)[-_EARLIER:]
+        index, within = before.found.index, before.found.within
+        return show_search(index, query, count, within, downloads, earlier)
 
+    def go_back(before, count):
+        if before.found is None or not before.earlier:
+            return (gr.skip(),) * len(outputs.all())
+        *earlier, query = before.earlier
+        index, within = before.found.index, before.found.within
+        return show_search(index, query, count, within, downloads, tuple(earlier))
+
+    outputs.back.click(go_back, [outputs.results, count], outputs.all(), show_progress="hidden")
     outputs.panel.click(
         search_region, [outputs.results, count], outputs.all(), show_progress="hidden"
     )
-
-
-def _follow(indexes: FolderIndexes, folder: str | None) -> Iterator[tuple]:
-    """Starts indexing a folder and yields the progress until it ends."""
-    try:
-        job = indexes.start(folder or "")
-    except UserError as error:
-        yield message(str(error), "error"), gr.update(interactive=False)
-        return
-    while job.running:
-        text = f"{job.done:,} of {job.total:,} photos" if job.total else "reading the folder …"
-        yield (
-            render("indexing_progress", done=job.done, total=job.total, text=text),
-            gr.update(interactive=True),
-        )
-        job.wait(_SECONDS_BETWEEN_UPDATES)
-    yield _outcome(indexes, folder or "", job), gr.update(interactive=False)
-
-
-def _outcome(indexes: FolderIndexes, folder: str, job: IndexingJob) -> str:
-    if job.error is not None:
-        return message(job.error, "error")
-    index = indexes.open(folder)
-    if job.stopped or index is None:
-        count = 0 if index is None else len(index)
-        return message(f"Stopped: {count:,} photos are indexed. Press Index to continue.")
-    return message(f"{len(index):,} photos are indexed", "good") + _left_out(index)
-
-
-def _left_out(index: PhotoIndex) -> str:
-    broken = index.manifest.broken
-    if not broken:
-        return ""
-    lines = ["1 file is left out:" if len(broken) == 1 else f"{len(broken):,} files are left out:"]
-    lines += [f"{photo.path}: {reason}" for photo, reason in broken[:_BROKEN_SHOWN]]
-    if len(broken) > _BROKEN_SHOWN:
-        lines.append(f"and {len(broken) - _BROKEN_SHOWN:,} more")
-    return errors(lines)
-
-
-def _stop(indexes: FolderIndexes, folder: str | None) -> str:
-    indexes.stop(folder or "")
-    return message("Stopping after the current photos …")
 
 
 def _open_index(indexes: FolderIndexes, folder: str | None) -> PhotoIndex:
@@ -303,6 +243,7 @@ def show_search(
     count: int,
     within: pathlib.Path | None,
     downloads: pathlib.Path,
+    earlier: tuple[Query, ...] = (),
 ) -> tuple:
     """Searches and returns updates of the components that show results.
 
@@ -310,25 +251,32 @@ def show_search(
     thresholds, and for a region, the best `count`.
 
     Returns:
-        results, status, (picture, caption) of each photo, the file to export, and the panel of the
-        chosen photo without one.
+        results, status, (picture, caption) of each photo, the file to export, the panel of the
+        chosen photo without one, and the button that goes back.
     """
     start = time.perf_counter()
     found = search(index, query, int(count), within, given=True)
     milliseconds = 1000 * (time.perf_counter() - start)
     text = f"{query.text}: {found.summary()} (found in {milliseconds:.0f} ms)"
     export = _export(found, downloads)
+    example = draw_example(found)
+    shown = "" if example is None else render("search_example", source=as_data_uri(example))
     found, pictures, problems = draw_all(found)
     labels = [found.label(rank) for rank in range(len(found.rows))]
     return (
-        SearchResults(found),
-        message(text) + errors(problems),
+        SearchResults(found, earlier=earlier),
+        shown + message(text) + errors(problems),
         list(zip(pictures, labels, strict=True)),
         gr.update(value=export, interactive=export is not None),
         empty_panel(_EMPTY),
         gr.update(value="", visible=False),
         "",
+        gr.update(value=_back_to(earlier), visible=bool(earlier)),
     )
+
+
+def _back_to(earlier: tuple[Query, ...]) -> str:
+    return f"Back to: {earlier[-1].text}" if earlier else "Back"
 
 
 def _export(found: Found, downloads: pathlib.Path) -> str | None:
@@ -355,7 +303,8 @@ def _show_photo(before: SearchResults, rank: int, downloads: pathlib.Path) -> tu
     caption = f"{path.name}: {found.caption(rank)}. Press a region: more like it."
     alt = f"Where {found.query.text} was found in {path.name}"
     panel = evidence_panel(picture, alt, caption, found.index.manifest.grid)
-    return SearchResults(found, rank), panel, gr.update(value=str(path), visible=True), link
+    results = dataclasses.replace(before, rank=rank)
+    return results, panel, gr.update(value=str(path), visible=True), link
 
 
 def _link(path: pathlib.Path, downloads: pathlib.Path) -> str:

@@ -58,6 +58,11 @@ class ExportedModel:
         """Whether the model returns response maps."""
         return "explain" in self.signatures
 
+    @property
+    def can_be_indexed(self) -> bool:
+        """Whether photos can be indexed with it: its scores follow from something to store."""
+        return {"features", "rescore"} <= self.signatures or self.has_response_maps
+
     def calibration(
         self, names: Sequence[str] | None, class_embeddings: np.ndarray
     ) -> ClassCalibration | None:

@@ -138,10 +138,11 @@ def build_page(
         with gr.Tabs():
             with gr.Tab("Tag", id="tag"):
                 photos_input = add_tag_view(first, downloads)
-            with gr.Tab("Search a folder", id="search"):
-                add_search_view(
-                    first, FolderIndexes(first.model_dir, indexes, photos), photos, downloads
-                )
+            if model.can_be_indexed:
+                with gr.Tab("Search a folder", id="search"):
+                    add_search_view(
+                        first, FolderIndexes(first.model_dir, indexes, photos), photos, downloads
+                    )
             with gr.Tab("Compare", id="compare") as opened:
                 add_compare_view(models.by_name(), photos_input.gallery, opened)
         timer = gr.Timer(_SECONDS_BETWEEN_CHECKS)

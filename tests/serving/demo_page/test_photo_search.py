@@ -1,6 +1,7 @@
 """Folders that are indexed and searched from the page."""
 
 import csv
+import html
 import re
 import threading
 
@@ -10,7 +11,9 @@ from photo_files import encoded
 
 from biam_tf.class_calibration import ClassCalibration
 from biam_tf.errors import UserError
-from serving.demo_page.photo_search import Query, draw_all, region_query, search
+from serving.demo_page.folder_choice import folder_places
+from serving.demo_page.photo_files import read_picture
+from serving.demo_page.photo_search import Query, draw_all, draw_example, region_query, search
 from serving.demo_page.search_view import show_search, word_query
 from serving.indexing.folder_indexes import FolderIndexes
 from serving.indexing.photo_index import PhotoIndex
@@ -106,6 +109,45 @@ def test_two_tabs_that_index_a_folder_share_the_work(tagger_dir, photos, tmp_pat
     go_on.set()
     assert ended(first).stopped and runs == [photos]
     assert indexes.start(str(photos)) is not first
+
+
+def test_folders_are_entered_step_by_step_within_the_allowed_one(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    for name in ("a/<b> & c", "a/.hidden", "d"):
+        (root / name).mkdir(parents=True)
+
+    def offered(indexes, text):
+        shown = folder_places(indexes, text)
+        found = re.findall(r'data-choice="([^"]*)"[^>]*>([^<]*)<', shown)
+        return [(html.unescape(path), html.unescape(name)) for path, name in found]
+
+    indexes = FolderIndexes(tmp_path, tmp_path / "indexes", root)
+    assert offered(indexes, str(root)) == [(f"{root}/a", "a"), (f"{root}/d", "d")]
+    assert offered(indexes, f"{root}/a") == [(str(root), "↑ up"), (f"{root}/a/<b> & c", "<b> & c")]
+    for elsewhere in (str(tmp_path), "/", "", None):
+        assert offered(indexes, elsewhere) == [(str(root), f"Start in {root}")]
+    monkeypatch.setenv("HOME", str(root))
+    anywhere = FolderIndexes(tmp_path, tmp_path / "indexes")
+    assert offered(anywhere, None) == [(str(root), f"Start in {root}")]
+    assert (str(tmp_path), "↑ up") in offered(anywhere, str(root))
+
+
+def test_a_region_that_is_searched_for_is_shown_with_a_way_back(served, indexes, photos, tmp_path):
+    index = indexes.open(str(photos))
+    query = word_query(served, "red plain star")
+    first = show_search(index, query, 4, None, tmp_path)
+    assert first[-1]["visible"] is False and "search-example" not in first[1]
+    found = first[0].found
+    again = region_query(found, 1, 5)
+    shown = show_search(index, again, 4, None, tmp_path, (query,))
+    assert shown[-1]["visible"] is True and shown[-1]["value"] == "Back to: red plain star"
+    assert shown[0].earlier == (query,) and "search-example" in shown[1]
+    # The outline is where the region is, and nowhere else.
+    plain = read_picture(found.path(1), 320, found.orientation)
+    changed = np.argwhere((np.asarray(draw_example(shown[0].found)) != np.asarray(plain)).any(-1))
+    h, w = index.manifest.grid
+    center = changed.mean(axis=0) / plain.size[::-1] * (h, w)
+    np.testing.assert_allclose(center, np.array(divmod(5, w)) + 0.5, atol=0.35)
 
 
 def test_work_that_was_stopped_goes_on(tagger_dir, photos, tmp_path, monkeypatch):
