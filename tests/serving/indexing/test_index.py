@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -132,6 +134,44 @@ def test_an_index_follows_its_photos(copied, model_dir, classes):
     np.testing.assert_allclose(now["new.png"], now["more/1.png"], atol=1e-2)
     files = {path.name for path in index.glob("shard-*")}
     assert files == {shard.file for shard in after.manifest.shards}
+
+
+def test_a_photo_put_in_place_of_another_of_its_size_and_time_is_seen(copied, model_dir, classes):
+    photos, index = copied
+    before = PhotoIndex(index)
+    scores = dict(zip(before.photos, before.scores(classes), strict=True))
+    target = photos / "more" / "3.bmp"
+    status = target.stat()
+    target.unlink()
+    target.write_bytes(encoded("BMP", (63, 50), 99))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p` does
+    assert target.stat().st_size == status.st_size
+    index_photos(model_dir, photos, index)
+    after = PhotoIndex(index)
+    now = dict(zip(after.photos, after.scores(classes), strict=True))
+    changed = {path for path in scores if np.abs(now[path] - scores[path]).max() > 1e-3}
+    assert changed == {"more/3.bmp"}
+
+
+def test_a_file_that_cannot_be_read_is_named_and_tried_again(copied, model_dir, monkeypatch):
+    photos, index = copied
+    read, wrong = pathlib.Path.read_bytes, photos / "new.png"
+    wrong.write_bytes(encoded("PNG"))
+
+    def no_permission(path):
+        if path == wrong:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", no_permission)
+    for _ in range(2):
+        found = {photo.path: why for photo, why in index_photos(model_dir, photos, index).broken}
+        assert found == {"broken.jpg": NOT_WHOLE, "new.png": "can't be read (Permission denied)"}
+        assert len(PhotoIndex(index)) == 8
+    monkeypatch.undo()
+    manifest = index_photos(model_dir, photos, index)
+    assert "new.png" in list(PhotoIndex(index).photos)
+    assert [photo.path for photo, _ in manifest.broken] == ["broken.jpg"]
 
 
 @pytest.mark.slow
