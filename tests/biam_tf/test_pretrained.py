@@ -33,7 +33,9 @@ def tiny(tmp_path, monkeypatch):
     backbones.build_backbone("small", 32, "none").save_weights(saved)
     build = backbones.build_backbone
     monkeypatch.setattr(
-        backbones, "build_backbone", lambda name, size, weights=None: build(name, size, saved)
+        backbones,
+        "build_backbone",
+        lambda name, size, weights=None, **options: build(name, size, saved, **options),
     )
     tagger = pretrained.Pretrained(
         description="tiny",
