@@ -14,7 +14,7 @@ from serving.indexing.vector_export import export_vectors
 DESCRIPTION = """\
 Arranges the photos of an index (python -m serving.index) by the few directions in which each has
 its largest scores, with FAISS. `python -m serving.retag INDEX --search --nearest` then scores the
-photos nearest to a class alone, in place of all. It pays for 100,000 photos and more
+photos nearest to a class alone, in place of all. It is meant for hundreds of thousands of photos
 (docs/serving.md).
 
 Run it again after many photos were added: those that it does not know are scanned.
