@@ -37,6 +37,7 @@ COMMANDS = {
     "demo": "serving.demo",
     "index": "serving.index",
     "retag": "serving.retag",
+    "nearest": "serving.nearest",
     "compare": "serving.compare",
 }
 

@@ -146,7 +146,9 @@ def embed_command(file, folder):
 
 
 def evaluation(file, folder):
-    run = types.SimpleNamespace(open_vocabulary=True, vocabulary=own_class(), word_vectors=None)
+    run = types.SimpleNamespace(
+        system="biam", open_vocabulary=True, vocabulary=own_class(), word_vectors=None
+    )
 
     def embed(name):
         dataset = types.SimpleNamespace(names=(name,), groups=("unseen",), directory=folder)

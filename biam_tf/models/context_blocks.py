@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 
-class BlockSettings(Protocol):
+class _BlockSettings(Protocol):
     """The settings that the blocks of this module read; `presets.HeadSettings` has them."""
 
     @property
@@ -55,7 +55,7 @@ class ContextBlock:
 
 
 def _self_attention(
-    settings: BlockSettings, name: str, attention: str = "softmax", layer_norm: bool = False
+    settings: _BlockSettings, name: str, attention: str = "softmax", layer_norm: bool = False
 ) -> keras.Layer:
     from biam_tf.layers import RegionContextBlock  # here, as names are checked without Keras
 
@@ -70,7 +70,7 @@ def _self_attention(
     )
 
 
-def _non_local(settings: BlockSettings, name: str) -> keras.Layer:
+def _non_local(settings: _BlockSettings, name: str) -> keras.Layer:
     from biam_tf.layers import NonLocalBlock
 
     return NonLocalBlock(
@@ -80,14 +80,14 @@ def _non_local(settings: BlockSettings, name: str) -> keras.Layer:
     )
 
 
-def _criss_cross(settings: BlockSettings, name: str) -> keras.Layer:
+def _criss_cross(settings: _BlockSettings, name: str) -> keras.Layer:
     from biam_tf.layers import CrissCrossAttention
 
     del settings
     return CrissCrossAttention(name=name)
 
 
-def _channel_gate(settings: BlockSettings, name: str, attention: str = "sigmoid") -> keras.Layer:
+def _channel_gate(settings: _BlockSettings, name: str, attention: str = "sigmoid") -> keras.Layer:
     from biam_tf.layers import SceneContextBlock
 
     return SceneContextBlock(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, sha256_of, write_text
 from biam_tf.locks import locked
@@ -193,7 +194,7 @@ class NearestPhotos:
             for name, sha256 in facts["sha256"].items():
                 if sha256_of(folder / name) != sha256:
                     raise ValueError(f"{name}: wrong checksum")
-            with np.load(folder / CHECKSUMS) as arrays:
+            with open_npz(folder / CHECKSUMS) as arrays:
                 checksums = arrays["checksums"]
             first = faiss.read_index(
                 str(folder / NEAREST), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY

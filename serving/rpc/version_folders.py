@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -114,12 +115,12 @@ def nearest_classes(version: pathlib.Path, names: Sequence[str]) -> str:
         version: the version's folder, whose `vocabulary.npz` has the names that are known.
         names: those that are not.
     """
-    import numpy as np
+    from biam_tf.arrays import open_npz  # brings NumPy
 
     try:
-        with np.load(version / VOCABULARY, allow_pickle=False) as arrays:
+        with open_npz(version / VOCABULARY) as arrays:
             known = [str(name) for name in arrays["names"]]
-    except (OSError, KeyError, ValueError):  # no file, or another one
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # no file, or another one
         return ""
     if len(known) > _COMPARED_NAMES:  # comparing takes seconds
         return ""

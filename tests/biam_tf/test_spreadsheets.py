@@ -16,6 +16,7 @@ WRITERS_OF_DATA_SETS = {
     "training.tables.csv_files",
     "training.data.scenes.reader",
     "training.data.open_images.from_tfds",
+    "serving.indexing.vector_export",  # read by a vector database, beside the vectors
 }
 
 

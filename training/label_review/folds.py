@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.files import replacing, write_text, writing_to
 from biam_tf.runs import TrainedRun
@@ -55,7 +56,7 @@ class FoldScores:
     @classmethod
     def load(cls, path: pathlib.Path) -> "FoldScores":
         """Reads what `save` has written."""
-        with np.load(path) as arrays:
+        with open_npz(path) as arrays:
             return cls(arrays["rows"], arrays["scores"])
 
 

@@ -246,7 +246,7 @@ def test_an_objective_says_whether_it_compares_the_images_of_a_batch(name, rng):
         ]
     )
     assert objective.compares_images == (not np.allclose(whole, halves, rtol=1e-4))
-    assert objective.compares_images == (name == "softmax")
+    assert objective.compares_images == (name in ("softmax", "ot_match"))
 
 
 def test_a_softmax_over_the_images_of_half_a_batch_is_another_loss(rng):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -16,9 +17,11 @@ from PIL import Image
 
 from biam_tf.models.presets import PRESETS
 from biam_tf.models.systems import SYSTEMS
+from biam_tf.progress import progress
 from biam_tf.runs import load_run
 from training import evaluate, run
 from training.config import load_config
+from training.loop import trainer
 from training.loop.tensorboard import read_scalar
 from training.pipeline.run_folder import RunFolder
 
@@ -74,9 +77,11 @@ def test_a_folder_that_is_no_run_is_never_overwritten(start, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_seed_fixes_a_run_whether_or_not_its_report_and_tensorboard_are_written(
-    start, finished, tmp_path, capsys
+    start, finished, tmp_path, capsys, monkeypatch
 ):
     folder = RunFolder(tmp_path / "plain")
+    # A log gets lines of epochs that take 10 s and longer.
+    monkeypatch.setattr(trainer, "progress", functools.partial(progress, interval=0.0))
     assert start(folder.path) == 0
     printed = capsys.readouterr()
     assert not folder.report.exists() and "Look at" not in printed.out

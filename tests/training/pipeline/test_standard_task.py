@@ -82,7 +82,8 @@ def test_figures_of_a_task_without_unseen_classes(standard, scenes):
     metrics = json.loads(standard.metrics.read_text())
     assert metrics["zsl"] is None and metrics["seen"] == metrics["gzsl"]
     assert metrics["seen"]["classes"] == 72 and metrics["calibrated_stacking"] is None
-    assert "72 seen and 0 unseen classes" in standard.report_page.read_text()
+    page = standard.report_page.read_text()
+    assert "72 seen classes, with labeled training photos, and 0 unseen ones" in page
     own = DataManifest.read(standard.data_manifest)
     other = describe_data("folder", read_folder(scenes), Vocabulary.load(standard.vocabulary))
     assert own.fingerprint == other.fingerprint and own.hash != other.hash
