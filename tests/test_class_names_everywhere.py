@@ -147,7 +147,11 @@ def embed_command(file, folder):
 
 def evaluation(file, folder):
     run = types.SimpleNamespace(
-        system="biam", open_vocabulary=True, vocabulary=own_class(), word_vectors=None
+        system="biam",
+        open_vocabulary=True,
+        vocabulary=own_class(),
+        word_vectors=None,
+        settings={"vocabulary": {}},
     )
 
     def embed(name):
