@@ -9,10 +9,9 @@ from keras import layers, ops
 
 from biam_tf.baselines.region_attention import attend
 from biam_tf.layers.region_classifier import match_classes
-from biam_tf.losses import asymmetric_loss
+from biam_tf.losses.asymmetric import asymmetric_losses
 from biam_tf.models.system import (
     HeadInputs,
-    Losses,
     System,
     require_at_least,
     require_setting,
@@ -160,18 +159,6 @@ def build_scores(inputs: HeadInputs, settings: DualPromptSettings) -> keras.Kera
     return attend(attention, responses)
 
 
-def make_losses(head: keras.Model, settings: DualPromptSettings) -> Losses:
-    """Returns the asymmetric loss, summed over the classes of a photo."""
-    del head
-    return lambda labels, outputs: asymmetric_loss(
-        labels,
-        outputs["scores"],
-        settings.gamma_positive,
-        settings.gamma_negative,
-        settings.clip,
-    )
-
-
 DUAL_PROMPT = System(
     title="Dual prompts",
     source=(
@@ -185,5 +172,5 @@ DUAL_PROMPT = System(
     ),
     presets={"paper": DualPromptSettings()},
     build=build_scores,
-    make_losses=make_losses,
+    make_losses=asymmetric_losses,
 )

@@ -15,8 +15,8 @@ from biam_tf.baselines.query_decoder import (
     require_heads,
 )
 from biam_tf.layers.blockwise_attention import in_blocks
-from biam_tf.losses import asymmetric_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_at_least, require_share
+from biam_tf.losses.asymmetric import asymmetric_losses
+from biam_tf.models.system import HeadInputs, System, require_at_least, require_share
 from biam_tf.tensor_types import Shape, Tensor
 
 
@@ -189,18 +189,6 @@ def build_scores(inputs: HeadInputs, settings: MlDecoderSettings) -> keras.Keras
     return WithMaps(dtype="float32", name="scores")([scores, response_maps])
 
 
-def make_losses(head: keras.Model, settings: MlDecoderSettings) -> Losses:
-    """Returns the asymmetric loss, summed over the classes of a photo."""
-    del head
-    return lambda labels, outputs: asymmetric_loss(
-        labels,
-        outputs["scores"],
-        settings.gamma_positive,
-        settings.gamma_negative,
-        settings.clip,
-    )
-
-
 ML_DECODER = System(
     title="ML-Decoder",
     source=(
@@ -217,5 +205,5 @@ ML_DECODER = System(
         "small": MlDecoderSettings(channels=256, feed_forward_units=512),
     },
     build=build_scores,
-    make_losses=make_losses,
+    make_losses=asymmetric_losses,
 )

@@ -15,8 +15,8 @@ from biam_tf.baselines.query_decoder import (
     QueryDecoder,
     require_heads,
 )
-from biam_tf.losses import asymmetric_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_at_least, require_share
+from biam_tf.losses.asymmetric import asymmetric_losses
+from biam_tf.models.system import HeadInputs, System, require_at_least, require_share
 from biam_tf.tensor_types import Shape, Tensor
 
 
@@ -145,18 +145,6 @@ def build_scores(inputs: HeadInputs, settings: QuerySharingSettings) -> keras.Ke
     return HighestScores(dtype="float32", name="scores")([products, response_maps])
 
 
-def make_losses(head: keras.Model, settings: QuerySharingSettings) -> Losses:
-    """Returns the asymmetric loss, summed over the classes of a photo."""
-    del head
-    return lambda labels, outputs: asymmetric_loss(
-        labels,
-        outputs["scores"],
-        settings.gamma_positive,
-        settings.gamma_negative,
-        settings.clip,
-    )
-
-
 QUERY_SHARING = System(
     title="QKS",
     source=(
@@ -169,5 +157,5 @@ QUERY_SHARING = System(
     ),
     presets={"paper": QuerySharingSettings()},
     build=build_scores,
-    make_losses=make_losses,
+    make_losses=asymmetric_losses,
 )

@@ -1,5 +1,8 @@
 """Asymmetric loss: a binary cross-entropy in which easy absent classes count little."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import tensorflow as tf
 
 from biam_tf.losses.pairwise_ranking import check_shapes, loss_dtype
@@ -52,3 +55,22 @@ def asymmetric_loss(
     absent = -factor * tf.math.log(tf.maximum(absent_probability, _LEAST_PROBABILITY))
     losses = tf.where(labels > 0, present, absent)
     return tf.reduce_sum(tf.where(labels != 0, losses, tf.zeros_like(losses)), axis=1)
+
+
+def asymmetric_losses(
+    head: Any, settings: Any
+) -> Callable[[Tensor, Mapping[str, Tensor]], tf.Tensor]:
+    """Returns the loss of a system (`System.make_losses`) with this loss's three settings.
+
+    Args:
+        head: not used.
+        settings: its `gamma_positive`, `gamma_negative` and `clip` are those of `asymmetric_loss`.
+    """
+    del head
+    return lambda labels, outputs: asymmetric_loss(
+        labels,
+        outputs["scores"],
+        settings.gamma_positive,
+        settings.gamma_negative,
+        settings.clip,
+    )
