@@ -52,6 +52,7 @@ def test_labels_and_response_maps_may_be_left_out(sheet, tmp_path):
     assert not has_color(plain, contact_sheet.RIGHT) and not has_color(plain, contact_sheet.WRONG)
 
 
+@pytest.mark.integration
 def test_columns_tags_and_maps_shape_the_sheet(sheet, tmp_path):
     def shape(**changes):  # without a file, which takes most of the time
         width, height = make_contact_sheet(**{**sheet, **changes}).size

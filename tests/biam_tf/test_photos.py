@@ -105,6 +105,7 @@ def test_an_animation_gives_its_first_frame():
     np.testing.assert_allclose(photo, np.broadcast_to((255, 0, 0), (16, 16, 3)), atol=1)
 
 
+@pytest.mark.integration
 def test_it_works_inside_a_data_pipeline(picture):
     contents = [encoded(picture, "PNG"), encoded(picture, "JPEG")]
     photos = tf.data.Dataset.from_tensor_slices(contents).map(lambda c: decode_photo(c, 24))
@@ -112,6 +113,7 @@ def test_it_works_inside_a_data_pipeline(picture):
     assert len(list(photos)) == 2
 
 
+@pytest.mark.integration
 def test_it_works_in_a_serving_signature(picture):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
     def serve(images):

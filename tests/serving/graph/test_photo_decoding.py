@@ -132,6 +132,7 @@ def test_all_broken_photos_are_named(decode):
     assert "images[1, 3, 4]: not a whole" in message
 
 
+@pytest.mark.integration
 def test_without_webp_the_graph_has_no_operation_that_older_servers_lack():
     def operations(formats):
         graph = photo_decoder(SIZE, MAX_PIXELS, Reading("follow", formats)).graph.as_graph_def()

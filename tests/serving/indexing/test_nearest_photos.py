@@ -187,6 +187,7 @@ def test_the_best_photos_are_kept_in_bounded_memory(rng):
     assert peak < everything.nbytes / 3
 
 
+@pytest.mark.integration
 def test_retag_holds_no_scores_of_all_photos(tmp_path, capsys):
     photos, classes = 6000, 400
     write_random_index(tmp_path, photos, (1, 1), 8, 1, tmp_path)
