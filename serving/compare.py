@@ -12,6 +12,7 @@ from serving.prediction.class_options import add_class_options, add_photos, name
 from serving.prediction.comparison import Summary, compare_photos, write_changes
 from serving.prediction.photo_list import find_photos
 from serving.prediction.question import Question
+from serving.prediction.tables import require_writable
 from serving.prediction.taggers import LocalTagger
 
 TOO_MANY_CHANGES = 1
@@ -83,9 +84,15 @@ def _command(arguments: argparse.Namespace) -> int:
     ]
     for question in questions:
         question.identity()  # there is a model
+    if arguments.csv:
+        require_writable("--csv", arguments.csv)
+
+    from biam_tf import Tagger  # brings TensorFlow
+
+    models = [Tagger.load(path) for path in (arguments.old, arguments.new)]
     if classes is None:
-        questions = _with_shared_classes(questions)
-    old, new = map(LocalTagger, questions)
+        questions = _with_shared_classes(questions, [model.vocabulary.names for model in models])
+    old, new = map(LocalTagger, questions, models)
     for tagger, path in ((old, arguments.old), (new, arguments.new)):
         if arguments.top is None and not tagger.has_thresholds:
             raise UserError(
@@ -114,15 +121,15 @@ def _command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_shared_classes(questions: Sequence[Question]) -> list[Question]:
+def _with_shared_classes(
+    questions: Sequence[Question], classes: Sequence[Sequence[str]]
+) -> list[Question]:
     """Returns the questions with the class names that both models were trained or exported with.
 
     Raises:
         UserError: there is none.
     """
-    from biam_tf import Tagger
-
-    old, new = (Tagger.load(str(question.model)).vocabulary.names for question in questions)
+    old, new = classes
     shared = tuple(name for name in old if name in set(new))
     if not shared:
         raise UserError("the models have no class in common; name some with --classes")

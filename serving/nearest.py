@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from biam_tf.command_line import run_command
+from biam_tf.command_line import command_to_paste, run_command
 from biam_tf.errors import UserError
 from serving.indexing.nearest_photos import DIRECTIONS, build_nearest
 from serving.indexing.photo_index import PhotoIndex
@@ -65,10 +65,8 @@ def _command(arguments: argparse.Namespace) -> None:
         return
     count = build_nearest(index, arguments.directions)
     print(f"{arguments.index}: {count:,} photos prepared for --nearest")
-    print(
-        f'next: python -m serving.retag {arguments.index} --classes "dog, red car" --search '
-        "--nearest"
-    )
+    words = ("--classes", "dog, red car", "--search", "--nearest")
+    print(f"next: {command_to_paste('serving.retag', arguments.index, *words)}")
 
 
 if __name__ == "__main__":

@@ -272,15 +272,8 @@ def _check_outputs(arguments: argparse.Namespace) -> None:
                 f"--draw {arguments.draw}: {folder} may not be written; name another folder"
             )
     for option, path in (("--csv", arguments.csv), ("--jsonl", arguments.jsonl)):
-        if path is None:
-            continue
-        folder = pathlib.Path(path).absolute().parent
-        if not folder.is_dir():
-            raise UserError(f"{option} {path}: no such folder as {folder}; create it first")
-        if os.path.isdir(path):
-            raise UserError(f"{option} {path}: is a folder; name a file")
-        if not os.access(folder, os.W_OK):
-            raise UserError(f"{option} {path}: {folder} may not be written; name another folder")
+        if path is not None:
+            tables.require_writable(option, path)
 
 
 def _report(journal: Journal, photos: Sequence[ListedPhoto]) -> int:

@@ -126,8 +126,9 @@ def load_backbone(name: str, path: str | os.PathLike) -> keras.Model:
             damaged.
     """
     if _is_preset(name):
-        from biam_tf.backbones import joint_space, preset_network  # noqa: F401
+        from biam_tf.backbones.joint_space import JointSpaceNetwork  # noqa: F401
         from biam_tf.backbones.preset_folder import import_keras_hub
+        from biam_tf.backbones.preset_network import PresetNetwork  # noqa: F401
 
         import_keras_hub()  # registers its layers, as the modules above do theirs
     return read_model(path, "bring it back from a copy, or train again")

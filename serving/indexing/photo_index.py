@@ -6,8 +6,6 @@ scores have another last step it stores the features, and the model's signature 
 """
 
 import bisect
-import collections
-import concurrent.futures
 import functools
 import os
 import pathlib
@@ -19,6 +17,7 @@ import numpy as np
 
 from biam_tf.class_calibration import ClassCalibration
 from biam_tf.errors import UserError
+from biam_tf.threads import in_order
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 from serving.indexing.index_model import Rescore, embed_names, rescorer
@@ -192,10 +191,11 @@ class PhotoIndex:
         Args:
             class_vectors: (C, d).
         """
-        threads = 1 if self.by_features else None  # TensorFlow has its own
+        # TensorFlow has threads of its own.
+        threads = 1 if self.by_features else min(4, os.cpu_count() or 1)
         score = functools.partial(self.score_shard, class_vectors=class_vectors)
-        for number, block in _in_order(score, len(self.shards), threads):
-            yield self.starts[number], block
+        blocks = in_order(score, range(len(self.shards)), threads, ahead=2 * threads)
+        yield from zip(self.starts, blocks, strict=False)
 
     def score_shard(self, number: int, class_vectors: np.ndarray) -> np.ndarray:
         """Returns the scores (n, C) of a shard's photos; NaN if it is damaged."""
@@ -360,25 +360,3 @@ class _Paths(Sequence[str]):
 
     def __hash__(self) -> int:
         return hash(tuple(self))
-
-
-def _in_order(
-    work: Callable[[int], np.ndarray], count: int, threads: int | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the results of `work` for 0, 1, …, in this order; few are computed ahead."""
-    threads = threads or min(4, os.cpu_count() or 1)
-    ahead: collections.deque[tuple[int, concurrent.futures.Future[np.ndarray]]]
-    ahead = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        try:
-            for number in range(count):
-                ahead.append((number, pool.submit(work, number)))
-                if len(ahead) > 2 * threads:
-                    first, result = ahead.popleft()
-                    yield first, result.result()
-            while ahead:
-                first, result = ahead.popleft()
-                yield first, result.result()
-        finally:
-            for _, result in ahead:
-                result.cancel()

@@ -5,21 +5,19 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from biam_tf.class_calibration import Tag
-from biam_tf.errors import UserError
 from biam_tf.files import replacing
 from biam_tf.photos import PhotoError, read_photo_file
 from biam_tf.spreadsheets import SpreadsheetWriter
 from serving.prediction.photo_list import ListedPhoto
+from serving.prediction.tables import number, open_table
 from serving.prediction.taggers import PhotoTagger
-from serving.prediction.tagging import batches, in_order
+from serving.prediction.tagging import batches_in_order
 
 CSV_COLUMNS = (
     *("photo", "tag", "change", "old_score", "new_score"),
     *("old_probability", "new_probability"),
 )
 LOST, GAINED = "lost", "gained"
-# One batch is read and decoded while another runs through the models.
-_BATCHES_AT_ONCE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,7 @@ def compare_photos(
             compared.get(key) or PhotoComparison(by_key[key], problem=problems[key]) for key in keys
         ]
 
-    for comparisons in in_order(compare, batches([p.key for p in photos]), _BATCHES_AT_ONCE):
+    for comparisons in batches_in_order(compare, [photo.key for photo in photos]):
         yield from comparisons
 
 
@@ -218,24 +216,15 @@ def write_changes(path: str, photos: Iterable[PhotoComparison]) -> Iterator[Phot
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial:
-        try:
-            file = open(partial, "w", encoding="utf-8", newline="", errors="surrogateescape")
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}") from error
-        with file:
-            writer = SpreadsheetWriter(file)
-            writer.writerow(CSV_COLUMNS)
-            for photo in photos:
-                for change in photo.changes:
-                    figures = (
-                        *(change.old.score, change.new.score),
-                        *(change.old.probability, change.new.probability),
-                    )
-                    row = (photo.path, change.name, change.kind, *map(_figure, figures))
-                    writer.writerow(row)
-                yield photo
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+    with replacing(path) as partial, open_table(partial, "surrogateescape") as file:
+        writer = SpreadsheetWriter(file)
+        writer.writerow(CSV_COLUMNS)
+        for photo in photos:
+            for change in photo.changes:
+                figures = (
+                    *(change.old.score, change.new.score),
+                    *(change.old.probability, change.new.probability),
+                )
+                row = (photo.path, change.name, change.kind, *map(number, figures))
+                writer.writerow(row)
+            yield photo

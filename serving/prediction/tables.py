@@ -2,11 +2,13 @@
 
 import json
 import os
+import pathlib
 import sys
 from collections.abc import Iterable
 from typing import TextIO
 
 from biam_tf.class_calibration import Tag
+from biam_tf.errors import UserError
 from biam_tf.files import replacing
 from biam_tf.spreadsheets import SpreadsheetWriter
 from serving.prediction.journal import Answer
@@ -15,6 +17,22 @@ from serving.prediction.journal import Answer
 Row = tuple[str, Answer]
 
 CSV_COLUMNS = ("photo", "tag", "score", "probability", "present")
+
+
+def require_writable(option: str, path: str) -> None:
+    """Raises a UserError if a table cannot be written, before minutes of work.
+
+    Args:
+        option: that names the file, for the message.
+        path: of the file.
+    """
+    folder = pathlib.Path(path).absolute().parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: no such folder as {folder}; create it first")
+    if os.path.isdir(path):
+        raise UserError(f"{option} {path}: is a folder; name a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{option} {path}: {folder} may not be written; name another folder")
 
 
 def print_table(rows: Iterable[Row]) -> None:
@@ -41,12 +59,12 @@ def write_csv(path: str, rows: Iterable[Row]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial, _open(partial, "surrogateescape") as file:
+    with replacing(path) as partial, open_table(partial, "surrogateescape") as file:
         writer = SpreadsheetWriter(file)
         writer.writerow(CSV_COLUMNS)
         for photo, answer in rows:
             writer.writerows(
-                (photo, tag.name, _number(tag.score), _number(tag.probability), _word(tag.present))
+                (photo, tag.name, number(tag.score), number(tag.probability), _word(tag.present))
                 for tag in answer.tags or ()
             )
 
@@ -57,16 +75,16 @@ def write_jsonl(path: str, rows: Iterable[Row]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with replacing(path) as partial, _open(partial, "backslashreplace") as file:
+    with replacing(path) as partial, open_table(partial, "backslashreplace") as file:
         for photo, answer in rows:
             value: dict = {"photo": photo}
             value["tags"] = [
                 {
                     "name": tag.name,
-                    "score": float(_number(tag.score)),
+                    "score": float(number(tag.score)),
                     "probability": None
                     if tag.probability is None
-                    else float(_number(tag.probability)),
+                    else float(number(tag.probability)),
                     "present": tag.present,
                 }
                 for tag in answer.tags or ()
@@ -76,12 +94,12 @@ def write_jsonl(path: str, rows: Iterable[Row]) -> None:
             file.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def _open(path: os.PathLike, errors: str) -> TextIO:
+def open_table(path: os.PathLike, errors: str) -> TextIO:
     # Names of files may hold bytes that are no text: CSV keeps them, JSON gets an escape.
     return open(path, "w", encoding="utf-8", errors=errors, newline="")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 

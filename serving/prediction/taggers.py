@@ -62,16 +62,19 @@ class LocalTagger:
 
     Args:
         question: its model and classes.
+        tagger: its model, if it is loaded already.
 
     Raises:
         UserError: as `open_tagger`.
     """
 
-    def __init__(self, question: Question):
+    def __init__(self, question: Question, tagger: "Tagger | None" = None):
         from biam_tf import Tagger
 
         self._question = question
-        if question.preset is not None:
+        if tagger is not None:
+            self._tagger = tagger
+        elif question.preset is not None:
             self._tagger = Tagger.from_preset(question.preset)
         else:
             self._tagger = Tagger.load(str(question.model))

@@ -1,7 +1,5 @@
 """Tags a list of photos: batches in threads, each entered into the journal when it is done."""
 
-import collections
-import concurrent.futures
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,19 +7,26 @@ from typing import TypeVar
 
 from biam_tf.photos import PhotoError, photo_problem, read_photo_file
 from biam_tf.progress import progress
+from biam_tf.threads import in_order
 from serving.prediction.journal import Answer, FileState, Journal
 from serving.prediction.taggers import BATCH, PhotoTagger
 
 # One batch is read and decoded while another runs through the model.
 _BATCHES_AT_ONCE = 2
 
-In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 def batches(keys: Sequence[str]) -> list[Sequence[str]]:
     """Returns photos in the batches that they are tagged in."""
     return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+
+
+def batches_in_order(
+    function: Callable[[Sequence[str]], Out], keys: Sequence[str]
+) -> Iterator[Out]:
+    """Yields what `function` makes of each batch of photos, in their order."""
+    return in_order(function, batches(keys), _BATCHES_AT_ONCE, ahead=_BATCHES_AT_ONCE)
 
 
 def tag_batch(tagger: PhotoTagger, keys: Sequence[str]) -> list[Answer]:
@@ -78,9 +83,7 @@ def tag_photos(
         return
     tagger = open_tagger()
     with progress(total, "Tagging", "photo", total - len(to_do)) as bar:
-        for answers in in_order(
-            lambda keys: tag_batch(tagger, keys), batches(to_do), _BATCHES_AT_ONCE
-        ):
+        for answers in batches_in_order(lambda keys: tag_batch(tagger, keys), to_do):
             journal.add(answers)
             bar.update(len(answers))
 
@@ -92,22 +95,3 @@ def repaired(journal: Journal, keys: Iterable[str]) -> list[str]:
         for key in keys
         if journal.get(key).problem is not None and photo_problem(pathlib.Path(key)) is None
     ]
-
-
-def in_order(function: Callable[[In], Out], values: Iterable[In], at_once: int) -> Iterator[Out]:
-    """Yields `function(value)` of values in their order, a few of which are worked on at once.
-
-    Unlike `Executor.map`, it takes values as they are needed, and drops the others on an error.
-    """
-    waiting: collections.deque[concurrent.futures.Future[Out]] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        try:
-            for value in values:
-                waiting.append(pool.submit(function, value))
-                if len(waiting) > at_once:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

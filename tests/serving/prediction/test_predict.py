@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_what_was_there(run, photos, tmp_path, monkeypatch, c
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables, "_open", full)
+    monkeypatch.setattr(tables, "open_table", full)
     assert run("--csv", out) == 2
     assert "cannot be written (No space left on device)" in capsys.readouterr().err
     assert out.read_text() == "before"
