@@ -10,10 +10,10 @@ import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from biam_tf.errors import TemporaryFailure, UserError
+from biam_tf.errors import TemporaryFailure, UserError, nearest_names
 from biam_tf.library_messages import quiet_libraries
 
 USER_ERROR = 2
@@ -68,6 +68,8 @@ def run_command(
         action="store_true",
         help="show the traceback of an error and all messages of libraries",
     )
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _refuse_unknown_options(parser, argv)
     arguments = parser.parse_args(argv)
     for name, value in vars(arguments).items():
         setattr(arguments, name, _with_home(value))
@@ -98,6 +100,32 @@ def run_command(
             traceback.print_exc()
         print(str(error) or "interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _refuse_unknown_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Exits with one line that names an unknown option and the nearest one.
+
+    `argparse` prints all options, and a missing argument before a misspelled option.
+    """
+    known = {*_options(parser)}
+    for argument in argv:
+        if argument == "--":  # what follows are no options
+            break
+        option = argument.partition("=")[0]
+        # As in argparse, a text with a space is a value.
+        if option.startswith("--") and " " not in argument and option not in known:
+            nearest = nearest_names(option, known, count=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "--help shows its options"
+            print(f"error: {parser.prog} has no option {option}; {hint}", file=sys.stderr)
+            raise SystemExit(USER_ERROR)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from _options(subparser)
 
 
 # Subcommand of `biam` by module, if the process was started as `biam`.

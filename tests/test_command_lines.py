@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from biam_tf.models.systems import SYSTEMS
+
 ROOT = pathlib.Path(__file__).parents[1]
 IMPORTED = ("csv", "one-hot", "coco", "label-studio", "cvat", "keywords")
 COMMANDS = sorted(
@@ -74,6 +76,13 @@ MISTAKES = [
     ("training.run", ["--set", "head={system: eszsl, gamma: -1}"], "gamma: -1.0 is not valid"),
     ("training.run", ["--set", "head={system: warp}", "--set", "training.loss.margin=2"], "own"),
     ("training.run", ["--set", "head={system: conse, preset: papr}"], "did you mean 'paper'?"),
+    # Of every system, also the newer ones: its settings are read without Keras.
+    *(
+        ("training.run", ["--set", f"head={{system: {name}, no_such_setting: 1}}"], "unknown key")
+        for name in SYSTEMS
+    ),
+    ("training.run", ["--set", "head.region_context=self_atention"], "'self_attention'?"),
+    ("training.run", ["--set", "head.scene_context=channel_gat"], "'channel_gate'?"),
     ("training.run", ["--set", "backbone.name=vgg"], "did you mean 'vgg19'?"),
     ("training.run", ["--set", "data.name=folder"], "data.directory: not set"),
     ("training.run", ["--set", "data={name: folder, directory: nowhere}"], "no such folder"),

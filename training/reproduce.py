@@ -123,7 +123,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
     table = None
     if arguments.table is not None:
-        config = load_config(arguments.config, settings)
+        config = load_config(file, settings)
         table = make_table(arguments.table, arguments.table in (1, 2) and _has_classes(config))
         if arguments.rows is not None:
             table = table.with_rows([key.strip() for key in arguments.rows.split(",")])

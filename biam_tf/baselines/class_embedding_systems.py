@@ -5,7 +5,13 @@ As in `biam_tf.models.presets`, nothing here imports Keras: wrong settings are a
 
 import dataclasses
 
-from biam_tf.models.system import System, require_at_least, require_setting, require_share
+from biam_tf.models.system import (
+    System,
+    require_at_least,
+    require_choice,
+    require_setting,
+    require_share,
+)
 from biam_tf.registries import late
 
 NAME = "{name}"
@@ -41,10 +47,7 @@ class BackboneClassesSettings:
     template: str = "a photo of {name}"
 
     def __post_init__(self) -> None:
-        valid = ("regions", "scene")
-        require_setting(
-            self.classify in valid, "classify", self.classify, f"one of {', '.join(valid)}"
-        )
+        require_choice(self, "classify", ("regions", "scene"))
         require_setting(self.temperature > 0, "temperature", self.temperature, "above 0")
         for name in ("kept_classes", "top_k"):
             require_setting(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

@@ -13,38 +13,14 @@ import itertools
 
 import keras
 
+from biam_tf.baselines.image_text_systems import ClipSettings
 from biam_tf.layers import TopKSpatialPooling
 from biam_tf.layers.image_text import ImageTextClassifier, RegionAndScene
-from biam_tf.models.system import HeadInputs, System, require_setting
+from biam_tf.models.system import HeadInputs
 
 # What is chosen from on validation photos, and what is used without labels.
 TOP_KS, REGION_WEIGHTS = (1, 3, 10), (0.0, 0.25, 0.5, 0.75, 1.0)
 TOP_K, REGION_WEIGHT = 3, 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipSettings:
-    """Settings of `clip`.
-
-    Attributes:
-        top_k: regions averaged for each class, at most h*w. `None`: chosen on the validation
-            photos, and 3 without labels.
-        region_weight: w, from 0 (the scene alone) to 1 (regions alone). `None`: chosen on the
-            validation photos, and 0.5 without labels.
-        scale: the logit of a cosine of 1, without the bias. `None`: the model's.
-        bias: added to every score. `None`: the model's.
-    """
-
-    top_k: int | None = None
-    region_weight: float | None = None
-    scale: float | None = None
-    bias: float | None = None
-
-    def __post_init__(self) -> None:
-        top_k, weight, scale = self.top_k, self.region_weight, self.scale
-        require_setting(top_k is None or top_k >= 1, "top_k", top_k, "at least 1")
-        require_setting(weight is None or 0 <= weight <= 1, "region_weight", weight, "from 0 to 1")
-        require_setting(scale is None or scale > 0, "scale", scale, "above 0")
 
 
 def build(inputs: HeadInputs, settings: ClipSettings) -> keras.KerasTensor:
@@ -100,22 +76,3 @@ def candidates(settings: ClipSettings) -> list[ClipSettings]:
         if weight > 0 or top_k == top_ks[0]:
             found.append(dataclasses.replace(settings, top_k=top_k, region_weight=weight))
     return found
-
-
-CLIP = System(
-    title="CLIP, without training",
-    source=(
-        "Radford et al., Learning transferable visual models from natural language supervision, "
-        "ICML 2021; with regions as in Zhou et al., Extract free dense labels from CLIP, ECCV "
-        "2022, and BiAM's top-k pooling; also for SigLIP (Zhai et al., ICCV 2023)"
-    ),
-    presets={
-        "paper": ClipSettings(),
-        "scene": ClipSettings(top_k=1, region_weight=0.0),
-    },
-    build=build,
-    trained=False,
-    classifier="region_classifier",
-    uses_joint_space=True,
-    candidates=candidates,
-)

@@ -1,53 +1,18 @@
 """Dual prompts: a positive and a negative embedding per class, compared region by region."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from biam_tf.baselines.image_text_systems import DualPromptSettings
 from biam_tf.baselines.region_attention import attend
 from biam_tf.layers.region_classifier import match_classes
-from biam_tf.losses.asymmetric import asymmetric_losses
 from biam_tf.models.system import (
     HeadInputs,
-    System,
-    require_at_least,
-    require_setting,
-    require_share,
 )
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class DualPromptSettings:
-    """Settings of dual prompts; scales and loss are those of DualCoOp's code.
-
-    Attributes:
-        channels: units of a hidden layer of the regions, with ReLU; `None`: there is none.
-        region_dropout: dropout rate of whole channels of the regions.
-        region_scale: of the cosines, whose softmax over the regions weights them.
-        score_scale: of the weighted sums.
-        gamma_positive: focusing of present classes in the asymmetric loss.
-        gamma_negative: focusing of absent classes.
-        clip: shift of the probability of absent classes.
-    """
-
-    channels: int | None = 512
-    region_dropout: float = 0.0
-    region_scale: float = 20.0
-    score_scale: float = 5.0
-    gamma_positive: float = 1.0
-    gamma_negative: float = 2.0
-    clip: float = 0.05
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, *(["channels"] if self.channels is not None else []))
-        for name in ("region_scale", "score_scale"):
-            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        require_at_least(self, 0, "gamma_positive", "gamma_negative")
-        require_share(self, "region_dropout", "clip")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -157,20 +122,3 @@ def build_scores(inputs: HeadInputs, settings: DualPromptSettings) -> keras.Kera
     positive, responses = compare([regions, p, n])
     attention = layers.Softmax(axis=(1, 2), dtype="float32", name="attention")(positive)
     return attend(attention, responses)
-
-
-DUAL_PROMPT = System(
-    title="Dual prompts",
-    source=(
-        "after Sun, Hu and Saenko, DualCoOp: fast adaptation to multi-label recognition with "
-        "limited annotations, NeurIPS 2022, in the form of its released code "
-        "(github.com/sunxm2357/DualCoOp, models/dualcoop.py): positive and negative embeddings "
-        "and regions weighted by a softmax. Its embeddings are those that CLIP's text encoder "
-        "makes of the class name after learned context words; here two learned affine maps of "
-        "the class embedding take the place of the contexts, and a layer maps the backbone's "
-        "regions to the class embeddings, in place of CLIP's frozen projection."
-    ),
-    presets={"paper": DualPromptSettings()},
-    build=build_scores,
-    make_losses=asymmetric_losses,
-)

@@ -1,6 +1,5 @@
 """MKT: the strongest regions and the whole photo, each normalized over the seen classes."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
+from biam_tf.baselines.image_text_systems import MktSettings
 from biam_tf.layers import BoundClassEmbeddings, RegionClassifier, TopKSpatialPooling
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.layers.top_k_pooling import require_k_regions
@@ -15,37 +15,10 @@ from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.models.system import (
     HeadInputs,
     Losses,
-    System,
-    require_at_least,
-    require_setting,
-    require_share,
 )
 from biam_tf.tensor_types import Shape, Tensor
 
 _LEAST_NORM = 1e-7
-
-
-@dataclasses.dataclass(frozen=True)
-class MktSettings:
-    """Settings of MKT.
-
-    Attributes:
-        top_k: regions averaged for each class, at most h*w; 16 of the released code's 14x14.
-        channels: units of a hidden layer of regions and scene, with tanh; `None`: there is none,
-            which was worse on validation photos of Corel5k.
-        dropout: dropout rate of the scene feature and, for whole channels, of the regions.
-        margin: of the ranking loss.
-    """
-
-    top_k: int = 16
-    channels: int | None = 512
-    dropout: float = 0.0
-    margin: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "top_k", *(["channels"] if self.channels is not None else []))
-        require_share(self, "dropout")
-        require_setting(self.margin > 0, "margin", self.margin, "above 0")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -161,22 +134,3 @@ def make_losses(head: keras.Model, settings: MktSettings) -> Losses:
     return lambda labels, outputs: pairwise_ranking_loss(
         labels, outputs["scores"], settings.margin, mean_of_violations=True
     )
-
-
-MKT = System(
-    title="MKT",
-    source=(
-        "He et al., Open-vocabulary multi-label classification via multi-modal knowledge transfer, "
-        "AAAI 2023, in the form of its released code (github.com/sunanhe/MKT, models/clip_vit.py). "
-        "Its two streams are those of CLIP's fine-tuned image encoder, drawn to CLIP's own by a "
-        "distillation loss, and its prompts of the class names are tuned in a second stage; "
-        "without an image-text model there is neither, and a layer maps the backbone's regions and "
-        "scene to the class embeddings. Its norms run over the classes of the request, so that a "
-        "score depends on which other classes are asked for; here they run over the seen classes. "
-        "In training, both are the same. The loss is the ranking loss of BiAM, as in its code."
-    ),
-    presets={"paper": MktSettings()},
-    build=build_scores,
-    make_losses=make_losses,
-    classifier="region_classifier",
-)

@@ -1,6 +1,5 @@
 """ML-Decoder: class embeddings are queries that attend to the regions, but not to each other."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,41 +11,11 @@ from biam_tf.baselines.query_decoder import (
     AttentionMaps,
     OneRowPerRegion,
     QueryDecoder,
-    require_heads,
 )
+from biam_tf.baselines.query_systems import MlDecoderSettings
 from biam_tf.layers.blockwise_attention import in_blocks
-from biam_tf.losses.asymmetric import asymmetric_losses
-from biam_tf.models.system import HeadInputs, System, require_at_least, require_share
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class MlDecoderSettings:
-    """Settings of ML-Decoder; the defaults are those of the released code for NUS-WIDE.
-
-    Attributes:
-        channels: dimensions of queries and regions.
-        num_heads: heads of the attention; a divisor of `channels`.
-        feed_forward_units: hidden units of the feed-forward network.
-        dropout: dropout rate in the decoder, and of the queries.
-        gamma_positive: focusing of present classes in the asymmetric loss.
-        gamma_negative: focusing of absent classes.
-        clip: shift of the probability of absent classes.
-    """
-
-    channels: int = 768
-    num_heads: int = 8
-    feed_forward_units: int = 2048
-    dropout: float = 0.1
-    gamma_positive: float = 0.0
-    gamma_negative: float = 4.0
-    clip: float = 0.05
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "channels", "num_heads", "feed_forward_units")
-        require_heads(self.num_heads, self.channels)
-        require_at_least(self, 0, "gamma_positive", "gamma_negative")
-        require_share(self, "dropout", "clip")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -187,23 +156,3 @@ def build_scores(inputs: HeadInputs, settings: MlDecoderSettings) -> keras.Keras
     scores, attention = decoder([queries, OneRowPerRegion(name="regions")(regions)])
     response_maps = AttentionMaps(name="response_maps")([attention, regions])
     return WithMaps(dtype="float32", name="scores")([scores, response_maps])
-
-
-ML_DECODER = System(
-    title="ML-Decoder",
-    source=(
-        "Ridnik et al., ML-Decoder: scalable and versatile classification head, WACV 2023, with "
-        "the word queries of its zero-shot model, in the form of its released code "
-        "(github.com/Alibaba-MIIL/ML_Decoder, src_files/ml_decoder/ml_decoder.py and "
-        "train_zsl_nus.py). It trains the backbone (TResNet-L), with averaged weights, RandAugment "
-        "and Cutout; here backbone, optimizer and averaging are those of the configuration. The "
-        "dropout of a class's query is the same for all photos of a step. The paper's query "
-        "augmentations are not in the released code and are left out."
-    ),
-    presets={
-        "paper": MlDecoderSettings(),
-        "small": MlDecoderSettings(channels=256, feed_forward_units=512),
-    },
-    build=build_scores,
-    make_losses=asymmetric_losses,
-)

@@ -1,6 +1,5 @@
 """Optimal transport of regions to classes, solved against the seen classes alone."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,47 +9,14 @@ import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
+from biam_tf.baselines.image_text_systems import OtMatchSettings
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.system import (
     HeadInputs,
     Losses,
-    System,
-    require_at_least,
-    require_setting,
-    require_share,
 )
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class OtMatchSettings:
-    """Settings of optimal-transport matching.
-
-    Attributes:
-        channels: units of a hidden layer of regions and scene, with ReLU; `None`: there is none.
-        dropout: dropout rate of the scene feature and, for whole channels, of the regions.
-        scale: initial scale of the cosines in the global and local scores; both are learned.
-        cost_scale: of the cosines in the softmax over the seen classes that gives the cost.
-        weight_temperature: of the softmax over the regions that gives their mass.
-        regularization: weight of the entropy of the transport plan.
-        iterations: of Sinkhorn's algorithm.
-    """
-
-    channels: int | None = 512
-    dropout: float = 0.0
-    scale: float = 10.0
-    cost_scale: float = 10.0
-    weight_temperature: float = 0.1
-    regularization: float = 0.1
-    iterations: int = 20
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, *(["channels"] if self.channels is not None else []))
-        require_at_least(self, 1, "iterations")
-        require_share(self, "dropout")
-        for name in ("scale", "cost_scale", "weight_temperature", "regularization"):
-            require_setting(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -302,25 +268,3 @@ def make_losses(head: keras.Model, settings: OtMatchSettings) -> Losses:
         multi_matching_loss(labels, outputs["local_scores"])
         + multi_matching_loss(labels, outputs["global_scores"])
     )
-
-
-OT_MATCH = System(
-    title="Optimal-transport matching",
-    source=(
-        "after Tan et al., Recover and match: open-vocabulary multi-label recognition through "
-        "knowledge-constrained optimal transport, CVPR 2025, in the form of its released code "
-        "(github.com/EricTan7/RAM, model/model.py, model/ot_solver.py, loss/mmc_loss.py). It "
-        "adapts CLIP, and in training a frozen CLIP constrains the plan; without an image-text "
-        "model there is neither, and layers map the backbone's regions and scene to the class "
-        "embeddings. Its plan and its softmax run over the classes of the request, so that a "
-        "score depends on which other classes are asked for; here they run over the seen classes. "
-        "Sinkhorn's algorithm makes a fixed number of iterations, where the code stops earlier or "
-        "later by a tolerance. The scales of the cosines are not CLIP's but that of this project's "
-        "cosine classifier; they were not tuned."
-    ),
-    presets={"paper": OtMatchSettings()},
-    build=build_scores,
-    training_outputs=training_outputs,
-    make_losses=make_losses,
-    compares_images=True,
-)

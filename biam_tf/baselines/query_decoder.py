@@ -6,16 +6,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from biam_tf.models.system import require_setting
 from biam_tf.tensor_types import Shape, Tensor
 
 LAYER_NORM_EPSILON = 1e-5
-
-
-def require_heads(num_heads: int, channels: int) -> None:
-    """Raises a `UserError` unless `num_heads` is a divisor of `channels`."""
-    fits = channels % num_heads == 0
-    require_setting(fits, "num_heads", num_heads, f"a divisor of channels, {channels}")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")

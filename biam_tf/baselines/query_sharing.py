@@ -1,6 +1,5 @@
 """QKS: a few learned queries attend to the regions; each class uses the one that suits it best."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,47 +12,10 @@ from biam_tf.baselines.query_decoder import (
     AttentionMaps,
     OneRowPerRegion,
     QueryDecoder,
-    require_heads,
 )
-from biam_tf.losses.asymmetric import asymmetric_losses
-from biam_tf.models.system import HeadInputs, System, require_at_least, require_share
+from biam_tf.baselines.query_systems import QuerySharingSettings
+from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class QuerySharingSettings:
-    """Settings of QKS.
-
-    Number of queries and loss are those of the released code for NUS-WIDE.
-
-    Attributes:
-        queries: T, number of learned queries.
-        channels: dimensions of queries and regions in the decoder.
-        num_layers: layers of the decoder.
-        num_heads: heads of the attention; a divisor of `channels`.
-        feed_forward_units: hidden units of the feed-forward networks.
-        dropout: dropout rate in the decoder.
-        gamma_positive: focusing of present classes in the asymmetric loss.
-        gamma_negative: focusing of absent classes.
-        clip: shift of the probability of absent classes.
-    """
-
-    queries: int = 12
-    channels: int = 512
-    num_layers: int = 1
-    num_heads: int = 8
-    feed_forward_units: int = 2048
-    dropout: float = 0.1
-    gamma_positive: float = 0.0
-    gamma_negative: float = 4.0
-    clip: float = 0.05
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "queries", "channels", "num_layers", "num_heads")
-        require_at_least(self, 1, "feed_forward_units")
-        require_heads(self.num_heads, self.channels)
-        require_at_least(self, 0, "gamma_positive", "gamma_negative")
-        require_share(self, "dropout", "clip")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -143,19 +105,3 @@ def build_scores(inputs: HeadInputs, settings: QuerySharingSettings) -> keras.Ke
     by_query = AttentionMaps(name="attention")([attention, regions])
     response_maps = ChosenAttention(name="response_maps")([products, by_query])
     return HighestScores(dtype="float32", name="scores")([products, response_maps])
-
-
-QUERY_SHARING = System(
-    title="QKS",
-    source=(
-        "Zhu et al., Query-based knowledge sharing for open-vocabulary multi-label classification, "
-        "arXiv 2401.01181: label-agnostic query tokens that gather from the regions, shared by all "
-        "labels, and classification by unnormalized products with the asymmetric loss in place of "
-        "ranking. Its regions are those of a hidden layer of CLIP's image encoder and its classes "
-        "are embedded by CLIP with a pool of prompts; here both are those of the configuration. "
-        "Heads and hidden units of the decoder are those of ML-Decoder's layer; none was tuned."
-    ),
-    presets={"paper": QuerySharingSettings()},
-    build=build_scores,
-    make_losses=asymmetric_losses,
-)

@@ -1,6 +1,5 @@
 """SDL: a photo gives several vectors; a class is scored by the one that suits it best."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,27 +9,11 @@ from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from biam_tf.baselines.lesa import ClassProducts
+from biam_tf.baselines.query_systems import SdlSettings
 from biam_tf.layers import BoundClassEmbeddings
 from biam_tf.losses import ranknet_loss
-from biam_tf.models.system import HeadInputs, Losses, System, require_at_least, require_share
+from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class SdlSettings:
-    """Settings of SDL; the defaults are those of the released code for NUS-WIDE.
-
-    Attributes:
-        vectors: M, number of vectors of a photo.
-        regularization: λ, share of the spread of a photo's vectors in the loss.
-    """
-
-    vectors: int = 7
-    regularization: float = 0.3
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "vectors")
-        require_share(self, "regularization")
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -178,19 +161,3 @@ def make_losses(head: keras.Model, settings: SdlSettings) -> Losses:
         return 2 * ((1 - share) * weight * ranking + share * spread_of_vectors(outputs["vectors"]))
 
     return losses
-
-
-SDL = System(
-    title="SDL",
-    source=(
-        "Ben-Cohen et al., Semantic diversity learning for zero-shot multi-label classification, "
-        "ICCV 2021, in the form of its released code (github.com/Alibaba-MIIL/ZS_SDL, "
-        "src/loss_functions/SDL_loss.py). Its classes of unknown presence count as absent; here "
-        "they take no part. It trains the backbone (TResNet-M) together with the matrix; here the "
-        "backbone is that of the configuration, frozen or trained."
-    ),
-    presets={"paper": SdlSettings()},
-    build=build_scores,
-    training_outputs=training_outputs,
-    make_losses=make_losses,
-)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from biam_tf.models.context_blocks import REGION_CONTEXT, SCENE_CONTEXT
-from biam_tf.models.system import System, require_setting
+from biam_tf.models.system import System, require_choice, require_setting
 from biam_tf.registries import late
 
 
@@ -149,8 +149,7 @@ class HeadSettings:
         blocks = {"region_context": REGION_CONTEXT, "scene_context": SCENE_CONTEXT}
         valid_blocks = {name: (*registered, "none") for name, registered in blocks.items()}
         for name, valid in {**CHOICES, **valid_blocks}.items():
-            value = getattr(self, name)
-            require_setting(value in valid, name, value, f"one of {', '.join(valid)}")
+            require_choice(self, name, valid)
         block = REGION_CONTEXT.get(self.region_context)
         require_setting(
             block is None or not block.multi_head or self.channels % self.num_heads == 0,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biam_tf.errors import UserError, did_you_mean
+from biam_tf.errors import UserError, did_you_mean, nearest_names
 
 if TYPE_CHECKING:  # settings are checked without Keras
     import keras
@@ -213,6 +213,14 @@ def require_setting(condition: bool, name: str, value: Any, valid: str) -> None:
     """Raises a `UserError` that begins with the name of a setting unless `condition` holds."""
     if not condition:
         raise UserError(f"{name}: {value!r} is not valid; it must be {valid}")
+
+
+def require_choice(settings: Any, name: str, valid: Collection[str]) -> None:
+    """Raises a `UserError` with the nearest valid value unless a setting is one of `valid`."""
+    value = getattr(settings, name)
+    nearest = nearest_names(str(value), valid, count=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    require_setting(value in valid, name, value, f"one of {', '.join(valid)}{hint}")
 
 
 def require_at_least(settings: Any, least: int, *names: str) -> None:

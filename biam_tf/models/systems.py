@@ -16,14 +16,14 @@ if TYPE_CHECKING:  # names are checked without Keras
     from biam_tf.backbones.joint_space import JointSpace
     from biam_tf.tensor_types import Shape
 
-# A new system is one module of `biam_tf.baselines` and one line here. Where the settings are in a
-# module `..._systems`, they are checked without Keras.
+# A new system is one module of `biam_tf.baselines` and one line here. The settings are in modules
+# `..._systems`, which import no Keras: wrong settings are answered at once.
 SYSTEMS: Registry[System] = Registry(
     {
         "biam": "biam_tf.models.presets:BIAM",
         "conse": "biam_tf.baselines.class_embedding_systems:CONSE",
         "backbone_classes": "biam_tf.baselines.class_embedding_systems:BACKBONE_CLASSES",
-        "clip": "biam_tf.baselines.clip:CLIP",
+        "clip": "biam_tf.baselines.image_text_systems:CLIP",
         "eszsl": "biam_tf.baselines.class_embedding_systems:ESZSL",
         "fast0tag": "biam_tf.baselines.class_embedding_systems:FAST0TAG",
         "fast0tag_linear": "biam_tf.baselines.class_embedding_systems:FAST0TAG_LINEAR",
@@ -31,12 +31,12 @@ SYSTEMS: Registry[System] = Registry(
         "attention_per_label": "biam_tf.baselines.class_embedding_systems:ATTENTION_PER_LABEL",
         "attention_per_cluster": "biam_tf.baselines.class_embedding_systems:ATTENTION_PER_CLUSTER",
         "lesa": "biam_tf.baselines.class_embedding_systems:LESA",
-        "sdl": "biam_tf.baselines.sdl:SDL",
-        "ml_decoder": "biam_tf.baselines.ml_decoder:ML_DECODER",
-        "query_sharing": "biam_tf.baselines.query_sharing:QUERY_SHARING",
-        "mkt": "biam_tf.baselines.mkt:MKT",
-        "dual_prompt": "biam_tf.baselines.dual_prompt:DUAL_PROMPT",
-        "ot_match": "biam_tf.baselines.ot_match:OT_MATCH",
+        "sdl": "biam_tf.baselines.query_systems:SDL",
+        "ml_decoder": "biam_tf.baselines.query_systems:ML_DECODER",
+        "query_sharing": "biam_tf.baselines.query_systems:QUERY_SHARING",
+        "mkt": "biam_tf.baselines.image_text_systems:MKT",
+        "dual_prompt": "biam_tf.baselines.image_text_systems:DUAL_PROMPT",
+        "ot_match": "biam_tf.baselines.image_text_systems:OT_MATCH",
         "logistic": "biam_tf.baselines.known_class_systems:LOGISTIC",
         "warp": "biam_tf.baselines.known_class_systems:WARP",
         "wsabie": "biam_tf.baselines.known_class_systems:WSABIE",

@@ -70,3 +70,24 @@ def test_an_interruption_says_what_its_reason_is(capsys):
 
     assert run_command(argparse.ArgumentParser(), stop, []) == 130
     assert capsys.readouterr().err == "run the same command to continue\n"
+
+
+def test_a_misspelled_option_is_answered_by_one_line(capsys):
+    def parser():
+        made = argparse.ArgumentParser(prog="biam tag")
+        made.add_argument("--config")
+        made.add_argument("photos", nargs="+")
+        return made
+
+    for arguments, line in (
+        # A misspelled option comes before a missing argument.
+        (["--confg", "x"], "error: biam tag has no option --confg; did you mean --config?\n"),
+        (["a.jpg", "--confg=x"], "error: biam tag has no option --confg; did you mean --config?\n"),
+        (["a.jpg", "--zzz"], "error: biam tag has no option --zzz; --help shows its options\n"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            run_command(parser(), lambda arguments: 0, arguments)
+        assert left.value.code == 2 and capsys.readouterr().err == line
+    seen = []
+    run_command(parser(), seen.append, ["--config", "--a b", "--", "--confg"])
+    assert seen[0].config == "--a b" and seen[0].photos == ["--confg"]

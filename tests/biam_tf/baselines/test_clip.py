@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from small_systems import SPACE, small_head
 
-from biam_tf.baselines.clip import CLIP, ClipSettings, candidates
+from biam_tf.baselines.clip import ClipSettings, candidates
+from biam_tf.baselines.image_text_systems import CLIP
 from biam_tf.class_sides import load_class_side, save_class_side
 from biam_tf.models.factors import factors_of
 from biam_tf.models.head import scores_alone, with_response_maps

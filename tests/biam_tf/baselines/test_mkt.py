@@ -3,7 +3,8 @@ import pytest
 from query_decoder_reference import dense
 from small_systems import small_head
 
-from biam_tf.baselines.mkt import MKT, make_losses
+from biam_tf.baselines.image_text_systems import MKT
+from biam_tf.baselines.mkt import make_losses
 from biam_tf.errors import UserError
 from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.models.head import with_response_maps

@@ -6,7 +6,8 @@ from query_decoder_reference import dense
 from reference import relu, softmax
 from small_systems import small_head
 
-from biam_tf.baselines.ot_match import OT_MATCH, make_losses, training_outputs
+from biam_tf.baselines.image_text_systems import OT_MATCH
+from biam_tf.baselines.ot_match import make_losses, training_outputs
 from biam_tf.errors import UserError
 from biam_tf.models.head import with_response_maps
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from small_systems import small_head
 
-from biam_tf.baselines.sdl import SDL, make_losses, training_outputs
+from biam_tf.baselines.query_systems import SDL
+from biam_tf.baselines.sdl import make_losses, training_outputs
 from biam_tf.errors import UserError
 
 pytestmark = [pytest.mark.unit, pytest.mark.rounding]

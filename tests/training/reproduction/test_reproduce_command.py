@@ -94,3 +94,24 @@ def test_options_that_cannot_be_are_named(options, message, tmp_path, capsys):
     assert reproduce.main([*options, "--output", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_photos_gets_the_configuration_for_folders(tmp_path, monkeypatch, capsys):
+    from training.reproduction import documents
+
+    asked, made = [], []
+    monkeypatch.setattr(
+        "biam_tf.backbones.load_classifier", lambda *backbone: asked.append(backbone)
+    )
+    monkeypatch.setattr(
+        documents, "reproduce_table", lambda table, study: made.append(study) or True
+    )
+    (tmp_path / "annotations.csv").write_text("image,split,labels\n")
+    assert reproduce.main(["--table", "1", "--data", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path} is a folder of photos: --config corel5k\n"
+    assert asked == [("efficientnet_lite0", "imagenet")]
+    assert made[0].config == "corel5k"
+    assert f"data.directory={tmp_path}" in made[0].settings
+    # A configuration that is given stays as it is.
+    given = ["--config", "recommended", "--table", "3", "--data", str(tmp_path)]
+    assert reproduce.main(given) == 0 and made[1].config == "recommended"
