@@ -18,6 +18,8 @@ from biam_tf.library_messages import quiet_libraries
 
 USER_ERROR = 2
 INTERRUPTED = 130
+STOPPED = "stopped by Ctrl-C"
+CONTINUE = "; what is done is kept: run the same command to continue"
 # Errors of the operating system about paths and disks that a user can do something about.
 _UNUSABLE = frozenset(
     (
@@ -38,6 +40,7 @@ def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
+    resumable: bool = False,
 ) -> int:
     r"""Parses `argv`, runs `command` and returns the exit status of the process.
 
@@ -57,6 +60,8 @@ def run_command(
         parser: of the command's own options.
         command: called with the parsed arguments; returns the exit status, None for 0.
         argv: arguments; None: those of the process.
+        resumable: whether the same command continues after Ctrl-C, which then says so. Defaults to
+            `False`.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -98,7 +103,7 @@ def run_command(
     except KeyboardInterrupt as error:
         if arguments.debug:
             traceback.print_exc()
-        print(str(error) or "interrupted", file=sys.stderr)
+        print(str(error) or (STOPPED + CONTINUE if resumable else STOPPED), file=sys.stderr)
         return INTERRUPTED
 
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 # The form of TensorFlow's log lines: severity, date, time, thread, file and line. The date of
 # lines before its start is 0000.
@@ -34,6 +34,8 @@ _BEFORE_START = b"WARNING: All log messages before absl::InitializeLog()"
 _STARTED, _ENDED = b"\0biam_tf: started\n", b"\0biam_tf: ended\n"
 _KEPT_LINES = 50
 _NVIDIA_DRIVER = pathlib.Path("/dev/nvidiactl")
+# Whether file descriptor 2 is the filter at the moment.
+_is_filtered = False
 _CHATTY = {"httpx": logging.WARNING, "orbax": logging.ERROR, "tensorflow": logging.ERROR}
 
 
@@ -74,6 +76,15 @@ def quiet_libraries(is_quiet: bool = True) -> Iterator[None]:
         finally:
             if finder in sys.meta_path:
                 sys.meta_path.remove(finder)
+
+
+def end_process(status: int) -> NoReturn:
+    """Ends the process at once, without waiting for its threads; held messages are left out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if _is_filtered:
+        os.write(2, _ENDED)
+    os._exit(status)
 
 
 def _started(is_quiet: bool) -> None:
@@ -135,6 +146,7 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
 @contextlib.contextmanager
 def _filtered() -> Iterator[None]:
     """Sends what is written to file descriptor 2 through the filter; Python's own stays direct."""
+    global _is_filtered
     sys.stderr.flush()
     direct = os.dup(2)
     # In a session of its own: Ctrl-C must not end it before this process.
@@ -155,7 +167,7 @@ def _filtered() -> Iterator[None]:
         line_buffering=True,
         write_through=True,
     )
-    ended = False
+    ended, _is_filtered = False, True
     try:
         yield
         ended = True
@@ -165,6 +177,7 @@ def _filtered() -> Iterator[None]:
         sys.stderr.flush()
         sys.stderr = stream
         os.dup2(direct, 2)
+        _is_filtered = False
         os.close(direct)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a child may still hold the pipe
             reader.wait(timeout=1)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"searched with its sub-folders for {', '.join(ENDINGS)}",
     )
     parser.add_argument("index", metavar="INDEX", type=pathlib.Path, help="folder to write")
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _command(arguments: argparse.Namespace) -> None:

@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="forget what was answered before and tag all photos again",
     )
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import logging
-import os
 import pathlib
 import signal
 import sys
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from biam_tf.command_line import run_command
+from biam_tf.library_messages import end_process
 from serving.rpc.tagging_server import (
     ServerSettings,
     TaggingServer,
@@ -120,7 +120,7 @@ def _command(arguments: argparse.Namespace) -> None:
     if not server.stop():
         _LOG.warning("stopped; work that could not be interrupted was cut off")
         logging.shutdown()
-        os._exit(0)  # Python would wait for its threads
+        end_process(0)  # Python would wait for its threads
     _LOG.info("stopped")
 
 

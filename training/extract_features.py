@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="*",
         help="options of the pipeline, for example --runner=FlinkRunner",
     )
-    return run_command(parser, _extract, argv)
+    return run_command(parser, _extract, argv, resumable=True)
 
 
 def _extract(arguments: argparse.Namespace) -> None:

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config="YAML settings of all systems: a file, or the name of one that comes with the "
         "project (default: the quickstart's; corel5k if --data is a folder of photos)",
     )
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _command(arguments: argparse.Namespace) -> int:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=pathlib.Path, metavar="CSV", help="the file that --apply writes"
     )
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _command(arguments: argparse.Namespace) -> None:

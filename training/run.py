@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "operation",
     )
     add_config_arguments(parser)
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _command(arguments: argparse.Namespace) -> int:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="validation figure to sort by (default: training.select_on)",
     )
     add_config_arguments(parser)
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _command(arguments: argparse.Namespace) -> int:

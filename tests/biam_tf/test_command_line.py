@@ -91,3 +91,14 @@ def test_a_misspelled_option_is_answered_by_one_line(capsys):
     seen = []
     run_command(parser(), seen.append, ["--config", "--a b", "--", "--confg"])
     assert seen[0].config == "--a b" and seen[0].photos == ["--confg"]
+
+
+def test_ctrl_c_says_whether_the_same_command_continues(capsys):
+    def command(arguments):
+        raise KeyboardInterrupt
+
+    assert run_command(argparse.ArgumentParser(), command, []) == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
+    assert run_command(argparse.ArgumentParser(), command, [], resumable=True) == 130
+    kept = "what is done is kept: run the same command to continue"
+    assert capsys.readouterr().err == f"stopped by Ctrl-C; {kept}\n"
