@@ -12,9 +12,10 @@ Downloads a preset of KerasHub into the cache of kagglehub, where keras_hub:PRES
 prints its size, licence and the SHA-256 of its weights. Of a preset that is there already, it
 prints the same.
 
---from-hugging-face FOLDER converts a model of CLIP or SigLIP as Hugging Face publishes it
-(config.json, model.safetensors, tokenizer.json), without PyTorch. PRESET is then the folder to
-write.
+--from-hugging-face FOLDER converts a model of CLIP, MetaCLIP 2, SigLIP or SigLIP 2 as Hugging Face
+publishes it, without PyTorch. PRESET is then the folder to write. FOLDER has config.json, the
+weights (model.safetensors, or its shards and their index) and the tokenizer: tokenizer.json of
+CLIP, spiece.model of SigLIP, tokenizer.model of SigLIP 2, sentencepiece.bpe.model of MetaCLIP 2.
 """
 
 EXAMPLES = """\

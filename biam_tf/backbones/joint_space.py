@@ -2,15 +2,24 @@
 
 What pools the tokens of an image into one vector of the joint space is applied to every token by
 itself. For CLIP and MetaCLIP 2 that is the last layer, post norm and projection, as in MaskCLIP
-(Zhou et al., Extract free dense labels from CLIP, ECCV 2022, and its released code): the attention
-of a token to itself alone is its value, so that the last layer adds the token's projected value
-instead of the attended one::
+(Zhou et al., Extract free dense labels from CLIP, ECCV 2022): the attention of a token to itself
+alone is its value, so that the last layer adds the token's projected value instead of the attended
+one, and keeps both residual connections and its MLP::
 
     y_r = x_r + W_o (W_v LN_1(x_r) + b_v) + b_o
     f_r = W_p LN(y_r + MLP(LN_2(y_r)))
 
+These are the equations of MaskCLIP's released code for ViT (`chongzhou96/MaskCLIP`,
+`mmseg/models/backbones/vit.py` with `return_qkv`, then `proj` of `MaskClipHead`). Departures: the
+model's own activation (QuickGELU) and epsilon of norms, where that code has GELU and 1e-6; neither
+key smoothing nor prompt denoising; pictures of the model's own size.
+
 For SigLIP and SigLIP 2 it is the attention-pooling head, whose attention to one token is that
-token's value. The scene is pooled as the model does.
+token's value; the head has no connection around its attention. The paper of SigLIP has no regions:
+this is the same idea, not a published method. The scene is pooled as the model does::
+
+    y_r = W_o (W_v x_r + b_v) + b_o
+    f_r = y_r + MLP(LN(y_r))
 """
 
 import dataclasses

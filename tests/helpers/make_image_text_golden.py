@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 import numpy as np
+import sentencepiece
 import torch
 import transformers
 from small_image_text import CONTEXT, DIM, JOINT, PATCH, SIZE, bpe_vocabulary, sentence_pieces
@@ -65,16 +66,48 @@ def make_clip(folder: pathlib.Path) -> dict[str, np.ndarray]:
     stored, scaled = pictures()
     with torch.no_grad():
         outputs = model(**tokens, pixel_values=scaled)
-        vision_model = model.vision_model
-        hidden = vision_model(scaled, output_hidden_states=True).hidden_states
-        x, last = hidden[-2], vision_model.encoder.layers[-1]
-        attention = last.self_attn
-        x = x + attention.out_proj(attention.v_proj(last.layer_norm1(x)))
-        x = x + last.mlp(last.layer_norm2(x))
-        regions = model.visual_projection(vision_model.post_layernorm(x[:, 1:]))
+        regions = value_regions(model, scaled)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return collected(stored, regions, outputs)
+
+
+def make_metaclip_2(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = folder / "sentencepiece.bpe.model"
+    pieces.write_bytes(sentence_pieces())
+    reader = sentencepiece.SentencePieceProcessor(model_file=str(pieces))
+    longest = CONTEXT["metaclip_2"]
+    # As XLM-RoBERTa numbers pieces: <s>, <pad>, </s>, <unk>, and one more for each of the others.
+    read = [[i + 1 if i else 3 for i in reader.encode(text)][: longest - 2] for text in TEXTS]
+    rows = [[0, *ids, 2] for ids in read]
+    width = max(map(len, rows))
+    tokens = torch.tensor([row + [1] * (width - len(row)) for row in rows])
+    text = {**SIZES, "vocab_size": len(reader) + 1, "max_position_embeddings": longest}
+    ends = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    vision = {**SIZES, "image_size": SIZE, "patch_size": PATCH}
+    config = transformers.MetaClip2Config(
+        text_config=text | ends, vision_config=vision, projection_dim=JOINT
+    )
+    model = transformers.MetaClip2Model(config).eval()
+    randomize(model)
+    stored, scaled = pictures()
+    with torch.no_grad():
+        outputs = model(input_ids=tokens, pixel_values=scaled, attention_mask=(tokens != 1).long())
+        regions = value_regions(model, scaled)
+    model.save_pretrained(folder)
+    return collected(stored, regions, outputs)
+
+
+def value_regions(model: torch.nn.Module, scaled: torch.Tensor) -> torch.Tensor:
+    """Regions as in MaskCLIP, from the layers of CLIP or MetaCLIP 2."""
+    vision_model = model.vision_model
+    hidden = vision_model(scaled, output_hidden_states=True).hidden_states
+    x, last = hidden[-2], vision_model.encoder.layers[-1]
+    attention = last.self_attn
+    x = x + attention.out_proj(attention.v_proj(last.layer_norm1(x)))
+    x = x + last.mlp(last.layer_norm2(x))
+    return model.visual_projection(vision_model.post_layernorm(x[:, 1:]))
 
 
 def make_siglip(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -118,8 +151,10 @@ def collected(stored: np.ndarray, regions: torch.Tensor, outputs) -> dict[str, n
     }
 
 
+MAKERS = {"clip": make_clip, "metaclip_2": make_metaclip_2, "siglip": make_siglip}
+
 if __name__ == "__main__":
-    for name, make in {"clip": make_clip, "siglip": make_siglip}.items():
+    for name, make in MAKERS.items():
         target = pathlib.Path(sys.argv[1]) / name
         np.savez(target / "golden.npz", **make(target))
         scaling = {"image_mean": MEAN, "image_std": STD, "rescale_factor": 1 / 255}

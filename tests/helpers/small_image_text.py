@@ -3,7 +3,7 @@
 import io
 
 SIZE, PATCH, DIM, JOINT = 32, 8, 8, 6
-CONTEXT = {"clip": 12, "siglip": 10}
+CONTEXT = {"clip": 12, "metaclip_2": 12, "siglip": 10}
 # What the tokenizers are made from.
 CORPUS = [
     "a photo of a black dog",

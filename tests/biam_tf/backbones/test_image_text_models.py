@@ -24,7 +24,7 @@ from biam_tf.embeddings.spaces import require_joint_space
 from biam_tf.embeddings.text_tower import TextTower
 
 PUBLISHED = pathlib.Path(__file__).parents[2] / "data" / "image_text"
-CASES = ("clip", "siglip")
+CASES = ("clip", "metaclip_2", "siglip")
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +118,13 @@ def test_a_text_longer_than_the_context_is_cut_and_said_to_be(towers):
 
 
 def test_texts_are_read_without_case_and_for_siglip_without_punctuation(towers):
-    for tower in towers.values():
+    for tower in (towers["clip"], towers["siglip"]):
         rows = tower.encode(["A DOG", "a dog"])
         np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
     assert towers["siglip"].tokens(["a dog!"]) == towers["siglip"].tokens(["a dog"])
     assert towers["clip"].tokens(["a dog!"]) != towers["clip"].tokens(["a dog"])
+    # As transformers reads for it.
+    assert towers["metaclip_2"].tokens(["A dog"]) != towers["metaclip_2"].tokens(["a dog"])
     assert not towers["siglip"].reads("?!") and towers["siglip"].reads("dog")
 
 
@@ -162,5 +164,7 @@ def test_files_of_two_models_are_not_converted(tmp_path):
         convert(folder, tmp_path / "preset")
     assert not (tmp_path / "preset").exists()
     (folder / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="model_type is 'bert'; models of the types clip and sig"):
+    with pytest.raises(
+        UserError, match="model_type is 'bert'; models of the types clip, metaclip_2 and sig"
+    ):
         convert(folder, tmp_path / "preset")

@@ -30,7 +30,7 @@ PHRASES = [
 
 
 @pytest.mark.filterwarnings("ignore:.*is not read")
-@pytest.mark.parametrize("case", ["clip", "siglip"])
+@pytest.mark.parametrize("case", ["clip", "metaclip_2", "siglip"])
 def test_a_saved_graph_embeds_phrases_as_in_python(case, tmp_path):
     convert(PUBLISHED / case, tmp_path / "preset")
     name = f"keras_hub:{tmp_path / 'preset'}"
