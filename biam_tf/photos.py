@@ -144,14 +144,14 @@ def decoding_problem(contents: bytes, max_pixels: int = MAX_PIXELS) -> str | Non
 
     from biam_tf.photo_decoding import graph_formats
 
-    formats = graph_formats.available_formats()
-    if format_of(contents) not in formats:
+    form = str(format_of(contents))
+    if form not in graph_formats.available_formats():
         return photo_problem(contents, max_pixels)
-    reading = graph_formats.Reading("ignore", formats)
+    reading = graph_formats.Reading("ignore", (form,))
     functions, photo = graph_formats.graph_functions(reading), tf.constant(contents)
     pixels = int(functions.prepare(photo).pixels)
     try:
-        if format_of(contents) == "JPEG":
+        if form == "JPEG":
             pixels = int(tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(photo)[:2], tf.int64)))
         if pixels > max_pixels:
             return too_large(max_pixels)
