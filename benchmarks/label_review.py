@@ -77,7 +77,7 @@ def _command(arguments: argparse.Namespace) -> None:
     dataset = open_examples(config, arguments.run, open_dataset(config), run.backbone).dataset
     split = dataset.split("train")
     wrong, planted = plant(split.labels[:, dataset.seen], arguments.share, arguments.seed)
-    labels = split.labels.copy()
+    labels = np.array(split.labels)
     labels[:, dataset.seen] = wrong
     splits = {**dataset.splits, "train": dataclasses.replace(split, labels=labels)}
     dataset = dataclasses.replace(dataset, splits=splits)

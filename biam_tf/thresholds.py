@@ -27,8 +27,7 @@ photos, and the cut is the best one over the seen classes' standardized scores.
 at most the scores are used.
 
 One further number does come from labels of unseen classes, if validation photos have any: the
-constant of calibrated stacking (`biam_tf.metrics.stacking`), which tells how far apart the scores
-of the two groups are. Nothing else depends on it.
+constant of calibrated stacking (`biam_tf.metrics.stacking`). Nothing else depends on it.
 """
 
 import dataclasses
@@ -48,13 +47,14 @@ from biam_tf.class_calibration import (
     rows_of,
 )
 from biam_tf.errors import UserError
-from biam_tf.metrics.calibration import fit_classes, fit_global, sigmoid
+from biam_tf.metrics.calibration import fit_classes_to, fit_global_to, sigmoid
 from biam_tf.metrics.cut_choice import Cuts, choose_cuts, reason_not_to_fit, standard_scale
 from biam_tf.metrics.cuts import F1, Target, best_cut
 from biam_tf.metrics.held_out import HeldOutFit, HeldOutFold, LogitRule, correcting, fit_held_out
-from biam_tf.metrics.slices import row_blocks
+from biam_tf.metrics.labeled_scores import LabeledScores
 from biam_tf.metrics.stacking import seen_unseen_curve
-from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.metrics.stored_scores import Scores, as_scores, columns_of
+from biam_tf.sparse_labels import Labels, SparseLabels, as_sparse
 from biam_tf.vocabulary import Vocabulary
 
 FOLDS = 5
@@ -256,7 +256,7 @@ class Fitting:
 
 def fit_thresholds(
     scores: Scores | ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     names: Sequence[str],
     groups: Sequence[str],
     folds: int = FOLDS,
@@ -281,29 +281,28 @@ def fit_thresholds(
     Raises:
         UserError: for a `reason_not_to_fit`.
     """
-    scores, labels, fitting = as_scores(scores), np.asarray(labels), fitting or Fitting()
+    scores, labels, fitting = as_scores(scores), as_sparse(labels), fitting or Fitting()
     seen = np.flatnonzero(np.asarray(groups, dtype=object) == "seen")
     reason = reason_not_to_fit(labels, groups)
     if reason:
         raise UserError(f"thresholds: {reason}")
     scale = standard_scale(scores)
-    labeled = (labels[:, seen] != 0).any(axis=1)
-    own_scores = np.concatenate(
-        [scores[rows][labeled[rows]][:, seen].astype(np.float64) for rows in row_blocks(scores)]
-    )
-    own_labels = labels[labeled][:, seen]
-    standardized = (own_scores - scale.mean[seen]) / scale.deviation[seen]
-    folds = min(folds, len(own_scores))
-    fold_of = np.random.default_rng(seed).permutation(np.arange(len(own_scores)) % folds)
-    chosen = choose_cuts(
-        own_scores, standardized, own_labels, fold_of, own_positives, fitting.target
-    )
-    calibration = fit_classes(own_scores, own_labels)
-    general = LogitRule(*fit_global(own_scores, own_labels))
-    has_own, logit, correction = ~np.isnan(chosen.own), chosen.logit, LogitRule(1.0, 0.0)
-    if fitting.is_corrected:
-        correction = correcting(chosen.logits[own_labels != 0], own_labels[own_labels != 0])
-        logit = correction.of(logit)
+    own_labels, own_scores = labels.columns(seen), LabeledScores(scores, labels, seen)
+    photos = np.flatnonzero(own_labels.count(0, axis=1) < len(seen))  # with a label
+    folds = min(folds, len(photos))
+    fold_of = np.full(len(labels), -1)
+    fold_of[photos] = np.random.default_rng(seed).permutation(np.arange(len(photos)) % folds)
+    positives = own_labels.count(1, axis=0)
+
+    def of_classes(some: slice) -> tuple[np.ndarray, np.ndarray]:
+        return columns_of(scores, seen[some]), own_labels[:, some]
+
+    folded = own_scores, of_classes, scale.of(seen), fold_of, positives
+    chosen = choose_cuts(*folded, own_positives, fitting.target)
+    calibration = fit_classes_to(own_scores, len(seen))
+    general = LogitRule(*fit_global_to(own_scores))
+    correction = correcting(chosen.logits) if fitting.is_corrected else LogitRule(1.0, 0.0)
+    has_own, logit = ~np.isnan(chosen.own), correction.of(chosen.logit)
     untrained = _fit_untrained(fitting, labels, general, chosen)
     if untrained.fit is not None and untrained.fit.trained is not None:
         # The photos to be tagged differ from those of validation, and so do their best cuts.
@@ -322,7 +321,7 @@ def fit_thresholds(
     sources = np.full(len(groups), untrained.source, dtype=object)
     sources[seen] = np.where(has_own, OWN, GLOBAL)
     new_slope, new_offset = untrained.slope, untrained.offset
-    if len(own_scores) < fitting.fewest_photos:
+    if len(photos) < fitting.fewest_photos:
         slopes[:], offsets[:], new_slope, new_offset = (np.nan,) * 4
     return Thresholds(
         names=tuple(names),
@@ -334,13 +333,13 @@ def fit_thresholds(
         global_offset=correction.of(general.offset),
         global_logit=logit,
         fitted_on={
-            "images": len(own_scores),
+            "images": len(photos),
             "fewest_images": fitting.fewest_photos,
             "folds": folds,
             "seed": seed,
             "target": str(fitting.target),
             "seen_classes": len(seen),
-            "seen_classes_without_positives": int((~(own_labels > 0).any(axis=0)).sum()),
+            "seen_classes_without_positives": int((positives == 0).sum()),
             "own_thresholds": int(has_own.sum()),
             "labels_of_unseen_classes": "not used",
             "held_out": untrained.facts(len(fitting.held_out)),
@@ -375,7 +374,7 @@ class _Untrained:
 
 
 def _fit_untrained(
-    fitting: Fitting, labels: np.ndarray, general: LogitRule, chosen: Cuts
+    fitting: Fitting, labels: SparseLabels, general: LogitRule, chosen: Cuts
 ) -> _Untrained:
     """Returns the rule of untrained classes; `general` is the calibration of all seen classes."""
     fit = None
@@ -391,9 +390,9 @@ def _fit_untrained(
 
 
 def _best_stacking(
-    scores: Scores, labels: np.ndarray, groups: Sequence[str], k: int
+    scores: Scores, labels: SparseLabels, groups: Sequence[str], k: int
 ) -> dict | None:
-    unseen = (labels[:, np.asarray(groups, dtype=object) == "unseen"] > 0).sum()
+    unseen = labels.count(1, axis=0)[np.asarray(groups, dtype=object) == "unseen"].sum()
     if not unseen or k > len(groups):
         return None
     constant = seen_unseen_curve(scores, labels, groups, k).best_constant()

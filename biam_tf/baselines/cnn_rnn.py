@@ -13,6 +13,7 @@ from biam_tf.baselines.known_class_systems import (  # noqa: F401
 )
 from biam_tf.baselines.known_classes import known_class_scores
 from biam_tf.models.system import HeadInputs, Losses
+from biam_tf.sparse_labels import Labels
 from biam_tf.tensor_types import Shape, Tensor
 
 _IMAGE, _DECODER = "image_projection", "label_sequences"
@@ -201,9 +202,9 @@ def training_outputs(head: keras.Model) -> dict[str, keras.KerasTensor]:
     return {"image": head.get_layer(_IMAGE).output, "scores": head.output}
 
 
-def prepare(head: keras.Model, labels: np.ndarray) -> None:
+def prepare(head: keras.Model, labels: Labels) -> None:
     """Counts the classes of the training photos, which are predicted in order of frequency."""
-    head.get_layer(_DECODER).class_counts.assign((labels > 0).sum(axis=0))
+    head.get_layer(_DECODER).class_counts.assign(np.asarray((labels > 0).sum(axis=0)))
 
 
 def make_losses(head: keras.Model, settings: CnnRnnSettings) -> Losses:

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from biam_tf.metrics.figures_by_part import columns_of_parts
 from biam_tf.metrics.precision_and_f1 import CLASS_CONVENTIONS, check_choice, labels_of_classes
 from biam_tf.metrics.ranking import RightAmongBest, right_among_best
-from biam_tf.metrics.slices import column_blocks, in_threads
+from biam_tf.metrics.slices import BLOCK_SIZE, column_blocks, in_threads
 from biam_tf.metrics.stored_scores import Scores, as_scores, by_class
+from biam_tf.sparse_labels import Labels, as_labels
 
 RESAMPLES = 1000
 MIN_RESAMPLES = 100
@@ -33,21 +34,27 @@ class Interval:
     high: float
 
 
-def number_of_resamples(labels: ArrayLike) -> int:
+def number_of_resamples(labels: Labels | ArrayLike) -> int:
     """Returns the number of draws for a test set: `RESAMPLES`, or fewer if it is very large."""
-    labeled = int(np.count_nonzero(np.asarray(labels)))
+    labeled = int(labels_of_classes(labels)[0].sum())
     return int(np.clip(_MAX_WORK // max(1, labeled), MIN_RESAMPLES, RESAMPLES))
 
 
 def draw_counts(images: int, resamples: int, seed: int) -> np.ndarray:
     """Returns the number of times each draw takes each photo, (images, resamples) int32."""
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(images, np.full(images, 1 / images), size=resamples)
-    return np.ascontiguousarray(drawn.T, dtype=np.int32)
+    shares = np.full(images, 1 / images)
+    counts = np.empty((images, resamples), np.int32)
+    # A few draws at a time: they come in 8 bytes per number.
+    at_once = max(1, BLOCK_SIZE // max(1, images))
+    for first in range(0, resamples, at_once):
+        own = counts[:, first : first + at_once]
+        own[:] = rng.multinomial(images, shares, size=own.shape[1]).T
+    return counts
 
 
 def average_precision_of_draws(
-    scores: Scores | ArrayLike, labels: ArrayLike, counts: np.ndarray
+    scores: Scores | ArrayLike, labels: Labels | ArrayLike, counts: np.ndarray
 ) -> np.ndarray:
     """Returns the average precision of each class in each draw, exactly.
 
@@ -64,11 +71,11 @@ def average_precision_of_draws(
     Returns:
         (B, C) float64, NaN if a draw has no positive or no negative of a class.
     """
-    return _average_precisions(as_scores(scores), np.asarray(labels), [counts])[0]
+    return _average_precisions(as_scores(scores), as_labels(labels), [counts])[0]
 
 
 def _average_precisions(
-    scores: Scores, labels: np.ndarray, draws: Sequence[np.ndarray]
+    scores: Scores, labels: Labels, draws: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """`average_precision_of_draws` for several `counts`; each class is sorted once for all."""
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(labels) + 1))])
@@ -102,7 +109,7 @@ def _average_precisions(
 
 def bootstrap_intervals(
     scores: Scores | ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     groups: Sequence[str],
     k: int = 3,
     seed: int = 0,
@@ -133,7 +140,7 @@ def bootstrap_intervals(
         `{"zsl": {"mAP": Interval, "F1@3": Interval}, "gzsl": ..., "seen": ...}`; a figure that is
         undefined is absent, and so is a part without a figure.
     """
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
     return {
         part: {
@@ -157,7 +164,7 @@ class Difference:
 
 def bootstrap_differences(
     scores: Sequence[Scores | ArrayLike],
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     groups: Sequence[str],
     k: int = 3,
     seed: int = 0,
@@ -185,7 +192,7 @@ def bootstrap_differences(
         For each model but the first, its differences from the first one, by part and figure as in
         `bootstrap_intervals`.
     """
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     counts = draw_counts(len(labels), resamples or number_of_resamples(labels), seed)
     first, *others = (
         _figures_of_draws(own, labels, groups, k, counts, classes_without_positives)
@@ -210,7 +217,7 @@ _FiguresOfDraws = dict[str, dict[str, tuple[np.ndarray, float]]]
 
 def _figures_of_draws(
     scores: Scores | ArrayLike,
-    labels: np.ndarray,
+    labels: Labels,
     groups: Sequence[str],
     k: int,
     counts: np.ndarray,

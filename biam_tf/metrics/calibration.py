@@ -1,9 +1,15 @@
 """Calibration of scores to probabilities by maximum likelihood sigmoids."""
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from biam_tf.metrics.labeled_scores import Entries, LabeledScores
 
 # Uninformative scores would give a slope of 0 or less, from which no threshold could be computed.
 MIN_SLOPE = 1e-3
@@ -26,6 +32,10 @@ class Calibration:
         """Returns the logits (N, C) of scores (N, C)."""
         return self.slope * scores + self.offsets
 
+    def of_entries(self, entries: Entries) -> Entries:
+        """Returns labels with their logits in place of their scores."""
+        return entries.scored(self.slope * entries.scores + self.offsets[entries.classes])
+
 
 def fit_global(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
@@ -37,9 +47,12 @@ def fit_global(
         labels: the same shape, of +1, -1, 0 (left out), not all 0.
         weights: the same shape, of the labels; None: all count alike.
     """
-    labeled = labels != 0
-    own = None if weights is None else weights[labeled]
-    fitted = _newton(scores[labeled], labels[labeled] > 0, None, 0, own)
+    return fit_global_to(LabeledScores.of_arrays(scores, labels, weights))
+
+
+def fit_global_to(labeled: LabeledScores) -> tuple[float, float]:
+    """Returns `fit_global` of labels that are read in blocks."""
+    fitted = _newton(labeled, 0)
     return fitted.slope, float(fitted.offsets)
 
 
@@ -53,46 +66,59 @@ def fit_classes(scores: np.ndarray, labels: np.ndarray) -> Calibration:
         scores: (N, C) float64.
         labels: (N, C) of +1, -1, 0 (left out), not all 0.
     """
-    rows, classes = np.nonzero(labels)
-    return _newton(scores[rows, classes], labels[rows, classes] > 0, classes, scores.shape[1])
+    return fit_classes_to(LabeledScores.of_arrays(scores, labels), scores.shape[1])
 
 
-def _newton(
-    scores: np.ndarray,
-    present: np.ndarray,
-    classes: np.ndarray | None,
-    count: int,
-    weights: np.ndarray | None = None,
-) -> Calibration:
-    """Newton's method for the fits above.
+def fit_classes_to(labeled: LabeledScores, classes: int) -> Calibration:
+    """Returns `fit_classes` of labels of some classes that are read in blocks."""
+    return _newton(labeled, classes)
+
+
+def _newton(labeled: LabeledScores, count: int) -> Calibration:
+    """Newton's method for the fits above; each step is one pass over the labels.
 
     Args:
-        scores: (M,) of the labels.
-        present: (M,) bool, the labels.
-        classes: (M,) the class of each label; None: classes have no shifts.
-        count: number of classes.
-        weights: (M,) of the labels; None: all count alike.
+        labeled: the labels.
+        count: number of classes; 0: classes have no shifts.
     """
-    mean, spread = scores.mean(), scores.std() or 1.0
-    x = np.stack([(scores - mean) / spread, np.ones(len(scores))])  # slope and offset
-    positives = int(present.sum())
-    negatives = len(present) - positives
-    target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def total(function: Callable[[Entries], tuple[Any, ...]]) -> list[Any]:
+        return [
+            functools.reduce(operator.add, own) for own in zip(*labeled.each(function), strict=True)
+        ]
+
+    number, positives, summed = total(
+        lambda own: (len(own.scores), int(own.present.sum()), own.scores.sum())
+    )
+    mean = summed / number
+    (squares,) = total(lambda own: (((own.scores - mean) ** 2).sum(),))
+    spread = np.sqrt(squares / number) or 1.0
+    negatives = number - positives
+    of_present, of_absent = (positives + 1) / (positives + 2), 1 / (negatives + 2)
     shared = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
     shifts = np.zeros(count)
-    for _ in range(_NEWTON_STEPS):
-        logits = shared @ x if classes is None else shared @ x + shifts[classes]
+
+    def terms(own: Entries) -> tuple[np.ndarray, ...]:
+        x = np.stack([(own.scores - mean) / spread, np.ones(len(own.scores))])  # slope and offset
+        logits = shared @ x + shifts[own.classes] if count else shared @ x
         p = sigmoid(logits)
-        residual, weight = target - p, p * (1 - p)
-        if weights is not None:
-            residual, weight = weights * residual, weights * weight
+        residual, weight = np.where(own.present, of_present, of_absent) - p, p * (1 - p)
+        if own.weights is not None:
+            residual, weight = own.weights * residual, own.weights * weight
         gradient, hessian = x @ residual, (x * weight) @ x.T
-        if classes is not None:
+        if not count:
+            return gradient, hessian
+        by_class = [np.bincount(own.classes, values, count) for values in (residual, weight)]
+        cross = np.stack([np.bincount(own.classes, weight * row, count) for row in x])
+        return gradient, hessian, *by_class, cross
+
+    for _ in range(_NEWTON_STEPS):
+        gradient, hessian, *of_classes = total(terms)
+        if count:
             # A shift interacts only with slope and shared offset: eliminating the shifts leaves
             # two equations.
-            own_gradient = np.bincount(classes, residual, count) - shifts
-            own = np.bincount(classes, weight, count) + 1
-            cross = np.stack([np.bincount(classes, weight * row, count) for row in x])
+            own_residual, own_weight, cross = of_classes
+            own_gradient, own = own_residual - shifts, own_weight + 1
             gradient = gradient - cross @ (own_gradient / own)
             hessian = hessian - (cross / own) @ cross.T
         hessian += 1e-9 * np.trace(hessian) * np.eye(2)  # all scores may be equal
@@ -100,7 +126,7 @@ def _newton(
         step = np.clip(np.linalg.solve(hessian, gradient), -2, 2)
         change = np.abs(step).max()
         shared = shared + step
-        if classes is not None:
+        if count:
             own_step = np.clip((own_gradient - step @ cross) / own, -2, 2)
             shifts = shifts + own_step
             change = max(change, np.abs(own_step).max())

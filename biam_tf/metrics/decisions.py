@@ -15,6 +15,7 @@ from biam_tf.metrics.figures_by_part import columns_of_parts
 from biam_tf.metrics.precision_and_f1 import CLASS_CONVENTIONS, check_choice
 from biam_tf.metrics.slices import in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.sparse_labels import Labels, as_labels
 
 
 def definitions(classes_without_positives: str = "zero") -> dict[str, str]:
@@ -62,7 +63,9 @@ class Decisions:
 
 
 def decision_f1(
-    decisions: Decisions | ArrayLike, labels: ArrayLike, classes_without_positives: str = "zero"
+    decisions: Decisions | ArrayLike,
+    labels: Labels | ArrayLike,
+    classes_without_positives: str = "zero",
 ) -> dict[str, Figures]:
     """Returns micro, macro and sample F1.
 
@@ -81,14 +84,14 @@ def decision_f1(
     Raises:
         ValueError: for shapes that do not match.
     """
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     columns = np.arange(*labels.shape[1:])
     return _f1_of_parts(decisions, labels, [columns], classes_without_positives)[0]
 
 
 def f1_at_threshold(
     decisions: Decisions | ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     groups: Sequence[str],
     classes_without_positives: str = "zero",
 ) -> dict[str, dict[str, Figures] | None]:
@@ -99,13 +102,13 @@ def f1_at_threshold(
     """
     parts = columns_of_parts(groups)
     columns = {part: own for part, own in parts.items() if len(own)}
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     found = _f1_of_parts(decisions, labels, list(columns.values()), classes_without_positives)
     return dict.fromkeys(parts) | dict(zip(columns, found, strict=True))
 
 
 def counts_of_classes(
-    decisions: Decisions | ArrayLike, labels: ArrayLike
+    decisions: Decisions | ArrayLike, labels: Labels | ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns how often each class is a tag of an image with a label for it, and how often rightly.
 
@@ -116,7 +119,7 @@ def counts_of_classes(
     Returns:
         (C,) int, images that have the tag and a label of +1 or -1, and (C,) those with +1.
     """
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     decisions = decisions if isinstance(decisions, Decisions) else np.asarray(decisions, bool)
 
     def count(rows: slice) -> np.ndarray:
@@ -131,7 +134,7 @@ def counts_of_classes(
 
 def _f1_of_parts(
     decisions: Decisions | ArrayLike,
-    labels: np.ndarray,
+    labels: Labels,
     parts: Sequence[np.ndarray],
     classes_without_positives: str,
 ) -> list[dict[str, Figures]]:

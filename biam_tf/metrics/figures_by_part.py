@@ -17,6 +17,7 @@ from biam_tf.metrics.precision_and_f1 import (
 )
 from biam_tf.metrics.ranking import rank_classes, right_among_best
 from biam_tf.metrics.stored_scores import Scores
+from biam_tf.sparse_labels import Labels
 
 
 def columns_of_parts(groups: Sequence[str]) -> dict[str, np.ndarray]:
@@ -38,7 +39,7 @@ def columns_of_parts(groups: Sequence[str]) -> dict[str, np.ndarray]:
 
 def evaluate_scores(
     scores: Scores | ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     names: Sequence[str],
     groups: Sequence[str],
     ks: Sequence[int] = (3, 5),

@@ -2,7 +2,7 @@
 
 Scores of two trainings are not on one scale, so both are first expressed as the logit that the
 calibration of the *trained* classes gives them: l = a s + b, fitted to these classes' labels by
-`fit_global`. Of a fold's held-out classes, the labels then tell how far such a logit is to be
+`fit_global_to`. Of a fold's held-out classes, the labels then tell how far such a logit is to be
 believed where the class was not trained:
 
     P(class is present) = sigmoid(slope l + offset)
@@ -29,8 +29,10 @@ import numpy as np
 from biam_tf.arrays import open_npz
 from biam_tf.errors import UserError
 from biam_tf.files import replacing
-from biam_tf.metrics.calibration import MIN_SLOPE, fit_global, sigmoid
+from biam_tf.metrics.calibration import MIN_SLOPE, fit_global_to, sigmoid
 from biam_tf.metrics.cuts import Target
+from biam_tf.metrics.labeled_scores import Entries, LabeledScores
+from biam_tf.sparse_labels import Labels, SparseLabels, as_sparse
 
 # Nearly all labels have lower probabilities, which are not shown to anybody but would decide the
 # slope.
@@ -139,7 +141,7 @@ class HeldOutFit:
 
 def fit_held_out(
     folds: Sequence[HeldOutFold],
-    labels: np.ndarray,
+    labels: Labels,
     target: Target,
     share_of_unseen: float | None = None,
 ) -> HeldOutFit | None:
@@ -160,23 +162,24 @@ def fit_held_out(
     trained: list[tuple[np.ndarray, ...]] = []
     held_out: set[int] = set()
     for fold in folds:
-        own = labels[fold.rows][:, fold.columns]
-        shows_held_out = (own[:, fold.held_out] > 0).any(axis=1)
+        of_photos = as_sparse(labels).rows(fold.rows).columns(fold.columns)
+        shows_held_out = of_photos.columns(fold.held_out).count(1, axis=1) > 0
         # The run's own calibration is fitted to photos without unseen classes, if they are such.
-        like_run = np.ones(len(own), bool) if share_of_unseen is None else ~shows_held_out
-        scores = fold.scores.astype(np.float64)
-        kept = own[:, ~fold.held_out]
-        if not (kept[like_run] > 0).any() or not (kept[like_run] < 0).any():
+        like_run = np.ones(len(of_photos), bool) if share_of_unseen is None else ~shows_held_out
+        kept, left_out = (
+            LabeledScores(fold.scores, of_photos, np.flatnonzero(own))
+            for own in (~fold.held_out, fold.held_out)
+        )
+        present = kept.of_photos(like_run).each(lambda own: (own.present.any(), own.present.all()))
+        if not any(some for some, _ in present) or all(every for _, every in present):
             return None
-        slope, offset = fit_global(scores[like_run][:, ~fold.held_out], kept[like_run])
-        if slope * scores.std() <= 2 * MIN_SLOPE:
+        slope, offset = fit_global_to(kept.of_photos(like_run))
+        if slope * fold.scores.std(dtype=np.float64) <= 2 * MIN_SLOPE:
             return None
-        logits = slope * scores + offset
-        untrained.append(_flat(logits[:, fold.held_out], own[:, fold.held_out], 1.0))
+        untrained.append(_flat(left_out, slope, offset, np.ones(len(of_photos))))
         if share_of_unseen is not None:
-            weight = _weight_of_held_out(own, fold.held_out, share_of_unseen)
-            weights = np.where(shows_held_out, weight, 1.0)[:, None]
-            trained.append(_flat(logits[:, ~fold.held_out], kept, weights))
+            weight = _weight_of_held_out(of_photos, fold.held_out, share_of_unseen)
+            trained.append(_flat(kept, slope, offset, np.where(shows_held_out, weight, 1.0)))
         held_out.update(fold.columns[fold.held_out].tolist())
     logits, own_labels, _ = (np.concatenate(parts) for parts in zip(*untrained, strict=True))
     if not (own_labels > 0).any() or not (own_labels < 0).any():
@@ -218,45 +221,49 @@ def fit_shown(
         labels: (M,) of +1, -1; not all the same.
         weights: (M,) of the labels; None: 1.
     """
-    slope, offset = fit_global(logits, labels, weights)
-    probabilities = sigmoid(slope * logits + offset)
-    shown = probabilities >= LEAST_SHOWN
-    is_enough = (probabilities >= 0.5).sum() >= FEWEST_TAGS
-    if is_enough and (labels[shown] > 0).any() and (labels[shown] < 0).any():
-        own = None if weights is None else weights[shown]
-        slope, offset = fit_global(logits[shown], labels[shown], own)
+    return _fit_shown_to(LabeledScores.of_arrays(logits, labels, weights))
+
+
+def _fit_shown_to(logits: LabeledScores) -> LogitRule:
+    slope, offset = fit_global_to(logits)
+
+    def probabilities(own: Entries) -> np.ndarray:
+        return sigmoid(slope * own.scores + offset)
+
+    shown = logits.changed(lambda own: own.kept(probabilities(own) >= LEAST_SHOWN))
+    tags = sum(logits.each(lambda own: int((probabilities(own) >= 0.5).sum())))
+    kinds = shown.each(lambda own: (int(own.present.sum()), int((~own.present).sum())))
+    if tags >= FEWEST_TAGS and all(np.sum(kinds, axis=0)):
+        slope, offset = fit_global_to(shown)
     return LogitRule(slope, offset)
 
 
-def correcting(logits: np.ndarray, labels: np.ndarray) -> LogitRule:
+def correcting(logits: LabeledScores) -> LogitRule:
     """Fits a rule as `fit_shown` does, to logits of photos that were left out of a calibration.
 
     With fewer than `FEWEST_TAGS` tags of a probability of at least 0.5, it changes nothing.
-
-    Args:
-        logits: (M,) float64.
-        labels: (M,) of +1, -1; not all the same.
     """
-    if (logits >= 0).sum() < FEWEST_TAGS:
+    if sum(logits.each(lambda own: int((own.scores >= 0).sum()))) < FEWEST_TAGS:
         return LogitRule(1.0, 0.0)
-    return fit_shown(logits, labels)
+    return _fit_shown_to(logits)
 
 
 def _flat(
-    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the logits, labels and weights of what is labeled, each (M,)."""
-    labeled = labels != 0
-    return logits[labeled], labels[labeled], np.broadcast_to(weights, labels.shape)[labeled]
+    labeled: LabeledScores, slope: float, offset: float, weights: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Returns the logits, labels and weights of what is labeled, each (M,); photos have weights."""
+    own = labeled.joined()
+    labels = np.where(own.present, np.int8(1), np.int8(-1))
+    return slope * own.scores + offset, labels, weights[own.photos]
 
 
-def _weight_of_held_out(labels: np.ndarray, held_out: np.ndarray, share: float) -> float:
+def _weight_of_held_out(labels: SparseLabels, held_out: np.ndarray, share: float) -> float:
     """Returns the weight of photos that show held-out classes, for these to have a share of labels.
 
     1 if no weight does it.
     """
-    own = (labels[:, held_out] > 0).sum(axis=1)
-    every = (labels > 0).sum(axis=1)
+    own = labels.columns(held_out).count(1, axis=1)
+    every = labels.count(1, axis=1)
     shows = own > 0
     missing = own[shows].sum() - share * every[shows].sum()
     others = share * every[~shows].sum()

@@ -30,6 +30,7 @@ from biam_tf.metrics.ranking import (
 )
 from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, StoredScores, as_scores
+from biam_tf.sparse_labels import Labels, SparseLabels, as_labels
 
 CLASS_CONVENTIONS = ("zero", "left_out")
 IMAGE_CONVENTIONS = ("counted", "left_out")
@@ -44,7 +45,7 @@ class F1AtK(NamedTuple):
 
 
 def average_precision(
-    scores: Scores | ArrayLike, labels: ArrayLike, without_positives: float = 0.0
+    scores: Scores | ArrayLike, labels: Labels | ArrayLike, without_positives: float = 0.0
 ) -> np.ndarray:
     """Returns the average precision of each class over the images where it is labeled +1 or -1.
 
@@ -67,7 +68,7 @@ def average_precision(
 
 def mean_average_precision(
     average_precisions: ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     weighted: bool = False,
     without_positives: str = "zero",
 ) -> float:
@@ -88,7 +89,7 @@ def mean_average_precision(
         ValueError: for another convention, or shapes that do not match.
     """
     check_choice("without_positives", without_positives, CLASS_CONVENTIONS)
-    values, labels = np.asarray(average_precisions, np.float64), np.asarray(labels)
+    values, labels = np.asarray(average_precisions, np.float64), as_labels(labels)
     if labels.ndim != 2 or values.shape != labels.shape[1:]:
         raise ValueError(
             f"average precisions {values.shape} and labels {labels.shape} do not match: expected "
@@ -99,7 +100,7 @@ def mean_average_precision(
 
 def f1_at_k(
     scores: Scores | ArrayLike,
-    labels: ArrayLike,
+    labels: Labels | ArrayLike,
     k: int,
     images_without_positives: str = "counted",
 ) -> F1AtK:
@@ -143,7 +144,7 @@ def f1_of_best(best: RightAmongBest, k: int, images_without_positives: str) -> F
     return F1AtK(f1, precision, recall)
 
 
-def chance_average_precision(labels: ArrayLike) -> np.ndarray:
+def chance_average_precision(labels: Labels | ArrayLike) -> np.ndarray:
     """Returns each class's expected average precision under a random order of the images.
 
     With n labeled images, p of them positive, and H_n the n-th harmonic number, it is exactly
@@ -156,7 +157,7 @@ def chance_average_precision(labels: ArrayLike) -> np.ndarray:
     Returns:
         (C,) float64.
     """
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
     return expected_average_precision(*labels_of_classes(labels), len(labels))
 
 
@@ -168,9 +169,11 @@ def expected_average_precision(n: np.ndarray, p: np.ndarray, images: int) -> np.
     return np.where(p > 0, expected, 0.0)
 
 
-def labels_of_classes(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def labels_of_classes(labels: Labels | ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Returns each class's number of labels that are not 0, and that are +1, (C,) int64 each."""
-    labels = np.asarray(labels)
+    labels = as_labels(labels)
+    if isinstance(labels, SparseLabels):
+        return len(labels) - labels.count(0, axis=0), labels.count(1, axis=0)
     counts = in_threads(
         lambda block: [
             np.count_nonzero(own, axis=0) for own in (labels[:, block], labels[:, block] > 0)
@@ -197,13 +200,13 @@ def mean_over_classes(
     return float((weights * np.where(has_positive, values, 0.0)).sum() / total) if total else np.nan
 
 
-def checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.ndarray]:
-    """Returns scores and labels as arrays (or scores in a file).
+def checked(scores: Scores | ArrayLike, labels: Labels | ArrayLike) -> tuple[Scores, Labels]:
+    """Returns scores and labels as arrays (or scores in a file, and sparse labels).
 
     Raises:
         ValueError: for shapes that do not match, other labels, or scores that are NaN.
     """
-    scores, labels = as_scores(scores), np.asarray(labels)
+    scores, labels = as_scores(scores), as_labels(labels)
     if scores.ndim != 2 or scores.shape != labels.shape:
         raise ValueError(
             f"scores {scores.shape} and labels {labels.shape} do not match: both must be "
@@ -215,7 +218,10 @@ def checked(scores: Scores | ArrayLike, labels: ArrayLike) -> tuple[Scores, np.n
             f"{nans:,} of {scores.size:,} scores are NaN and cannot be ranked. Look for NaNs in "
             "the features or a diverged training."
         )
-    found = in_threads(lambda rows: _invalid(labels[rows]), row_blocks(labels))
+    if isinstance(labels, SparseLabels):
+        found = [_invalid(labels.unique())]
+    else:
+        found = in_threads(lambda rows: _invalid(labels[rows]), row_blocks(labels))
     invalid = np.unique(np.concatenate([np.zeros(0, labels.dtype), *found]))[:5]
     if len(invalid):
         raise ValueError(

@@ -14,6 +14,7 @@ import numpy as np
 
 from biam_tf.metrics.slices import column_blocks, in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, by_class
+from biam_tf.sparse_labels import Labels
 
 # Comparing an entry with its whole row takes 1/70 of the time of sorting a row of 20,000
 # numbers, 1/150 of 125,000; in short rows, what a call takes by itself counts more.
@@ -43,7 +44,7 @@ class RankedClasses:
         return np.divide(self.precisions, self.positives, out=result, where=self.positives > 0)
 
 
-def rank_classes(scores: Scores, labels: np.ndarray) -> RankedClasses:
+def rank_classes(scores: Scores, labels: Labels) -> RankedClasses:
     """Ranks the images of each class, all classes in one pass over the scores.
 
     Args:
@@ -102,7 +103,7 @@ class RightAmongBest:
 
 def right_among_best(
     scores: Scores,
-    labels: np.ndarray,
+    labels: Labels,
     k: int,
     parts: Sequence[np.ndarray],
 ) -> list[RightAmongBest]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from biam_tf.metrics.calibration import sigmoid
 from biam_tf.metrics.slices import row_blocks
 from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.sparse_labels import Labels
 
 # The share right of n tags has a standard error of up to 0.5 / sqrt(n): of 100 tags 5 points.
 FEWEST_TAGS = 100
@@ -22,7 +23,7 @@ EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.99)
 
 def reliability_of_shown(
     scores: Scores | ArrayLike,
-    labels: np.ndarray,
+    labels: Labels,
     groups: Sequence[str],
     slopes: np.ndarray,
     offsets: np.ndarray,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from biam_tf.metrics.stored_scores import Scores, StoredScores
+from biam_tf.metrics.stored_scores import Scores, StoredScores, tile_of
 
 Result = TypeVar("Result")
 
@@ -43,6 +43,14 @@ def row_blocks(scores: Scores, block_size: int | None = None) -> Iterator[slice]
     if isinstance(scores, StoredScores):
         return _slices(len(scores), scores.tile)
     return _slices(len(scores), (block_size or BLOCK_SIZE) // threads() // max(1, scores.shape[1]))
+
+
+def tiles(scores: Scores) -> Iterator[slice]:
+    """Yields slices of the rows that are the same for scores in memory and in a file.
+
+    Sums over them are equal to the last bit.
+    """
+    return _slices(len(scores), tile_of(*scores.shape))
 
 
 def in_threads(function: Callable[[slice], Result], blocks: Iterable[slice]) -> list[Result]:

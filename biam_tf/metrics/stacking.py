@@ -22,6 +22,7 @@ from biam_tf.metrics import labels_of_classes
 from biam_tf.metrics.ranking import best_columns
 from biam_tf.metrics.slices import in_threads, row_blocks
 from biam_tf.metrics.stored_scores import Scores, as_scores
+from biam_tf.sparse_labels import Labels, as_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def harmonic_mean(a: ArrayLike, b: ArrayLike) -> np.ndarray:
 
 
 def seen_unseen_curve(
-    scores: Scores | ArrayLike, labels: ArrayLike, groups: Sequence[str], k: int = 3
+    scores: Scores | ArrayLike, labels: Labels | ArrayLike, groups: Sequence[str], k: int = 3
 ) -> SeenUnseenCurve:
     """Returns both recalls for all constants.
 
@@ -93,7 +94,7 @@ def seen_unseen_curve(
         ValueError: for shapes that do not match, no label of a seen or of an unseen class, or
             fewer than K classes.
     """
-    scores, labels = as_scores(scores), np.asarray(labels)
+    scores, labels = as_scores(scores), as_labels(labels)
     group_of = np.asarray(groups, dtype=object)
     if scores.shape != labels.shape or scores.shape[1:] != group_of.shape:
         raise ValueError(
@@ -122,7 +123,7 @@ def seen_unseen_curve(
 
 
 def _critical(
-    scores: Scores, labels: np.ndarray, seen: np.ndarray, unseen: np.ndarray, k: int
+    scores: Scores, labels: Labels, seen: np.ndarray, unseen: np.ndarray, k: int
 ) -> list[np.ndarray]:
     """The largest constants with which seen labels are among the K best; for unseen ones, negated.
 

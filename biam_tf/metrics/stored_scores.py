@@ -51,7 +51,7 @@ class StoredScores:
             UserError: the folder has too little space for the scores, or cannot be written to.
         """
         self.shape: tuple[int, ...] = (images, classes)
-        self.tile = max(1, min(images, _TILE // max(1, classes)))
+        self.tile = tile_of(images, classes)
         self.nans = 0
         self._stored = self._waiting = 0
         self._buffer = np.empty((self.tile, classes), self.dtype)
@@ -175,6 +175,11 @@ class StoredScores:
 Scores = np.ndarray | StoredScores
 
 
+def tile_of(images: int, classes: int) -> int:
+    """Returns the number of rows that are read together."""
+    return max(1, min(images, _TILE // max(1, classes)))
+
+
 def collect_scores(batches: Iterable[np.ndarray], images: int, classes: int) -> Scores:
     """Returns the rows of all batches as one float32 matrix, in memory or (if large) in a file.
 
@@ -206,6 +211,16 @@ def collect_scores(batches: Iterable[np.ndarray], images: int, classes: int) -> 
 def as_scores(scores: Scores | ArrayLike) -> Scores:
     """Returns scores in a file unchanged, all others as an array."""
     return scores if isinstance(scores, StoredScores) else np.asarray(scores)
+
+
+def columns_of(scores: Scores, columns: np.ndarray) -> np.ndarray:
+    """Returns the scores (N, c) of some classes, ascending."""
+    if isinstance(scores, np.ndarray):
+        return scores[:, columns]
+    first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+    if last - first <= 2 * len(columns):
+        return scores[:, first:last][:, columns - first]
+    return np.stack([scores[:, c] for c in columns.tolist()], axis=1)
 
 
 def by_class(matrix: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from biam_tf.errors import UserError, did_you_mean, nearest_names
+from biam_tf.sparse_labels import Labels
 
 if TYPE_CHECKING:  # settings are checked without Keras
     import keras
@@ -178,7 +179,7 @@ class System:
     training_outputs: Callable[[keras.Model], Mapping[str, keras.KerasTensor]] | None = None
     make_losses: Callable[[keras.Model, Any], Losses] | None = None
     fit: Callable[[keras.Model, Any, Iterable, np.ndarray], None] | None = None
-    prepare: Callable[[keras.Model, np.ndarray], None] | None = None
+    prepare: Callable[[keras.Model, Labels], None] | None = None
     open_vocabulary: bool = True
     classifier: str | None = None
     compares_images: bool = False

@@ -207,8 +207,7 @@ def _describe_split(
     rows = sorted(range(len(split)), key=split.images.__getitem__)
     images = [split.images[row] for row in rows]
     labels = hashlib.sha256()
-    for row in rows:
-        labels.update(split.labels[row, order].tobytes())
+    split.labels.rows(rows).columns(order).update(labels)
     directory = f"{dataset.directory}/"
     contents = None
     if hash_photos:

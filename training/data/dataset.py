@@ -11,6 +11,7 @@ import numpy as np
 
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, did_you_mean
+from biam_tf.sparse_labels import SparseLabels
 
 SPLITS = ("train", "val", "test")
 SEEN, UNSEEN, IGNORED = "seen", "unseen", "ignored"
@@ -24,11 +25,11 @@ class Split:
 
     Attributes:
         images: (N,) paths relative to the data set's directory, in annotation order.
-        labels: (N, C) int8; +1 present, -1 absent, 0 unknown.
+        labels: (N, C) int8; +1 present, -1 absent, 0 unknown. A matrix becomes `SparseLabels`.
     """
 
     images: tuple[str, ...]
-    labels: np.ndarray
+    labels: SparseLabels
 
     def __post_init__(self):
         if self.labels.dtype != np.int8 or self.labels.ndim != 2:
@@ -37,9 +38,16 @@ class Split:
             )
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images, but {len(self.labels)} rows of labels")
+        if not isinstance(self.labels, SparseLabels):
+            object.__setattr__(self, "labels", SparseLabels.of_dense(self.labels))
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def part(self, rows: np.ndarray) -> "Split":
+        """Returns some of the photos, by positions or a mask."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Split(tuple(self.images[row] for row in rows.tolist()), self.labels.rows(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +133,7 @@ class TaggingDataset:
         groups = tuple(SEEN if name in names else group for name, group in pairs)
         remark = f"{len(moved)} unseen classes count as seen"
         if "train" in self.splits:
-            shown = (self.splits["train"].labels[:, moved] > 0).any(axis=0)
+            shown = self.splits["train"].labels.count(1, axis=0)[moved] > 0
             if not shown.all():
                 remark += f"; {(~shown).sum()} of them are in no training photo"
         about = dataclasses.replace(self.about, remarks=(*self.about.remarks, remark))
@@ -167,7 +175,7 @@ class TaggingDataset:
         add_texts(digest, [str(len(self.names)), *self.names, *groups])
         for name, split in sorted(self.splits.items()):
             add_texts(digest, [name, str(len(split)), *split.images])
-            digest.update(np.ascontiguousarray(split.labels).tobytes())
+            split.labels.update(digest)
         return digest.hexdigest()[:16]
 
 

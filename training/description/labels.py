@@ -95,16 +95,15 @@ def describe_labels(dataset: TaggingDataset) -> LabelFacts:
     splits = []
     positives = {}
     for name, split in dataset.splits.items():
-        present = split.labels > 0
-        per_photo = present.sum(axis=1)
-        positives[name] = present.sum(axis=0)
+        per_photo = split.labels.count(1, axis=1)
+        positives[name] = split.labels.count(1, axis=0)
         splits.append(
             SplitFacts(
                 name=name,
                 photos=len(split),
                 labels=int(per_photo.sum()),
                 without_label=int((per_photo == 0).sum()),
-                unknown_share=float((split.labels == 0).mean()),
+                unknown_share=float(split.labels.count(0, axis=0).sum() / split.labels.size),
                 histogram=tuple(map(int, np.bincount(per_photo))),
             )
         )

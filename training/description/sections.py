@@ -224,7 +224,7 @@ def _leaks(findings: Findings) -> Section:
     if not leaks:
         return Section(title, ["None: no training photo is labeled with an unseen class."])
     unseen, train = findings.dataset.unseen, findings.dataset.split("train")
-    photos = int((train.labels[:, unseen] > 0).any(axis=1).sum())
+    photos = int((train.labels.columns(unseen).count(1, axis=1) > 0).sum())
     lines = [
         f"{len(leaks)} of {len(unseen)} unseen classes are labels of {photos} training photos "
         f"({100 * photos / len(train):.1f} %). Training here never uses them, neither as positives "

@@ -147,7 +147,7 @@ class _Trial:
         self._vocabulary.save(self._folder.vocabulary)
         self._folder.write_backbone_identity(self._config.backbone, models.backbone)
         seen = sample.dataset.seen
-        prepare_head(models.head, self._config.head, sample.train.labels[:, seen])
+        prepare_head(models.head, self._config.head, sample.train.labels.columns(seen))
         print(f"{EPOCHS} short epochs on {len(sample.sources['train'])} photos ...", flush=True)
         started = time.perf_counter()
         with _without_output():
@@ -157,7 +157,7 @@ class _Trial:
                 strategy,
                 models.target(self._folder),
                 sample.sources["train"],
-                sample.small.split("train").labels[:, seen],
+                sample.small.split("train").labels.columns(seen),
                 self._score if "val" in sample.small.splits else None,
                 observers=[self._stopwatch],
             )

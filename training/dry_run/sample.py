@@ -226,7 +226,7 @@ class Stopwatch:
 def workload(sample: Sample) -> Workload:
     """Returns how much the whole run has to do."""
     config, dataset = sample.config, sample.dataset
-    labels = sample.train.labels[:, dataset.seen]
+    labels = sample.train.labels.columns(dataset.seen)
     sampler = make_sampler(config.data, labels, config.training.seed, config.training.epochs)
     validation = len(dataset.split("val")) if "val" in dataset.splits else 0
     folds = plan_folds(config, dataset)
@@ -260,4 +260,4 @@ def _small_dataset(config: RunConfig, dataset: TaggingDataset, train: Split) -> 
 def _spread(split: Split, count: int) -> Split:
     """Returns up to `count` photos, evenly spread over the split."""
     chosen = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
-    return Split(tuple(split.images[i] for i in chosen), split.labels[chosen])
+    return split.part(chosen)

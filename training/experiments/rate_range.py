@@ -19,6 +19,7 @@ from keras import ops
 from biam_tf.command_line import command_to_paste
 from biam_tf.errors import UserError
 from biam_tf.progress import progress
+from biam_tf.sparse_labels import Labels
 from training.config import RunConfig
 from training.data.input.sampling import make_sampler
 from training.data.input.sources import FeatureSource, PhotoSource
@@ -179,7 +180,7 @@ def _build_and_test(config: RunConfig, schedule: ExponentialRise) -> RangeTest:
         folder = RunFolder(pathlib.Path(config.output))
         examples = open_examples(config, folder.path, dataset, models.backbone)
         split = trainable_photos(examples.dataset, config.data.max_labels)
-        labels = split.labels[:, dataset.seen]
+        labels = split.labels.columns(dataset.seen)
         sampler = make_sampler(config.data, labels, config.training.seed, epochs=1)
         source = examples.source(split.images, sampler)
         prepare_head(models.head, config.head, labels)
@@ -191,7 +192,7 @@ def run_range_test(
     strategy: tf.distribute.Strategy,
     target: TrainTarget,
     source: FeatureSource | PhotoSource,
-    labels: np.ndarray,
+    labels: Labels,
     schedule: ExponentialRise,
 ) -> RangeTest:
     """Trains with rising rates, until the last one or until the loss diverges.
@@ -244,7 +245,7 @@ def _parts(
     config: RunConfig,
     strategy: tf.distribute.Strategy,
     source: FeatureSource | PhotoSource,
-    labels: np.ndarray,
+    labels: Labels,
     epoch: int,
 ) -> Iterable:
     """An epoch's examples in parts, of which a step takes `accumulation_steps`."""

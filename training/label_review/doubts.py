@@ -15,6 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from biam_tf.metrics.calibration import fit_classes, sigmoid
+from biam_tf.sparse_labels import Labels
 from training.data.folder.corrections import ABSENT, PRESENT
 from training.label_review.folds import FoldScores
 
@@ -36,7 +37,7 @@ class Doubt:
     probability: float
 
 
-def rank_doubts(folds: Iterable[FoldScores], labels: np.ndarray, most: int) -> list[Doubt]:
+def rank_doubts(folds: Iterable[FoldScores], labels: Labels, most: int) -> list[Doubt]:
     """Returns the labels that are most probably wrong, the most doubted first.
 
     Args:

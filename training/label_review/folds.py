@@ -21,7 +21,7 @@ from biam_tf.files import replacing, write_text, writing_to
 from biam_tf.runs import TrainedRun
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
-from training.data.dataset import Split, TaggingDataset
+from training.data.dataset import TaggingDataset
 from training.data.input.sampling import make_sampler
 from training.loop.devices import make_strategy
 from training.loop.workers import Workers
@@ -101,7 +101,7 @@ def plan_photo_folds(config: RunConfig, dataset: TaggingDataset, count: int) -> 
     folds = []
     for fold in range(count):
         scored = np.flatnonzero((fold_of == fold) & reviewed)
-        splits = {"train": _part(split, fold_of != fold), "val": _part(split, scored)}
+        splits = {"train": split.part(fold_of != fold), "val": split.part(scored)}
         if not len(scored):
             raise UserError(f"--folds {count}: there are only {len(split)} training photos")
         own = dataclasses.replace(dataset, splits=splits)
@@ -117,15 +117,10 @@ def plan_photo_folds(config: RunConfig, dataset: TaggingDataset, count: int) -> 
     return folds
 
 
-def _part(split: Split, rows: np.ndarray) -> Split:
-    rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-    return Split(tuple(split.images[row] for row in rows), split.labels[rows])
-
-
 def _epoch_size(config: RunConfig, dataset: TaggingDataset) -> int:
     """The photos in an epoch of training."""
     labels = trainable_photos(dataset, config.data.max_labels, prints=False).labels
-    own = labels[:, dataset.seen]
+    own = labels.columns(dataset.seen)
     return make_sampler(config.data, own, config.training.seed, config.training.epochs).epoch_size
 
 

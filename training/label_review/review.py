@@ -59,7 +59,7 @@ def review_labels(run: pathlib.Path, folds: int, most: int) -> None:
         dataset = examples.dataset
         _keep_corrections(paths, examples)
         split = dataset.split("train")
-        labels = split.labels[:, dataset.seen]
+        labels = split.labels.columns(dataset.seen)
         if SYSTEMS[config.head.system].trained:
             planned = plan_photo_folds(config, dataset, folds)
             print(_cost(folder, planned), flush=True)

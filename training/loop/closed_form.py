@@ -15,6 +15,7 @@ from biam_tf.errors import UserError
 from biam_tf.files import append_line
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress
+from biam_tf.sparse_labels import Labels
 from training.config import RunConfig, TrainingConfig
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.pipeline.run_folder import RunFolder, save_model
@@ -54,7 +55,7 @@ def fit_head(
     folder: RunFolder,
     head: keras.Model,
     source: FeatureSource | PhotoSource,
-    labels: np.ndarray,
+    labels: Labels,
     seen_embeddings: np.ndarray,
     validate: Validate | None,
 ) -> None:
@@ -198,7 +199,7 @@ def _ignored(config: RunConfig) -> list[str]:
 
 def _batches(
     source: FeatureSource | PhotoSource,
-    labels: np.ndarray,
+    labels: Labels,
     batch_size: int,
     report: Callable[[int], Any],
 ) -> Iterator[tuple[dict[str, tf.Tensor], tf.Tensor]]:

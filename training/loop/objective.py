@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from biam_tf.losses import pairwise_ranking_loss, softmax_over_classes, softmax_over_images
 from biam_tf.models.head import scores_alone
 from biam_tf.models.system import Losses
 from biam_tf.models.systems import SYSTEMS
+from biam_tf.sparse_labels import Labels
 from training.config import HeadConfig, LossConfig
 
 
@@ -62,7 +62,7 @@ def make_objective(head: keras.Model, config: HeadConfig, loss: LossConfig) -> O
     return Objective.of_loss(loss)
 
 
-def prepare_head(head: keras.Model, config: HeadConfig, labels: np.ndarray) -> None:
+def prepare_head(head: keras.Model, config: HeadConfig, labels: Labels) -> None:
     """Lets a system set what its head keeps of the training labels, before the first step.
 
     Args:

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.errors import UserError
+from biam_tf.sparse_labels import Labels
 from training.loop.objective import Objective
 
 _PHOTOS = 512
@@ -14,7 +15,7 @@ _TRIALS = 3
 
 
 def require_something_to_learn(
-    objective: Objective, trained: keras.Model, labels: np.ndarray, where: str
+    objective: Objective, trained: keras.Model, labels: Labels, where: str
 ) -> None:
     """Checks that some scores are better than equal ones.
 
@@ -49,7 +50,7 @@ def _output_shapes(model: keras.Model) -> dict[str, tuple[int | None, ...]]:
 
 
 def _teaches(
-    objective: Objective, shapes: Mapping[str, tuple[int | None, ...]], labels: np.ndarray
+    objective: Objective, shapes: Mapping[str, tuple[int | None, ...]], labels: Labels
 ) -> bool:
     """Returns whether the losses of these photos prefer any scores to equal ones."""
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from biam_tf.errors import UserError
 from biam_tf.files import append_line, write_text
 from biam_tf.progress import progress
+from biam_tf.sparse_labels import Labels
 from training.config import RunConfig, TrainingConfig
 from training.loop.checkpoints import Checkpoints, variable_names
 from training.loop.objective import Objective
@@ -55,7 +56,7 @@ class TrainingSource(Protocol):
 
     def training_batches(
         self,
-        labels: np.ndarray,
+        labels: Labels,
         batch_size: int,
         seed: int,
         epoch: int,
@@ -110,7 +111,7 @@ def train(
     strategy: tf.distribute.Strategy,
     target: TrainTarget,
     source: TrainingSource,
-    labels: np.ndarray,
+    labels: Labels,
     validate: Validate | None,
     observers: Sequence[Observer] = (),
 ) -> None:
@@ -155,7 +156,7 @@ class _Training:
         strategy: tf.distribute.Strategy,
         target: TrainTarget,
         source: TrainingSource,
-        labels: np.ndarray,
+        labels: Labels,
         validate: Validate | None,
         observers: Sequence[Observer],
     ):

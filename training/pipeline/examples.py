@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 
 from biam_tf.embeddings.sources import encodes_sentences
 from biam_tf.errors import UserError
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.progress import progress, progress_of_total
+from biam_tf.sparse_labels import SparseLabels
 from training.config import RunConfig
 from training.data.dataset import Split, TaggingDataset
 from training.data.features import storage
@@ -90,7 +90,7 @@ class TrainingExamples:
     """
 
     source: Source
-    labels: np.ndarray
+    labels: SparseLabels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Examples:
             UserError: no photo is left.
         """
         split = trainable_photos(self.dataset, self.config.data.max_labels)
-        labels = split.labels[:, self.dataset.seen]
+        labels = split.labels.columns(self.dataset.seen)
         sampler = make_sampler(self.config.data, labels, self.config.training.seed, epochs)
         return TrainingExamples(self.source(split.images, sampler), labels)
 
@@ -219,7 +219,8 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None, prints: bo
             nothing to tell apart.
     """
     split = dataset.split("train")
-    shown = (split.labels[:, dataset.seen] > 0).sum(axis=1)
+    seen_labels = split.labels.columns(dataset.seen)
+    shown = seen_labels.count(1, axis=1)
     if not shown.any():
         raise UserError(f"{dataset.directory}: no training photo shows a seen class")
     if prints and not shown.all():
@@ -238,14 +239,11 @@ def trainable_photos(dataset: TaggingDataset, max_labels: int | None, prints: bo
                 f"data.max_labels: {max_labels}, but no training photo has so few seen labels; "
                 f"the fewest are {shown[shown > 0].min()}"
             )
-    kept = np.flatnonzero(is_kept)
-    _require_contrast(dataset, split.labels[kept][:, dataset.seen])
-    return dataclasses.replace(
-        split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
-    )
+    _require_contrast(dataset, seen_labels.rows(is_kept))
+    return split if is_kept.all() else split.part(is_kept)
 
 
-def _require_contrast(dataset: TaggingDataset, labels: np.ndarray) -> None:
+def _require_contrast(dataset: TaggingDataset, labels: SparseLabels) -> None:
     """Raises a UserError unless some label (N, seen classes) says that a class is absent."""
     if (labels < 0).any():
         return

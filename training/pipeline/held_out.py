@@ -22,6 +22,7 @@ from biam_tf.errors import UserError
 from biam_tf.metrics.held_out import HeldOutFold, fold_file
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.runs import TrainedRun
+from biam_tf.sparse_labels import SparseLabels
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig
 from training.data.dataset import SEEN, UNSEEN, TaggingDataset
@@ -83,14 +84,15 @@ def _plan(config: RunConfig, dataset: TaggingDataset, count: int) -> list[Fold]:
     if len(dataset.seen) < FEWEST_CLASSES:
         raise UserError(f"only {len(dataset.seen)} seen classes, at least {FEWEST_CLASSES} needed")
     whole = trainable_photos(dataset, config.data.max_labels, prints=False)
-    seen_labels, seed = whole.labels[:, dataset.seen], config.training.seed
+    seen_labels, seed = whole.labels.columns(dataset.seen), config.training.seed
     whole_epoch = make_sampler(config.data, seen_labels, seed, config.training.epochs).epoch_size
     fold_of = _fold_of_classes(seen_labels, count, seed)
     folds = []
     for fold in range(count):
         held_out = dataset.seen[fold_of == fold]
         own = _without(dataset, held_out)
-        labels = trainable_photos(own, config.data.max_labels, prints=False).labels[:, own.seen]
+        kept = trainable_photos(own, config.data.max_labels, prints=False)
+        labels = kept.labels.columns(own.seen)
         photos = make_sampler(config.data, labels, seed, config.training.epochs).epoch_size
         if photos < config.training.batch_size:
             raise UserError(
@@ -103,7 +105,7 @@ def _plan(config: RunConfig, dataset: TaggingDataset, count: int) -> list[Fold]:
     return folds
 
 
-def _fold_of_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _fold_of_classes(labels: SparseLabels, count: int, seed: int) -> np.ndarray:
     """Returns the fold of each seen class; each has as many frequent and rare ones.
 
     Args:
@@ -113,7 +115,7 @@ def _fold_of_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     parts = max(count, round(1 / LARGEST_SHARE))
     rng = np.random.default_rng(seed)
-    shown = (labels > 0).sum(axis=0)
+    shown = labels.count(1, axis=0)
     order = np.lexsort((rng.permutation(len(shown)), -shown))
     fold_of = np.empty(len(shown), int)
     for first in range(0, len(shown), parts):
@@ -128,10 +130,7 @@ def _without(dataset: TaggingDataset, held_out: np.ndarray) -> TaggingDataset:
     splits = dict(dataset.splits)
     if not dataset.about.unseen_in_training:
         split = splits["train"]
-        kept = np.flatnonzero(~(split.labels[:, held_out] > 0).any(axis=1))
-        splits["train"] = dataclasses.replace(
-            split, images=tuple(split.images[i] for i in kept), labels=split.labels[kept]
-        )
+        splits["train"] = split.part(split.labels.columns(held_out).count(1, axis=1) == 0)
     return dataclasses.replace(dataset, groups=tuple(groups), splits=splits)
 
 

@@ -142,7 +142,7 @@ def check_training_labels(config: RunConfig, dataset: TaggingDataset, models: Mo
     labels = trainable_photos(dataset, config.data.max_labels, prints=False).labels
     if system.fit is None:
         require_something_to_learn(
-            models.objective, models.trained, labels[:, dataset.seen], str(dataset.directory)
+            models.objective, models.trained, labels.columns(dataset.seen), str(dataset.directory)
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from biam_tf.metrics import average_precision, labels_of_classes
 from biam_tf.metrics.decisions import Decisions, counts_of_classes
 from biam_tf.metrics.stored_scores import Scores
+from biam_tf.sparse_labels import Labels
 from biam_tf.thresholds import Thresholds
 from training.data.dataset import Split
 
@@ -43,7 +44,7 @@ class ClassFigures:
 
 def class_figures(
     scores: Scores,
-    labels: np.ndarray,
+    labels: Labels,
     names: Sequence[str],
     groups: Sequence[str],
     thresholds: Thresholds | None,
@@ -60,7 +61,7 @@ def class_figures(
         training: the training photos, labeled with the same classes; None: not known.
     """
     aps, (labeled, positives) = average_precision(scores, labels), labels_of_classes(labels)
-    trained = None if training is None else (training.labels > 0).sum(axis=0)
+    trained = None if training is None else training.labels.count(1, axis=0)
     given = right = None
     if thresholds is not None:
         given, right = counts_of_classes(Decisions(scores, thresholds.cuts), labels)

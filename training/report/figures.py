@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from biam_tf.metrics import labels_of_classes
 from biam_tf.metrics.stacking import SeenUnseenCurve
 from biam_tf.metrics.stored_scores import Scores
+from biam_tf.sparse_labels import Labels
 from biam_tf.thresholds import Thresholds
 from training.loop.tensorboard import (
     EPOCH_LOSS,
@@ -190,7 +191,7 @@ def chosen_classes(
 
 def precision_recall_figures(
     scores: Scores,
-    labels: np.ndarray,
+    labels: Labels,
     names: Sequence[str],
     groups: Sequence[str],
     average_precisions: np.ndarray,

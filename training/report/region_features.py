@@ -42,19 +42,20 @@ def choose_classes(split: Split, groups: Sequence[str]) -> np.ndarray:
     A photo that shows several of the classes would be several points in one place; so classes are
     chosen one by one, by the number of photos that show none of those chosen before.
     """
-    present = split.labels > 0
+    counts, images = split.labels.count(1, axis=0), len(split)
     unseen = np.flatnonzero(np.asarray(groups, dtype=object) == "unseen")
-    pool = [c for c in unseen.tolist() if present[:, c].sum() > 1]
+    pool = [c for c in unseen.tolist() if counts[c] > 1]
     if len(pool) < 2:
-        pool = [c for c in range(present.shape[1]) if present[:, c].sum() > 1]
+        pool = np.flatnonzero(counts > 1).tolist()
     chosen: list[int] = []
-    free = np.ones(len(present), bool)
+    free = np.arange(images)
     while pool and len(chosen) < CLASSES:
-        best = max(pool, key=lambda c: (present[free, c].sum(), -c))
-        if present[free, best].sum() < 2:
+        shown = split.labels.rows(free).count(1, axis=0)
+        best = max(pool, key=lambda c: (shown[c], -c))
+        if shown[best] < 2:
             break
         chosen.append(best)
-        free &= ~present[:, best]
+        free = free[split.labels[:, best][free] <= 0]
         pool.remove(best)
     return np.array(chosen, dtype=int)
 

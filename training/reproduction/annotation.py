@@ -61,7 +61,7 @@ def format_annotation(trained: Mapping[str, TrainedEntry]) -> str:
         if row.error:
             continue
         if labels is None:
-            labels = open_run(row.folders[0]).split.labels
+            labels = np.asarray(open_run(row.folders[0]).split.labels)
         figures = [annotation_figures(scores_of_run(folder), labels) for folder in row.folders]
         cells = [
             mean_and_spread([100 * own[name] for own in figures])

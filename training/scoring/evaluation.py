@@ -22,6 +22,7 @@ from biam_tf.models.head import scores_alone
 from biam_tf.models.systems import find_system
 from biam_tf.progress import progress
 from biam_tf.runs import TrainedRun
+from biam_tf.sparse_labels import Labels
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import About, TaggingDataset
@@ -66,7 +67,7 @@ def score_split(
 def evaluate_split(
     run: TrainedRun,
     source: FeatureSource | PhotoSource,
-    labels: np.ndarray,
+    labels: Labels,
     vocabulary: Vocabulary,
     label: str = "scoring",
     seed: int = 0,
@@ -147,9 +148,7 @@ def evaluate_split(
     return metrics, scores
 
 
-def stacking_curve(
-    scores: Scores, labels: np.ndarray, groups: Sequence[str]
-) -> SeenUnseenCurve | None:
+def stacking_curve(scores: Scores, labels: Labels, groups: Sequence[str]) -> SeenUnseenCurve | None:
     """Returns the curve of `biam_tf.metrics.stacking`, or None if a group has no label."""
     _, positives = labels_of_classes(labels)
     group_of_class = np.asarray(groups, dtype=object)

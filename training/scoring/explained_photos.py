@@ -147,7 +147,7 @@ def sheet_contents(
 
 
 def _photos_to_show(split: Split, unseen: np.ndarray, count: int) -> np.ndarray:
-    with_unseen = np.flatnonzero((split.labels[:, unseen] > 0).any(axis=1))
+    with_unseen = np.flatnonzero(split.labels.columns(unseen).count(1, axis=1))
     pool = with_unseen if len(with_unseen) >= count else np.arange(len(split))
     spread = np.linspace(0, len(pool) - 1, min(count, len(pool)))
     return pool[spread.round().astype(int)]

@@ -10,6 +10,7 @@ import numpy as np
 from biam_tf.errors import UserError
 from biam_tf.metrics import evaluate_scores
 from biam_tf.metrics.figures_by_part import counted_classes, format_count
+from biam_tf.sparse_labels import SparseLabels
 from biam_tf.vocabulary import Vocabulary
 from training.config import RunConfig, TrainingConfig
 from training.data.dataset import TaggingDataset
@@ -87,12 +88,12 @@ def check_selectable(config: RunConfig, dataset: TaggingDataset) -> bool:
     part, _, figure = select_on.partition("_")
     labels = dataset.split("val").labels
     columns = {"seen": dataset.seen, "zsl": dataset.unseen, "gzsl": np.arange(labels.shape[1])}
-    defined = {key: _defined_classes(labels[:, own]) for key, own in columns.items()}
+    defined = {key: _defined_classes(labels.columns(own)) for key, own in columns.items()}
     if defined[part]:
         _print_counts(defined, columns)
         return True
     others = [f"{key}_{figure}" for key in columns if defined[key]]
-    shown = (labels[:, columns[part]] > 0).any()
+    shown = labels.columns(columns[part]).count(1, axis=0).any()
     if others:
         reason = (
             "no validation photo is known not to show it, for any such class that one shows"
@@ -117,9 +118,9 @@ def check_selectable(config: RunConfig, dataset: TaggingDataset) -> bool:
     return False
 
 
-def _defined_classes(labels: np.ndarray) -> int:
+def _defined_classes(labels: SparseLabels) -> int:
     """The number of classes with a positive and a negative, whose average precision is defined."""
-    return int(((labels > 0).any(axis=0) & (labels < 0).any(axis=0)).sum())
+    return int(np.count_nonzero((labels.count(1, axis=0) > 0) & (labels.count(-1, axis=0) > 0)))
 
 
 def _print_counts(defined: Mapping[str, int], columns: Mapping[str, np.ndarray]) -> None:

@@ -14,6 +14,7 @@ import functools
 import os
 import pathlib
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, nearest_names
 from biam_tf.photos import photo_problems, stored_name
+from biam_tf.sparse_labels import SparseLabels
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
@@ -172,7 +174,7 @@ def _read_annotations(
 ) -> dict[str, Split]:
     columns = {name: column for column, name in enumerate(names)}
     images: dict[str, list[str]] = {split: [] for split in SPLITS}
-    cells_of: dict[str, list[tuple[int, int, int]]] = {split: [] for split in SPLITS}
+    labels_of = {split: _ListedLabels() for split in SPLITS}
     first_rows: dict[str, int] = {}
     unlisted, row, earlier_problems = -1, None, problems.count
     whole: dict[str, int] = {}  # rows of the photos that are there
@@ -200,24 +202,32 @@ def _read_annotations(
         number = len(images[split])
         images[split].append(image)
         for listed, value in ((present, 1), (absent, -1)):
-            cells_of[split].extend((number, columns[n], value) for n in listed if n in columns)
+            labels_of[split].add(number, [columns[n] for n in listed if n in columns], value)
     if look_for_photos and len(whole) < len(first_rows) <= _DECODED_IN_AN_ERROR:
         _add_broken(directory, whole, problems)
     if row is None and problems.count == earlier_problems:
         problems.add(ANNOTATIONS, None, "no photo is listed")
     return {
-        split: Split(tuple(images[split]), _fill(len(images[split]), len(names), unlisted, cells))
-        for split, cells in cells_of.items()
+        split: Split(tuple(images[split]), own.matrix(len(images[split]), len(names), unlisted))
+        for split, own in labels_of.items()
         if images[split]
     }
 
 
-def _fill(rows: int, columns: int, unlisted: int, cells: list[tuple[int, int, int]]) -> np.ndarray:
-    labels = np.full((rows, columns), unlisted, np.int8)
-    if cells:
-        row, column, value = np.array(cells).T
-        labels[row, column] = value
-    return labels
+class _ListedLabels:
+    """The labels of a split's rows, in a few bytes each: there may be a hundred million."""
+
+    def __init__(self) -> None:
+        self._rows, self._columns, self._values = array("i"), array("i"), array("b")
+
+    def add(self, row: int, columns: Sequence[int], value: int) -> None:
+        self._rows.extend([row] * len(columns))
+        self._columns.extend(columns)
+        self._values.extend([value] * len(columns))
+
+    def matrix(self, rows: int, columns: int, unlisted: int) -> SparseLabels:
+        row, column, value = map(np.asarray, (self._rows, self._columns, self._values))
+        return SparseLabels.of_entries(row, column, value, (rows, columns), unlisted)
 
 
 def _as_relative(image: str) -> str:

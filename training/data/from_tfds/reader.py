@@ -97,7 +97,8 @@ def _check_same(path: pathlib.Path, marker: dict, builder: str, wanted: dict) ->
 
 def _remarks(marker: dict, dataset: TaggingDataset) -> tuple[str, ...]:
     unlabelled = {
-        name: int((split.labels <= 0).all(axis=1).sum()) for name, split in dataset.splits.items()
+        name: int((split.labels.count(1, axis=1) == 0).sum())
+        for name, split in dataset.splits.items()
     }
     lines = [
         f"{marker['builder']}, labels of {marker['label_feature']}; "

@@ -3,8 +3,6 @@
 import dataclasses
 import pathlib
 
-import numpy as np
-
 from biam_tf.errors import UserError, did_you_mean
 from training.data.class_list import read_class_list
 from training.data.dataset import SEEN, UNSEEN, Split, TaggingDataset
@@ -46,8 +44,7 @@ def apply_zero_shot_split(dataset: TaggingDataset, split: str) -> TaggingDataset
     if SEEN not in kept:
         raise UserError(f"data.zero_shot_split: {split}: no class is seen")
     splits = {
-        name: Split(own.images, np.ascontiguousarray(own.labels[:, keep]))
-        for name, own in dataset.splits.items()
+        name: Split(own.images, own.labels.columns(keep)) for name, own in dataset.splits.items()
     }
     source = READY_MADE.get(split, "your list")
     remark = (

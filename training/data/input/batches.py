@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from biam_tf.photos import Orientation
+from biam_tf.sparse_labels import Labels
 from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input.augmentation import augment, epoch_seed
@@ -217,14 +218,14 @@ class StreamedRecords:
         return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def take(array: np.ndarray, indices: tf.Tensor) -> tf.Tensor:
+def take(array: Labels, indices: tf.Tensor) -> tf.Tensor:
     """Returns `array[indices]` in a graph, with a static shape if `indices` has one.
 
     Uses NumPy because TensorFlow copies the tensors in a pipeline's graph whenever it rewrites or
     distributes the pipeline, that is in every epoch, and these arrays hold all examples.
     """
     taken = tf.numpy_function(
-        lambda indices: array.take(indices, axis=0), [indices], array.dtype, stateful=False
+        lambda indices: array[indices], [indices], array.dtype, stateful=False
     )
     return tf.ensure_shape(taken, (*indices.shape, *array.shape[1:]))
 

@@ -102,11 +102,7 @@ def without_photos(dataset: TaggingDataset, images: Collection[str]) -> TaggingD
     left_out = frozenset(images)
     splits = {}
     for name, split in dataset.splits.items():
-        kept = [i for i, image in enumerate(split.images) if image not in left_out]
-        if kept:
-            splits[name] = dataclasses.replace(
-                split,
-                images=tuple(split.images[i] for i in kept),
-                labels=split.labels[np.asarray(kept)],
-            )
+        kept = np.array([image not in left_out for image in split.images], bool)
+        if kept.any():
+            splits[name] = split if kept.all() else split.part(kept)
     return dataclasses.replace(dataset, splits=splits)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from biam_tf.sparse_labels import Labels, as_labels
 from training.config.schema import DataConfig
 
 # Separates these draws from others with the same seed and epoch.
@@ -49,7 +50,7 @@ class Balanced:
         labels: (N, S) int8; +1 if a photo shows a class.
     """
 
-    def __init__(self, labels: np.ndarray):
+    def __init__(self, labels: Labels):
         rarest = _photos_of_rarest_class(labels)
         weights = 1 / rarest
         self.epoch_size = len(labels)
@@ -83,14 +84,17 @@ class Capped:
         epochs: number of epochs of the run.
     """
 
-    def __init__(self, labels: np.ndarray, most: int, seed: int, epochs: int):
-        positive = labels > 0
+    def __init__(self, labels: Labels, most: int, seed: int, epochs: int):
+        photos, classes = _positives(labels)
         self._rarest = _photos_of_rarest_class(labels)
         self._most = most
         # Classes with no more photos than that never reach the limit.
-        limited = positive[:, positive.sum(axis=0) > most]
-        self._classes = limited.shape[1]
-        self._limited = [np.flatnonzero(row).tolist() for row in limited]
+        is_limited = np.bincount(classes, minlength=labels.shape[1]) > most
+        self._classes = int(is_limited.sum())
+        kept = is_limited[classes]
+        places = (np.cumsum(is_limited) - 1)[classes[kept]]
+        counts = np.bincount(photos[kept], minlength=len(labels))
+        self._limited = [own.tolist() for own in np.split(places, np.cumsum(counts)[:-1])]
         self.epoch_size = min(len(self._walk(seed, epoch)) for epoch in range(epochs))
 
     def counts(self, seed: int, epoch: int) -> np.ndarray:
@@ -115,7 +119,7 @@ class Capped:
         return np.asarray(taken)
 
 
-def make_sampler(config: DataConfig, labels: np.ndarray, seed: int, epochs: int) -> Sampler:
+def make_sampler(config: DataConfig, labels: Labels, seed: int, epochs: int) -> Sampler:
     """Returns the sampler for `data.sampling`.
 
     Args:
@@ -132,7 +136,16 @@ def make_sampler(config: DataConfig, labels: np.ndarray, seed: int, epochs: int)
     return Natural(len(labels))
 
 
-def _photos_of_rarest_class(labels: np.ndarray) -> np.ndarray:
+def _positives(labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the photos and classes of all labels +1, photo by photo."""
+    photos, classes = (as_labels(labels) > 0).nonzero()
+    return photos, classes
+
+
+def _photos_of_rarest_class(labels: Labels) -> np.ndarray:
     """Returns the number of photos of each photo's rarest class, float64 (N,)."""
-    positive = labels > 0
-    return np.where(positive, positive.sum(axis=0, dtype=np.float64), np.inf).min(axis=1)
+    photos, classes = _positives(labels)
+    frequency = np.bincount(classes, minlength=labels.shape[1])
+    rarest = np.full(len(labels), np.inf)
+    np.minimum.at(rarest, photos, frequency[classes])
+    return rarest

@@ -15,6 +15,7 @@ import tqdm
 
 from biam_tf.errors import UserError
 from biam_tf.photos import Orientation
+from biam_tf.sparse_labels import Labels
 from training.config.schema import AugmentationConfig
 from training.data.features.store import FeatureStore
 from training.data.input import photo_reader
@@ -42,7 +43,7 @@ class _Source:
 
     def training_batches(
         self,
-        labels: np.ndarray,
+        labels: Labels,
         batch_size: int,
         seed: int,
         epoch: int,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from biam_tf.errors import UserError
+from biam_tf.sparse_labels import SparseLabels
 from training.data.dataset import SEEN, UNSEEN, About, Split, TaggingDataset
 from training.data.nus_wide import layout
 from training.data.nus_wide.indicator_matrix import indicator_rows, uniform_block
@@ -50,8 +51,8 @@ def read_nus_wide(
             are named as in Imagelist.txt.
 
     Returns:
-        Classes in the order of the lists, seen ones first; splits train, val and test. Labels
-        take N x C bytes, 271 MB for all of `zero_shot`.
+        Classes in the order of the lists, seen ones first; splits train, val and test. While they
+        are read, labels take N x C bytes, 271 MB for all of `zero_shot`.
 
     Raises:
         UserError: files are missing or inconsistent (one message lists all problems with file
@@ -73,7 +74,7 @@ def read_nus_wide(
             f"{directory}: none of the {len(lists.photos)} listed photos was found under any of "
             "the names in docs/datasets.md; move or link their folder below this one"
         )
-    # One matrix, ordered by split: the splits are views of it, not copies.
+    # One matrix, ordered by split: what is made of it are views, not copies.
     order = np.concatenate(list(kept.values()))
     labels = np.empty((len(order), len(seen_tags) + len(lists.concepts)), np.int8)
     place = np.full(len(lists.photos), -1)
@@ -97,7 +98,7 @@ def read_nus_wide(
         if left.any():
             images = tuple(found.paths[row] for row in rows[left])
             own = labels[part] if left.all() else labels[part][left]
-            splits[name] = Split(images, own)
+            splits[name] = Split(images, SparseLabels.of_dense(own, fill=-1))
     remarks = make_remarks(
         directory, configuration, unlabelled, lists, parts, found, shown, splits, disagreements
     )

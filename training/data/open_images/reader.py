@@ -10,6 +10,7 @@ import numpy as np
 
 from biam_tf.errors import UserError
 from biam_tf.files import size_in_words
+from biam_tf.sparse_labels import SparseLabels
 from training.config.typed_yaml import Range
 from training.data.dataset import (
     OFFICIAL_SPLITS,
@@ -28,6 +29,9 @@ from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
 
 UnseenClasses = Literal["most_frequent", "released"]
+# Photo, class and value of a label while labels are sorted; three bytes remain.
+BYTES_PER_LABEL = 24
+_AT_ONCE = 2**22  # labels
 KS = (3, 5, 10, 20)  # the paper's, and the defaults of other data sets
 
 
@@ -61,8 +65,8 @@ def read_open_images(
             are named `train/000060e3121c7305.jpg`.
 
     Returns:
-        Seen classes first; the id is appended to names that are not unique. Labels take N x C
-        bytes.
+        Seen classes first; the id is appended to names that are not unique. Labels take three bytes
+        each, of those that are not unknown.
 
     Raises:
         UserError: files are missing or rows are invalid (one message lists all problems with
@@ -114,8 +118,8 @@ def read_open_images(
             f"{directory}: one of the released unseen classes is trainable in these files"
         )
     chosen = np.concatenate([classes.trainable, unseen])
-    column_of = np.full(len(classes.ids), -1)
-    column_of[chosen] = np.arange(len(chosen))
+    column_of = np.full(len(classes.ids), -1, np.int32)
+    column_of[chosen] = np.arange(len(chosen), dtype=np.int32)
 
     numbers = {split: np.unique(fact.photos) for split, fact in facts.items()}
     if not any(map(len, numbers.values())):
@@ -123,7 +127,8 @@ def read_open_images(
             f"{directory}: no listed photo was found; move or link the folders train, validation "
             "and test, with files such as 000060e3121c7305.jpg, below this one"
         )
-    _check_memory(directory, sum(map(len, numbers.values())), len(chosen))
+    listed = sum(len(fact.photos) for fact in facts.values())
+    _check_memory(directory, sum(map(len, numbers.values())), len(chosen), listed)
     splits = {
         split: Split(
             _images(own, split, photos), _labels(facts[split], own, column_of, len(chosen))
@@ -265,7 +270,9 @@ def _concatenate(parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not parts:
         photos, classes, values = (np.empty(0, kind) for kind in kinds)
     else:
-        photos, classes, values = (np.concatenate(own) for own in zip(*parts, strict=True))
+        of_kinds = [list(own) for own in zip(*parts, strict=True)]
+        parts.clear()  # so that each kind is in memory twice only while it is joined
+        photos, classes, values = (np.concatenate(of_kinds.pop(0)) for _ in kinds)
     return photos, classes, values
 
 
@@ -278,24 +285,31 @@ def _images(numbers: np.ndarray, split: str, photos) -> tuple[str, ...]:
 
 def _labels(
     facts: _SplitLabels, numbers: np.ndarray, column_of: np.ndarray, columns: int
-) -> np.ndarray:
-    labels = np.zeros((len(numbers), columns), np.int8)
-    column = column_of[facts.classes]
-    use = column >= 0
-    # For a repeated index NumPy keeps the last value.
-    labels[np.searchsorted(numbers, facts.photos[use]), column[use]] = facts.values[use]
-    return labels
+) -> SparseLabels:
+    """The labels of some classes; of several of a photo and class, the last one is used."""
+    rows, classes, values = (np.empty(0, kind) for kind in (np.int32, np.int32, np.int8))
+    parts = [(rows, classes, values)]
+    for start in range(0, len(facts.photos), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        column = column_of[facts.classes[some]]
+        use = column >= 0
+        row = np.searchsorted(numbers, facts.photos[some][use]).astype(np.int32)
+        parts.append((row, column[use], facts.values[some][use]))
+    rows, classes, values = (np.concatenate(own) for own in zip(*parts, strict=True))
+    parts.clear()
+    return SparseLabels.of_entries(rows, classes, values, (len(numbers), columns), 0)
 
 
-def _check_memory(directory: pathlib.Path, photos: int, classes: int) -> None:
+def _check_memory(directory: pathlib.Path, photos: int, classes: int, labels: int) -> None:
     from training.machine import total_memory  # imports TensorFlow
 
-    needed, memory = photos * classes, total_memory()
-    if needed > memory // 2:  # later steps copy parts of the labels
+    needed, memory = labels * BYTES_PER_LABEL, total_memory()
+    if needed > memory // 2:
         raise UserError(
-            f"{directory}: labels of {photos:,} photos and {classes:,} classes take "
-            f"{size_in_words(needed)}, more than half of this machine's {size_in_words(memory)}; "
-            "use fewer photos (leave fewer below the folder) or a machine with more memory"
+            f"{directory}: {labels:,} labels of {photos:,} photos and {classes:,} classes take "
+            f"{size_in_words(needed)} while they are sorted, more than half of this machine's "
+            f"{size_in_words(memory)}; use fewer photos (leave fewer below the folder), a higher "
+            "data.machine_confidence, or a machine with more memory"
         )
 
 

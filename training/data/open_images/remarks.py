@@ -76,7 +76,7 @@ def _classes_line(classes, unseen, released, candidates: int, rule: str) -> str:
 def _split_line(split: str, own: SplitCounts, labels: Split | None) -> str:
     line = f"{split}: {own.listed:,} photos listed, {own.found:,} found"
     if labels is not None:
-        present, absent = (labels.labels == 1).sum(), (labels.labels == -1).sum()
+        present, absent = (labels.labels.count(value, axis=0).sum() for value in (1, -1))
         line += f"; labels of these classes: {present:,} present, {absent:,} absent"
     return line
 
