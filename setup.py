@@ -196,6 +196,9 @@ setup(
             *XMP,
             *DOCS,
             *KERAS_HUB,
+            # Layers and losses are tested with this backend of Keras: 90 MB to download, 380 MB on
+            # the disk.
+            "jax>=0.4.30",
             "dill>=0.3",  # required by TensorFlow Datasets' own tests of builders
             # Drives the demo page in the installed Chromium; its tests are skipped without one.
             "playwright>=1.40",

@@ -14,6 +14,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import io
+import json
 import logging
 import os
 import pathlib
@@ -48,7 +49,8 @@ def quiet_libraries(is_quiet: bool = True) -> Iterator[None]:
     process dies or an error that is not a user's mistake leaves the block. Everything that is not
     in the form of its log lines is passed on.
 
-    When TensorFlow is imported, one line on standard error says which device there is.
+    When TensorFlow is imported, one line on standard error says which device there is. Where Keras
+    is set to another backend, its import and that of TensorFlow raise a `UserError`.
 
     Args:
         is_quiet: whether to do so. It is not done in a process that has TensorFlow already, or
@@ -85,6 +87,22 @@ def end_process(status: int) -> NoReturn:
     if _is_filtered:
         os.write(2, _ENDED)
     os._exit(status)
+
+
+def _require_tensorflow_backend() -> None:
+    """Raises a UserError if Keras is set to another backend than TensorFlow."""
+    folder = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    backend = os.environ.get("KERAS_BACKEND")
+    if not backend:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            backend = json.loads((folder / "keras.json").read_text("utf-8")).get("backend")
+    if backend and backend != "tensorflow":
+        from biam_tf.errors import UserError  # not in the program of the filter
+
+        raise UserError(
+            f"training, data sets and serving need TensorFlow, but Keras is set to {backend}: set "
+            "KERAS_BACKEND=tensorflow (biam_tf's layers, losses and build_head take any backend)"
+        )
 
 
 def _started(is_quiet: bool) -> None:
@@ -127,6 +145,8 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        if name in ("keras", "tensorflow"):
+            _require_tensorflow_backend()
         if name != "tensorflow":
             return None
         sys.meta_path.remove(self)

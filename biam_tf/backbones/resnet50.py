@@ -15,6 +15,7 @@ from biam_tf.backbones.spec import BackboneSpec
 from biam_tf.errors import UserError
 from biam_tf.legacy_formats.torch_files import read_torch_state
 from biam_tf.legacy_formats.torch_weights import assign_torch_weights
+from biam_tf.ways_to_compute import is_tensorflow
 
 
 class Stage(NamedTuple):
@@ -105,9 +106,9 @@ def _conv(
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_bn")(
-        x
-    )
+    x = layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, synchronized=is_tensorflow(), name=f"{name}_bn"
+    )(x)
     return layers.ReLU(name=f"{name}_relu")(x) if activation else x
 
 

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from biam_tf.backbones.spec import BackboneSpec
+from biam_tf.ways_to_compute import is_tensorflow
 
 # Filters, kernel size, stride, and whether a 2x2 max pooling follows, which keeps thin strokes that
 # a stride would skip.
@@ -31,7 +32,9 @@ def build(image_size: int) -> keras.Model:
         )(x)
         # With a momentum of 0.9 the initial statistics are forgotten within a short run.
         # Synchronized, so that several devices train like one.
-        x = layers.BatchNormalization(momentum=0.9, synchronized=True, name=f"bn{number}")(x)
+        x = layers.BatchNormalization(
+            momentum=0.9, synchronized=is_tensorflow(), name=f"bn{number}"
+        )(x)
         x = layers.ReLU(name=f"relu{number}")(x)
         if pooled:
             x = layers.MaxPooling2D(2, name=f"pool{number}")(x)  # (B, S/8, S/8, 128) at the last

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers, ops
 from numpy.typing import ArrayLike
 
@@ -24,6 +23,7 @@ from biam_tf.layers.region_classifier import match_classes
 from biam_tf.models.k_means import k_means
 from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import index_of_largest
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -81,8 +81,7 @@ class NearestCluster(layers.Layer):
         # |a - μ|² = |a|² - 2 a·μ + |μ|², of which the first is the same for all clusters.
         squares = ops.sum(ops.square(self.centroids), axis=1)
         products = ops.matmul(class_embeddings, ops.transpose(self.centroids))
-        # Not Keras's argmin, which treats -0 by an operation that ONNX lacks.
-        return tf.argmin(squares - 2 * products, axis=1)
+        return index_of_largest(2 * products - squares, axis=1)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         attention_shape, embeddings_shape = input_shape

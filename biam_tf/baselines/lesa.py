@@ -16,6 +16,7 @@ from biam_tf.layers.region_classifier import match_classes
 from biam_tf.losses import pairwise_ranking_loss
 from biam_tf.models.system import HeadInputs, Losses
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import index_of_largest
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -75,8 +76,7 @@ class ChosenResponses(layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         attention_scores, attention, responses = inputs
-        # Not Keras's argmax, which treats -0 by an operation that ONNX lacks.
-        winners = tf.argmax(attention_scores, axis=1)  # (B, C)
+        winners = index_of_largest(attention_scores, axis=1)  # (B, C)
         num_attentions = attention.shape[-1]
         chosen = ops.one_hot(winners, num_attentions, axis=1, dtype=self.compute_dtype)
         return ops.einsum("bhwt,btc->bhwc", attention, chosen) * responses

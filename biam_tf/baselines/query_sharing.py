@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
 from biam_tf.baselines.lesa import ClassProducts, HighestScores
@@ -16,6 +15,7 @@ from biam_tf.baselines.query_decoder import (
 from biam_tf.baselines.query_systems import QuerySharingSettings
 from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import index_of_largest
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -66,10 +66,8 @@ class ChosenAttention(layers.Layer):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         products, attention = inputs
-        # Not Keras's argmax, which treats -0 by an operation that ONNX lacks.
-        chosen = ops.one_hot(
-            tf.argmax(products, axis=1), attention.shape[-1], axis=1, dtype=self.compute_dtype
-        )
+        winners = index_of_largest(products, axis=1)
+        chosen = ops.one_hot(winners, attention.shape[-1], axis=1, dtype=self.compute_dtype)
         return ops.einsum("bhwt,btc->bhwc", attention, chosen)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:

@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import is_tensorflow
 
 
 def embed_regions(
@@ -23,7 +24,7 @@ def embed_regions(
     # Synchronized: under tf.distribute the statistics are those of the global batch, so that
     # several devices train like one.
     norm = layers.BatchNormalization(
-        momentum=batch_norm_momentum, synchronized=True, name="region_batch_norm"
+        momentum=batch_norm_momentum, synchronized=is_tensorflow(), name="region_batch_norm"
     )
     return layers.ReLU(name="region_embedding")(norm(convolution(region_features)))
 

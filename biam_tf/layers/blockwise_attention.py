@@ -1,34 +1,15 @@
-"""Attention that holds the relation scores of a few heads at a time."""
+"""Attention that holds the relation scores of a few heads at a time, for TensorFlow."""
 
-import contextlib
-import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from biam_tf.ways_to_compute import in_blocks, without_blocks
+
+__all__ = ["attend", "drop", "in_blocks", "without_blocks"]
+
 # Numbers of relation scores in memory at a time: 16 MB in float32, which fit in caches.
 SCORES_AT_A_TIME = 1 << 22
-
-_written_out = contextvars.ContextVar("without_blocks", default=False)
-
-
-@contextlib.contextmanager
-def without_blocks() -> Iterator[None]:
-    """Within it, graphs of inference are traced without loops over blocks.
-
-    Other formats than TensorFlow's, such as ONNX, have no arrays of blocks of unknown number. The
-    values are the same, in more memory.
-    """
-    token = _written_out.set(True)
-    try:
-        yield
-    finally:
-        _written_out.reset(token)
-
-
-def in_blocks() -> bool:
-    """Returns whether loops over blocks may be used: not within `without_blocks`."""
-    return not _written_out.get()
 
 
 def attend(

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import is_tensorflow, require_channels_last
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -50,12 +51,13 @@ class ConvReluBatchNorm(layers.Layer):
         self.batch_norm = layers.BatchNormalization(
             momentum=momentum,
             epsilon=epsilon,
-            synchronized=True,
+            synchronized=is_tensorflow(),
             dtype=self.dtype_policy,
             name="batch_norm",
         )
 
     def build(self, input_shape: Shape) -> None:
+        require_channels_last("ConvReluBatchNorm")
         self.conv.build(input_shape)
         self.batch_norm.build(self.conv.compute_output_shape(input_shape))
 

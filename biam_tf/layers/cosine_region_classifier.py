@@ -12,6 +12,7 @@ from biam_tf.class_sides import DirectionClasses
 from biam_tf.layers.bound_class_embeddings import array_initializer
 from biam_tf.layers.region_classifier import Contraction, match_classes
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import require_channels_last
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -98,6 +99,8 @@ class CosineRegionClassifier(layers.Layer):
                 f"shapes {input_shape}"
             )
         features_shape, (_, embedding_size) = input_shape
+        if len(features_shape) == 4:
+            require_channels_last(type(self).__name__)
         if embedding_size is None:
             raise ValueError(f"the length of class_embeddings must be known; got {input_shape}")
         if self.center is not None and len(self.center) != embedding_size:
@@ -130,21 +133,22 @@ class CosineRegionClassifier(layers.Layer):
         directions = self._directions(class_embeddings)
         if self.anchors is not None:
             logits = ops.matmul(directions, ops.transpose(self._directions(self.anchors)))
-            logits /= self.anchor_temperature
+            logits = logits / self.anchor_temperature
             if training and self.anchor_dropout:
                 drawn = keras.random.uniform((self.num_anchors,), seed=self.seed_generator)
                 # Not infinity: where all anchors are left out, the softmax stays as it was.
-                logits -= 1e4 * ops.cast(drawn < self.anchor_dropout, "float32")
+                logits = logits - 1e4 * ops.cast(drawn < self.anchor_dropout, "float32")
             similarities = ops.softmax(logits, axis=-1)
             similarities = self.anchor_weight * ops.normalize(similarities, axis=-1)
             directions = ops.concatenate([directions, similarities], axis=-1)
-            directions /= (1.0 + self.anchor_weight**2) ** 0.5
+            directions = directions / (1.0 + self.anchor_weight**2) ** 0.5
         return ops.cast(self.scale * directions, self.compute_dtype)
 
     def _directions(self, embeddings: Tensor) -> Tensor:
         embeddings = ops.cast(embeddings, "float32")
         if self.center is not None:
-            embeddings -= ops.convert_to_tensor(self.center, "float32")
+            # Not `-=`, which would change the caller's own array with PyTorch.
+            embeddings = embeddings - ops.convert_to_tensor(self.center, "float32")
         return ops.normalize(embeddings, axis=-1)
 
     def region_vectors(self, e: Tensor) -> Tensor:

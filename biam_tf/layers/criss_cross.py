@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import require_channels_last
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -57,6 +58,7 @@ class CrissCrossAttention(layers.Layer):
         self.recurrence = recurrence
 
     def build(self, input_shape: Shape) -> None:
+        require_channels_last("CrissCrossAttention")
         channels = input_shape[-1]
         if channels is None or channels < 8:
             raise ValueError(

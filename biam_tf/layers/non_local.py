@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import is_tensorflow, require_channels_last
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -57,6 +58,7 @@ class NonLocalBlock(layers.Layer):
         self.batch_norm_epsilon = batch_norm_epsilon
 
     def build(self, input_shape: Shape) -> None:
+        require_channels_last("NonLocalBlock")
         channels = input_shape[-1]
         if channels is None or channels < 2:
             raise ValueError(
@@ -72,7 +74,7 @@ class NonLocalBlock(layers.Layer):
             momentum=self.batch_norm_momentum,
             epsilon=self.batch_norm_epsilon,
             gamma_initializer="zeros",
-            synchronized=True,
+            synchronized=is_tensorflow(),
             dtype=self.dtype_policy,
             name="batch_norm",
         )

@@ -8,6 +8,7 @@ from keras import layers, ops
 
 from biam_tf.class_sides import LinearClasses
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import require_channels_last
 
 # Features and class embeddings to two factors, which `match_classes` multiplies to responses.
 Contraction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -64,6 +65,8 @@ class RegionClassifier(layers.Layer):
                 f"embedding_size)]; got shapes {input_shape}"
             )
         features_shape, embeddings_shape = input_shape
+        if len(features_shape) == 4:
+            require_channels_last("RegionClassifier")
         self.kernel = self.add_weight(
             shape=(embeddings_shape[-1], features_shape[-1]),
             initializer=self.kernel_initializer,

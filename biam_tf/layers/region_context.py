@@ -4,20 +4,19 @@ import math
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
-from biam_tf.layers.blockwise_attention import attend
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import (
+    Way,
+    plan_of_build,
+    require_channels_last,
+    way_of_attention,
+)
 
 ATTENTION = {"softmax": lambda scores: ops.softmax(scores, axis=-1), "sigmoid": ops.sigmoid}
 LAYER_NORM_EPSILON = 1e-5
-
-# Numbers of relation scores of one image from which on they are computed in blocks: fewer in
-# training, where those of the whole batch would be kept for the gradients.
-BLOCKWISE_IN_TRAINING = 1 << 17
-BLOCKWISE = 1 << 20
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -70,8 +69,8 @@ class RegionContextBlock(layers.Layer):
     Example:
 
     >>> h_r = np.random.rand(2, 14, 14, 64).astype("float32")
-    >>> RegionContextBlock(num_heads=8)(h_r).shape
-    TensorShape([2, 14, 14, 64])
+    >>> tuple(RegionContextBlock(num_heads=8)(h_r).shape)
+    (2, 14, 14, 64)
     """
 
     def __init__(
@@ -99,6 +98,7 @@ class RegionContextBlock(layers.Layer):
         self.layer_norm = layer_norm
 
     def build(self, input_shape: Shape) -> None:
+        require_channels_last("RegionContextBlock")
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(f"the number of channels must be known; got shape {input_shape}")
@@ -117,8 +117,9 @@ class RegionContextBlock(layers.Layer):
         self.feed_forward_out = self._conv_1x1(channels, "feed_forward_out", wide_shape)
         self.dropout_r = layers.Dropout(self.attention_dropout, dtype=self.dtype_policy)
         self.dropout_o = layers.Dropout(self.output_dropout, dtype=self.dtype_policy)
+        self._plan = plan_of_build()
         # XLA needs arrays of static shapes; blocks have none.
-        self.supports_jit = not self._in_blocks(input_shape, training=True)
+        self.supports_jit = self._way(input_shape, training=True) != "blocks"
         self.attention_norm: layers.LayerNormalization | None = None
         self.feed_forward_norm: layers.LayerNormalization | None = None
         if self.layer_norm:
@@ -141,8 +142,11 @@ class RegionContextBlock(layers.Layer):
         q = self._split_heads(self.query(h_r))  # (B, H, hw, d')
         k = self._split_heads(self.key(h_r))
         v = self._split_heads(self.value(h_r))
-        if self._in_blocks(h_r.shape, training):
+        way = self._way(h_r.shape, training)
+        if way == "blocks":
             alpha = self._attend_in_blocks(q, k, v, training)
+        elif way == "fused":
+            alpha = self._attend_fused(q, k, v)
         else:
             r = self._relation_scores(q, k)  # (B, H, hw, hw)
             alpha = ops.matmul(self.dropout_r(r, training=training), v)  # (B, H, hw, d')
@@ -154,17 +158,24 @@ class RegionContextBlock(layers.Layer):
         e_r = c_r + x
         return e_r if self.feed_forward_norm is None else self.feed_forward_norm(e_r)
 
-    def _in_blocks(self, shape: Shape, training: bool | None) -> bool:
-        height, width = shape[1:3]
-        if height is None or width is None:
-            return True
-        numbers = self.num_heads * (height * width) ** 2
-        return numbers >= (BLOCKWISE_IN_TRAINING if training else BLOCKWISE)
+    def _way(self, shape: Shape, training: bool | None) -> Way:
+        way = way_of_attention(self.num_heads, shape[1:3], bool(training), self._plan)
+        is_plain = self.attention == "softmax" and not self.mask_zero_scores
+        if way == "fused" and not (is_plain and not (training and self.attention_dropout)):
+            return "whole"
+        return way
+
+    def _attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # (B, H, hw, d') -> (B, hw, H, d') and back
+        swapped = [ops.swapaxes(x, 1, 2) for x in (q, k, v)]
+        return ops.swapaxes(ops.dot_product_attention(*swapped), 1, 2)
 
     def _attend_in_blocks(self, q: Tensor, k: Tensor, v: Tensor, training: bool | None) -> Tensor:
+        from biam_tf.layers.blockwise_attention import attend  # imports TensorFlow
+
         rate, seed = self.attention_dropout if training else 0.0, None
         if rate:
-            seed = tf.cast(self.dropout_r.seed_generator.next(), tf.int32)
+            seed = ops.cast(self.dropout_r.seed_generator.next(), "int32")
         # (B, H, hw, d') -> (B H, hw, d')
         heads_q, heads_k, heads_v = (ops.reshape(x, (-1, *ops.shape(x)[2:])) for x in (q, k, v))
         alpha = attend(heads_q, heads_k, heads_v, self._relation_scores, rate, seed)
@@ -173,7 +184,8 @@ class RegionContextBlock(layers.Layer):
     def _relation_scores(self, q: Tensor, k: Tensor) -> Tensor:
         scores = ops.matmul(q / math.sqrt(q.shape[-1]), ops.swapaxes(k, -1, -2))
         if self.mask_zero_scores:
-            lowest = -1e9 if scores.dtype != "float16" else -6e4  # float16 ends at 65504
+            is_float16 = keras.backend.standardize_dtype(scores.dtype) == "float16"
+            lowest = -6e4 if is_float16 else -1e9  # float16 ends at 65504
             scores = ops.where(scores == 0, ops.cast(lowest, scores.dtype), scores)
         return ATTENTION[self.attention](scores)
 

@@ -9,6 +9,7 @@ from keras import layers, ops
 from biam_tf.layers.conv_relu_batch_norm import ConvReluBatchNorm
 from biam_tf.layers.pointwise_conv import PointwiseConv2D
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import require_channels_last
 
 ATTENTION = {"sigmoid": ops.sigmoid, "softmax": lambda scores: ops.softmax(scores, axis=-1)}
 RESIDUAL = ("input", "attended")
@@ -85,6 +86,7 @@ class SceneContextBlock(layers.Layer):
         self.batch_norm_epsilon = batch_norm_epsilon
 
     def build(self, input_shape: Sequence[Shape]) -> None:
+        require_channels_last("SceneContextBlock")
         if len(input_shape) != 2 or len(input_shape[0]) != 4 or len(input_shape[1]) != 2:
             raise ValueError(
                 "the inputs must be [h_r (batch, height, width, channels), scene_feature "

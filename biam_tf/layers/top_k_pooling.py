@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import require_channels_last
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")
@@ -41,6 +42,7 @@ class TopKSpatialPooling(layers.Layer):
         self.k = k
 
     def build(self, input_shape: Shape) -> None:
+        require_channels_last("TopKSpatialPooling")
         if len(input_shape) != 4:
             raise ValueError(
                 "the input must be response maps (batch, height, width, classes); got shape "

@@ -1,17 +1,23 @@
 """Region classification and top-k pooling in one layer, without response maps in memory."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import keras
-import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
-from biam_tf.layers.blockwise_attention import in_blocks
 from biam_tf.layers.cosine_region_classifier import CosineRegionClassifier
 from biam_tf.layers.region_classifier import RegionClassifier
 from biam_tf.layers.top_k_pooling import require_k_regions
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import (
+    ANYWHERE,
+    Plan,
+    plan_of_build,
+    require_channels_last,
+    way_of_responses,
+)
 
 # Numbers of responses in memory at a time: 32 MB in float32.
 RESPONSES_AT_A_TIME = 1 << 23
@@ -60,7 +66,6 @@ class TopKRegionScores(layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
-        self.supports_jit = False  # XLA needs arrays of static shapes; blocks have none
         self.classifier = classifier
         self.k = k
         self.responses_at_a_time = responses_at_a_time
@@ -71,13 +76,20 @@ class TopKRegionScores(layers.Layer):
                 "the inputs must be [features (batch, height, width, channels), class_embeddings "
                 f"(classes, embedding_size)]; got shapes {input_shape}"
             )
+        require_channels_last("TopKRegionScores")
         require_k_regions(self.k, input_shape[0], "features")
+        self._plan = plan_of_build()
+        (images, height, width, _), (classes, _) = input_shape
+        regions, classes = _product(height, width), classes or self._plan.classes
+        way = way_of_responses(images, regions, classes, self.responses_at_a_time, self._plan)
+        # XLA needs arrays of static shapes; blocks have none.
+        self.supports_jit = way == "whole"
         if not self.classifier.built:
             self.classifier.build(input_shape)
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         features, class_embeddings = inputs
-        features = tf.cast(features, self.classifier.compute_dtype)
+        features = ops.cast(features, self.classifier.compute_dtype)
         orders = self.classifier.contraction_orders(training)
         functions = [
             lambda order=order: self._scores(*order(features, class_embeddings)) for order in orders
@@ -90,15 +102,12 @@ class TopKRegionScores(layers.Layer):
         first_is_cheaper = costs[0] <= costs[1]
         if isinstance(first_is_cheaper, bool):
             return functions[not first_is_cheaper]()
-        return tf.cond(first_is_cheaper, *functions)
+        return ops.cond(first_is_cheaper, *functions)
 
     def _scores(self, features: Tensor, class_side: Tensor) -> Tensor:
-        shape = tf.shape(features)
-        regions = tf.reshape(features, (shape[0], shape[1] * shape[2], features.shape[-1]))
-        regions = tf.ensure_shape(regions, (features.shape[0], _regions(features), None))
-        # A branch of a condition must not return an input of the layer itself.
-        class_side = tf.identity(class_side)
-        return top_k_of_products(regions, class_side, self.k, self.responses_at_a_time)
+        shape = ops.shape(features)
+        regions = ops.reshape(features, (shape[0], shape[1] * shape[2], features.shape[-1]))
+        return top_k_of_products(regions, class_side, self.k, self.responses_at_a_time, self._plan)
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return (input_shape[0][0], input_shape[1][0])
@@ -124,25 +133,25 @@ class TopKRegionScores(layers.Layer):
         return cls(**(config | {"classifier": classifier}))
 
 
-def _regions(features: Tensor) -> int | None:
-    height, width = features.shape[1:3]
+def _product(height: int | None, width: int | None) -> int | None:
     return None if height is None or width is None else height * width
 
 
-def _size_of(tensor: Tensor, axes: int) -> float | tf.Tensor:
+def _size_of(tensor: Tensor, axes: int) -> float | Tensor:
     """Product of the lengths of the first axes: a tensor where one of them is unknown."""
-    static = tensor.shape[:axes].num_elements()
-    if static is not None:
-        return float(static)
-    return tf.cast(tf.reduce_prod(tf.shape(tensor)[:axes]), tf.float32)
+    sizes = ops.shape(tensor)[:axes]
+    if all(isinstance(size, int) for size in sizes):
+        return float(prod(sizes))
+    return prod(ops.cast(size, "float32") for size in sizes)
 
 
 def top_k_of_products(
-    regions: tf.Tensor,
-    class_side: tf.Tensor,
+    regions: Tensor,
+    class_side: Tensor,
     k: int,
     products_at_a_time: int = RESPONSES_AT_A_TIME,
-) -> tf.Tensor:
+    plan: Plan = ANYWHERE,
+) -> Tensor:
     """Returns, for each class, the mean of the k largest of its products with an image's regions.
 
     Args:
@@ -150,85 +159,28 @@ def top_k_of_products(
         class_side: (C, d).
         k: at most n.
         products_at_a_time: numbers in a block of classes; a block has at least one class.
+        plan: that the layer was built for. Defaults to what is assumed without one.
 
     Returns:
         (B, C) float32.
     """
     images, n = regions.shape[:2]
     classes = class_side.shape[0]
-    known = None not in (images, n, classes)
-    if not in_blocks() or (known and images * n * classes <= products_at_a_time):
-        return _strongest(regions, class_side, k)[0]
-    scores = _top_k_in_blocks(regions, class_side, k, products_at_a_time)
-    return tf.ensure_shape(scores, (images, classes))
+    if way_of_responses(images, n, classes, products_at_a_time, plan) == "whole":
+        return strongest_products(regions, class_side, k)[0]
+    from biam_tf.layers.blockwise_scores import top_k_in_blocks  # imports TensorFlow
+
+    return top_k_in_blocks(regions, class_side, k, products_at_a_time, strongest_products)
 
 
-def _strongest(regions: tf.Tensor, class_side: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+def strongest_products(regions: Tensor, class_side: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Returns the means of the k largest products (B, C), float32, and their regions (B, C, k)."""
-    shape = tf.shape(regions)
-    rows = tf.reshape(regions, (-1, regions.shape[-1]))
-    products = tf.reshape(
-        tf.matmul(rows, class_side, transpose_b=True), (shape[0], shape[1], tf.shape(class_side)[0])
+    shape = ops.shape(regions)
+    rows = ops.reshape(regions, (-1, regions.shape[-1]))
+    products = ops.reshape(
+        ops.matmul(rows, ops.transpose(class_side)),
+        (shape[0], shape[1], ops.shape(class_side)[0]),
     )
-    products = tf.cast(tf.transpose(products, (0, 2, 1)), tf.float32)  # (B, C, n)
-    values, indices = tf.math.top_k(products, k, sorted=False)
-    return tf.reduce_mean(values, axis=-1), indices
-
-
-def _top_k_in_blocks(
-    regions: tf.Tensor, class_side: tf.Tensor, k: int, products_at_a_time: int
-) -> tf.Tensor:
-    @tf.custom_gradient
-    def blockwise(regions, class_side):
-        images, n, size = tf.shape(regions)[0], tf.shape(regions)[1], regions.shape[-1]
-        classes = tf.shape(class_side)[0]
-        width = tf.maximum(1, products_at_a_time // tf.maximum(1, images * n))
-        blocks = (classes + width - 1) // width
-        rows = tf.reshape(regions, (-1, size))
-
-        def arrays(*kinds):
-            return [
-                tf.TensorArray(dtype, blocks, infer_shape=False, element_shape=shape)
-                for dtype, shape in kinds
-            ]
-
-        def loop(body, variables):
-            condition = lambda block, *_: block < blocks  # noqa: E731
-            return tf.while_loop(condition, body, (0, *variables), parallel_iterations=1)[1:]
-
-        def strongest(block, means, indices):
-            part = class_side[block * width : (block + 1) * width]
-            mean, regions_of_part = _strongest(regions, part, k)
-            # Classes are the first axis, along which the blocks are concatenated.
-            means = means.write(block, tf.transpose(mean))
-            return block + 1, means, indices.write(block, tf.transpose(regions_of_part, (1, 0, 2)))
-
-        kinds = (tf.float32, (None, regions.shape[0])), (tf.int32, (None, regions.shape[0], k))
-        means, indices = loop(strongest, arrays(*kinds))
-        indices = indices.concat()  # (C, B, k)
-
-        def gradients(upstream):
-            by_class = tf.cast(tf.transpose(upstream) / k, regions.dtype)  # (C, B)
-
-            def of_block(block, of_rows, of_classes):
-                start = block * width
-                part = class_side[start : start + width]
-                count = tf.shape(part)[0]
-                # Only k regions of an image and class have a gradient; scattered into one matrix
-                # they take two dense products, which are fastest.
-                row = tf.range(images)[None, :, None] * n + indices[start : start + width]
-                flat = row * count + tf.range(count)[:, None, None]
-                values = tf.repeat(tf.reshape(by_class[start : start + width], [-1]), k)
-                of_products = tf.scatter_nd(tf.reshape(flat, (-1, 1)), values, [images * n * count])
-                of_products = tf.reshape(of_products, (images * n, count))
-                of_rows += tf.matmul(of_products, part)
-                of_part = tf.matmul(of_products, rows, transpose_a=True)
-                return block + 1, of_rows, of_classes.write(block, of_part)
-
-            kinds = ((regions.dtype, (None, size)),)
-            of_rows, of_classes = loop(of_block, [tf.zeros_like(rows), *arrays(*kinds)])
-            return tf.reshape(of_rows, tf.shape(regions)), of_classes.concat()
-
-        return tf.transpose(means.concat()), gradients
-
-    return blockwise(regions, class_side)
+    products = ops.cast(ops.transpose(products, (0, 2, 1)), "float32")  # (B, C, n)
+    values, indices = ops.top_k(products, k, sorted=False)
+    return ops.mean(values, axis=-1), indices

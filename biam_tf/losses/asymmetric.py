@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tensorflow as tf
+from keras import ops
 
 from biam_tf.losses.pairwise_ranking import check_shapes, loss_dtype
 from biam_tf.tensor_types import Tensor
@@ -17,7 +17,7 @@ def asymmetric_loss(
     gamma_positive: float = 0.0,
     gamma_negative: float = 4.0,
     clip: float = 0.05,
-) -> tf.Tensor:
+) -> Tensor:
     """Sum of the asymmetric losses of an image's classes.
 
     Ridnik et al., "Asymmetric loss for multi-label classification" (ICCV 2021). With the
@@ -42,24 +42,22 @@ def asymmetric_loss(
     Raises:
         ValueError: if labels and scores aren't both (B, C).
     """
-    labels, scores = tf.convert_to_tensor(labels), tf.convert_to_tensor(scores)
+    labels, scores = ops.convert_to_tensor(labels), ops.convert_to_tensor(scores)
     check_shapes(labels, scores)
-    scores = tf.cast(scores, loss_dtype(scores))
+    scores = ops.cast(scores, loss_dtype(scores))
     # The score of an unknown class takes no part, even if it is NaN.
-    scores = tf.where(labels != 0, scores, tf.zeros_like(scores))
-    p = tf.sigmoid(scores)
-    present = -tf.stop_gradient((1 - p) ** gamma_positive) * tf.math.log_sigmoid(scores)
+    scores = ops.where(labels != 0, scores, ops.zeros_like(scores))
+    p = ops.sigmoid(scores)
+    present = -ops.stop_gradient((1 - p) ** gamma_positive) * ops.log_sigmoid(scores)
     # 1 - q = min(1 - p + clip, 1), computed from sigmoid(-s): 1 - p loses its digits near p = 1.
-    absent_probability = tf.minimum(tf.sigmoid(-scores) + clip, 1.0)
-    factor = tf.stop_gradient((1 - absent_probability) ** gamma_negative)
-    absent = -factor * tf.math.log(tf.maximum(absent_probability, _LEAST_PROBABILITY))
-    losses = tf.where(labels > 0, present, absent)
-    return tf.reduce_sum(tf.where(labels != 0, losses, tf.zeros_like(losses)), axis=1)
+    absent_probability = ops.minimum(ops.sigmoid(-scores) + clip, 1.0)
+    factor = ops.stop_gradient((1 - absent_probability) ** gamma_negative)
+    absent = -factor * ops.log(ops.maximum(absent_probability, _LEAST_PROBABILITY))
+    losses = ops.where(labels > 0, present, absent)
+    return ops.sum(ops.where(labels != 0, losses, ops.zeros_like(losses)), axis=1)
 
 
-def asymmetric_losses(
-    head: Any, settings: Any
-) -> Callable[[Tensor, Mapping[str, Tensor]], tf.Tensor]:
+def asymmetric_losses(head: Any, settings: Any) -> Callable[[Tensor, Mapping[str, Tensor]], Tensor]:
     """Returns the loss of a system (`System.make_losses`) with this loss's three settings.
 
     Args:

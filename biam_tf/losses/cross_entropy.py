@@ -4,13 +4,15 @@ Unlike a hinge over pairs, a softmax concentrates its gradient on the hardest en
 bounded scores (a cosine times a scale) the gradient of entries that are already separated vanishes.
 """
 
-import tensorflow as tf
+import keras
+import numpy as np
+from keras import ops
 
 from biam_tf.losses.pairwise_ranking import loss_dtype
 from biam_tf.tensor_types import Tensor
 
 
-def softmax_over_classes(labels: Tensor, scores: Tensor) -> tf.Tensor:
+def softmax_over_classes(labels: Tensor, scores: Tensor) -> Tensor:
     """Cross-entropy of a softmax over each image's classes, with equal weights for present ones.
 
     For an image with present classes P and absent ones N::
@@ -28,14 +30,12 @@ def softmax_over_classes(labels: Tensor, scores: Tensor) -> tf.Tensor:
         (B,) losses; 0 for an image without a present class.
     """
     labels, scores = _in_full_precision(labels, scores)
-    present = tf.cast(labels > 0, scores.dtype)
+    present = ops.cast(labels > 0, scores.dtype)
     log_likelihoods = _log_softmax(scores, labels != 0, axis=1)
-    return -tf.math.divide_no_nan(
-        tf.reduce_sum(present * log_likelihoods, axis=1), tf.reduce_sum(present, axis=1)
-    )
+    return -ops.divide_no_nan(ops.sum(present * log_likelihoods, axis=1), ops.sum(present, axis=1))
 
 
-def softmax_over_images(labels: Tensor, scores: Tensor) -> tf.Tensor:
+def softmax_over_images(labels: Tensor, scores: Tensor) -> Tensor:
     """Cross-entropy of a softmax over the batch's images, for each present class.
 
     For a present class p of image i, with the images J of the batch in which p is present or
@@ -55,12 +55,12 @@ def softmax_over_images(labels: Tensor, scores: Tensor) -> tf.Tensor:
         (B,) losses; 0 for an image without a present class.
     """
     labels, scores = _in_full_precision(labels, scores)
-    present = tf.cast(labels > 0, scores.dtype)
-    shares = tf.math.divide_no_nan(present, tf.reduce_sum(present, axis=1, keepdims=True))
-    return -tf.reduce_sum(shares * _log_softmax(scores, labels != 0, axis=0), axis=1)
+    present = ops.cast(labels > 0, scores.dtype)
+    shares = ops.divide_no_nan(present, ops.sum(present, axis=1, keepdims=True))
+    return -ops.sum(shares * _log_softmax(scores, labels != 0, axis=0), axis=1)
 
 
-def binary_cross_entropy(labels: Tensor, scores: Tensor) -> tf.Tensor:
+def binary_cross_entropy(labels: Tensor, scores: Tensor) -> Tensor:
     """Mean of the binary cross-entropies of an image's classes.
 
     With scores s as logits and labels y of +1 and -1, over the labelled classes L::
@@ -75,19 +75,18 @@ def binary_cross_entropy(labels: Tensor, scores: Tensor) -> tf.Tensor:
         (B,) losses, float64 for float64 scores, else float32; 0 for an image without labels.
     """
     labels, scores = _in_full_precision(labels, scores)
-    signs = tf.sign(tf.cast(labels, scores.dtype))
-    labelled = tf.cast(labels != 0, scores.dtype)
-    entropies = tf.math.softplus(-signs * scores)
-    return tf.math.divide_no_nan(
-        tf.reduce_sum(labelled * entropies, axis=1), tf.reduce_sum(labelled, axis=1)
-    )
+    signs = ops.sign(ops.cast(labels, scores.dtype))
+    labelled = ops.cast(labels != 0, scores.dtype)
+    entropies = ops.softplus(-signs * scores)
+    return ops.divide_no_nan(ops.sum(labelled * entropies, axis=1), ops.sum(labelled, axis=1))
 
 
-def _in_full_precision(labels: Tensor, scores: Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.convert_to_tensor(labels), tf.cast(scores, loss_dtype(scores))
+def _in_full_precision(labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    return ops.convert_to_tensor(labels), ops.cast(scores, loss_dtype(scores))
 
 
-def _log_softmax(scores: tf.Tensor, known: tf.Tensor, axis: int) -> tf.Tensor:
+def _log_softmax(scores: Tensor, known: Tensor, axis: int) -> Tensor:
     """log-softmax over the known entries; the value of unknown ones is finite and meaningless."""
-    masked = tf.where(known, scores, tf.constant(scores.dtype.min / 2, scores.dtype))
-    return tf.nn.log_softmax(masked, axis=axis)
+    lowest = float(np.finfo(keras.backend.standardize_dtype(scores.dtype)).min) / 2
+    masked = ops.where(known, scores, ops.full_like(scores, lowest))
+    return ops.log_softmax(masked, axis=axis)

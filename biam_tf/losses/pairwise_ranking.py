@@ -6,15 +6,18 @@ slope of the loss in that class's score, and the slopes give the value.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-import tensorflow as tf
+import keras
+from keras import ops
 
 from biam_tf.tensor_types import Tensor
+from biam_tf.ways_to_compute import has_float64, is_tensorflow, take_in_rows
 
 
 def pairwise_ranking_loss(
     labels: Tensor, scores: Tensor, margin: float = 1.0, mean_of_violations: bool = False
-) -> tf.Tensor:
+) -> Tensor:
     """Hinge loss over the (positive, negative) pairs of each image, eq. 10 of the paper.
 
     For an image with positives P and negatives N::
@@ -22,9 +25,10 @@ def pairwise_ranking_loss(
         loss = Σ_{p∈P} Σ_{n∈N} max(s_n - s_p + margin, 0)
 
     A pair is violated if its hinge is strictly positive; a pair exactly at the margin is not.
-    Value and gradient are exact (pairs are counted in float64); time is O(B·C·log C), memory
-    O(B·C). It works eagerly and in a `tf.function`, with or without XLA, with unknown shapes, and
-    for an empty batch. An image without positives or without negatives has loss 0.
+    Value and gradient are exact (pairs are counted in float64, with JAX in float32 unless
+    `jax_enable_x64` is set); time is O(B·C·log C), memory O(B·C). It works eagerly and in a
+    `tf.function`, with or without XLA, with unknown shapes, for an empty batch, and with any
+    backend of Keras. An image without positives or without negatives has loss 0.
 
     Args:
         labels: (B, C), any numeric dtype: +1 present, -1 absent, 0 unknown (in no pair). Not
@@ -44,11 +48,11 @@ def pairwise_ranking_loss(
     """
     losses, violations = hinges_of_pairs(labels, scores, margin)
     if mean_of_violations:
-        losses /= violations + 1e-8
-    return tf.cast(losses, loss_dtype(scores))
+        losses = losses / (violations + 1e-8)
+    return ops.cast(losses, loss_dtype(scores))
 
 
-def weighted_ranking_loss(labels: Tensor, scores: Tensor, margin: float = 1.0) -> tf.Tensor:
+def weighted_ranking_loss(labels: Tensor, scores: Tensor, margin: float = 1.0) -> Tensor:
     """Hinge loss over the (positive, negative) pairs, weighted by the positive's rank.
 
     For a positive p that k negatives violate::
@@ -74,21 +78,23 @@ def weighted_ranking_loss(labels: Tensor, scores: Tensor, margin: float = 1.0) -
     """
 
     def weigh(violating):
-        ranks = tf.range(1, tf.shape(violating)[1] + 1, dtype=tf.float64)
-        harmonic = tf.concat([[0.0], tf.cumsum(1 / ranks)], axis=0)
-        return tf.math.divide_no_nan(tf.gather(harmonic, tf.cast(violating, tf.int32)), violating)
+        ranks = ops.arange(1, ops.shape(violating)[1] + 1, dtype=violating.dtype)
+        harmonic = ops.concatenate([ops.zeros_like(ranks[:1]), ops.cumsum(1 / ranks)], axis=0)
+        found = ops.take(harmonic, ops.cast(violating, "int32"))
+        return ops.divide_no_nan(found, violating)
 
     losses, _ = hinges_of_pairs(labels, scores, margin, weigh)
-    positives = tf.reduce_sum(tf.cast(tf.convert_to_tensor(labels) > 0, tf.float64), axis=1)
-    return tf.cast(tf.math.divide_no_nan(losses, positives), loss_dtype(scores))
+    positives = ops.sum(ops.cast(ops.convert_to_tensor(labels) > 0, losses.dtype), axis=1)
+    return ops.cast(ops.divide_no_nan(losses, positives), loss_dtype(scores))
 
 
-def ranknet_loss(labels: Tensor, scores: Tensor) -> tf.Tensor:
+def ranknet_loss(labels: Tensor, scores: Tensor) -> Tensor:
     """Mean of log(1 + exp(s_n - s_p)) over the (positive, negative) pairs of each image.
 
     Zhang et al., "Fast zero-shot image tagging" (CVPR 2016), after RankNet. Unlike a hinge, the
     logistic of a difference is not a sum of terms of single classes: memory is O(B·P·C), with P
-    the largest number of present classes in the batch.
+    the largest number of present classes in the batch, and O(B·C·C) with JAX, whose shapes cannot
+    depend on values.
 
     Args:
         labels: (B, C), +1 present, -1 absent, 0 unknown (in no pair).
@@ -100,34 +106,36 @@ def ranknet_loss(labels: Tensor, scores: Tensor) -> tf.Tensor:
     Raises:
         ValueError: if labels and scores aren't both (B, C).
     """
-    labels, scores = tf.convert_to_tensor(labels), tf.convert_to_tensor(scores)
+    labels, scores = ops.convert_to_tensor(labels), ops.convert_to_tensor(scores)
     check_shapes(labels, scores)
-    scores = tf.cast(scores, loss_dtype(scores))
+    scores = ops.cast(scores, loss_dtype(scores))
     # The score of an unknown class takes no part, even if it is NaN.
-    scores = tf.where(labels != 0, scores, tf.zeros_like(scores))
-    present = tf.cast(labels > 0, scores.dtype)
-    absent = tf.cast(labels < 0, scores.dtype)
-    most = tf.cast(tf.reduce_max(tf.reduce_sum(present, axis=1)), tf.int32)
-    most = tf.maximum(most, 0)  # the maximum of an empty batch is minus infinity
-    is_positive, columns = tf.math.top_k(present, most)  # (B, P), the present ones first
-    positives = tf.gather(scores, columns, batch_dims=1)
-    pairs = tf.math.softplus(scores[:, None, :] - positives[:, :, None])  # (B, P, C)
-    total = tf.einsum("bpc,bp,bc->b", pairs, is_positive, absent)
-    number = tf.reduce_sum(present, axis=1) * tf.reduce_sum(absent, axis=1)
-    return tf.math.divide_no_nan(total, number)
+    scores = ops.where(labels != 0, scores, ops.zeros_like(scores))
+    present = ops.cast(labels > 0, scores.dtype)
+    absent = ops.cast(labels < 0, scores.dtype)
+    is_positive, positives = present, scores
+    if is_tensorflow():
+        most = ops.cast(ops.max(ops.sum(present, axis=1), initial=0), "int32")
+        is_positive, columns = ops.top_k(present, most)  # (B, P), the present ones first
+        positives = take_in_rows(scores, columns)
+    pairs = ops.softplus(scores[:, None, :] - positives[:, :, None])  # (B, P, C)
+    total = ops.einsum("bpc,bp,bc->b", pairs, is_positive, absent)
+    number = ops.sum(present, axis=1) * ops.sum(absent, axis=1)
+    return ops.divide_no_nan(total, number)
 
 
-def loss_dtype(scores: Tensor) -> tf.DType:
+def loss_dtype(scores: Tensor) -> str:
     """Returns float64 for float64 scores, else float32."""
-    return tf.float64 if tf.convert_to_tensor(scores).dtype == tf.float64 else tf.float32
+    given = keras.backend.standardize_dtype(ops.convert_to_tensor(scores).dtype)
+    return "float64" if given == "float64" else "float32"
 
 
 def hinges_of_pairs(
     labels: Tensor,
     scores: Tensor,
     margin: float,
-    weigh: Callable[[tf.Tensor], tf.Tensor] | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
+    weigh: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Sums the hinges of all (positive, negative) pairs of each image, weighted by the positive.
 
     Args:
@@ -139,60 +147,72 @@ def hinges_of_pairs(
             all weights are 1.
 
     Returns:
-        The (weighted) sums (B,) and the numbers (B,) of violated pairs, both float64. The sum is
-        NaN for an image with a NaN score on a labelled class.
+        The (weighted) sums (B,) and the numbers (B,) of violated pairs, both float64 where the
+        backend has it (`has_float64`). The sum is NaN for an image with a NaN score on a
+        labelled class.
 
     Raises:
         ValueError: if labels and scores aren't both (B, C).
     """
-    labels, scores = tf.convert_to_tensor(labels), tf.convert_to_tensor(scores)
+    labels, scores = ops.convert_to_tensor(labels), ops.convert_to_tensor(scores)
     check_shapes(labels, scores)
     # In float64 the difference of two float32 numbers is almost exact, so that a pair at the
     # margin is recognized, and sums over millions of pairs stay precise.
-    scores = tf.cast(scores, tf.float64)
-    margin = tf.constant(margin, tf.float64)
+    dtype = "float64" if has_float64() else "float32"
+    scores = ops.cast(scores, dtype)
     positive, negative = labels > 0, labels < 0
 
     # One descending order of positives (by s_p - margin) and negatives (by s_n): a positive
     # is violated by exactly the negatives before it. The sort is stable and positives come
     # first in the row, so that a pair at the margin counts as satisfied.
-    lowest = tf.constant(float("-inf"), tf.float64)
-    keys = tf.concat(
-        [tf.where(positive, scores - margin, lowest), tf.where(negative, scores, lowest)], axis=1
+    last = ops.full_like(scores, float("inf"))
+    keys = ops.concatenate(
+        [ops.where(positive, margin - scores, last), ops.where(negative, -scores, last)], axis=1
     )
-    order = tf.argsort(keys, axis=1, direction="DESCENDING", stable=True)  # (B, 2C)
-    nowhere = tf.zeros_like(positive)
-    is_positive = _in_order(tf.concat([positive, nowhere], axis=1), order)
-    is_negative = _in_order(tf.concat([nowhere, negative], axis=1), order)
-    violated_by_positive = is_positive * tf.cumsum(is_negative, 1)
-    violations = tf.stop_gradient(tf.reduce_sum(violated_by_positive, axis=1))
+    order = ops.argsort(keys, axis=1)  # (B, 2C)
+    nowhere = ops.zeros_like(positive)
+    is_positive = _in_order(ops.concatenate([positive, nowhere], axis=1), order, dtype)
+    is_negative = _in_order(ops.concatenate([nowhere, negative], axis=1), order, dtype)
+    violated_by_positive = is_positive * ops.cumsum(is_negative, axis=1)
+    violations = ops.stop_gradient(ops.sum(violated_by_positive, axis=1))
     weights = is_positive if weigh is None else is_positive * weigh(violated_by_positive)
 
     # d loss / d score of each entry. It is piecewise constant, so that the loss is
     # Σ slope · score + margin · Σ weights of violated pairs, whose gradient is the slopes.
-    slopes = is_negative * tf.cumsum(weights, 1, exclusive=True, reverse=True)
-    slopes = tf.stop_gradient(slopes - weights * violated_by_positive)
-    margins = margin * tf.reduce_sum(weights * violated_by_positive, axis=1)
-    scores_in_order = tf.gather(tf.concat([scores, scores], axis=1), order, batch_dims=1)
-    losses = tf.reduce_sum(tf.math.multiply_no_nan(scores_in_order, slopes), axis=1)
-    losses += tf.stop_gradient(margins)
+    after = ops.sum(weights, axis=1, keepdims=True) - ops.cumsum(weights, axis=1)
+    slopes = ops.stop_gradient(is_negative * after - weights * violated_by_positive)
+    margins = margin * ops.sum(weights * violated_by_positive, axis=1)
+    scores_in_order = take_in_rows(ops.concatenate([scores, scores], axis=1), order)
+    # A score may be infinite or NaN where its slope is zero.
+    counted = ops.where(slopes != 0, scores_in_order, ops.zeros_like(scores_in_order))
+    losses = ops.sum(counted * slopes, axis=1) + ops.stop_gradient(margins)
 
     # A NaN has no place in an order; without this, a slope of zero could hide it.
-    has_nan = tf.reduce_any(tf.math.is_nan(scores) & (positive | negative), axis=1)
-    return tf.where(has_nan, tf.constant(float("nan"), tf.float64), losses), violations
+    is_nan = ops.logical_and(ops.isnan(scores), ops.logical_or(positive, negative))
+    losses = ops.where(ops.any(is_nan, axis=1), ops.full_like(losses, float("nan")), losses)
+    return losses, violations
 
 
-def _in_order(flags: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.gather(flags, order, batch_dims=1), tf.float64)
+def _in_order(flags: Tensor, order: Tensor, dtype: str) -> Tensor:
+    return ops.cast(take_in_rows(flags, order), dtype)
 
 
-def check_shapes(labels: tf.Tensor, scores: tf.Tensor) -> None:
+def check_shapes(labels: Tensor, scores: Tensor) -> None:
     """Raises a ValueError unless labels and scores are both (B, C)."""
     for name, tensor in (("labels", labels), ("scores", scores)):
-        if tensor.shape.rank not in (None, 2):
+        if rank(tensor) not in (None, 2):
             raise ValueError(f"ranking loss: {name} must be (images, classes), not {tensor.shape}")
-    if not labels.shape.is_compatible_with(scores.shape):
+    if None in (rank(labels), rank(scores)):
+        return
+    pairs = zip(labels.shape, scores.shape, strict=True)
+    if any(one != other and None not in (one, other) for one, other in pairs):
         raise ValueError(
             f"ranking loss: labels {labels.shape} and scores {scores.shape} must have one shape, "
             "(images, classes)"
         )
+
+
+def rank(tensor: Any) -> int | None:
+    """Returns the number of axes; `None` where TensorFlow does not know it yet."""
+    shape = tensor.shape
+    return shape.rank if hasattr(shape, "rank") else len(shape)

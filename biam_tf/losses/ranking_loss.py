@@ -1,10 +1,11 @@
 """The pairwise ranking loss as a Keras loss."""
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from biam_tf.losses.pairwise_ranking import pairwise_ranking_loss
+from biam_tf.losses.pairwise_ranking import pairwise_ranking_loss, rank
 from biam_tf.tensor_types import Tensor
+from biam_tf.ways_to_compute import is_tensorflow
 
 REDUCTIONS = ("sum", "mean_of_violations")
 
@@ -59,7 +60,7 @@ class RankingLoss(keras.losses.Loss):
         self.reduction = reduction
         self.margin = float(margin)
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> tf.Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns the losses (B,) of the images, before weights and the reduction."""
         return pairwise_ranking_loss(
             y_true, y_pred, self.margin, self.reduction == "mean_of_violations"
@@ -67,32 +68,25 @@ class RankingLoss(keras.losses.Loss):
 
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
-    ) -> tf.Tensor:
+    ) -> Tensor:
         # Keras has no public access to the mask; a test fails if a release renames it.
         mask = getattr(y_pred, "_keras_mask", None)
-        with tf.name_scope(self.name):
-            y_true = keras.ops.convert_to_tensor(y_true)
-            y_pred = keras.ops.convert_to_tensor(y_pred)
-            losses = tf.cast(self.call(y_true, y_pred), self.dtype)
-            counts = tf.cast(tf.reduce_any(y_true > 0, axis=1), self.dtype)
+        with keras.name_scope(self.name):
+            y_true = ops.convert_to_tensor(y_true)
+            y_pred = ops.convert_to_tensor(y_pred)
+            losses = ops.cast(self.call(y_true, y_pred), self.dtype)
+            counts = ops.cast(ops.any(y_true > 0, axis=1), self.dtype)
             if mask is not None:
                 mask = _one_per_image(mask, "mask", self.dtype)
                 # Not a product: a masked image may hold anything, NaN included.
-                losses = tf.where(mask > 0, losses, tf.zeros_like(losses))
-                counts *= mask
+                losses = ops.where(mask > 0, losses, ops.zeros_like(losses))
+                counts = counts * mask
             if sample_weight is not None:
-                losses *= _one_per_image(sample_weight, "sample_weight", self.dtype)
-            total = tf.reduce_sum(losses)
+                losses = losses * _one_per_image(sample_weight, "sample_weight", self.dtype)
+            total = ops.sum(losses)
             if self.reduction == "sum":
                 return total
-            # Replicas' gradients are added up, so each contributes its share of the mean.
-            divisor = tf.reduce_sum(counts)
-            replica = tf.distribute.get_replica_context()
-            if replica is None:  # in the strategy's scope, but not on a replica
-                divisor *= tf.distribute.get_strategy().num_replicas_in_sync
-            elif replica.num_replicas_in_sync > 1:
-                divisor = replica.all_reduce(tf.distribute.ReduceOp.SUM, divisor)
-            return tf.math.divide_no_nan(total, divisor)
+            return ops.divide_no_nan(total, _over_replicas(ops.sum(counts)))
 
     def get_config(self) -> dict:
         return {
@@ -103,11 +97,26 @@ class RankingLoss(keras.losses.Loss):
         }
 
 
-def _one_per_image(values: Tensor, what: str, dtype: str) -> tf.Tensor:
-    values = tf.cast(tf.convert_to_tensor(values), dtype)
-    if values.shape.rank == 2 and values.shape[1] == 1:
-        values = tf.squeeze(values, axis=1)
-    if values.shape.rank not in (None, 0, 1):
+def _over_replicas(divisor: Tensor) -> Tensor:
+    """Sums a replica's divisor over the replicas of `tf.distribute`, whose gradients add up."""
+    if not is_tensorflow():
+        return divisor
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context()
+    if replica is None:  # in the strategy's scope, but not on a replica
+        return divisor * tf.distribute.get_strategy().num_replicas_in_sync
+    if replica.num_replicas_in_sync > 1:
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, divisor)
+    return divisor
+
+
+def _one_per_image(values: Tensor, what: str, dtype: str) -> Tensor:
+    values = ops.cast(ops.convert_to_tensor(values), dtype)
+    axes = rank(values)
+    if axes == 2 and values.shape[1] == 1:
+        values = ops.squeeze(values, axis=1)
+    elif axes not in (None, 0, 1):
         raise ValueError(
             f"RankingLoss: {what} of shape {values.shape}; expected one number per image. "
             "A label of 0 leaves out a single class of an image."

@@ -24,6 +24,7 @@ from biam_tf.models.k_means import k_means
 from biam_tf.models.presets import BIAM, HeadSettings
 from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape
+from biam_tf.ways_to_compute import require_channels_last
 
 
 def build_head(
@@ -77,6 +78,7 @@ def build_head(
             "is classified"
         )
 
+    require_channels_last("build_head")
     inputs = HeadInputs.of_shapes(
         region_shape, scene_size, embedding_size, seen_embeddings, backbone_classes
     )

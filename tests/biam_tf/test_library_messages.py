@@ -10,6 +10,7 @@ import pytest
 
 from biam_tf import library_messages
 from biam_tf.backbones import BACKBONES, is_pretrained
+from biam_tf.errors import UserError
 
 START = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n",
@@ -61,6 +62,23 @@ def test_what_was_held_back_is_shown_when_the_process_dies():
 @pytest.mark.unit
 def test_lines_may_come_in_pieces():
     assert filtered(START[1][:9], START[1][9:], "10%", "\r20%", "\n", ENDED) == "10%\r20%\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("module", ["keras", "tensorflow"])
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_command_needs_the_backend_tensorflow(module, by_file, monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "keras.json").write_text('{"backend": "tensorflow"}')
+    finder = library_messages._TensorFlowFinder(lambda: None, lambda: None)
+    assert finder.find_spec("keras", None) is None
+    if by_file:
+        (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    else:
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(UserError, match="need TensorFlow, but Keras is set to jax: set KERAS_BACK"):
+        finder.find_spec(module, None)
 
 
 @pytest.mark.unit

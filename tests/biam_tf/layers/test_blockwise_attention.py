@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from biam_tf.layers import RegionContextBlock, region_context
+from biam_tf import ways_to_compute
+from biam_tf.layers import RegionContextBlock
 from biam_tf.layers.blockwise_attention import attend, drop
 
 pytestmark = [pytest.mark.unit, pytest.mark.rounding]
@@ -81,14 +82,15 @@ def test_a_block_of_many_regions_equals_one_of_few(training, rng, monkeypatch):
     upstream = tf.constant(rng.normal(size=x.shape), tf.float32)
     block(x)
     whole = value_and_gradients(lambda x: block(x, training=training), [x], upstream)
-    monkeypatch.setattr(region_context, "BLOCKWISE_IN_TRAINING" if training else "BLOCKWISE", 1)
+    name = "RELATIONS_IN_TRAINING" if training else "RELATIONS"
+    monkeypatch.setattr(ways_to_compute, name, 1)
     parts = value_and_gradients(lambda x: block(x, training=training), [x], upstream)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_dropout_of_many_regions_differs_from_step_to_step(rng, monkeypatch):
-    monkeypatch.setattr(region_context, "BLOCKWISE_IN_TRAINING", 1)
+    monkeypatch.setattr(ways_to_compute, "RELATIONS_IN_TRAINING", 1)
     block = RegionContextBlock(num_heads=2, attention_dropout=0.5)
     x = tf.constant(rng.normal(size=(2, 4, 3, 8)), tf.float32)
     step = tf.function(lambda: block(x, training=True))

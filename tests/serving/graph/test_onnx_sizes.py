@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from biam_tf.layers import RegionContextBlock
-from biam_tf.layers.region_context import BLOCKWISE
 from biam_tf.models import build_head
 from biam_tf.models.head import with_response_maps
 from biam_tf.vocabulary import Vocabulary
+from biam_tf.ways_to_compute import RELATIONS
 from serving.graph.onnx_file import export_onnx
 
 pytestmark = pytest.mark.rounding
@@ -46,7 +46,7 @@ def small_run(side: int | None, **settings) -> types.SimpleNamespace:
 
 @pytest.mark.parametrize("side", [7, 14, 32])
 def test_a_head_of_any_number_of_regions_is_converted(side, tmp_path):
-    assert (8 * side**4 >= BLOCKWISE) == (side == 32)  # the last has attention in blocks
+    assert (8 * side**4 >= RELATIONS) == (side == 32)  # the last has attention in blocks
     keras.utils.set_random_seed(3)
     run = small_run(side, top_k=4)
     file = tmp_path / "head.onnx"
