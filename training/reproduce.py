@@ -23,6 +23,9 @@ each system from BiAM, with the interval of a paired bootstrap over the test pho
   table 6, 7   standard multi-label classification: all classes are seen
   table 8      another backbone, ResNet-50 of DINO (--set backbone.weights=FILE.pth)
 
+With the backbone and the class embeddings of an image-text model (docs/image_text_models.md),
+tables 1, 2, 6 and 7 also have rows of that model without training.
+
   figure 5     region-based and pooled classification
   figure 6     t-SNE of the features that both classify (needs scikit-learn)
   figure 7     the number of heads, of averaged regions, and of regions
@@ -44,6 +47,8 @@ examples:
       --set vocabulary.word_vectors=glove.6B.100d.txt
   python -m training.reproduce --table 3 --budget 1 --config configs/nus_wide_paper.yaml \\
       --data NUS-WIDE --set vocabulary.word_vectors=glove.6B.300d.txt
+  python -m training.reproduce --table 1 --rows clip,recommended --budget 1 \\
+      --config configs/siglip2.yaml --data MY_PHOTOS
   python -m training.reproduce --table 1 --rows eszsl,mkt,ot_match,biam --budget 1 \\
       --config configs/corel5k.yaml --data data/corel5k \\
       --set vocabulary.word_vectors=glove.6B.100d.txt
@@ -115,16 +120,22 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         settings.append(f"data.directory={arguments.data}")
 
-    load_config(file, settings)  # before TensorFlow is imported
+    config = load_config(file, settings)  # before TensorFlow is imported
 
     from training.reproduction.documents import reproduce_figure, reproduce_table
     from training.reproduction.entries import Study
     from training.reproduction.paper_tables import make_table
 
+    if config.head.system != "biam":
+        print(f"the configured head is {config.head.system}: BiAM's rows have its preset paper")
+        settings.append("head={system: biam, preset: paper}")
     table = None
     if arguments.table is not None:
-        config = load_config(file, settings)
-        table = make_table(arguments.table, arguments.table in (1, 2) and _has_classes(config))
+        table = make_table(
+            arguments.table,
+            arguments.table in (1, 2) and _has_classes(config),
+            arguments.table in (1, 2, 6, 7) and _is_image_text(config),
+        )
         if arguments.rows is not None:
             table = table.with_rows([key.strip() for key in arguments.rows.split(",")])
     elif arguments.rows is not None:
@@ -137,6 +148,13 @@ def _command(arguments: argparse.Namespace) -> int:
     else:
         complete = reproduce_table(table, study)
     return 0 if complete else 1
+
+
+def _is_image_text(config: "RunConfig") -> bool:
+    """Returns whether features and class embeddings are of an image-text model."""
+    from biam_tf.backbones import is_in_space_of_texts
+
+    return is_in_space_of_texts(config.backbone.name, config.backbone.regions)
 
 
 def _has_classes(config: "RunConfig") -> bool:

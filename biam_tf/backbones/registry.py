@@ -146,6 +146,19 @@ def is_pretrained(name: str) -> bool:
     return _is_preset(name) or BACKBONES[name].load_imagenet is not None
 
 
+def is_in_space_of_texts(name: str, regions: str | None = None) -> bool:
+    """Whether a backbone's features are in the space of an image-text model's text embeddings.
+
+    Args:
+        name: of the backbone.
+        regions: as for `build_backbone`.
+
+    Raises:
+        UserError: there is no such backbone, or not with these regions.
+    """
+    return _is_preset(name) and _find_spec(name, regions).regions == "joint"
+
+
 def _is_preset(name: str) -> bool:
     """Whether `name` has the form `keras_hub:PRESET`."""
     return name.startswith(_PRESET_PREFIX)

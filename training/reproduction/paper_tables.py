@@ -111,7 +111,7 @@ SUCCESSORS = {
 }
 
 
-def make_table(number: int, backbone_classes: bool = False) -> PaperTable:
+def make_table(number: int, backbone_classes: bool = False, image_text: bool = False) -> PaperTable:
     """Returns one of `TABLES`; the measurements of table 5 are in `costs`.
 
     In addition to the paper's rows, tables 1, 2, 6 and 7 have ESZSL and the preset `recommended`;
@@ -121,7 +121,10 @@ def make_table(number: int, backbone_classes: bool = False) -> PaperTable:
         number: of the table.
         backbone_classes: whether tables 1 and 2 have a row of the tagger without training, which
             needs a backbone with classes of its own. Defaults to `False`.
+        image_text: whether tables 1, 2, 6 and 7 have rows of an image-text model without training,
+            which need its features and its text embeddings. Defaults to `False`.
     """
+    clip = {"clip": system_entry("clip"), "clip_scene": _CLIP_SCENE} if image_text else {}
     if number in (1, 2):
         others = [name for name in published.ZERO_SHOT[number] if name != "biam"]
         entries = {name: system_entry(name) for name in ("eszsl", "fast0tag_linear", *others)}
@@ -129,12 +132,12 @@ def make_table(number: int, backbone_classes: bool = False) -> PaperTable:
         if backbone_classes:
             entries["backbone_classes"] = system_entry("backbone_classes")
         caption = "state of the art, multi-label zero-shot classification"
-        return PaperTable(number, caption, entries | _ours())
+        return PaperTable(number, caption, entries | clip | _ours())
     if number in (6, 7):
         others = [name for name in published.STANDARD[number] if name != "biam"]
         entries = {name: system_entry(name) for name in ("eszsl", *others)}
         caption = "standard multi-label classification, all classes seen"
-        return PaperTable(number, caption, entries | _ours(), True, ("data.all_seen=true",))
+        return PaperTable(number, caption, entries | clip | _ours(), True, ("data.all_seen=true",))
     if number == 3:
         entries = _changed_heads(ABLATIONS) | {"biam": configured_entry()}
         return PaperTable(3, "contribution of each block", entries)
@@ -164,6 +167,10 @@ def system_entry(name: str, preset: str = "paper") -> Entry:
     own = "" if preset == "paper" else f", preset: {preset}"
     shared = (f"head={{system: {name}{own}}}", "training.loss={}", "training.ema_momentum=null")
     return Entry(f"{system.title}{own and f', {preset}'}", shared, candidates)
+
+
+# The model's own logit for photo and text; `clip` itself chooses how much regions count.
+_CLIP_SCENE = Entry("CLIP, without training, scene alone", ("head={system: clip, preset: scene}",))
 
 
 def _changed_heads(changes: Mapping[str, Mapping]) -> dict[str, Entry]:

@@ -6,11 +6,14 @@ The golden vectors are made by `tests/helpers/make_image_text_golden.py`.
 import json
 import pathlib
 import shutil
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from biam_tf import text_operations
 from biam_tf.backbones import build_backbone, load_backbone, weights_fingerprint
 from biam_tf.errors import UserError
 from biam_tf.models.systems import build_system_head
@@ -168,3 +171,89 @@ def test_files_of_two_models_are_not_converted(tmp_path):
         UserError, match="model_type is 'bert'; models of the types clip, metaclip_2 and sig"
     ):
         convert(folder, tmp_path / "preset")
+
+
+def test_a_preset_without_a_text_side_is_refused(presets, tmp_path):
+    import keras_hub
+
+    folder = tmp_path / "preset"
+    keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3),
+        patch_size=8,
+        num_layers=1,
+        num_heads=1,
+        hidden_dim=4,
+        mlp_dim=4,
+    ).save_to_preset(str(folder))
+    with pytest.raises(UserError, match=r"a ViTBackbone has no text side in the space of its imag"):
+        vocabulary_of(f"keras_hub:{folder}", ["dog"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "has no config.json; a preset has"),
+        ("model.weights.h5", "no weights in"),
+        ("image_converter.json", "has no image_converter.json"),
+    ],
+)
+def test_a_preset_that_lacks_a_file_is_no_backbone(presets, tmp_path, missing, message):
+    folder = shutil.copytree(presets["clip"].removeprefix("keras_hub:"), tmp_path / "preset")
+    (folder / missing).unlink()
+    with pytest.raises(UserError, match=message):
+        build_backbone(f"keras_hub:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (ImportError("No module named 'tensorflow_text'"), "which is not installed"),
+        (tf.errors.NotFoundError(None, None, "undefined symbol: _ZN"), "does not fit TensorFlow"),
+        (OSError("libtensorflow_text.so: undefined symbol"), "does not fit TensorFlow"),
+    ],
+)
+def test_tensorflow_text_that_is_missing_or_of_another_tensorflow_is_named(
+    raised, message, tmp_path, monkeypatch
+):
+    def fail(name):
+        assert name == "tensorflow_text"
+        raise raised
+
+    monkeypatch.setattr(text_operations.importlib, "import_module", fail)
+    facts = tmp_path / text_operations.FACTS
+    facts.parent.mkdir()
+    facts.write_text(json.dumps({"needs": [text_operations.TENSORFLOW_TEXT]}))
+    with pytest.raises(UserError, match=message) as caught:
+        text_operations.load_saved_model(tmp_path)
+    assert f"tensorflow-text=={'.'.join(tf.__version__.split('.')[:2])}.*" in str(caught.value)
+
+
+def test_its_configuration_runs_without_training(presets, scenes, tmp_path, capsys):
+    output = f"output={tmp_path / 'run'}"
+    assert run_configuration("siglip2", presets["siglip"], scenes, output) == 0
+    printed = capsys.readouterr().out
+    assert "region_weight" in printed and "top_k" in printed  # chosen on the validation photos
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (figures["zsl"]["classes"], figures["gzsl"]["classes"]) == (24, 72)
+
+
+def test_a_head_on_its_features_passes_a_dry_run(presets, scenes, capsys):
+    head = "head={preset: recommended}"
+    assert run_configuration("clip", presets["clip"], scenes, head, dry=True) == 0
+    assert "feature store" in capsys.readouterr().out
+
+
+def run_configuration(name, preset, scenes, *settings, dry=False):
+    from training import run
+
+    settings = (
+        f"data.directory={scenes}",
+        f"backbone.name={preset}",
+        f"vocabulary.word_vectors={preset}",
+        "training.report=false",
+        *settings,
+    )
+    command = [word for setting in settings for word in ("--set", setting)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the contexts of these models are short
+        return run.main(["--config", f"configs/{name}.yaml", *(["--dry-run"] * dry), *command])

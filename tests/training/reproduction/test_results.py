@@ -92,6 +92,16 @@ def test_later_systems_stand_beside_the_papers_rivals_with_their_own_papers_figu
     assert list(some.entries) == ["sdl", "biam"] and not some.later_sources
 
 
+def test_rows_without_training_stand_in_the_tables_of_image_text_models():
+    for number in (1, 2, 6, 7):
+        assert {"clip", "clip_scene"} <= set(make_table(number, image_text=True).entries)
+        assert "clip" not in make_table(number).entries
+    rows = make_table(1, image_text=True).with_rows(["clip", "recommended"]).entries
+    assert list(rows) == ["clip", "recommended"]
+    for entry, system in zip(rows.values(), ("clip", "biam"), strict=True):
+        assert load_config("configs/siglip2.yaml", entry.settings).head.system == system
+
+
 def test_figures_that_are_undefined_are_a_dash_and_the_classes_that_count_are_named(
     tmp_path, saved_figures
 ):

@@ -1,0 +1,398 @@
+"""Trains a small image-text model: `python -m benchmarks.image_text_model FOLDER`.
+
+The model is a SigLIP of KerasHub with 96x96 pictures, 8x8 tokens and 64 numbers per embedding.
+It is trained contrastively, with SigLIP's sigmoid loss over pairs, on pictures of the scenes data
+set's kind and on captions that are made from what was drawn: "two red striped stars and a blue
+plain ring", "a red star", "a striped thing". A caption is a positive of every picture of the batch
+of which it is true. No picture and no caption has one of the 24 classes that are unseen in the
+scenes data set of seed 0, so that they can be asked for as combinations that were never seen.
+
+FOLDER becomes a preset of KerasHub, which everything here reads as keras_hub:FOLDER
+(docs/image_text_models.md). First come pictures of one object, 48x48 pixels somewhere in the grid
+of positions, then whole pictures with up to four objects.
+"""
+
+import argparse
+import io
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from biam_tf.command_line import run_command
+from biam_tf.errors import UserError
+
+EXAMPLES = """\
+examples:
+  python -m benchmarks.image_text_model runs/small_siglip
+  python -m training.run --set data.directory=data/scenes-3000-seed0 \\
+      --set head='{system: clip}' --set vocabulary.word_vectors=keras_hub:runs/small_siglip \\
+      --set backbone='{name: "keras_hub:runs/small_siglip", trainable: false}'
+"""
+
+SIZE, PART, PATCH = 96, 48, 12
+CHANNELS, LAYERS, HEADS, HIDDEN, CONTEXT = 64, 3, 4, 256, 20
+PIECES = 150
+PEAK_RATE, WARMUP = 2e-3, 50
+REPORT_EVERY = 50
+
+
+class Pictures(NamedTuple):
+    """Drawn pictures.
+
+    Attributes:
+        pixels: `(N, S, S, 3)` uint8.
+        counts: `(N, 72)` int8, how many objects of each class they show.
+    """
+
+    pixels: np.ndarray
+    counts: np.ndarray
+
+
+class Stage(NamedTuple):
+    """A part of the training.
+
+    Attributes:
+        name: in messages.
+        pictures: number of pictures to draw.
+        batch_size: of a step.
+        steps: number of steps.
+    """
+
+    name: str
+    pictures: int
+    batch_size: int
+    steps: int
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.image_text_model",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=pathlib.Path, help="the preset to write")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures and training (default: 0)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs=2,
+        default=(1000, 500),
+        metavar=("PARTS", "WHOLE"),
+        help="steps on pictures of one object and on whole pictures (default: 1000 500)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        nargs=2,
+        default=(6000, 3000),
+        metavar=("PARTS", "WHOLE"),
+        help="number of pictures to draw for each (default: 6000 3000)",
+    )
+    parser.add_argument("--texts", type=int, default=64, help="captions of a step (default: 64)")
+    return run_command(parser, _command, argv)
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    for option in ("steps", "pictures"):
+        if min(getattr(arguments, option)) < 1:
+            raise UserError(f"--{option}: expected two numbers, at least 1")
+    if arguments.texts < 1 or arguments.seed < 0:
+        raise UserError("--texts: expected at least 1; --seed: at least 0")
+    target = arguments.folder
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{target} exists already; nothing was changed. Choose another folder")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stages = [
+        Stage(name, pictures, batch_size, steps)
+        for name, pictures, batch_size, steps in zip(
+            ("parts", "whole"), arguments.pictures, (128, 64), arguments.steps, strict=True
+        )
+    ]
+    train(target, stages, arguments.texts, arguments.seed)
+    print(f"{target}: written; use it as keras_hub:{target}")
+
+
+def train(target: pathlib.Path, stages: list[Stage], texts: int, seed: int) -> None:
+    """Trains the model and writes it as a preset of KerasHub.
+
+    Args:
+        target: the folder to write.
+        stages: on pictures of one object, and on whole pictures.
+        texts: captions of a step.
+        seed: of pictures, captions and weights.
+
+    Raises:
+        UserError: keras-hub is not installed, or the folder cannot be written.
+    """
+    from biam_tf.backbones.preset_folder import import_keras_hub
+    from biam_tf.files import replacing
+
+    hub = import_keras_hub()
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        _draw(draw, stage, np.random.SeedSequence([seed, number]))
+        for number, (draw, stage) in enumerate(zip((_one, _several), stages, strict=True))
+    ]
+    tokenizer = _make_tokenizer(hub, rng, drawn[-1].counts)
+    trainer = _Trainer(hub, tokenizer, drawn[-1].pixels, sum(s.steps for s in stages), rng)
+    for stage, pictures in zip(stages, drawn, strict=True):
+        trainer.run(stage, pictures, texts)
+    converter = hub.layers.SigLIPImageConverter(
+        image_size=(SIZE, SIZE), scale=1 / 127.5, offset=-1.0, interpolation="bicubic"
+    )
+    preprocessor = hub.models.SigLIPPreprocessor(tokenizer, converter, sequence_length=CONTEXT)
+    with replacing(target) as partial:
+        trainer.model.save_to_preset(str(partial))
+        preprocessor.save_to_preset(str(partial))
+
+
+def _seen_classes() -> list[int]:
+    """Returns the numbers of the classes that are seen in the scenes data set of seed 0."""
+    from biam_tf.shape_painter import OBJECT_CLASSES
+    from training.data.scenes.reader import unseen_classes
+
+    unseen = unseen_classes(0)
+    return [number for number, each in enumerate(OBJECT_CLASSES) if each not in unseen]
+
+
+def _one(rng: np.random.Generator, seen: list[int]) -> tuple[np.ndarray, list[int]]:
+    """Draws one object, and returns a part of the picture that holds it."""
+    from biam_tf.shape_painter import OBJECT_CLASSES, paint
+
+    number = int(rng.choice(seen))
+    picture, (box,) = paint(rng, SIZE, [OBJECT_CLASSES[number]])
+    x, y = (
+        rng.integers(max(last - PART, 0), min(first, SIZE - PART), endpoint=True)
+        for first, last in ((box.x0, box.x1), (box.y0, box.y1))
+    )
+    return np.asarray(picture)[y : y + PART, x : x + PART], [number]
+
+
+def _several(rng: np.random.Generator, seen: list[int]) -> tuple[np.ndarray, list[int]]:
+    """Draws one to four objects, of which two may be of the same class."""
+    from benchmarks.shared.captions import MAXIMAL_OBJECTS
+    from biam_tf.shape_painter import OBJECT_CLASSES, paint
+
+    numbers = rng.choice(seen, rng.integers(1, MAXIMAL_OBJECTS, endpoint=True)).tolist()
+    if len(numbers) > 1 and rng.random() < 0.2:
+        numbers[1] = numbers[0]
+    picture, _ = paint(rng, SIZE, [OBJECT_CLASSES[number] for number in numbers])
+    return np.asarray(picture), numbers
+
+
+def _draw(
+    draw: Callable[..., tuple[np.ndarray, list[int]]], stage: Stage, seed: np.random.SeedSequence
+) -> Pictures:
+    from biam_tf.shape_painter import OBJECT_CLASSES
+
+    print(f"drawing {stage.pictures:,} pictures ({stage.name})", flush=True)
+    seen, pixels = _seen_classes(), []
+    counts = np.zeros((stage.pictures, len(OBJECT_CLASSES)), np.int8)
+    for row, own in enumerate(seed.spawn(stage.pictures)):
+        picture, numbers = draw(np.random.default_rng(own), seen)
+        pixels.append(picture)
+        np.add.at(counts[row], numbers, 1)
+    return Pictures(np.stack(pixels), counts)
+
+
+def _make_tokenizer(hub: Any, rng: np.random.Generator, counts: np.ndarray) -> Any:
+    """Returns SigLIP's tokenizer with pieces learnt from captions of the pictures."""
+    import sentencepiece
+
+    from benchmarks.shared.captions import write_caption
+
+    rows = rng.integers(len(counts), size=20_000)
+    texts = sorted({write_caption(rng, counts[row]).text for row in rows})
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=PIECES,
+        model_type="bpe",
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    return hub.models.SigLIPTokenizer(model.getvalue())
+
+
+class _Trainer:
+    """The model and its optimizer.
+
+    Args:
+        hub: the package keras_hub.
+        tokenizer: of the texts.
+        pixels: pictures whose patches the first layer is fitted to.
+        steps: number of steps of the whole training, over which the learning rate falls.
+        rng: of batches and initial values.
+    """
+
+    def __init__(
+        self, hub: Any, tokenizer: Any, pixels: np.ndarray, steps: int, rng: np.random.Generator
+    ) -> None:
+        import keras
+
+        self._tokenizer, self._rng, self._ids = tokenizer, rng, {}
+        sizes = {"hidden_dim": CHANNELS, "num_heads": HEADS, "intermediate_dim": HIDDEN}
+        sizes["intermediate_activation"] = "relu"
+        self.model = hub.models.SigLIPBackbone(
+            hub.models.SigLIPVisionEncoder(
+                patch_size=PATCH, image_shape=(SIZE, SIZE, 3), num_layers=LAYERS, **sizes
+            ),
+            hub.models.SigLIPTextEncoder(
+                vocabulary_size=tokenizer.vocabulary_size(),
+                embedding_dim=CHANNELS,
+                max_sequence_length=CONTEXT,
+                num_layers=1,
+                projection_dim=CHANNELS,
+                **sizes,
+            ),
+        )
+        self.model.siglip_head.logit_scale.assign(np.log(5.0))
+        self.model.siglip_head.logit_bias.assign(-3.0)
+        _whiten_patches(self.model.vision_encoder, pixels, rng)
+        _start_attention(self.model.vision_encoder, rng)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, steps, alpha=0.02, warmup_target=PEAK_RATE, warmup_steps=min(WARMUP, steps)
+        )
+        self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, beta_2=0.98, clipnorm=1.0)
+        self._optimizer.build(self.model.trainable_variables)
+
+    def run(self, stage: Stage, pictures: Pictures, texts: int) -> None:
+        """Trains for the steps of a stage and prints the loss."""
+        import tensorflow as tf
+
+        side, grid = pictures.pixels.shape[1] // PATCH, SIZE // PATCH
+        step, losses, begun = tf.function(self._step, autograph=False), [], time.monotonic()
+        for number in range(1, stage.steps + 1):
+            corner = self._rng.integers(grid - side, size=2, endpoint=True, dtype=np.int32)
+            losses.append(float(step(*self._batch(stage, pictures, texts), tf.constant(corner))))
+            if number % REPORT_EVERY == 0 or number == stage.steps:
+                left = (time.monotonic() - begun) / number * (stage.steps - number)
+                print(
+                    f"{stage.name}: step {number} of {stage.steps}, loss "
+                    f"{np.mean(losses[-REPORT_EVERY:]):.3f}, {left / 60:.1f} minutes left",
+                    flush=True,
+                )
+
+    def _batch(self, stage: Stage, pictures: Pictures, texts: int) -> tuple[np.ndarray, ...]:
+        from benchmarks.shared.captions import are_true, write_caption
+
+        rng, (pixels, counts) = self._rng, pictures
+        rows = rng.integers(len(pixels), size=stage.batch_size)
+        chosen = _turned(pixels[rows], int(rng.integers(8)))
+        captions = [write_caption(rng, counts[row]) for row in rng.choice(rows, texts)]
+        labels = are_true(counts[rows], captions).astype(np.float32)
+        return chosen, self._encoded([caption.text for caption in captions]), labels
+
+    def _encoded(self, texts: list[str]) -> np.ndarray:
+        """Returns token ids (T, CONTEXT) int32: the text, its end, padding."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids]
+        if new:
+            end, padding = self._tokenizer.end_token_id, self._tokenizer.pad_token_id
+            for text, tokens in zip(new, self._tokenizer(new), strict=True):
+                row = [*np.asarray(tokens)[: CONTEXT - 1].tolist(), end]
+                self._ids[text] = row + [padding] * (CONTEXT - len(row))
+        return np.array([self._ids[text] for text in texts], np.int32)
+
+    def _step(self, pixels: Any, ids: Any, labels: Any, corner: Any) -> Any:
+        import tensorflow as tf
+
+        variables, head = self.model.trainable_variables, self.model.siglip_head
+        with tf.GradientTape() as tape:
+            pictures = self._image_side(tf.cast(pixels, tf.float32) / 127.5 - 1, corner)
+            texts = tf.math.l2_normalize(self.model.get_text_embeddings(ids), -1)
+            logits = tf.matmul(tf.math.l2_normalize(pictures, -1), texts, transpose_b=True)
+            logits = tf.exp(head.logit_scale) * logits + head.logit_bias
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(tf.reduce_sum(losses, 1))
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    def _image_side(self, pictures: Any, corner: Any) -> Any:
+        """Embeds pictures (B, S, S, 3), which lie at a place of the grid of positions."""
+        import tensorflow as tf
+
+        encoder, side, grid = self.model.vision_encoder, pictures.shape[1] // PATCH, SIZE // PATCH
+        tokens = encoder.embedding.patch_embedding(pictures)
+        positions = tf.convert_to_tensor(encoder.embedding.position_embedding.embeddings)
+        positions = tf.reshape(positions, (grid, grid, CHANNELS))
+        positions = tf.slice(positions, tf.concat([corner, [0]], 0), (side, side, CHANNELS))
+        tokens = tf.reshape(tokens + positions, (-1, side * side, CHANNELS))
+        for layer in encoder.encoder_layers:
+            tokens = layer(tokens, training=True)
+        return encoder.head(encoder.post_layer_norm(tokens))
+
+
+def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """Returns pictures mirrored and turned in one of eight ways."""
+    if turn & 1:
+        pixels = pixels[:, :, ::-1]
+    if turn & 2:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels.transpose(0, 2, 1, 3) if turn & 4 else pixels)
+
+
+def _whiten_patches(encoder: Any, pixels: np.ndarray, rng: np.random.Generator) -> None:
+    """Lets the first layer begin with the principal components of patches, at equal variance.
+
+    With random values it would see little but the mean color, which has most of the variance.
+    """
+    scaled = pixels[rng.permutation(len(pixels))[:300]] / np.float32(127.5) - 1
+    side = SIZE // PATCH
+    patches = scaled.reshape(-1, side, PATCH, side, PATCH, 3).swapaxes(2, 3)
+    patches = patches.reshape(-1, PATCH * PATCH * 3)
+    mean = patches.mean(0)
+    variances, components = np.linalg.eigh(np.cov((patches - mean).T))
+    largest = np.argsort(-variances)[:CHANNELS]
+    kernel = 0.5 * components[:, largest] / np.sqrt(variances[largest] + 3e-4)
+    layer = encoder.embedding.patch_embedding
+    layer.kernel.assign(kernel.reshape(PATCH, PATCH, 3, CHANNELS))
+    layer.bias.assign(-mean @ kernel)
+
+
+def _start_attention(encoder: Any, rng: np.random.Generator) -> None:
+    """Lets tokens attend to tokens like themselves, and positions be waves.
+
+    After Trockman and Kolter, Mimetic initialization of self-attention layers, ICML 2023: products
+    of query and key near the identity, of value and output near its negative.
+    """
+    size = CHANNELS // HEADS
+
+    def halves(noise: float, identity: float) -> tuple[np.ndarray, np.ndarray]:
+        random = rng.normal(size=(CHANNELS, CHANNELS)) / np.sqrt(CHANNELS)
+        left, values, right = np.linalg.svd(noise * random + identity * np.eye(CHANNELS))
+        return left * np.sqrt(values), right.T * np.sqrt(values)
+
+    for layer in encoder.encoder_layers:
+        attention = layer.self_attn
+        pairs = [halves(0.7, 0.7) for _ in range(HEADS)]
+        attention.query_dense.kernel.assign(np.stack([q[:, :size] for q, _ in pairs], 1))
+        attention.key_dense.kernel.assign(np.stack([k[:, :size] for _, k in pairs], 1))
+        value, output = halves(0.4, -0.4)
+        attention.value_dense.kernel.assign(value.reshape(CHANNELS, HEADS, size))
+        attention.output_dense.kernel.assign(output.T.reshape(HEADS, size, CHANNELS))
+    side, quarter = SIZE // PATCH, CHANNELS // 4
+    angles = np.outer(np.arange(side), 1000.0 ** (-np.arange(quarter) / quarter))
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)
+    rows = np.broadcast_to(waves[:, None], (side, side, 2 * quarter))
+    columns = np.broadcast_to(waves[None], (side, side, 2 * quarter))
+    positions = np.concatenate([rows, columns], -1).reshape(side * side, CHANNELS)
+    encoder.embedding.position_embedding.embeddings.assign(0.5 * positions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
