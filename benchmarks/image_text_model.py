@@ -36,8 +36,8 @@ examples:
 
 SIZE, PART, PATCH = 96, 48, 12
 CHANNELS, LAYERS, HEADS, HIDDEN, CONTEXT = 64, 3, 4, 256, 20
-PIECES = 150
-PEAK_RATE, WARMUP = 2e-3, 50
+PIECES, STRONGEST = 150, 3
+PEAK_RATE, WARMUP, FALLING = 3e-3, 50, 0.5
 REPORT_EVERY = 50
 
 
@@ -245,6 +245,8 @@ class _Trainer:
     ) -> None:
         import keras
 
+        from benchmarks.shared.first_weights import start_as_convolution, whiten_patches
+
         self._tokenizer, self._rng, self._ids = tokenizer, rng, {}
         sizes = {"hidden_dim": CHANNELS, "num_heads": HEADS, "intermediate_dim": HIDDEN}
         sizes["intermediate_activation"] = "relu"
@@ -263,12 +265,12 @@ class _Trainer:
         )
         self.model.siglip_head.logit_scale.assign(np.log(5.0))
         self.model.siglip_head.logit_bias.assign(-3.0)
-        _whiten_patches(self.model.vision_encoder, pixels, rng)
-        _start_attention(self.model.vision_encoder, rng)
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps, alpha=0.02, warmup_target=PEAK_RATE, warmup_steps=min(WARMUP, steps)
+        whiten_patches(self.model.vision_encoder, pixels, rng)
+        start_as_convolution(self.model.vision_encoder)
+        self._optimizer = keras.optimizers.AdamW(
+            PEAK_RATE, weight_decay=1e-4, beta_2=0.98, clipnorm=1.0
         )
-        self._optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, beta_2=0.98, clipnorm=1.0)
+        self._done, self._steps = 0, steps
         self._optimizer.build(self.model.trainable_variables)
 
     def run(self, stage: Stage, pictures: Pictures, texts: int) -> None:
@@ -279,6 +281,9 @@ class _Trainer:
         step, losses, begun = tf.function(self._step, autograph=False), [], time.monotonic()
         for number in range(1, stage.steps + 1):
             corner = self._rng.integers(grid - side, size=2, endpoint=True, dtype=np.int32)
+            left = 1 - self._done / self._steps
+            self._done += 1
+            self._optimizer.learning_rate = PEAK_RATE * min(self._done / WARMUP, left / FALLING, 1)
             losses.append(float(step(*self._batch(stage, pictures, texts), tf.constant(corner))))
             if number % REPORT_EVERY == 0 or number == stage.steps:
                 left = (time.monotonic() - begun) / number * (stage.steps - number)
@@ -296,7 +301,8 @@ class _Trainer:
         chosen = _turned(pixels[rows], int(rng.integers(8)))
         captions = [write_caption(rng, counts[row]) for row in rng.choice(rows, texts)]
         labels = are_true(counts[rows], captions).astype(np.float32)
-        return chosen, self._encoded([caption.text for caption in captions]), labels
+        of_one = np.array([c.numbers.tolist() == [1] for c in captions], np.float32)
+        return chosen, self._encoded([caption.text for caption in captions]), labels, of_one
 
     def _encoded(self, texts: list[str]) -> np.ndarray:
         """Returns token ids (T, CONTEXT) int32: the text, its end, padding."""
@@ -308,22 +314,30 @@ class _Trainer:
                 self._ids[text] = row + [padding] * (CONTEXT - len(row))
         return np.array([self._ids[text] for text in texts], np.int32)
 
-    def _step(self, pixels: Any, ids: Any, labels: Any, corner: Any) -> Any:
+    def _step(self, pixels: Any, ids: Any, labels: Any, of_one: Any, corner: Any) -> Any:
         import tensorflow as tf
 
         variables, head = self.model.trainable_variables, self.model.siglip_head
         with tf.GradientTape() as tape:
-            pictures = self._image_side(tf.cast(pixels, tf.float32) / 127.5 - 1, corner)
+            scenes, regions = self._image_side(tf.cast(pixels, tf.float32) / 127.5 - 1, corner)
             texts = tf.math.l2_normalize(self.model.get_text_embeddings(ids), -1)
-            logits = tf.matmul(tf.math.l2_normalize(pictures, -1), texts, transpose_b=True)
-            logits = tf.exp(head.logit_scale) * logits + head.logit_bias
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(tf.reduce_sum(losses, 1))
-        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
 
-    def _image_side(self, pictures: Any, corner: Any) -> Any:
-        """Embeds pictures (B, S, S, 3), which lie at a place of the grid of positions."""
+            def losses(cosines: Any) -> Any:
+                logits = tf.exp(head.logit_scale) * cosines + head.logit_bias
+                return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+
+            whole = losses(tf.matmul(tf.math.l2_normalize(scenes, -1), texts, transpose_b=True))
+            found = tf.einsum("brd,td->btr", tf.math.l2_normalize(regions, -1), texts)
+            strongest = tf.reduce_mean(tf.math.top_k(found, STRONGEST, sorted=False).values, -1)
+            loss = tf.reduce_mean(tf.reduce_sum(whole + of_one * losses(strongest), 1))
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return tf.reduce_mean(tf.reduce_sum(whole, 1))
+
+    def _image_side(self, pictures: Any, corner: Any) -> tuple[Any, Any]:
+        """Embeds pictures (B, S, S, 3), which lie at a place of the grid of positions.
+
+        Returns scenes (B, d) and regions (B, R, d), as `biam_tf.backbones.joint_space` has them.
+        """
         import tensorflow as tf
 
         encoder, side, grid = self.model.vision_encoder, pictures.shape[1] // PATCH, SIZE // PATCH
@@ -334,7 +348,9 @@ class _Trainer:
         tokens = tf.reshape(tokens + positions, (-1, side * side, CHANNELS))
         for layer in encoder.encoder_layers:
             tokens = layer(tokens, training=True)
-        return encoder.head(encoder.post_layer_norm(tokens))
+        tokens = encoder.post_layer_norm(tokens)
+        regions = encoder.head(tf.reshape(tokens, (-1, 1, CHANNELS)))
+        return encoder.head(tokens), tf.reshape(regions, (-1, side * side, CHANNELS))
 
 
 def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
@@ -344,54 +360,6 @@ def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
     if turn & 2:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels.transpose(0, 2, 1, 3) if turn & 4 else pixels)
-
-
-def _whiten_patches(encoder: Any, pixels: np.ndarray, rng: np.random.Generator) -> None:
-    """Lets the first layer begin with the principal components of patches, at equal variance.
-
-    With random values it would see little but the mean color, which has most of the variance.
-    """
-    scaled = pixels[rng.permutation(len(pixels))[:300]] / np.float32(127.5) - 1
-    side = SIZE // PATCH
-    patches = scaled.reshape(-1, side, PATCH, side, PATCH, 3).swapaxes(2, 3)
-    patches = patches.reshape(-1, PATCH * PATCH * 3)
-    mean = patches.mean(0)
-    variances, components = np.linalg.eigh(np.cov((patches - mean).T))
-    largest = np.argsort(-variances)[:CHANNELS]
-    kernel = 0.5 * components[:, largest] / np.sqrt(variances[largest] + 3e-4)
-    layer = encoder.embedding.patch_embedding
-    layer.kernel.assign(kernel.reshape(PATCH, PATCH, 3, CHANNELS))
-    layer.bias.assign(-mean @ kernel)
-
-
-def _start_attention(encoder: Any, rng: np.random.Generator) -> None:
-    """Lets tokens attend to tokens like themselves, and positions be waves.
-
-    After Trockman and Kolter, Mimetic initialization of self-attention layers, ICML 2023: products
-    of query and key near the identity, of value and output near its negative.
-    """
-    size = CHANNELS // HEADS
-
-    def halves(noise: float, identity: float) -> tuple[np.ndarray, np.ndarray]:
-        random = rng.normal(size=(CHANNELS, CHANNELS)) / np.sqrt(CHANNELS)
-        left, values, right = np.linalg.svd(noise * random + identity * np.eye(CHANNELS))
-        return left * np.sqrt(values), right.T * np.sqrt(values)
-
-    for layer in encoder.encoder_layers:
-        attention = layer.self_attn
-        pairs = [halves(0.7, 0.7) for _ in range(HEADS)]
-        attention.query_dense.kernel.assign(np.stack([q[:, :size] for q, _ in pairs], 1))
-        attention.key_dense.kernel.assign(np.stack([k[:, :size] for _, k in pairs], 1))
-        value, output = halves(0.4, -0.4)
-        attention.value_dense.kernel.assign(value.reshape(CHANNELS, HEADS, size))
-        attention.output_dense.kernel.assign(output.T.reshape(HEADS, size, CHANNELS))
-    side, quarter = SIZE // PATCH, CHANNELS // 4
-    angles = np.outer(np.arange(side), 1000.0 ** (-np.arange(quarter) / quarter))
-    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)
-    rows = np.broadcast_to(waves[:, None], (side, side, 2 * quarter))
-    columns = np.broadcast_to(waves[None], (side, side, 2 * quarter))
-    positions = np.concatenate([rows, columns], -1).reshape(side * side, CHANNELS)
-    encoder.embedding.position_embedding.embeddings.assign(0.5 * positions)
 
 
 if __name__ == "__main__":
