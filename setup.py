@@ -30,7 +30,7 @@ TRACING = ["opentelemetry-sdk>=1.25", "opentelemetry-exporter-otlp-proto-http>=1
 
 # The client alone. With `pip install --no-deps` of this package, nothing else is needed: TensorFlow
 # is not imported (docs/serving.md).
-CLIENT = ["grpcio>=1.62", "protobuf>=4.25", "numpy>=1.26", "pillow>=10.0", "tqdm>=4.60"]
+CLIENT = ["grpcio>=1.62", "protobuf>=4.25", "numpy>=1.26", "pillow>=11.0", "tqdm>=4.60"]
 
 # The demo page. Gradio installs pandas and a web server; the versions of TensorFlow, NumPy and
 # protobuf stay. The page depends on details of Gradio's components, hence one major version.
@@ -52,7 +52,7 @@ REPORT = ["scikit-learn>=1.5", "matplotlib>=3.8", "tensorboard>=2.18"]
 BEAM = ["apache-beam>=2.77"]
 
 # Builders of public data sets. TensorFlow Datasets needs importlib-resources without declaring it.
-DATASETS = ["tensorflow-datasets>=4.9", "importlib-resources>=6.0"]
+DATASETS = ["tensorflow-datasets>=4.9.7", "importlib-resources>=6.0"]
 
 # Imports of photos: urllib3 downloads them with retries, pyarrow reads Parquet, openpyxl Excel's
 # workbooks, defusedxml the XML of CVAT and of photos' keywords without expanding entities.
@@ -119,6 +119,8 @@ setup(
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
@@ -134,6 +136,7 @@ setup(
             "deploy/compose.yaml",
             "deploy/kubernetes/*.yaml",
             "deploy/monitoring/*",
+            "deploy/triton/model.py",
             "prediction/exiftool.config",
             "demo_page/style.css",
             "demo_page/scripts/*.js",
@@ -158,7 +161,7 @@ setup(
         "keras>=3.8",
         "numpy>=1.26",
         "pyyaml>=6.0",  # run configurations
-        "pillow>=10.0",  # checks photos, draws the quickstart's pictures and contact sheets
+        "pillow>=11.0",  # checks photos, draws the quickstart's pictures and contact sheets
         "tqdm>=4.60",  # progress lines
         "jinja2>=3.1",  # HTML pages and tables; escapes names
     ],
@@ -206,6 +209,8 @@ setup(
             "axe-playwright-python>=0.1.4",
             "pytest>=8.0",
             "pytest-xdist>=3.5",  # runs folders of tests in two processes
+            # The messages of Triton's configuration: config.pbtxt is checked without a server.
+            "tritonclient>=2.50",
             # Schemas of Kubernetes and of compose files: manifests are checked without a cluster.
             "kubernetes-validate>=1.30",
             "check-jsonschema>=0.30",

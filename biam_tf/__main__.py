@@ -32,6 +32,7 @@ COMMANDS = {
     "pointing-game": "training.pointing_game",
     "export": "serving.export",
     "onnx": "serving.onnx",
+    "triton": "serving.triton",
     "serve": "serving.server",
     "client": "serving.client",
     "demo": "serving.demo",

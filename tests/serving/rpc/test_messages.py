@@ -85,10 +85,16 @@ def test_tensors_that_claim_too_much_are_refused():
     ],
 )
 def test_fields_are_those_of_the_protocol(name, theirs):
+    def repeated(field):
+        if hasattr(field, "is_repeated"):
+            return field.is_repeated
+        return field.label == FieldDescriptor.LABEL_REPEATED  # before protobuf 6.30
+
     def compare(ours, theirs):
         for field in ours.fields:
             other = theirs.fields_by_name[field.name]
-            assert (field.number, field.is_repeated) == (other.number, other.is_repeated)
+            assert field.number == other.number
+            assert repeated(field) == repeated(other)
             if field.message_type is not None:
                 compare(field.message_type, other.message_type)
             elif other.type == FieldDescriptor.TYPE_ENUM:
