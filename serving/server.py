@@ -41,6 +41,8 @@ HELP = {
     "model_name": "model name that requests must give",
     "metrics_port": "HTTP port of REST, probes and metrics (default: no HTTP)",
     "max_message_mb": "largest request in MB",
+    "max_rest_mb": "largest body of a REST request in MB, if --max-message-mb allows it",
+    "max_requests_mb": "memory in MB of all requests received, waiting or worked on together",
     "max_photos": "largest number of photos of a request",
     "max_classes": "largest number of classes of a request",
     "max_answer_mb": "largest answer in MB, known before anything runs",

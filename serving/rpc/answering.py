@@ -71,9 +71,13 @@ class Answering:
             _LOG.exception("%s, request %s", call.method, call.id)
             raise RequestError(code, f"{type(error).__name__}: {error}") from error
         finally:
-            call.ended = time.time()
-            self._metrics.observe(call, code)
-            self._records.write(call, code)
+            self.record(call, code)
+
+    def record(self, call: Call, code: grpc.StatusCode) -> None:
+        """Counts and logs a request that has ended."""
+        call.ended = time.time()
+        self._metrics.observe(call, code)
+        self._records.write(call, code)
 
     def stop(self) -> bool:
         """Ends the work at its next step; returns whether it all has ended."""

@@ -11,12 +11,13 @@
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import re
 import ssl
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from serving.rpc.calls import REQUEST_ID, Call
+from serving.rpc.intake import Intake
 from serving.rpc.limits import CLASS_INPUTS, count
 from serving.rpc.listening import listening_socket
 from serving.rpc.metrics_page import CONTENT_TYPE, Metrics
@@ -33,7 +35,6 @@ from serving.rpc.server_settings import ServerSettings
 from serving.rpc.services import SIGNATURE_DEF, ServedModel, model_metadata, model_status
 from serving.rpc.status import RequestError, invalid_argument
 
-BODY_SECONDS = 30.0  # longest pause in a body
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 _MODEL = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
@@ -79,6 +80,7 @@ class HttpServer:
     Args:
         model: the model and what runs it, shared with gRPC.
         metrics: the metrics of the page.
+        intake: counts the bytes of requests, shared with gRPC.
         settings: address and limits.
         tls: the TLS context; None for plain HTTP.
 
@@ -93,6 +95,7 @@ class HttpServer:
         self,
         model: ServedModel,
         metrics: Metrics,
+        intake: Intake,
         settings: ServerSettings,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -101,8 +104,8 @@ class HttpServer:
         limits = dataclasses.replace(model.limits, max_answer_bytes=answer)
         self._model = dataclasses.replace(model, limits=limits)
         self._metrics = metrics
-        self._body_bytes = 0  # of all bodies that are being received
-        self._max_body_bytes = settings.max_bytes * 8
+        self._intake = intake
+        self._max_body = min(settings.max_rest_mb * 2**20, settings.max_bytes)
         assert settings.metrics_port is not None
         self._socket = listening_socket(settings.host, settings.metrics_port, "--metrics-port")
         self.port: int = self._socket.getsockname()[1]
@@ -205,22 +208,22 @@ class HttpServer:
     async def _predict(
         self, call: Call, spec: model_pb2.ModelSpec, receive: Receive
     ) -> Iterable[bytes]:
-        body = await self._body(call, receive)
-        work = asyncio.ensure_future(
-            self._model.answering.answer(call, lambda: self._run(call, spec, body), True)
-        )
-        gone = asyncio.ensure_future(receive())  # the next event is the client's leaving
-        try:
-            await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()
-                await asyncio.wait([work])
-                raise _Gone
-            return work.result()
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
+        async with self._body(call, receive) as body:
+            work = asyncio.ensure_future(
+                self._model.answering.answer(call, lambda: self._run(call, spec, body), True)
+            )
+            gone = asyncio.ensure_future(receive())  # the next event is the client's leaving
+            try:
+                await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    work.cancel()
+                    await asyncio.wait([work])
+                    raise _Gone
+                return work.result()
+            finally:
+                gone.cancel()
+                if not work.done():
+                    work.cancel()
 
     def _run(self, call: Call, spec: model_pb2.ModelSpec, body: bytes) -> list[bytes]:
         """Runs a request in a thread of the pool."""
@@ -236,32 +239,45 @@ class HttpServer:
         outputs = version.run(request.signature, request.inputs, call.check, self._model.limits)
         return write_answer(outputs, request, call.check)
 
-    async def _body(self, call: Call, receive: Receive) -> bytes:
-        """Receives a body; the memory of all bodies on their way is bounded."""
-        limit, parts, size = self._model.max_bytes, [], 0
-        try:
-            if int(call.headers.get("content-length", "0") or 0) > limit:
-                raise _HttpError(413, f"the body is larger than {limit} bytes (--max-message-mb)")
-            while True:
-                event = await asyncio.wait_for(receive(), BODY_SECONDS)
+    @contextlib.asynccontextmanager
+    async def _body(self, call: Call, receive: Receive) -> AsyncIterator[bytes]:
+        """Receives a body, whose bytes count until the context is left."""
+        if int(call.headers.get("content-length", "0") or 0) > self._max_body:
+            raise self._too_large()
+        body = bytearray()
+
+        async def read() -> bytes:
+            more = True
+            while more:
+                event = await receive()
                 if event["type"] == "http.disconnect":
                     raise _Gone
-                part = event.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                self._body_bytes += len(part)
-                if size > limit:
-                    raise _HttpError(
-                        413, f"the body is larger than {limit} bytes (--max-message-mb)"
-                    )
-                if self._body_bytes > self._max_body_bytes:
-                    raise _HttpError(503, "too many requests are being received; try again later")
-                if not event.get("more_body", False):
-                    return b"".join(parts)
-        except TimeoutError:
-            raise _HttpError(408, f"no part of the body came for {BODY_SECONDS:g} s") from None
+                body.extend(event.get("body", b""))
+                if len(body) > self._max_body:
+                    raise self._too_large()
+                more = event.get("more_body", False)
+            return bytes(body)
+
+        try:
+            found = await self._intake.receive(f"body {id(body)}", lambda: len(body), read)
+            self._intake.hold(len(found))
+        except RequestError as error:
+            self._model.answering.record(call, error.code)
+            if error.code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise _HttpError(408, error.message) from None
+            raise
+        body.clear()
+        try:
+            yield found
         finally:
-            self._body_bytes -= size
+            self._intake.release(len(found))
+
+    def _too_large(self) -> _HttpError:
+        return _HttpError(
+            413,
+            f"the body is larger than {self._max_body // 2**20} MB (--max-rest-mb, "
+            "--max-message-mb); send larger requests over gRPC",
+        )
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)

@@ -24,6 +24,10 @@ class ServerSettings:
             None for none.
         max_message_mb: largest request in MB; gRPC's default of 4 MB is too small for 7,586
             embeddings of 300 numbers.
+        max_rest_mb: largest body of a REST request in MB. JSON needs many times its size, and holds
+            up other requests while it is read.
+        max_requests_mb: memory in MB of all requests that are received, waiting or worked on; at
+            least that of one message. More wait, half a minute at most.
         max_photos: largest number of photos of a request.
         max_classes: largest number of classes of a request.
         max_answer_mb: largest answer in MB; known from the shapes before anything runs.
@@ -49,6 +53,8 @@ class ServerSettings:
     model_name: str = DEFAULT_MODEL_NAME
     metrics_port: int | None = None
     max_message_mb: int = 64
+    max_rest_mb: int = 16
+    max_requests_mb: int = 256
     max_photos: int = 1024
     max_classes: int = 1_000_000
     max_answer_mb: int = 64
@@ -65,7 +71,8 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         for name in (
-            *("max_message_mb", "max_photos", "max_classes", "max_answer_mb", "max_work_mb"),
+            *("max_message_mb", "max_rest_mb", "max_requests_mb", "max_photos", "max_classes"),
+            *("max_answer_mb", "max_work_mb"),
             *("max_concurrent_rpcs", "threads"),
         ):
             if getattr(self, name) < 1:

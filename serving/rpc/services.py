@@ -2,7 +2,8 @@
 
 A `Predict` request passes through
 
-1. `PredictionServicer.Predict`, which gRPC calls in the event loop when the whole message is there;
+1. `PredictionServicer.Predict`, which is called in the event loop when the whole message is there
+   (`serving.rpc.intake` waits for it and bounds the bytes of all requests);
    `Answering.answer` (`serving.rpc.answering`) lets it wait for a thread and counts it;
 2. `NewestVersion.current` (`serving.rpc.loader`), the loaded version;
 3. `ModelVersion.predict` (`serving.rpc.model_version`), which compares the inputs with the

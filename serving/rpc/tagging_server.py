@@ -69,6 +69,7 @@ class TaggingServer:
         self, model_dir: str | os.PathLike, settings: ServerSettings = DEFAULT_SETTINGS
     ) -> None:
         from serving.rpc.answering import Answering
+        from serving.rpc.intake import Intake
         from serving.rpc.limits import Limits
         from serving.rpc.listening import require_address, tls_context
         from serving.rpc.loader import NewestVersion
@@ -90,6 +91,7 @@ class TaggingServer:
         self._answering = Answering(
             settings.threads, settings.max_concurrent_rpcs, self._metrics, self._records
         )
+        self._intake = Intake(max(settings.max_requests_mb * 2**20, settings.max_bytes))
         limits = Limits(
             max_photos=settings.max_photos,
             max_classes=settings.max_classes,
@@ -128,7 +130,7 @@ class TaggingServer:
         if self._settings.metrics_port is not None:
             from serving.rpc.http_server import HttpServer
 
-            http = HttpServer(self._model, self._metrics, self._settings, self._tls)
+            http = HttpServer(self._model, self._metrics, self._intake, self._settings, self._tls)
             self._await(http.start())
             self._http, self.metrics_port = http, http.port
         self._await(self._server.start())
@@ -155,12 +157,14 @@ class TaggingServer:
         from grpc_reflection.v1alpha import reflection
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+        from serving.rpc.bounded_messages import BoundedMessages
         from serving.rpc.services import ModelServicer, PredictionServicer
 
         settings = self._settings
         self._health = health.aio.HealthServicer()
         await self._set_health(False)
         self._server = grpc.aio.server(
+            interceptors=[BoundedMessages(self._intake, self._answering.record)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_bytes),
                 # The limit of answers is checked before anything runs. A MB for their names.
@@ -207,6 +211,7 @@ class TaggingServer:
             ends.append(self._http.stop(seconds))
         tasks = [asyncio.ensure_future(end) for end in ends]
         await asyncio.wait(tasks, timeout=seconds + _LAST_SECONDS)
+        self._intake.stop()
 
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -63,6 +63,7 @@ def test_columns_and_rows_are_answered_as_by_tensorflow_serving(server):
     [
         (":predict", b"{", 400, "JSON Parse error"),
         (":predict", b"[" * 100_000, 400, "JSON Parse error"),
+        (":predict", b'{"a":' + b"0," * 4_000_001 + b"0}", 400, "4,000,001 commas"),
         (":predict", {"inputs": [b64(b"x")]}, 400, "name them"),
         (":predict", columns(instances=[]), 400, "instances"),
         (":predict", columns(classes=np.array([[1.0, True]] * 2, object)), 400, "numbers"),
