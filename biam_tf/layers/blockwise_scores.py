@@ -1,7 +1,5 @@
 """Scores under top-k pooling that hold the responses of a few classes at a time, for TensorFlow."""
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 
@@ -10,7 +8,6 @@ def top_k_in_blocks(
     class_side: tf.Tensor,
     k: int,
     products_at_a_time: int,
-    strongest_products: Callable[[tf.Tensor, tf.Tensor, int], tuple[tf.Tensor, tf.Tensor]],
 ) -> tf.Tensor:
     """Returns, for each class, the mean of the k largest of its products with an image's regions.
 
@@ -21,8 +18,6 @@ def top_k_in_blocks(
         class_side: (C, d).
         k: at most n.
         products_at_a_time: numbers in a block of classes; a block has at least one class.
-        strongest_products: function of `regions`, a block of `class_side` and k to the means (B,
-            classes of the block), float32, and the regions of the k largest (B, classes, k).
 
     Returns:
         (B, C) float32.
@@ -51,7 +46,7 @@ def top_k_in_blocks(
 
         def strongest(block, means, indices):
             part = class_side[block * width : (block + 1) * width]
-            mean, regions_of_part = strongest_products(regions, part, k)
+            mean, regions_of_part = _strongest(regions, part, k)
             # Classes are the first axis, along which the blocks are concatenated.
             means = means.write(block, tf.transpose(mean))
             return block + 1, means, indices.write(block, tf.transpose(regions_of_part, (1, 0, 2)))
@@ -86,3 +81,15 @@ def top_k_in_blocks(
 
     scores = blockwise(regions, class_side)
     return tf.ensure_shape(scores, (regions.shape[0], class_side.shape[0]))
+
+
+def _strongest(regions: tf.Tensor, class_side: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the means of the k largest products (B, C), float32, and their regions (B, C, k)."""
+    shape = tf.shape(regions)
+    rows = tf.reshape(regions, (-1, regions.shape[-1]))
+    products = tf.reshape(
+        tf.matmul(rows, class_side, transpose_b=True), (shape[0], shape[1], tf.shape(class_side)[0])
+    )
+    products = tf.cast(tf.transpose(products, (0, 2, 1)), tf.float32)  # (B, C, n)
+    values, indices = tf.math.top_k(products, k, sorted=False)
+    return tf.reduce_mean(values, axis=-1), indices

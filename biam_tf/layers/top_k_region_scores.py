@@ -167,14 +167,14 @@ def top_k_of_products(
     images, n = regions.shape[:2]
     classes = class_side.shape[0]
     if way_of_responses(images, n, classes, products_at_a_time, plan) == "whole":
-        return strongest_products(regions, class_side, k)[0]
+        return _mean_of_strongest(regions, class_side, k)
     from biam_tf.layers.blockwise_scores import top_k_in_blocks  # imports TensorFlow
 
-    return top_k_in_blocks(regions, class_side, k, products_at_a_time, strongest_products)
+    return top_k_in_blocks(regions, class_side, k, products_at_a_time)
 
 
-def strongest_products(regions: Tensor, class_side: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Returns the means of the k largest products (B, C), float32, and their regions (B, C, k)."""
+def _mean_of_strongest(regions: Tensor, class_side: Tensor, k: int) -> Tensor:
+    """Returns the means of the k largest products (B, C), float32."""
     shape = ops.shape(regions)
     rows = ops.reshape(regions, (-1, regions.shape[-1]))
     products = ops.reshape(
@@ -182,5 +182,5 @@ def strongest_products(regions: Tensor, class_side: Tensor, k: int) -> tuple[Ten
         (shape[0], shape[1], ops.shape(class_side)[0]),
     )
     products = ops.cast(ops.transpose(products, (0, 2, 1)), "float32")  # (B, C, n)
-    values, indices = ops.top_k(products, k, sorted=False)
-    return ops.mean(values, axis=-1), indices
+    values, _ = ops.top_k(products, k, sorted=False)
+    return ops.mean(values, axis=-1)
