@@ -24,6 +24,7 @@ from serving.demo_page.photo_search import Query, search
 from serving.demo_page.served_model import connect, read_newest
 from serving.demo_page.tagging import tag_photo
 from serving.graph.saved_model import export
+from serving.graph.signatures import GraphSettings
 from serving.indexing.build_index import index_photos
 from serving.indexing.photo_index import PhotoIndex
 from serving.rpc.tagging_server import ServerSettings, TaggingServer
@@ -78,7 +79,7 @@ def words(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model_dir(run_folder, words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "changed"
-    export(load_run(run_folder), folder, word_vectors=words)
+    export(load_run(run_folder), folder, GraphSettings(formats=("JPEG", "PNG")), word_vectors=words)
     return folder
 
 

@@ -63,7 +63,9 @@ def class_folders(page_module, monkeypatch):
 
 
 def train(*settings: str) -> int:
-    settings = ("training.epochs=1", "training.batch_size=8", *settings)
+    few = ("training.epochs=1", "training.batch_size=8", "backbone.image_size=32")
+    bare = ("training.report=false", "training.tensorboard=false", "thresholds.held_out_folds=0")
+    settings = (*few, *bare, *settings)
     return run.main([option for setting in settings for option in ("--set", setting)])
 
 
@@ -115,7 +117,7 @@ def test_the_context_block_trains_by_the_command_of_the_page_and_is_read_back(
 ):
     data = f"data={{name: folder, directory: {scenes}}}"
     head = "head={region_context: squeeze_excitation, channels: 8, top_k: 3}"
-    assert train(head, data, "training.report=false", f"output={tmp_path / 'run'}") == 0
+    assert train(head, data, f"output={tmp_path / 'run'}") == 0
     head = keras.models.load_model(tmp_path / "run" / "model.keras")
     assert isinstance(head.get_layer("region_context"), squeeze_excitation.SqueezeExcitation)
     assert train("head.region_context=squeeze_excitaton") == 2
@@ -137,7 +139,6 @@ def test_the_data_set_is_read_and_trained_on(class_folders, scenes, tmp_path, ca
     settings = (
         "head={channels: 8, num_heads: 2, top_k: 3}",
         f"vocabulary.word_vectors={vectors}",
-        "training.report=false",
         f"output={tmp_path / 'run'}",
     )
     assert train(f"data={{{data}, unseen_names: [zebra]}}", *settings) == 0

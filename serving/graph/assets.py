@@ -54,8 +54,9 @@ def write_assets(
     factors = stored_factors(run)
     if factors is not None:
         save_class_side(factors.class_side, folder.parent / CLASS_SIDE)
-    formats = [form.lower() for form in settings.formats or available_formats()]
-    write_json(folder.parent / PHOTOS_FILE, {"formats": formats, "orientation": run.orientation})
+    formats = settings.formats or available_formats()
+    facts = {"formats": [form.lower() for form in formats], "orientation": run.orientation}
+    write_json(folder.parent / PHOTOS_FILE, facts)
     if embeddings.encoder is not None:
         write_json(folder.parent / SENTENCE_ENCODER, _encoder_facts(embeddings.encoder.sentences))
     metrics = None
@@ -69,7 +70,8 @@ def write_assets(
     # A GPU prepares for each batch size: run every size before clients need it.
     sizes = batching.batch_sizes if batching and batching.whole_powers else [1]
     batches = [
-        ("features", {"images": np.array(sample_photos(size), dtype=object)}) for size in sizes
+        ("features", {"images": np.array(sample_photos(size, formats), dtype=object)})
+        for size in sizes
     ]
     # A table of numbers has nothing to prepare.
     others = [(name, inputs) for name, inputs in requests.items() if name != "calibrate"]

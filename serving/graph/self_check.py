@@ -1,17 +1,19 @@
 """A request for every signature of an export, and comparison of the outputs with Keras."""
 
+import io
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from biam_tf.class_calibration import ClassCalibration
 from biam_tf.embeddings.run_encoder import JoinedSources
 from biam_tf.models.factors import Factors, factors_of
 from biam_tf.models.head import with_response_maps
 from biam_tf.models.systems import find_system
-from biam_tf.photos import decode_photo
+from biam_tf.photos import decode_photo, format_of
 from biam_tf.runs import TrainedRun
 from serving.graph.batching import Batching
 from serving.graph.name_table import Embeddings
@@ -31,10 +33,20 @@ Requests = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def sample_requests(
-    run: TrainedRun, embeddings: Embeddings, signatures: Collection[str]
+    run: TrainedRun,
+    embeddings: Embeddings,
+    signatures: Collection[str],
+    formats: Sequence[str],
 ) -> Requests:
-    """Returns the inputs of a request for each signature: two photos and a few classes."""
-    images = np.array(sample_photos(2), dtype=object)
+    """Returns the inputs of a request for each signature: two photos and a few classes.
+
+    Args:
+        run: the exported run.
+        embeddings: the embeddings that `tag` looks up.
+        signatures: the names of the signatures.
+        formats: the formats of photos that the model decodes.
+    """
+    images = np.array(sample_photos(2, formats), dtype=object)
     class_embeddings = _own_classes(run)
     features = _features(run, images)
     requests = {
@@ -57,15 +69,20 @@ def photos_and_classes(run: TrainedRun, batching: Batching | None) -> tuple[int,
     return max(2, photos), 2 * _CLASSES + len(_PHRASES)
 
 
-def sample_photos(count: int) -> list[bytes]:
-    """Returns small encoded pictures of different colors, alternately JPEG and PNG."""
+def sample_photos(count: int, formats: Sequence[str]) -> list[bytes]:
+    """Returns small encoded pictures of different colors.
+
+    They are alternately JPEG and PNG where `formats`, those that the model decodes, has them.
+    """
     photos = []
+    common = [form for form in ("JPEG", "PNG") if form in formats] or formats
     for number in range(count):
         y, x = np.mgrid[: 48 + number, :64]
         channels = [4 * x, 5 * y, np.full_like(x, 40 * number % 256)]
         pixels = np.stack(channels, axis=-1).astype(np.uint8)
-        encode = tf.io.encode_png if number % 2 else tf.io.encode_jpeg
-        photos.append(encode(pixels).numpy())
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, common[number % len(common)])
+        photos.append(encoded.getvalue())
     return photos
 
 
@@ -204,7 +221,11 @@ def _own_classes(run: TrainedRun) -> np.ndarray:
 
 def _features(run: TrainedRun, images: np.ndarray) -> dict[str, np.ndarray]:
     size, orientation = run.image_size, run.orientation
-    photos = tf.stack([decode_photo(image, size, orientation=orientation) for image in images])
+    decoded = [  # by the graph of one format, which is made much faster than that of all
+        decode_photo(image, size, orientation=orientation, formats=(str(format_of(image)),))
+        for image in images
+    ]
+    photos = tf.stack(decoded)
     features = run.backbone(photos, training=False)
     return {name: tf.cast(value, tf.float32).numpy() for name, value in features.items()}
 

@@ -13,5 +13,7 @@ TINY = [
     "thresholds.held_out_folds=0",
     "thresholds.fewest_photos=1",
 ]
+# For tests of neither the head nor its photos: half of the seconds of `TINY` alone.
+QUICK = ["head={system: label_em}", "backbone.image_size=32"]
 # What such a run is given where its report and all its files are looked at.
 COMPLETE = ["training.report=true", "training.tensorboard=true"]

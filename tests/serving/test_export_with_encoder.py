@@ -52,6 +52,7 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     small = dataclasses.replace(run, head=head, vocabulary=vocabulary, thresholds=None)
     monkeypatch.setattr("biam_tf.runs.load_run", lambda path: small)
     options = [str(finished.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
+    options += ["--formats", "jpeg,png"]
     assert export.main(options) == 0
     out = capsys.readouterr().out
     assert f"sentence encoder: {folder}, reads 'a photo of {{name}}'" in out

@@ -12,6 +12,7 @@ from biam_tf.errors import UserError
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving.graph.saved_model import export
+from serving.graph.signatures import GraphSettings
 from serving.indexing.build_index import index_photos
 from serving.indexing.photo_index import PhotoIndex
 
@@ -46,7 +47,7 @@ def test_an_index_scores_as_the_export_answers(form, finished, photos, tmp_path)
     if kind != "learned":  # without names there are fewer signatures, which take seconds each
         nameless = Vocabulary((), np.empty((0, own.shape[1]), np.float32), ())
         changed = dataclasses.replace(changed, vocabulary=nameless)
-    exported = export(changed, tmp_path / "model")
+    exported = export(changed, tmp_path / "model", GraphSettings(formats=("JPEG", "PNG")))
     assert exported.index.startswith(says) and " per photo" in exported.index
     assert ("region_vectors" in exported.signatures) == (kind != "features")
 

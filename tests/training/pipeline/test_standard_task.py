@@ -37,7 +37,7 @@ def run(standard):
 @pytest.fixture(scope="module")
 def model_dir(standard, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "standard"
-    assert export.main([str(standard.path), str(folder)]) == 0
+    assert export.main([str(standard.path), str(folder), "--formats", "jpeg,png"]) == 0
     return folder
 
 

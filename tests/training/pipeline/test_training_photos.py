@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from tiny_run import QUICK
 
 from training.data.folder.reader import read_folder
 from training.data.input.broken_photos import to_csv
@@ -28,6 +29,7 @@ def pictures(scenes, tmp_path):
 def test_broken_photos_are_left_out_of_training_and_evaluation(start, pictures, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     settings = [f"data.directory={pictures[0]}", "data.max_broken_share=0.05", "training.epochs=1"]
+    settings += QUICK
     assert start(folder.path, *settings) == 0
     assert "2 photos are broken and left out, 3.8 % of 52" in capsys.readouterr().out
     assert json.loads(folder.metrics.read_text())["images"] == 7
@@ -63,7 +65,7 @@ def test_the_photos_of_an_epoch_are_chosen_and_varied_as_set(start, scenes, tmp_
     assert 8 < sampler.epoch_size < (shown <= 2).sum() < 40
     settings = ["data.max_labels=2", "data.sampling=capped", "data.max_images_per_class=2"]
     settings += ["data.augmentation={flip: true, crop_scale: [0.5, 1.0]}", "training.epochs=1"]
-    assert start(tmp_path / "run", *settings) == 0
+    assert start(tmp_path / "run", *settings, *QUICK) == 0
     printed = capsys.readouterr().out
     assert f"{(shown > 2).sum()} training photos have more than 2 labels: left out" in printed
     log = json.loads(RunFolder(tmp_path / "run").log.read_text())
