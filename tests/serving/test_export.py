@@ -87,7 +87,6 @@ def classes(run):
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_serving_default_scores_any_classes(signatures, keras_answer, classes):
     for count in (1, 11):
         scores = call(
@@ -96,7 +95,6 @@ def test_serving_default_scores_any_classes(signatures, keras_answer, classes):
         np.testing.assert_allclose(scores, keras_answer(classes[:count])["scores"], **CLOSE)
 
 
-@pytest.mark.rounding
 def test_explain_shows_where(signatures, keras_answer, classes):
     answer = call(signatures["explain"], images=PHOTOS, class_embeddings=classes)
     expected = keras_answer(classes)
@@ -105,7 +103,6 @@ def test_explain_shows_where(signatures, keras_answer, classes):
         np.testing.assert_allclose(answer[name], expected[name], **CLOSE)
 
 
-@pytest.mark.rounding
 def test_features_are_those_of_the_backbone_and_rescore_needs_no_photo(
     signatures, features, keras_answer, classes
 ):
@@ -116,7 +113,6 @@ def test_features_are_those_of_the_backbone_and_rescore_needs_no_photo(
     np.testing.assert_allclose(scores, keras_answer(classes)["scores"], **CLOSE)
 
 
-@pytest.mark.rounding
 def test_tag_finds_the_runs_own_classes_by_name(signatures, run, keras_answer):
     names = [*run.vocabulary.names[40:50], "RED Plain Star"]
     embeddings = run.vocabulary.subset([name.lower() for name in names]).embeddings
@@ -126,7 +122,6 @@ def test_tag_finds_the_runs_own_classes_by_name(signatures, run, keras_answer):
     np.testing.assert_allclose(embedded, embeddings, rtol=0, atol=1e-6)
 
 
-@pytest.mark.rounding
 def test_tag_puts_names_together_from_word_vectors(other_signatures, models, keras_answer):
     names = ["zebra", "Red Sky", "zebra-sky"]
     vocabulary = Vocabulary.from_word_vectors(models.parent / "words.txt", names)
@@ -134,7 +129,6 @@ def test_tag_puts_names_together_from_word_vectors(other_signatures, models, ker
     np.testing.assert_allclose(scores, keras_answer(vocabulary.embeddings)["scores"], **CLOSE)
 
 
-@pytest.mark.rounding
 @pytest.mark.parametrize(("version", "top_k"), [("1", 5), ("7", 3)])
 def test_tag_known_gives_the_best_classes_first(request, run, keras_answer, version, top_k):
     fixture = {"1": "signatures", "7": "other_signatures"}[version]
@@ -148,7 +142,6 @@ def test_tag_known_gives_the_best_classes_first(request, run, keras_answer, vers
         np.testing.assert_allclose(row[columns], row[expected], **CLOSE)
 
 
-@pytest.mark.rounding
 def test_answers_are_the_same_without_batching(signatures, other_signatures, classes):
     for name in ("serving_default", "explain"):
         inputs = {"images": PHOTOS, "class_embeddings": classes}

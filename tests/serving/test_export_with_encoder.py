@@ -33,7 +33,6 @@ def run(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     run, finished, tmp_path, capsys, monkeypatch
 ):

@@ -49,7 +49,6 @@ assert not loaded & {"tensorflow", "keras", "biam_tf", "serving", "training"}, l
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 @pytest.mark.parametrize("part", ["full", "head"])
 @pytest.mark.parametrize(("photos", "classes"), [(1, 1), (4, 9)])
 def test_onnx_runtime_alone_gives_the_scores_of_keras(

@@ -156,7 +156,6 @@ def test_every_signature_runs_without_python(program, tagger_dir, tmp_path):
     assert said == f"TensorFlow {tf.__version__}"
 
 
-@pytest.mark.rounding
 @pytest.mark.skipif(not OTHERS, reason="BIAM_OTHER_TENSORFLOWS names no environment")
 @pytest.mark.parametrize("environment", OTHERS)
 def test_older_versions_run_it_alike(program, portable_dir, tmp_path, environment):

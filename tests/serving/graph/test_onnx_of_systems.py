@@ -11,8 +11,6 @@ from biam_tf.models.head import response_map_layer
 from biam_tf.vocabulary import Vocabulary
 from serving.graph.onnx_file import export_onnx
 
-pytestmark = pytest.mark.rounding
-
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 GRID, CHANNELS, SCENE, EMBEDDING, SEEN = 3, 8, 5, 6, 4

@@ -15,8 +15,6 @@ from biam_tf.vocabulary import Vocabulary
 from biam_tf.ways_to_compute import RELATIONS
 from serving.graph.onnx_file import export_onnx
 
-pytestmark = pytest.mark.rounding
-
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 CHANNELS, EMBEDDING = 8, 6
@@ -70,6 +68,7 @@ def test_a_head_of_any_number_of_regions_is_converted(side, tmp_path):
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-4 * scale)
 
 
+@pytest.mark.rounding
 def test_attention_without_blocks_is_the_formula(rng, monkeypatch):
     from biam_tf.layers.blockwise_attention import attend, without_blocks
 

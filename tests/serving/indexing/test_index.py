@@ -78,7 +78,6 @@ def classes():
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.mark.rounding
 def test_scores_and_maps_are_those_of_the_model(index, photos, model_dir, classes):
     found = PhotoIndex(index)
     assert sorted(found.photos) == [f"{i}.{FORMS[i % 4].lower()}" for i in (0, 2, 4, 6)] + [
@@ -96,7 +95,6 @@ def test_scores_and_maps_are_those_of_the_model(index, photos, model_dir, classe
     np.testing.assert_allclose(maps, expected["response_maps"], rtol=0, atol=tolerance)
 
 
-@pytest.mark.rounding
 def test_a_class_s_scores_depend_on_no_other_class(index, classes, monkeypatch):
     found = PhotoIndex(index)
     scores = found.scores(classes)
@@ -114,7 +112,6 @@ def test_broken_photos_are_listed_and_not_tried_again(index, model_dir, photos, 
     assert index_photos(model_dir, photos, index) == PhotoIndex(index).manifest
 
 
-@pytest.mark.rounding
 def test_an_index_follows_its_photos(copied, model_dir, classes):
     photos, index = copied
     before = PhotoIndex(index)
@@ -175,7 +172,6 @@ def test_a_file_that_cannot_be_read_is_named_and_tried_again(copied, model_dir, 
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_stopped_work_goes_on_where_it_was(
     index, model_dir, photos, classes, tmp_path, monkeypatch
 ):
@@ -199,7 +195,6 @@ def test_stopped_work_goes_on_where_it_was(
     np.testing.assert_allclose(whole.scores(classes), resumed.scores(classes), atol=1e-5)
 
 
-@pytest.mark.rounding
 def test_a_pooled_head_is_one_region(tmp_path):
     """A model that scores a photo as a whole, linear with a bias."""
 
@@ -230,7 +225,6 @@ def test_a_pooled_head_is_one_region(tmp_path):
     np.testing.assert_allclose(found.scores(2 * np.eye(14)[3:5]), [[8.5, 10.5]], rtol=1e-3)
 
 
-@pytest.mark.rounding
 def test_damage_costs_its_own_photos_only(copied, model_dir, classes):
     photos, index = copied
     whole = PhotoIndex(index).scores(classes)
