@@ -269,7 +269,29 @@ def _check_backbone(settings: Settings, config: RunConfig) -> None:
 
 def _check_data(settings: Settings, config: RunConfig) -> None:
     _check_sampling(settings, config.data)
+    _check_service(settings, config)
     _check_augmentation(settings, config)
+
+
+def _check_service(settings: Settings, config: RunConfig) -> None:
+    service = config.data.service
+    if service is None:
+        return
+    host, _, port = service.rpartition(":")
+    if not host or not port.isdecimal():
+        settings.fail("data.service", f"expected host:port, got {service!r}")
+    if config.data.cache != "stream":
+        settings.fail_combination(
+            ["data.service", "data.cache"],
+            "the service reads features in every epoch, in the order of a streamed epoch; set "
+            "data.cache: stream, or data.service: null",
+        )
+    if config.backbone.trainable:
+        settings.fail_combination(
+            ["data.service", "backbone.trainable"],
+            "the service reads stored features; set backbone.trainable: false, or "
+            "data.service: null",
+        )
 
 
 def _check_sampling(settings: Settings, data: DataConfig) -> None:

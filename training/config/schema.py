@@ -46,6 +46,8 @@ class DataConfig:
             Datasets are written there (null: a folder below `data/`).
         feature_store: location of the stored features (null: beside the run).
         cache: keep features in memory, stream them from the disk, or decide by their size.
+        service: `host:port` of the dispatcher of a tf.data service, whose workers read the stored
+            features of training batches; null: the processes of the run read them.
         max_broken_share: the largest share of photos that may be unreadable and are left out.
         hash_photos: whether the run's manifest has checksums of the photos' contents, not only
             names and sizes; all photos are read once more for that.
@@ -62,6 +64,7 @@ class DataConfig:
     directory: str | None = None
     feature_store: str | None = None
     cache: Literal["auto", "memory", "stream"] = "auto"
+    service: str | None = None
     max_broken_share: Share = 0.0
     hash_photos: bool = False
     max_labels: Count | None = None

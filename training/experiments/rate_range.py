@@ -22,6 +22,7 @@ from biam_tf.progress import progress
 from biam_tf.sparse_labels import Labels
 from training.config import RunConfig
 from training.data.input.sampling import make_sampler
+from training.data.input.shares import distributed_batches
 from training.data.input.sources import FeatureSource, PhotoSource
 from training.loop.closed_form import require_epochs
 from training.loop.devices import computing_in, make_strategy
@@ -250,9 +251,7 @@ def _parts(
 ) -> Iterable:
     """An epoch's examples in parts, of which a step takes `accumulation_steps`."""
     size = config.training.batch_size // config.training.accumulation_steps
-    return strategy.experimental_distribute_dataset(
-        source.training_batches(labels, size, config.training.seed, epoch)
-    )
+    return distributed_batches(strategy, source, labels, size, config.training.seed, epoch)
 
 
 def _endless(epoch_of: Callable[[int], Iterable]) -> Iterator:

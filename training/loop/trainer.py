@@ -19,6 +19,7 @@ from biam_tf.files import append_line, write_text
 from biam_tf.progress import progress
 from biam_tf.sparse_labels import Labels
 from training.config import RunConfig, TrainingConfig
+from training.data.input.shares import distributed_batches
 from training.loop.checkpoints import Checkpoints, variable_names
 from training.loop.objective import Objective
 from training.loop.stopping import StopRequest, stopping_between_steps
@@ -241,14 +242,16 @@ class _Training:
     def _parts_of_batches(self, epoch: int, first_step: int) -> "_TimedIterator":
         # A part is a smaller batch of the same order; `accumulation_steps` of them are one batch.
         settings = self._settings
-        batches = self._source.training_batches(
+        batches = distributed_batches(
+            self._strategy,
+            self._source,
             self._labels,
             settings.batch_size // settings.accumulation_steps,
             settings.seed,
             epoch,
             skip_batches=first_step * settings.accumulation_steps,
         )
-        return _TimedIterator(self._strategy.experimental_distribute_dataset(batches))
+        return _TimedIterator(batches)
 
     def _run_steps(
         self,

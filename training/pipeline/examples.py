@@ -126,7 +126,8 @@ class Examples:
         """
         cache = self.config.data.cache
         if self.store is not None:
-            return FeatureSource(self.store, images, cache, sampler=sampler)
+            service = None if sampler is None else self.config.data.service
+            return FeatureSource(self.store, images, cache, sampler=sampler, service=service)
         return PhotoSource(
             self.dataset.directory,
             images,

@@ -32,6 +32,7 @@ PLACES = ("data.directory", "vocabulary.word_vectors")
 FREE_TO_CHANGE = (
     "output",
     "data.feature_store",
+    "data.service",
     "data.hash_photos",
     "backbone.batch_size",
     "training.checkpoint_minutes",

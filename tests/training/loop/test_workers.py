@@ -82,6 +82,7 @@ def command(scenes, finished, output, *settings) -> list[str]:
         "training.schedule.warmup_epochs=0",
         "training.epochs=20",
         "training.batch_size=36",
+        "data.cache=stream",  # each worker reads its own records alone
         "backbone.trainable=false",
         f"backbone.weights={finished.backbone}",
         f"data.directory={scenes}",

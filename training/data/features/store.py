@@ -217,6 +217,10 @@ class FeatureStore:
         """Returns the path of shard `number`."""
         return self._shards[number][0]
 
+    def shard_size(self, number: int) -> int:
+        """Returns the bytes of shard `number`."""
+        return self._shards[number][1].bytes
+
     def read(self, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Reads the features of `images` into memory, in the order of `images`.
 

@@ -22,6 +22,7 @@ from training.data.input import photo_reader
 from training.data.input.augmentation import picture_side
 from training.data.input.batches import Arrays, Photos, Reader, StreamedRecords, take
 from training.data.input.sampling import Natural, Sampler
+from training.data.input.shares import WHOLE, Share
 
 Cache = Literal["auto", "memory", "stream"]
 UNVARIED = AugmentationConfig()
@@ -30,6 +31,8 @@ CONTAINER_LIMIT = pathlib.Path("/sys/fs/cgroup/memory.max")
 
 class _Source:
     """Base class of feature and photo sources: labels, checks and pipeline options."""
+
+    reads_shares = True  # `training_batches` has the argument `share`
 
     def __init__(self, images: Sequence[str], cache: Cache, sampler: Sampler, reader: Reader):
         self.images = tuple(images)
@@ -48,13 +51,13 @@ class _Source:
         seed: int,
         epoch: int,
         skip_batches: int = 0,
+        share: Share = WHOLE,
     ) -> tf.data.Dataset:
         """Returns one epoch of shuffled `(inputs, labels)` batches of the same size.
 
         The sampler determines how often each example occurs, by default once. The last
         `len(self) % batch_size` examples are dropped; they differ between epochs. With
-        `tf.distribute`, pass the result to `experimental_distribute_dataset`; `batch_size` is the
-        global batch size.
+        `tf.distribute`, use `training.data.input.shares.distributed_batches`.
 
         Args:
             labels: (N, C) int8, aligned with the source's images; not copied.
@@ -62,6 +65,7 @@ class _Source:
             seed: determines the order, together with `epoch`.
             epoch: number of the epoch, from 0.
             skip_batches: number of batches to skip at the beginning, to resume an epoch.
+            share: the part of each batch that is read, in batches of one device.
 
         Raises:
             UserError: there are fewer examples than `batch_size`.
@@ -73,11 +77,11 @@ class _Source:
                 f"training.batch_size: {batch_size}, but there are only {len(self)} photos to "
                 "train on; use a smaller batch size"
             )
-        batches = self._reader.training(batch_size, seed, epoch, skip_batches).map(
+        batches = self._reader.training(batch_size, seed, epoch, skip_batches, share).map(
             lambda indices, inputs: (inputs, take(labels, indices)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(_options(share))
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
         """Returns the inputs of all images in order; the last batch may be smaller."""
@@ -88,8 +92,10 @@ class _Source:
 class FeatureSource(_Source):
     """Batches of stored features: `region_features` (B, h, w, d) and `scene_feature` (B, d_g).
 
-    Both are float32 in a batch and float16 in the store. The order of the batches depends on the
-    seed and the cache: do not use "auto" if a run may be resumed on a machine with less memory.
+    Both are float16, as in the store, in training batches, so that half the bytes travel to the
+    device, where a model makes them float32; they are float32 in evaluation batches. The order of
+    the batches depends on the seed and the cache: do not use "auto" if a run may be resumed on a
+    machine with less memory.
 
     Args:
         store: the feature store.
@@ -99,6 +105,8 @@ class FeatureSource(_Source):
             is "memory" if the whole store fits.
         memory_limit_bytes: limit for "auto"; None is half of the machine's memory.
         sampler: determines how often each image occurs in a training epoch; None is once.
+        service: `host:port` of a tf.data service that reads the features of training batches, which
+            are then not kept in memory; None: this process reads them.
 
     Raises:
         UserError: the store lacks some of the images, or is damaged.
@@ -111,16 +119,18 @@ class FeatureSource(_Source):
         cache: Cache = "auto",
         memory_limit_bytes: int | None = None,
         sampler: Sampler | None = None,
+        service: str | None = None,
     ):
         sampler = sampler or Natural(len(images))
         reader: Reader
+        cache = "stream" if service else cache
         # The size of the whole store, as other splits are read as well.
         cache = choose_cache(cache, store.nbytes, memory_limit_bytes)
         if cache == "memory":
             regions, scenes = store.read(images)
             reader = Arrays({"region_features": regions, "scene_feature": scenes}, sampler)
         else:
-            reader = StreamedRecords(store, store.rows(images), sampler)
+            reader = StreamedRecords(store, store.rows(images), sampler, service)
         super().__init__(images, cache, sampler, reader)
 
 
@@ -216,9 +226,12 @@ def default_memory_limit() -> int:
     return total // 2
 
 
-def _options() -> tf.data.Options:
+def _options(share: Share = WHOLE) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
-    # With tf.distribute, each worker gets a part of every batch, not some of the files.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    # With tf.distribute, the devices of a process share every batch, not the files; processes have
+    # their shares already.
+    policy = tf.data.experimental.AutoShardPolicy
+    of_devices = policy.DATA if share.count == 1 else policy.OFF
+    options.experimental_distribute.auto_shard_policy = of_devices
     return options

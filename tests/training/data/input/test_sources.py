@@ -99,7 +99,7 @@ def test_a_resumed_epoch_is_the_rest_of_the_same_epoch(kind, cache, make_source)
 def test_training_features_are_those_of_the_labeled_photos(cache, make_source, store, photos):
     regions, scenes = store.read(photos[1])
     for numbers, inputs in zip(*epoch_of(make_source(FeatureSource, cache)), strict=True):
-        assert inputs["region_features"].dtype == inputs["scene_feature"].dtype == np.float32
+        assert inputs["region_features"].dtype == inputs["scene_feature"].dtype == np.float16
         np.testing.assert_array_equal(inputs["region_features"], regions[numbers])
         np.testing.assert_array_equal(inputs["scene_feature"], scenes[numbers])
 
