@@ -124,7 +124,7 @@ def _keep_photos(gallery: list[tuple[str, str | None]] | None) -> tuple:
     if len(kept) > MAX_PHOTOS:
         problems.append(
             f"{len(kept)} photos; the first {MAX_PHOTOS} are kept. For more, index their folder "
-            "in the view Search, or use python -m serving.client"
+            "in the view Search, or tag it with python -m serving.predict"
         )
         kept = kept[:MAX_PHOTOS]
     return kept, errors(problems)
@@ -270,7 +270,7 @@ def _example_classes(model: ExportedModel) -> str:
     names = model.vocabulary.names
     # Neighbors in a list of classes are often alike.
     chosen = [names[i * len(names) // _EXAMPLES] for i in range(min(_EXAMPLES, len(names)))]
-    return f"{', '.join(chosen)}  (empty: all {len(names):,} classes of the run)"
+    return f"{', '.join(chosen)}  (empty: all {len(names):,} classes of the model)"
 
 
 def _example_query(model: ExportedModel) -> str:

@@ -117,7 +117,9 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
             with gr.Row(elem_classes="buttons"):
                 go = gr.Button("Tag", variant="primary", scale=1, min_width=90, elem_id="tag-go")
                 own = len(served.model.vocabulary)
-                fill = gr.Button(f"Fill in the run's {own} classes", scale=2, elem_id="tag-fill")
+                fill = gr.Button(
+                    f"Fill in the model's {own:,} classes", scale=2, elem_id="tag-fill"
+                )
             status = add_html(elem_id="tag-status", elem_classes="problems")
             settings = _add_settings(served.model.thresholds is not None)
         with gr.Column(scale=5, min_width=320, elem_classes="evidence-column"):
@@ -159,7 +161,7 @@ def _add_settings(calibrated: bool) -> _Settings:
             ),
             calibrated=gr.Checkbox(
                 calibrated,
-                label="The run's calibrated thresholds, one per class",
+                label="The model's calibrated thresholds, one per class",
                 visible=calibrated,
                 elem_id="tag-calibrated",
             ),
@@ -314,9 +316,9 @@ def _known_names(model: ExportedModel) -> str:
     """Says which names the model knows, and lists them on demand."""
     names, count = model.vocabulary.names, f"{len(model.vocabulary):,}"
     if model.classes.any_phrase:
-        title = f"Any words can be classes. The {count} names of the run"
+        title = f"Any words can be classes. The {count} names of the model"
     elif model.classes.words:
-        title = f"The {count} names of the run; others may consist of words that the model knows"
+        title = f"The {count} names of the model; others may consist of words that the model knows"
     else:
         title = f"This model knows only these {count} names"
     return render("known_names", title=title, names=names)

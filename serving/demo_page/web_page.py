@@ -153,11 +153,11 @@ def build_page(
 
 def _about(model: ExportedModel) -> str:
     """Says which model tags, and what it knows."""
-    groups = model.vocabulary.groups
-    text = f"Model {model.name}: {groups.count('seen'):,} classes with training photos"
-    if unseen := groups.count("unseen"):
-        text += f", {unseen:,} without"
-    return text
+    seen, unseen = (model.vocabulary.groups.count(group) for group in ("seen", "unseen"))
+    if not seen:  # a pretrained tagger
+        return f"Model {model.name}: {unseen:,} classes, without training photos of them"
+    without = f", {unseen:,} without" if unseen else ""
+    return f"Model {model.name}: {seen:,} classes with training photos{without}"
 
 
 def _server_state(served: ServedModel) -> str:
