@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,13 @@ class PhotoInput:
 
     name: str
     source: Any
+
+    @property
+    def key(self) -> Hashable:
+        """The same for the same file, or for the same bytes or object in memory."""
+        if isinstance(self.source, (str, os.PathLike)):
+            return os.path.realpath(self.source)
+        return bytes(self.source) if isinstance(self.source, bytes) else id(self.source)
 
     def read(self) -> bytes:
         """Returns the bytes of a photo with the same pixels, in a format that every model takes.

@@ -1,6 +1,7 @@
 """What a `Tagger` runs: the Keras models of a run, or the signatures of an export."""
 
 import concurrent.futures
+import csv
 import functools
 import os
 import pathlib
@@ -15,9 +16,11 @@ import tensorflow as tf
 import yaml
 
 from biam_tf.backbones import fold_batch_norms
+from biam_tf.class_sides import ClassSide, LinearClasses, load_class_side
 from biam_tf.embeddings.name_embedder import Embed, embed_by_settings
 from biam_tf.embeddings.sentence_encoder import INSTALL_MINILM, INSTALL_TEXT
 from biam_tf.errors import UserError
+from biam_tf.models.factors import Factors, factors_of
 from biam_tf.models.head import scores_alone, with_response_maps
 from biam_tf.models.systems import find_system
 from biam_tf.photo_decoding.graph_formats import available_formats
@@ -69,6 +72,19 @@ class ScoringModel(Protocol):
 
     def embed_others(self, names: Sequence[str]) -> np.ndarray:
         """Returns the embeddings (C, d_a) of names that are not in the vocabulary."""
+
+    def class_side(self) -> ClassSide:
+        """Returns the function from class embeddings to the vectors that regions are multiplied by.
+
+        Raises:
+            UserError: the scores are no such products.
+        """
+
+    def region_vectors(self, photos: Sequence[bytes]) -> np.ndarray:
+        """Returns the vectors (B, h, w, d), float32, that it multiplies; raises as `features`."""
+
+    def training_photos(self) -> list[pathlib.Path]:
+        """Returns the photos that it was trained on, if they are on this machine."""
 
 
 class RunModel:
@@ -173,6 +189,26 @@ class RunModel:
         return tf.cast(outputs["scores"], tf.float32).numpy(), maps
 
     @functools.cached_property
+    def _factors(self) -> Factors:
+        found = factors_of(self._run.head, find_system(self._run.system))
+        if found is None:
+            raise UserError(_no_products(self.name))
+        return found
+
+    def class_side(self) -> ClassSide:
+        return self._factors.class_side
+
+    def region_vectors(self, photos: Sequence[bytes]) -> np.ndarray:
+        features = self._extract(self._decoded(photos))
+        vectors = self._factors.region_vectors(
+            features["region_features"], features["scene_feature"]
+        )
+        return np.asarray(vectors)
+
+    def training_photos(self) -> list[pathlib.Path]:
+        return _training_photos(self._settings)
+
+    @functools.cached_property
     def _embed(self) -> Embed | None:
         """Embeds other names; it is found when it is first needed: an encoder loads in seconds."""
         return embed_by_settings(self._settings, self.vocabulary) if self.open_vocabulary else None
@@ -195,7 +231,7 @@ class ExportModel:
 
     def __init__(self, folder: pathlib.Path):
         self.name = str(folder)
-        assets = folder / ASSETS
+        assets = self._assets = folder / ASSETS
         if not (assets / "vocabulary.npz").is_file():
             raise UserError(f"{folder} is no exported tagger: it has no {ASSETS}/vocabulary.npz")
         self.vocabulary = Vocabulary.load(assets / "vocabulary.npz")
@@ -232,6 +268,33 @@ class ExportModel:
         )
         return outputs["scores"].numpy(), outputs["response_maps"].numpy()
 
+    def class_side(self) -> ClassSide:
+        path = self._assets / "class_side.npz"
+        if path.is_file():
+            return load_class_side(path)
+        head = self._settings.get("head", {})
+        system = find_system(head.get("system", "biam"))
+        # Exports do not tell the sides of scores that are linear in the class embeddings.
+        if system.classifier is None or head.get("classifier", "dot_product") != "dot_product":
+            raise UserError(_no_products(self.name))
+        return LinearClasses(self.vocabulary.embedding_size)
+
+    def region_vectors(self, photos: Sequence[bytes]) -> np.ndarray:
+        if "region_vectors" in self._signatures:
+            outputs = self._signatures["region_vectors"](images=tf.constant(list(photos)))
+            return outputs["region_vectors"].numpy().astype(np.float32, copy=False)
+        # The products with the axes of the embeddings; those with 0 are the regions' biases.
+        size = self.vocabulary.embedding_size
+        axes = np.concatenate([np.eye(size), np.zeros((1, size))])
+        if "explain" in self._signatures:
+            _, products = self.explain(photos, axes)
+        else:
+            products = self.scores(photos, axes)[:, None, None, :]
+        return products[..., :-1] - products[..., -1:]
+
+    def training_photos(self) -> list[pathlib.Path]:
+        return _training_photos(self._settings)
+
     @functools.cached_property
     def _embed(self) -> Embed | None:
         """Embeds other names; it is found when it is first needed: an encoder loads in seconds."""
@@ -259,6 +322,29 @@ def _reason(message: str) -> str:
 def no_maps(name: str) -> str:
     """Returns the message about a model without response maps."""
     return f"{name}: its head does not classify regions, so there are no response maps"
+
+
+def _no_products(name: str) -> str:
+    return (
+        f"{name}: its scores are no products of photos and class embeddings, so that no embedding "
+        "can be found from photos; use a run of another system, such as biam, mkt, clip, eszsl or "
+        "backbone_classes"
+    )
+
+
+def _training_photos(settings: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Returns the photos of split train of a folder data set, if they are still there."""
+    folder = pathlib.Path(settings.get("data", {}).get("directory") or "")
+    annotations = folder / "annotations.csv"
+    if not annotations.is_file():
+        return []
+    try:
+        with open(annotations, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error, OSError):
+        return []
+    images = [row.get("image") for row in rows if row.get("split") == "train"]
+    return [folder / image for image in images if image and (folder / image).is_file()]
 
 
 def _unknown_names(model: ScoringModel, names: Sequence[str]) -> str:

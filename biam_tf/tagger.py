@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,14 @@ from biam_tf.class_calibration import Tag as Tag
 from biam_tf.embeddings.name_embedder import NameEmbedder
 from biam_tf.errors import UserError
 from biam_tf.files import version_number
+from biam_tf.learned_classes import (
+    OTHERS_AT_MOST,
+    OtherPhotos,
+    learned_embedding,
+    photo_vectors,
+    require_learnable,
+    spread_over,
+)
 from biam_tf.photo_inputs import PhotoInput, photo_inputs
 from biam_tf.photos import NOT_WHOLE, PhotoError, decoding_problem
 from biam_tf.pretrained import PRETRAINED, pretrained_run
@@ -194,6 +203,83 @@ class Tagger:
             UserError: a name is empty or has no embedding.
         """
         return self._embed(names)
+
+    def learn(
+        self, name: str, photos: Any, *, others: Any = None, like: str | None = None
+    ) -> Vocabulary:
+        """Learns a class from photos that show it; `tag` and the others then know its name.
+
+        >>> tagger.learn("my cat", ["cat1.jpg", "cat2.jpg"], like="cat").save("my-cat.npz")
+        >>> tagger.tag("garden.jpg", ["my cat", "dog"])
+
+        Args:
+            name: any name that is not one of the model's own classes.
+            photos: one or several; five are much better than one.
+            others: at least 20 ordinary photos; better 200, of the kind that will be tagged. A
+                few may show the class. Defaults to `None`: those that the model was trained on.
+            like: a name for something like it, which then counts as much as two photos. Defaults
+                to `None`.
+
+        Returns:
+            The class and its embedding, which fits this model alone; `add_classes` reads it later.
+
+        Raises:
+            UserError: a photo cannot be read, there are too few other photos, or the model's scores
+                are no products of photos and class embeddings.
+        """
+        return self.learn_classes({name: photos}, others=others, like={name: like} if like else {})
+
+    def learn_classes(
+        self,
+        examples: Mapping[str, Any],
+        *,
+        others: Any = None,
+        like: Mapping[str, str] = MappingProxyType({}),
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Vocabulary:
+        """Learns several classes at once, each compared with the examples of the others, too.
+
+        Args:
+            examples: photos by class; a photo may show several.
+            others: as in `learn`.
+            like: names for something like a class, by class.
+            progress: called with the number of photos that were read, and of all.
+
+        Returns:
+            The classes, in their order; raises as `learn`.
+        """
+        side = self._model.class_side()
+        require_learnable(side, self._model.name)
+        self._embed.require_new(examples)
+        shown = {name: photo_inputs(photos)[0] for name, photos in examples.items()}
+        if others is None:
+            others = spread_over(self._model.training_photos(), OTHERS_AT_MOST)
+        inputs = photo_inputs(others)[0] if len(others) else []
+        every = {photo.key: photo for photos in (*shown.values(), inputs) for photo in photos}
+        rows = {key: row for row, key in enumerate(every)}
+        found: list[np.ndarray] = []
+        for batch in self._read(list(every.values())):
+            found += list(photo_vectors(self._run(batch, self._model.region_vectors), side))
+            progress(len(found), len(every))
+        vectors = np.stack(found)
+        learned = []
+        for name, photos in shown.items():
+            own = sorted({rows[photo.key] for photo in photos})
+            rest = np.delete(vectors, own, axis=0)
+            named = self._embed([like[name]])[0] if name in like else None
+            learned.append(learned_embedding(vectors[own], OtherPhotos.of(rest), side, named))
+        groups = ["unseen"] * len(learned)
+        classes = Vocabulary(tuple(shown), np.stack(learned), tuple(groups))
+        self.add_classes(classes)
+        return classes
+
+    def add_classes(self, classes: Vocabulary) -> None:
+        """Makes classes known by name, such as those that `learn` returned and `save` wrote.
+
+        Raises:
+            UserError: one is among the model's own classes, or the embeddings have another length.
+        """
+        self._embed.add(classes)
 
     def _classes(
         self, classes: Sequence[str] | Vocabulary | None

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from training.cli import run_command
@@ -34,6 +34,12 @@ by. A name that a source does not have is an error that lists the nearest known 
 A class that has descriptions (the column descriptions of classes.csv, separated by |, or
 --descriptions FILE) is embedded by an encoder as the mean of these, instead of the templates.
 
+--from-photos FOLDER learns classes that no word describes ("my cat") from example photos: one
+folder per class, or a folder data set, whose training photos are examples of their labels (NAMES:
+only these). The embeddings fit one model alone, --model or --preset. The classes are told from
+--others, a folder of ordinary photos, by default those that the model was trained on; at least 20,
+better 200. See docs/learned_classes.md.
+
 --from-pickle reads the arrays of published pickles without running them: anything but arrays,
 lists, dictionaries and strings is refused.
 """
@@ -46,6 +52,8 @@ examples:
   python -m training.embed_classes my-photos classes.npz --source glove.6B.300d.txt --source minilm
   python -m training.embed_classes my-photos classes.npz \\
       --source keras_hub:siglip2_base_patch16_224 --template "a photo of a {name}"
+  python -m training.embed_classes --from-photos examples pets.npz --model runs/my-photos \
+      --others ~/Pictures --like "my cat=cat"
   python -m training.embed_classes nus-wide classes.npz \\
       --from-pickle NUS_WIDE_pretrained_w2v_glove-wiki-gigaword-300 \\
       --row-names TagList1k.txt Concepts81.txt
@@ -59,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", metavar="NAMES", help="data set's folder, classes.csv, or text")
+    parser.add_argument(
+        "names",
+        metavar="NAMES",
+        nargs="?",
+        help="data set's folder, classes.csv, or text (optional with --from-photos)",
+    )
     parser.add_argument("output", metavar="OUT.npz", type=pathlib.Path, help="the file to write")
     parser.add_argument(
         "--source",
@@ -88,6 +101,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="text files that name the rows of --from-pickle, in their order (default: NAMES)",
     )
+    photos = parser.add_argument_group("from photos")
+    photos.add_argument(
+        "--from-photos", metavar="FOLDER", help="example photos, in one folder per class"
+    )
+    photos.add_argument("--model", metavar="DIR", help="folder of a run or of an exported model")
+    photos.add_argument("--preset", metavar="NAME", help="a pretrained tagger, instead of --model")
+    photos.add_argument(
+        "--others",
+        metavar="FOLDER",
+        help="ordinary photos, such as will be tagged; of more than 200, some are taken (default: "
+        "the photos that the model was trained on)",
+    )
+    photos.add_argument(
+        "--like",
+        metavar="CLASS=NAME",
+        action="append",
+        default=[],
+        help="a name for something like the class, which then counts as much as two photos; may be "
+        "given for each class",
+    )
     parser.add_argument(
         "--skip-missing",
         action="store_true",
@@ -110,6 +143,13 @@ def _command(arguments: argparse.Namespace) -> None:
 
     if arguments.output.suffix != ".npz":
         raise UserError(f"{arguments.output}: the file to write must end in .npz")
+    if arguments.from_photos:
+        return _learn(arguments)
+    for option in ("model", "preset", "others", "like"):
+        if getattr(arguments, option):
+            raise UserError(f"--{option} is about --from-photos, which is not given")
+    if arguments.names is None:
+        raise UserError("NAMES is missing: whose names, and OUT.npz, are given in this order")
     if not arguments.source and not arguments.from_pickle:
         raise UserError("no source of embeddings; give --source FILE, --source minilm, …")
     if arguments.row_names and not arguments.from_pickle:
@@ -139,6 +179,60 @@ def _command(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {len(classes.names) - len(missing)} names, {size} numbers each; "
         f"what each was found by: {table}"
     )
+
+
+def _learn(arguments: argparse.Namespace) -> None:
+    """Writes the embeddings of classes that example photos show."""
+    from biam_tf.errors import UserError
+    from biam_tf.learned_classes import OTHERS_AT_MOST, spread_over
+    from training.data.class_list import read_class_list
+    from training.data.imports.example_photos import photos_below, read_examples
+
+    for option in ("source", "template", "descriptions", "from_pickle", "row_names"):
+        if getattr(arguments, option):
+            raise UserError(f"--{option.replace('_', '-')} has no effect with --from-photos")
+    if (arguments.model is None) == (arguments.preset is None):
+        raise UserError("--from-photos: give the model, --model DIR or --preset NAME")
+    names = None if arguments.names is None else read_class_list(arguments.names).names
+    examples, others = read_examples(arguments.from_photos, names)
+    if arguments.others is not None:
+        if not pathlib.Path(arguments.others).is_dir():
+            raise UserError(f"--others {arguments.others}: no such folder")
+        others = photos_below(arguments.others)
+    like = _named_by(arguments.like, examples)
+
+    from biam_tf.progress import progress_of_total
+    from biam_tf.tagger import Tagger
+
+    if arguments.model is None:
+        tagger = Tagger.from_preset(arguments.preset)
+    else:
+        tagger = Tagger.load(arguments.model)
+    chosen = spread_over(others, OTHERS_AT_MOST) or None
+    with progress_of_total("Photos", "photo") as working:
+        learned = tagger.learn_classes(examples, others=chosen, like=like, progress=working)
+    learned.save(arguments.output)
+    print(
+        f"{arguments.output}: {len(learned)} classes, {learned.embedding_size} numbers each; they "
+        f"fit {arguments.model or arguments.preset} alone"
+    )
+    for name, photos in examples.items():
+        print(f"  {name}: {len(photos)} photo{'s' * (len(photos) != 1)}")
+
+
+def _named_by(options: Sequence[str], classes: Collection[str]) -> dict[str, str]:
+    from biam_tf.embeddings.names import normalize
+    from biam_tf.errors import UserError, did_you_mean
+
+    found = {}
+    for option in options:
+        name, equals, like = (part.strip() for part in option.partition("="))
+        if not (name and equals and like):
+            raise UserError(f'--like {option}: write a class and a name, as in "my cat=cat"')
+        if normalize(name) not in classes:
+            raise UserError(f"--like {option}: no class {name!r}{did_you_mean(name, classes)}")
+        found[normalize(name)] = like
+    return found
 
 
 def _embed(

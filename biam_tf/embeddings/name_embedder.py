@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,30 @@ class NameEmbedder:
         self._vocabulary = vocabulary
         self._embed_others = embed_others
         self._others: dict[str, np.ndarray] = {}
+        self._added: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()
+
+    def add(self, classes: Vocabulary) -> None:
+        """Makes the names of other classes known, which replace earlier ones of the same names.
+
+        Raises:
+            UserError: a name is among the model's own, or the embeddings have another length.
+        """
+        size = self._vocabulary.embedding_size
+        if classes.embedding_size != size:
+            raise UserError(
+                f"classes: embeddings of {classes.embedding_size} numbers, where the model takes "
+                f"{size}; embeddings learned from photos fit the model that learned them"
+            )
+        self.require_new(classes.names)
+        with self._lock:
+            self._added |= dict(zip(classes.names, classes.embeddings, strict=True))
+
+    def require_new(self, names: Iterable[str]) -> None:
+        """Raises a `UserError` if a name is empty or among the model's own classes."""
+        for name in _checked(list(names)):
+            if look_up(name, None, self._vocabulary.index).row is not None:
+                raise UserError(f"classes: {name!r} is a class of the model; use another name")
 
     def __call__(self, names: Sequence[str]) -> np.ndarray:
         """Returns the embeddings (C, d_a) of C names, float32, of length 1.
@@ -45,7 +68,7 @@ class NameEmbedder:
         index = self._vocabulary.index
         own = {name: look_up(name, None, index).row for name in dict.fromkeys(names)}
         with self._lock:
-            known = dict(self._others)
+            known = self._others | self._added
         missing = [name for name, row in own.items() if row is None and name not in known]
         if missing:
             rows = np.asarray(self._embed_others(missing), np.float64)

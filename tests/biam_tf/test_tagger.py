@@ -1,6 +1,7 @@
 """`Tagger` on a run: what it says about photos and classes, and what it refuses."""
 
 import concurrent.futures
+import csv
 import subprocess
 import sys
 
@@ -124,6 +125,52 @@ def test_response_maps_and_features(tagger, run, photos):
     regions, scene = tagger.features(photos[:2])
     assert regions.shape[:3] == (2, *grid) and len(scene) == 2
     np.testing.assert_array_equal(tagger.embed(names), tagger.vocabulary.embeddings[:3])
+
+
+def _classes(names, embeddings):
+    return Vocabulary(tuple(names), embeddings, ("unseen",) * len(names))
+
+
+def _vectors(tagger, photos):
+    """The means over regions of what multiplies an embedding, from response maps alone."""
+    size = tagger.vocabulary.embedding_size
+    both = np.concatenate([np.eye(size), -np.eye(size)])
+    _, maps = tagger.explain(photos, _classes([str(i) for i in range(2 * size)], both))
+    means = maps.astype(np.float64).mean(axis=(1, 2))
+    return (means[:, :size] - means[:, size:]) / 2  # without what all classes have in common
+
+
+def test_a_class_is_learned_from_photos_and_then_known_by_name(run, scenes, photos, tmp_path):
+    tagger = Tagger.load(run.folder.path)
+    examples = photos[:3]
+    learned = tagger.learn("my thing", examples)
+    rows = list(csv.DictReader(open(scenes / "annotations.csv", encoding="utf-8")))
+    training = [scenes / row["image"] for row in rows if row["split"] == "train"]
+    others = _vectors(tagger, [path for path in training if path not in examples])
+    covariance = np.cov(others.T)
+    ridge = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    difference = _vectors(tagger, examples).mean(axis=0) - others.mean(axis=0)
+    expected = np.linalg.inv(covariance + ridge) @ difference
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(learned.embeddings[0], expected, atol=2e-4)
+
+    own = tagger.vocabulary.names[0]
+    scores = tagger.scores(photos[:2], ["my thing", own])
+    alone = tagger.scores(photos[:2], _classes(["x"], expected[None]))
+    np.testing.assert_allclose(scores[:, :1], alone, atol=2e-3)
+    learned.save(tmp_path / "mine.npz")
+    again = Tagger.load(run.folder.path)
+    with pytest.raises(UserError, match="'my thing'"):
+        again.tag(photos[0], ["my thing"])
+    again.add_classes(Vocabulary.load(tmp_path / "mine.npz"))
+    np.testing.assert_allclose(again.scores(photos[:2], ["my thing", own]), scores, atol=1e-5)
+
+    with pytest.raises(UserError, match=f"{own!r} is a class of the model; use another name"):
+        tagger.learn(own, examples)
+    with pytest.raises(UserError, match="3 other photos; at least 20"):
+        tagger.learn("my thing", examples, others=photos[3:6])
+    with pytest.raises(UserError, match="where the model takes"):
+        tagger.add_classes(_classes(["y"], np.ones((1, 5))))
 
 
 def test_threads_share_a_tagger(tagger, photos):

@@ -32,6 +32,12 @@ def test_an_export_and_its_run_say_the_same(finished, tagger_dir, photos):
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
 
 
+def test_a_class_learned_by_an_export_is_that_of_its_run(finished, scenes, tagger_dir, photos):
+    run, exported = Tagger.load(finished.path), Tagger.load(tagger_dir)
+    mine, its = (tagger.learn("mine", photos[:2]).embeddings for tagger in (run, exported))
+    np.testing.assert_allclose(its, mine, atol=1e-3)
+
+
 def test_broken_photos_and_unknown_names_are_named(finished, tagger_dir, photos):
     tagger = Tagger.load(tagger_dir / "1")
     assert tagger.vocabulary.names == Vocabulary.load(finished.vocabulary).names
