@@ -48,6 +48,8 @@ def _export(folder: pathlib.Path, size: str) -> dict[str, float]:
     from biam_tf.runs import RunPaths, TrainedRun
     from biam_tf.vocabulary import Vocabulary
     from serving.export import export
+    from serving.graph.batching import Batching
+    from serving.graph.signatures import GraphSettings
 
     keras.utils.set_random_seed(0)
     name, image_size = BACKBONES[size]
@@ -69,7 +71,10 @@ def _export(folder: pathlib.Path, size: str) -> dict[str, float]:
         build_backbone(name, image_size, "none"),
     )
     watch = Stopwatch()
-    exported = export(run, folder / "model")
+    settings = GraphSettings(
+        batching=Batching.for_this_device(), formats=None if size == "real" else ("JPEG", "PNG")
+    )
+    exported = export(run, folder / "model", settings)
     watch.lap("export")
     return watch.laps | _contents(exported.path)
 

@@ -9,7 +9,8 @@ A JPEG without EXIF data needs the second step alone.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -173,6 +174,20 @@ def graph_functions(reading: Reading) -> GraphFunctions:
     return GraphFunctions(reading)
 
 
+@functools.cache
+def _apart(function: Callable[[tf.Tensor], Any]) -> Callable[[tf.Tensor], Any]:
+    """A function of a rare format, which TensorFlow prepares when such a photo comes.
+
+    Inlined, each of the signatures of an export would prepare it at its first request.
+    """
+    return tf.function(
+        function,
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
 # === First step ===
 
 # Decoder, bytes for it, pixels, canvas and offset as in `Prepared`, and EXIF data.
@@ -200,7 +215,7 @@ def _prepare(contents: tf.Tensor, reading: Reading) -> Prepared:
         return decoder, contents, pixels, zero, zero, exif
 
     def bmp() -> _Step:
-        header = bmp_header(contents)
+        header = _apart(bmp_header)(contents)
         pixels = tf.where(header.usual, header.claims, UNUSUAL)
         pixels = tf.where(length_of(contents) >= 54, pixels, BROKEN)
         return tf.where(header.whole, NONE, FAIL), contents, pixels, zero, zero, nothing
@@ -211,9 +226,9 @@ def _prepare(contents: tf.Tensor, reading: Reading) -> Prepared:
     steps = {
         "JPEG": jpeg,
         "PNG": png,
-        "GIF": lambda: frame(GIF, first_gif_frame(contents)),
+        "GIF": lambda: frame(GIF, _apart(first_gif_frame)(contents)),
         "BMP": bmp,
-        "WEBP": lambda: frame(WEBP, first_webp_frame(contents)),
+        "WEBP": lambda: frame(WEBP, _apart(first_webp_frame)(contents)),
     }
 
     def taken(form: str) -> tuple[tf.Tensor, ...]:
@@ -282,7 +297,7 @@ def _finish(prepared: Prepared, raw: tf.Tensor, formats: tuple[str, ...]) -> tf.
     photo = raw
     if "BMP" in formats:
         is_bmp = tf.equal(prepared.decoder, NONE)
-        photo = tf.cond(is_bmp, lambda: decode_bmp(prepared.encoded), lambda: raw)
+        photo = tf.cond(is_bmp, lambda: _apart(decode_bmp)(prepared.encoded), lambda: raw)
     photo = tf.cond(
         tf.equal(tf.shape(photo)[2], 4), lambda: _over_white(photo), lambda: photo[..., :3]
     )

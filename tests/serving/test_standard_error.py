@@ -59,7 +59,8 @@ def test_training_and_tagging_write_only_their_own_lines(
         (album / f"{i}.png").write_bytes(encoded("PNG", (60, 50), i))
     run, index, photo = finished.path, tmp_path / "index", album / "0.png"
     data = ["--set", f"data.directory={scenes}", "--set", "data.name=folder"]
-    tiny = [*(text for setting in TINY for text in ("--set", setting)), *data]
+    small = [*TINY, "backbone.image_size=32"]
+    tiny = [*(text for setting in small for text in ("--set", setting)), *data]
     version = tagger_dir / "1"
     server = ready(started(tagger_dir))
     commands = [
@@ -67,7 +68,7 @@ def test_training_and_tagging_write_only_their_own_lines(
         ("training.describe", [scenes, "--output", tmp_path / "description"]),
         ("training.evaluate", [run, "--data", scenes, "--output", tmp_path / "figures.json"]),
         ("training.report.__main__", [run, "--output", tmp_path / "report"]),
-        ("serving.export", [tmp_path / "run", tmp_path / "model"]),
+        ("serving.export", [tmp_path / "run", tmp_path / "model", "--formats", "png"]),
         ("serving.predict", [album, "--model", version, "--csv", tmp_path / "tags.csv"]),
         ("serving.index", [tagger_dir, album, index]),
         ("serving.retag", [index, "--classes", "red plain star"]),

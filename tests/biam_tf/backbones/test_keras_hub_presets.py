@@ -169,7 +169,8 @@ def test_an_export_and_the_next_run_see_the_backbone_of_the_preset(
     np.testing.assert_allclose(
         run.backbone(photos)["scene_feature"], preset.expected(photos)[1], atol=1e-5
     )
-    assert export.main([str(runs / "frozen"), str(tmp_path / "exported")]) == 0
+    options = ["--formats", "jpeg,png"]
+    assert export.main([str(runs / "frozen"), str(tmp_path / "exported"), *options]) == 0
 
 
 @pytest.mark.slow
