@@ -39,6 +39,8 @@ def start_as_convolution(encoder: Any) -> None:
     their own; a query turns them by the step to the neighbor, so that its product with a key is
     largest there.
     """
+    import keras
+
     channels, heads = encoder.hidden_dim, encoder.num_heads
     rates = np.array([1.5, 0.75, 0.4, 0.2])  # radians from token to token
     side = encoder.image_shape[0] // encoder.patch_size
@@ -69,6 +71,6 @@ def start_as_convolution(encoder: Any) -> None:
         attention.key_dense.kernel.assign(sharpness * key)
         # At first, no layer changes the positions.
         for kernel in (attention.output_dense.kernel, layer.mlp.fc2.kernel):
-            values = np.array(kernel)
+            values = keras.ops.convert_to_numpy(kernel).copy()
             values[..., -PLACES:] = 0
             kernel.assign(values)
