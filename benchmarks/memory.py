@@ -4,11 +4,14 @@ Without arguments: training steps (with ranking loss and Adam) and scoring with 
 20,000 random class embeddings of 100 dimensions, random features with the sizes of
 EfficientNet-Lite0 at 224 pixels (7x7x320 regions, a scene feature of 1280), batches of 32 and the
 head of configs/corel5k.yaml. The steps are those of `training.run`, and scoring is that of
-evaluation. With --run: the peak memory of a whole run with the options that follow.
+evaluation. With --run: the peak memory of a whole run with the options that follow. With --labels:
+labels with the sizes of Open Images (9 million photos, 7,586 classes, nine labels per photo), from
+what the reader collects to batches, thresholds and the bootstrap; 4 GB of disk and some minutes.
 
 examples:
   python -m benchmarks.memory
   python -m benchmarks.memory --classes 100 1000 --batch-size 16
+  python -m benchmarks.memory --labels
   python -m benchmarks.memory --run --config configs/corel5k.yaml \\
       --set data.directory=COREL5K --set vocabulary.word_vectors=GLOVE.txt.gz
 """
@@ -45,6 +48,11 @@ def main(argv=None) -> int:
         "--seed", type=int, default=0, help="seed of the random numbers; default: 0"
     )
     parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="measure labels, thresholds and bootstrap with the sizes of Open Images instead",
+    )
+    parser.add_argument(
         "--run",
         nargs=argparse.REMAINDER,
         metavar="OPTION",
@@ -58,6 +66,8 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.part:
         _measure(arguments)
         return 0
+    if arguments.labels:
+        return _labels_of_open_images()
     if arguments.run is not None:
         return _whole_run(arguments.run)
     numbers = {"--classes": min(arguments.classes) - POSITIVES, "--steps": arguments.steps}
@@ -70,6 +80,18 @@ def _command(arguments: argparse.Namespace) -> int:
     for classes in arguments.classes:
         peaks = [_peak_of(arguments, part, classes) for part in ("train", "score")]
         print(f"{classes:7d}" + "".join(f"{peak / 1e6:11.0f}" for peak in peaks), flush=True)
+    return 0
+
+
+def _labels_of_open_images() -> int:
+    from benchmarks.shared.timing import in_own_process
+
+    print("part         matrix, GB   kept, MB   peak, MB   of imports   seconds", flush=True)
+    for part in ("labels", "thresholds", "bootstrap"):
+        found = in_own_process("benchmarks.shared.open_images_labels", [part])
+        sizes = found["matrix"] / 1e9, found["kept"] / 1e6, found["peak"] / 1e6, found["base"] / 1e6
+        text = "{:>13.1f}{:>11.0f}{:>11.0f}{:>13.0f}".format(*sizes)
+        print(f"{part:10s}{text}{found['seconds']:10.0f}", flush=True)
     return 0
 
 

@@ -20,10 +20,10 @@ _COMPARISONS = (np.greater, np.greater_equal, np.less, np.less_equal, np.equal, 
 _PASSES = 8
 # Bytes; a dense part of more than that is a mistake of whoever asks for it.
 DENSE_LIMIT = 4 * 2**30
-# Labels, 17 GB of bytes.
-_HASHED_DENSE = 2**34
-# Numbers of a dense matrix that are looked at together.
-_BLOCK = 2**24
+# Rows, so that indices of their entries take some megabytes.
+_SPAN = 2**18
+_HASHED_DENSE = 2**34  # labels, 17 GB of bytes
+_BLOCK = 2**24  # labels that are dense at a time
 
 
 class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
@@ -154,11 +154,11 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
     def rows(self, rows: ArrayLike) -> "SparseLabels":
         """Returns the labels of some photos, by positions (n,) or a mask (N,) of bool."""
         chosen = self._positions(rows, 0)
-        entries, counts = self._entries_of(chosen)
-        shape = (len(chosen), self.shape[1])
-        return SparseLabels(
-            _offsets_of(counts), self._classes[entries], self._values[entries], shape, self.fill
-        )
+        parts = []
+        for some in _spans(len(chosen)):
+            entries, counts = _ranges(self._offsets, chosen[some])
+            parts.append((counts, self._classes[entries], self._values[entries]))
+        return self._joined(parts, (len(chosen), self.shape[1]), int(self.fill), self.dtype)
 
     def columns(self, columns: ArrayLike) -> "SparseLabels":
         """Returns the labels of some classes, by positions (c,) without repetition, or a mask."""
@@ -169,7 +169,7 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
         place[chosen] = np.arange(len(chosen), dtype=np.int32)
         is_sorted = bool((np.diff(chosen) > 0).all())
         parts = []
-        for block in _blocks(self.shape):
+        for block in _spans(len(self)):
             first, last = self._offsets[block.start], self._offsets[block.stop]
             new = place[self._classes[first:last]]
             kept = np.flatnonzero(new >= 0)
@@ -214,7 +214,7 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
         apart = self._values.astype(np.int8) - np.int8(self.fill)
         totals = np.full(self.shape[1 - axis], self.shape[axis] * int(self.fill), np.int64)
         if axis == 1:
-            for block in _blocks(self.shape):
+            for block in _spans(len(self)):
                 offsets = self._offsets[block.start : block.stop + 1]
                 own = np.cumsum(apart[offsets[0] : offsets[-1]], dtype=np.int64)
                 totals[block] += np.diff(np.concatenate([[0], own])[offsets - offsets[0]])
@@ -300,7 +300,7 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
             entries: Any = slice(self._offsets[rows[0]], self._offsets[rows[-1] + 1])
             counts = np.diff(self._offsets[rows[0] : rows[-1] + 2])
         else:
-            entries, counts = self._entries_of(rows)
+            entries, counts = _ranges(self._offsets, rows)
         result[np.repeat(np.arange(len(rows)), counts), self._classes[entries]] = self._values[
             entries
         ]
@@ -324,9 +324,6 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
         counts = np.bincount(self._classes, minlength=self.shape[1])
         rows = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self._offsets))
         return _offsets_of(counts), rows[order], self._values[order]
-
-    def _entries_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _ranges(self._offsets, rows)
 
     def _positions(self, key: Any, axis: int) -> np.ndarray:
         """The positions (n,) of rows or columns that an index names."""
@@ -389,6 +386,11 @@ def _offsets_of(counts: np.ndarray) -> np.ndarray:
 
 def _index_type(classes: int) -> type:
     return np.uint16 if classes <= 2**16 else np.uint32
+
+
+def _spans(rows: int) -> Iterator[slice]:
+    """Slices of the rows of a sparse matrix, whose entries are indexed together."""
+    return (slice(start, min(start + _SPAN, rows)) for start in range(0, rows, _SPAN))
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder of the photos, such as gs://bucket/photos (default: the data set's folder)",
     )
     parser.add_argument(
+        "--runtime",
+        choices=("tensorflow", "onnx", "auto"),
+        help="what computes the features: TensorFlow, ONNX Runtime (extra [onnx]; differs in "
+        "rounding), or the faster of the two (default: backbone.runtime of the configuration)",
+    )
+    parser.add_argument(
         "--beam", action="store_true", help="extract with Apache Beam (extra [beam])"
     )
     parser.add_argument(
@@ -68,7 +74,8 @@ def _extract(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once, without TensorFlow.
     from training.config import load_config
 
-    config = load_config(arguments.config, arguments.set)
+    runtime = [f"backbone.runtime={arguments.runtime}"] if arguments.runtime else []
+    config = load_config(arguments.config, [*arguments.set, *runtime])
 
     from training.pipeline.feature_extraction import extract_store
 

@@ -42,6 +42,7 @@ def dense(request):
 def sparse(dense, monkeypatch):
     """In blocks of a few photos; a dense array of more than a third of the labels is an error."""
     monkeypatch.setattr(sparse_labels, "_BLOCK", 300)
+    monkeypatch.setattr(sparse_labels, "_SPAN", 40)
     monkeypatch.setattr(slices, "BLOCK_SIZE", 600)
     monkeypatch.setattr(stored_scores, "_TILE", 300)
     labels = SparseLabels.of_dense(dense)

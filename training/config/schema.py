@@ -88,6 +88,8 @@ class BackboneConfig:
             features are stored.
         batch_size: photos per batch of feature extraction; null: 32, or fewer if they do not fit
             into a quarter of the free memory.
+        runtime: what computes the features that are stored: `tensorflow`; `onnx`, ONNX Runtime,
+            whose features differ in rounding (extra [onnx]); `auto`, the faster of the two.
         orientation: `follow` turns photos upright as cameras say in EXIF data; `ignore` takes them
             as they are stored, as the authors' released code does.
         learning_rate_scale: learning rate of a trained backbone, as a multiple of the head's.
@@ -101,6 +103,7 @@ class BackboneConfig:
     weights: str | None = "default"
     trainable: bool = True
     batch_size: Count | None = None
+    runtime: Literal["tensorflow", "onnx", "auto"] = "tensorflow"
     orientation: Literal["follow", "ignore"] = "follow"
     learning_rate_scale: Positive = 1.0
     regions: Literal["joint", "tokens"] | None = None

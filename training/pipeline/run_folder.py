@@ -35,6 +35,7 @@ FREE_TO_CHANGE = (
     "data.service",
     "data.hash_photos",
     "backbone.batch_size",
+    "backbone.runtime",
     "training.checkpoint_minutes",
     "training.tensorboard",
     "training.report",

@@ -75,7 +75,9 @@ class ShardWork:
                 "give a file that all machines can access"
             )
         store = UnfinishedStore(self.store, self.job)
-        return ShardExtractor(model, store, self.photos_directory, settings.batch_size)
+        return ShardExtractor(
+            model, store, self.photos_directory, settings.batch_size, settings.runtime
+        )
 
 
 class _ShardsOfList(beam.DoFn):

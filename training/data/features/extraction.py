@@ -15,6 +15,7 @@ from training.config.schema import RunConfig
 from training.data.dataset import TaggingDataset
 from training.data.features import storage
 from training.data.features.manifest import Shard, StoreManifest
+from training.data.features.onnx_runtime import Runtime
 from training.data.features.shard_extraction import (
     SHARD_SIZE,
     ShardExtractor,
@@ -103,6 +104,7 @@ class PartExtraction:
         batch_size: photos per batch; None: as many as fit into memory.
         progress: creates the progress bar; None shows none.
         check: called with the photos to extract before the backbone runs; None: not checked.
+        runtime: what computes the features, as `backbone.runtime`.
     """
 
     backbone: keras.Model
@@ -111,6 +113,7 @@ class PartExtraction:
     batch_size: int | None = None
     progress: Callable[..., tqdm.tqdm] | None = None
     check: Callable[[Sequence[str]], None] | None = None
+    runtime: Runtime = "tensorflow"
 
     def __call__(
         self,
@@ -127,7 +130,7 @@ class PartExtraction:
         if unfinished is None:
             return
         extractor = ShardExtractor(
-            self.backbone, unfinished, self.photos_directory, self.batch_size
+            self.backbone, unfinished, self.photos_directory, self.batch_size, self.runtime
         )
         limit = BrokenLimit(self.max_broken_share, total, broken)
         _write_shards(extractor, images, limit, self.progress)
@@ -216,7 +219,7 @@ def ensure_features(
         if not share and photos_directory is None:
             check = functools.partial(_check_photos, dataset)
         extract = PartExtraction(
-            backbone, directory, share, config.backbone.batch_size, progress_bar, check
+            backbone, directory, share, settings.batch_size, progress_bar, check, settings.runtime
         )
     store = bring_up_to_date(path, job, directory, images, extract, config.data.hash_photos)
     check_share(store.broken, len(images), share, f"{directory}, as {store.path} says")

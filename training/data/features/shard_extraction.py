@@ -16,6 +16,7 @@ from training.data.features import manifest as store_manifest
 from training.data.features import storage
 from training.data.features.extraction_batch import free_memory, photos_at_a_time
 from training.data.features.manifest import BackboneIdentity, Shard, StoreManifest
+from training.data.features.onnx_runtime import Runtime, faster_runtime, onnx_features
 from training.data.features.photo_files import PhotoFiles, PhotoState
 from training.data.features.unfinished_store import UnfinishedStore
 from training.data.input import photo_reader
@@ -62,9 +63,10 @@ class ShardExtractor:
         store: the store to write to.
         photos_directory: the folder that photos are relative to.
         batch_size: photos per batch; None: as many as fit into memory, see `extraction_batch`.
+        runtime: what computes the features, as `backbone.runtime`.
 
     Raises:
-        UserError: one photo does not fit into memory.
+        UserError: one photo does not fit into memory, or ONNX Runtime cannot compute the features.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ShardExtractor:
         store: UnfinishedStore,
         photos_directory: str | os.PathLike,
         batch_size: int | None,
+        runtime: Runtime = "tensorflow",
     ):
         self.store = store
         self.photos_directory = photos_directory
@@ -80,6 +83,12 @@ class ShardExtractor:
         self._batch_size = batch_size or photos_at_a_time(
             self._features.get_concrete_function(), free_memory()
         )
+        self._onnx = None
+        if runtime == "onnx":
+            self._onnx = onnx_features(backbone)
+        elif runtime == "auto":
+            chosen, self._onnx = faster_runtime(backbone)
+            print(f"features are computed by {chosen}", flush=True)
 
     def batches(self, shards: Sequence[Sequence[str]]) -> Iterator[Batches]:
         """Decodes the photos of several shards, with prefetching across shards.
@@ -180,7 +189,12 @@ class ShardExtractor:
     def _records(
         self, images: Sequence[str], positions: np.ndarray, photos: tf.Tensor
     ) -> Iterator[tuple[int, bytes]]:
-        regions, scenes, finite = (values.numpy() for values in self._features(photos))
+        if self._onnx is None:
+            regions, scenes, finite = (values.numpy() for values in self._features(photos))
+        else:
+            with np.errstate(over="ignore"):  # infinite in float16
+                regions, scenes = (own.astype(np.float16) for own in self._onnx(photos))
+            finite = np.isfinite(regions).all(axis=(1, 2, 3)) & np.isfinite(scenes).all(axis=1)
         if not finite.all():
             raise UserError(
                 f"{images[positions[int(np.argmin(finite))]]}: the backbone "
