@@ -37,7 +37,7 @@ from serving.rpc.status import RequestError, invalid_argument
 
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 _MODEL = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?P<rest>|/metadata|:predict)"
 )
 _HTTP_CODES = {
@@ -242,6 +242,9 @@ class HttpServer:
     @contextlib.asynccontextmanager
     async def _body(self, call: Call, receive: Receive) -> AsyncIterator[bytes]:
         """Receives a body, whose bytes count until the context is left."""
+        encoding = call.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise _HttpError(415, f"content-encoding {encoding[:40]!r}: send the body as it is")
         if int(call.headers.get("content-length", "0") or 0) > self._max_body:
             raise self._too_large()
         body = bytearray()

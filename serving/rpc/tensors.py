@@ -39,7 +39,7 @@ def require_tensor(
         raise invalid_argument(f"{name}: dtype {_dtype(proto.dtype)}; expected {_dtype(dtype)}")
     sizes = static_sizes(proto.tensor_shape)
     if proto.tensor_shape.unknown_rank or not fits(sizes, shape):
-        found = "unknown" if proto.tensor_shape.unknown_rank else _shape(sizes)
+        found = "unknown" if proto.tensor_shape.unknown_rank else f"({', '.join(map(str, sizes))})"
         raise invalid_argument(f"{name}: shape {found}; expected {_shape(static_sizes(shape))}")
     elements, tf_dtype = math.prod(sizes), tf.dtypes.as_dtype(dtype)
     size = STRING_BYTES if tf_dtype == tf.string else tf_dtype.size

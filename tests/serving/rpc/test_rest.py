@@ -74,6 +74,7 @@ def test_columns_and_rows_are_answered_as_by_tensorflow_serving(server):
         (":predict", {**columns(), "inputs": {"images": [{"b64": "%"}]}}, 400, "missing"),
         (":predict", {"signature_name": "tag_known", "inputs": [{"b64": "%"}]}, 400, "b64"),
         ("/versions/9:predict", columns(), 404, "Specific(tagger, 9)"),
+        ("/versions/%D9%A3:predict", columns(), 404, "Malformed request"),
         ("s:predict", columns(), 404, "Latest(taggers)"),
         ("", columns(), 405, "GET"),
         (":classify", columns(), 404, "Malformed request"),
@@ -95,6 +96,8 @@ def test_status_metadata_probes_and_ids(server):
     assert ask(server, "/healthz")[:2] == ask(server, "/readyz")[:2] == (200, "ok\n")
     _, _, headers = ask(server, f"{MODEL}:predict", columns(), {"X-Request-Id": "a-7"})
     assert headers["x-request-id"] == "a-7"
+    compressed = {"Content-Encoding": "gzip"}
+    assert ask(server, f"{MODEL}:predict", columns(), compressed)[0] == 415
     assert 'biam_request_queue_seconds_count{method="Predict"' in ask(server, "/metrics")[1]
 
 
