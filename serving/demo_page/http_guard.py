@@ -7,6 +7,7 @@ first has the website's `Origin`, the second the website's name as `Host`.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -22,6 +23,9 @@ CONTENT_POLICY = (
     "connect-src 'self' data: blob:; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
+
+# A name or address and a port: nothing that a parser of URLs could take for something else.
+_HOST = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z_.-]+)(:[0-9]{1,5})?")
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -86,6 +90,8 @@ class OwnSiteOnly:
         return None
 
     def _is_own(self, host: str) -> bool:
+        if not _HOST.fullmatch(host):
+            return False
         try:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:  # brackets without an address in them

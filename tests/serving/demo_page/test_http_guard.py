@@ -52,7 +52,11 @@ def test_own_names_and_addresses_are_answered(host):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "127.0.0.1.x"]
+    "host",
+    [
+        *("evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "127.0.0.1.x"),
+        *("evil.example@127.0.0.1", "127.0.0.1/x", "localhost, evil.example", "2130706433"),
+    ],
 )
 def test_foreign_names_are_refused(host):
     assert status_of(["tags.example"], host=host) == 403
