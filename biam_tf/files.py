@@ -1,11 +1,13 @@
 """Files written whole or not at all, and their SHA-256 sums: the one place that does either."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import stat
 import sys
 import uuid
 import zipfile
@@ -210,8 +212,16 @@ def append_line(path: str | os.PathLike, line: str) -> None:
         os.fsync(file.fileno())
 
 
+def require_regular(path: str | os.PathLike) -> None:
+    """Raises an `OSError` for a pipe or device, which would be waited for without end."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or device, not a file", os.fspath(path))
+
+
 def sha256_of(path: str | os.PathLike) -> str:
     """Returns the SHA-256 of a local file in hexadecimal."""
+    require_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

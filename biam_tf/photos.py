@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from biam_tf.files import require_regular
 from biam_tf.photo_decoding import pillow_decoding
 from biam_tf.photo_decoding.file_headers import (
     GRAPH_FORMATS,
@@ -278,6 +279,7 @@ def read_photo_file(path: str | os.PathLike[str]) -> bytes:
         PhotoError: the file cannot be read.
     """
     try:
+        require_regular(path)
         return pathlib.Path(path).read_bytes()
     except FileNotFoundError as error:
         raise PhotoError(NO_FILE) from error
