@@ -43,6 +43,7 @@ class DataSet:
         seen: Number of seen classes.
         classes: Number of seen and unseen classes.
         epochs: Number of epochs in the paper.
+        labels: Labels per training photo that are kept: those that differ from most.
     """
 
     name: str
@@ -52,11 +53,12 @@ class DataSet:
     seen: int
     classes: int
     epochs: int
+    labels: float
 
 
 DATA_SETS = (
-    DataSet("NUS-WIDE", 269_648, 161_789, 107_859, 925, 1_006, 40),
-    DataSet("Open Images v4", 9_011_219 + 41_620 + 125_436, 9_011_219, 125_436, 7_186, 7_586, 2),
+    DataSet("NUS-WIDE", 269_648, 161_789, 107_859, 925, 1_006, 40, 5),
+    DataSet("Open Images v4", 9_011_219 + 41_620 + 125_436, 9_011_219, 125_436, 7_186, 7_586, 2, 9),
 )
 
 
@@ -212,7 +214,39 @@ def measure(smoke: bool, rates: Rates | None = None) -> list[Table]:
             ("data set", "scores, GB", "scoring, minutes", "metrics, minutes"),
             evaluation,
         ),
+        Table(
+            "One process of a run: labels in memory, and the features it reads (cache: stream)",
+            (
+                "data set",
+                "processes",
+                "labels as a matrix, GB",
+                "labels as kept, MB",
+                "read per epoch, GB",
+                "to the device per photo, KB",
+            ),
+            [row for data in DATA_SETS for row in _one_process(data)],
+            "Each process reads its own part of every batch. Features travel as float16.",
+        ),
         _check(rounds=1 if smoke else 7),
+    ]
+
+
+def _one_process(data: DataSet) -> list[tuple[str, ...]]:
+    """Rows of what one process of a run holds and reads, with several machines and with one."""
+    matrix = data.training_photos * data.classes
+    # A photo's offset takes 8 bytes, a label 2 for its class and 1 for its value.
+    rows = data.training_photos * (8 + 3 * data.labels)
+    epoch = data.training_photos * FEATURE_BYTES
+    return [
+        (
+            data.name,
+            str(processes),
+            f"{matrix / 1e9:.1f}",
+            f"{rows / 1e6:.0f}",
+            f"{epoch / processes / 1e9:,.0f}",
+            f"{FEATURE_BYTES / 1e3:.0f}",
+        )
+        for processes in (1, 4, 8)
     ]
 
 

@@ -287,18 +287,19 @@ def fit_thresholds(
     if reason:
         raise UserError(f"thresholds: {reason}")
     scale = standard_scale(scores)
-    own_labels, own_scores = labels.columns(seen), LabeledScores(scores, labels, seen)
-    photos = np.flatnonzero(own_labels.count(0, axis=1) < len(seen))  # with a label
+    own_labels = labels.columns(seen)
+    known = len(seen) - own_labels.count(0, axis=1)
+    own_scores = LabeledScores(scores, labels, seen).kept_if_few(int(known.sum()))
+    photos, positives = np.flatnonzero(known), own_labels.count(1, axis=0)
     folds = min(folds, len(photos))
     fold_of = np.full(len(labels), -1)
     fold_of[photos] = np.random.default_rng(seed).permutation(np.arange(len(photos)) % folds)
-    positives = own_labels.count(1, axis=0)
 
     def of_classes(some: slice) -> tuple[np.ndarray, np.ndarray]:
         return columns_of(scores, seen[some]), own_labels[:, some]
 
-    folded = own_scores, of_classes, scale.of(seen), fold_of, positives
-    chosen = choose_cuts(*folded, own_positives, fitting.target)
+    own = own_scores, of_classes, scale.of(seen), fold_of, positives, own_positives
+    chosen = choose_cuts(*own, fitting.target)
     calibration = fit_classes_to(own_scores, len(seen))
     general = LogitRule(*fit_global_to(own_scores))
     correction = correcting(chosen.logits) if fitting.is_corrected else LogitRule(1.0, 0.0)

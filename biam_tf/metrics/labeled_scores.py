@@ -1,8 +1,8 @@
 """The scores of all labels that are known, read in blocks.
 
 What is fitted to a validation split needs these alone. Open Images' has 41,620 photos and 7,186
-seen classes, 2.4 GB of scores as float64, but only about ten known labels per photo; NUS-WIDE's has
-30 million known labels. So they are never all in memory: each pass reads the scores again.
+seen classes, 2.4 GB of scores as float64, but about ten known labels per photo, which are kept.
+NUS-WIDE's has 30 million known labels: they are never all in memory, each pass reads them again.
 """
 
 import dataclasses
@@ -16,6 +16,9 @@ from biam_tf.metrics.stored_scores import Scores
 from biam_tf.sparse_labels import Labels
 
 Result = TypeVar("Result")
+
+# Labels that are read once and kept, in about 30 bytes each.
+MOST_KEPT = 8_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,9 +72,10 @@ class LabeledScores:
         labels: Labels,
         columns: np.ndarray,
         changes: Sequence[Change] = (),
+        kept: Sequence[Entries] | None = None,
     ):
         self._scores, self._labels, self._columns = scores, labels, columns
-        self._changes = tuple(changes)
+        self._changes, self._kept = tuple(changes), kept
 
     @classmethod
     def of_arrays(
@@ -92,7 +96,14 @@ class LabeledScores:
     def changed(self, change: Change) -> "LabeledScores":
         """Returns these labels with a further change."""
         changes = (*self._changes, change)
-        return LabeledScores(self._scores, self._labels, self._columns, changes)
+        return LabeledScores(self._scores, self._labels, self._columns, changes, self._kept)
+
+    def kept_if_few(self, count: int) -> "LabeledScores":
+        """Returns these labels, kept in memory if `count`, their number, is at most `MOST_KEPT`."""
+        if count > MOST_KEPT:
+            return self
+        kept = self.each(lambda own: own)
+        return LabeledScores(self._scores, self._labels, self._columns, (), kept)
 
     def of_photos(self, mask: np.ndarray) -> "LabeledScores":
         """Returns the labels of some photos, by a mask (N,)."""
@@ -100,7 +111,11 @@ class LabeledScores:
 
     def each(self, function: Callable[[Entries], Result]) -> list[Result]:
         """Returns the results of a function for all blocks, in their order; runs in threads."""
-        return in_threads(lambda rows: function(self._read(rows)), tiles(self._scores))
+        kept = self._kept
+        if kept is None:
+            return in_threads(lambda rows: function(self._read(rows)), tiles(self._scores))
+        blocks = (slice(place, place + 1) for place in range(len(kept)))
+        return in_threads(lambda block: function(self._changed(kept[block.start])), blocks)
 
     def joined(self) -> Entries:
         """Returns all labels at once."""
@@ -118,7 +133,10 @@ class LabeledScores:
         labels = self._labels[rows] if whole else self._labels[rows][:, self._columns]
         photos, classes = np.nonzero(labels)
         scores = self._scores[rows][photos, self._columns[classes]].astype(np.float64)
-        entries = Entries(photos + rows.start, classes, scores, labels[photos, classes] > 0)
+        present = labels[photos, classes] > 0
+        return self._changed(Entries(photos + rows.start, classes, scores, present))
+
+    def _changed(self, entries: Entries) -> Entries:
         for change in self._changes:
             entries = change(entries)
         return entries
