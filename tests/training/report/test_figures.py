@@ -7,6 +7,7 @@ import pytest
 from biam_tf.metrics import average_precision
 from biam_tf.metrics.reliability import reliability_of_shown
 from biam_tf.metrics.stacking import seen_unseen_curve
+from biam_tf.sparse_labels import as_sparse
 from training.loop.tensorboard import TensorBoardWriter, read_scalar
 from training.report import figures
 from training.report.region_features import choose_classes, share_of_like_neighbors
@@ -105,7 +106,7 @@ def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
 
 class FewPhotos:
     def __init__(self, labels):
-        self.labels = np.array(labels)
+        self.labels = as_sparse(np.array(labels, np.int8))
 
 
 def test_region_features_are_of_classes_with_photos_of_their_own():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from biam_tf.contact_sheet import RIGHT, SEEN, UNSEEN, WRONG
+from biam_tf.sparse_labels import as_sparse
 from training.data.dataset import About
 from training.report.classes import ClassFigures, best_and_worst, class_figures
 from training.report.page import PARTS
@@ -48,7 +49,7 @@ def test_figures_of_a_class_are_those_of_its_tags(rng):
     labels[:, 2] = -1
     cuts = np.array([0.3, 9.0, 0.0])
     thresholds = types.SimpleNamespace(cuts=cuts)
-    training = types.SimpleNamespace(labels=np.array([[1, -1, -1], [1, 1, -1]]))
+    training = types.SimpleNamespace(labels=as_sparse(np.array([[1, -1, -1], [1, 1, -1]], np.int8)))
     found = class_figures(scores, labels, list("abc"), ["seen"] * 3, thresholds, training)
     assert [own.ap for own in found] == sorted((own.ap for own in found), reverse=True)
     by_name = {own.name: own for own in found}
