@@ -29,7 +29,7 @@ def ask(server, path, body=None, headers=()):
     url = f"http://127.0.0.1:{server.metrics_port}{path}"
     request = urllib.request.Request(url, data, dict(headers))
     try:
-        answer = urllib.request.urlopen(request, timeout=30)
+        answer = urllib.request.urlopen(request, timeout=300)
     except urllib.error.HTTPError as error:
         answer = error
     text = answer.read().decode()
@@ -120,7 +120,7 @@ def test_health_and_requests_are_answered_beside_those_that_hold_on(server):
             slow.sendall(f"POST {MODEL}:predict HTTP/1.1\r\nHost: a\r\n".encode())
             slow.sendall(b"Content-Length: 90000\r\n\r\n{")
         assert health(channel) == 1 and ask(server, "/healthz")[0] == 200
-        assert predictor(channel)("", good(), timeout=10).outputs
+        assert predictor(channel)("", good()).outputs
         assert ask(server, f"{MODEL}:predict", columns())[0] == 200
         for call in held:
             call.cancel()
@@ -132,9 +132,13 @@ def test_a_request_that_is_given_up_ends_at_its_next_step(model_dir, tmp_path):
     with grpc.insecure_channel(server.address) as channel:
         predict = predictor(channel)
         photos = [gate.photo] + [b"x"] * 31 + [never.photo]  # the last one is in the second step
-        assert refusal(predict, "", good(photos), timeout=2)[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+        for seconds in (2, 20, 200):  # on a busy machine the first may end before it begins
+            code = refusal(predict, "", good(photos), timeout=seconds)[0]
+            assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+            if gate.reached():
+                break
         assert gate.reached()
-        code = refusal(predict, "", good(), timeout=10)[0]
+        code = refusal(predict, "", good())[0]
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED  # the thread is at the first step still
         gate.open()
         wait_for(lambda: not server._answering._open)

@@ -1,5 +1,6 @@
 """Several processes that train together, and the environment variable that names them."""
 
+import contextlib
 import json
 import random
 import signal
@@ -98,11 +99,13 @@ def command(scenes, finished, output, *settings) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [listening.getsockname()[1] for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return ports
+    """Free ports below those that the system gives to whoever asks for any, such as other tests."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("localhost", port)):
+            ports.add(port)
+    return sorted(ports)
 
 
 def start_workers(count: int, arguments: list[str]) -> list[WarmProcess]:

@@ -62,7 +62,7 @@ class Troubled(http.server.SimpleHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             with contextlib.suppress(OSError):
-                for _ in range(600):
+                for _ in range(6000):
                     self.wfile.write(b"x")
                     self.wfile.flush()
                     time.sleep(0.05)
@@ -223,7 +223,7 @@ def test_a_download_ends(address, photos, tmp_path, pauses):
     limits = ["--max-download-mb=1", "--max-download-seconds=1", "--max-broken-share=0.7"]
     start = time.monotonic()
     assert main(["csv", "--anywhere", str(table), str(out), *limits]) == 0
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 200
     large, drip = failures(out)
     assert large == "is larger than 1.0 MB" and drip == "took longer than 1 seconds"
 
