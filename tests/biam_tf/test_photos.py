@@ -1,13 +1,15 @@
 """Decoding of photos, against files written by Pillow."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from biam_tf.photos import decode_photo, resize_photo
+from biam_tf.files import sha256_of
+from biam_tf.photos import PhotoError, decode_photo, read_photo_file, resize_photo
 
 pytestmark = pytest.mark.unit
 
@@ -144,3 +146,11 @@ def test_resizing_gives_the_bits_of_tensorflows_resizing(rng):
         photo = tf.constant(rng.integers(0, 256, (height, width, 3)).astype("uint8"))
         expected = tf.image.resize(photo, (32, 32), method="bilinear", antialias=True)
         np.testing.assert_array_equal(resize_photo(photo, 32), np.clip(expected, 0, 255))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(PhotoError, match="a pipe or device"):
+        read_photo_file(tmp_path / "pipe.png")
+    with pytest.raises(OSError, match="a pipe or device"):
+        sha256_of(tmp_path / "pipe.png")
