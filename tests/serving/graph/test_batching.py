@@ -108,7 +108,6 @@ def ask_together(score, requests) -> list:
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_requests_with_other_class_lists_share_a_batch_and_keep_their_answers(
     score, run, requests, alone
 ):
@@ -127,7 +126,6 @@ def test_photos_that_come_in_while_the_backbone_is_busy_share_the_next_batch(sco
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_a_bad_request_leaves_those_beside_it_unharmed(score, run, requests, alone):
     classes = requests[0][1]
     bad = [
@@ -145,7 +143,6 @@ def test_a_bad_request_leaves_those_beside_it_unharmed(score, run, requests, alo
         assert isinstance(answer, tf.errors.InvalidArgumentError)
 
 
-@pytest.mark.rounding
 def test_a_request_larger_than_a_batch_is_split(score, run, requests):
     photos = [photo for images, _ in requests for photo in images]
     classes = requests[3][1]
@@ -155,7 +152,6 @@ def test_a_request_larger_than_a_batch_is_split(score, run, requests):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.rounding
 def test_a_lone_request_waits_no_longer_than_the_timeout(score, requests):
     # The batch is never filled, so an answer shows that the wait ended, with and without a timeout.
     expected = score(None)(*requests[0])
@@ -174,7 +170,6 @@ def test_two_models_in_one_process_keep_their_photos_apart(score, run, requests)
     assert run.backbone.sizes == [1, 1]
 
 
-@pytest.mark.rounding
 def test_batches_are_filled_up_to_powers_of_two_where_that_helps(score, run, requests):
     assert Batching(6, 0.0, 1, whole_powers=True).batch_sizes == [1, 2, 4, 6]
     photos = [photo for images, _ in requests[:3] for photo in images]

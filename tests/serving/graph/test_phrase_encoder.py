@@ -118,7 +118,6 @@ def test_texts_are_divided_as_by_the_library_tokenizers(encoder):
     assert max(lengths) == 16 and min(lengths) == 2  # some are cut, some are empty
 
 
-@pytest.mark.rounding
 def test_texts_have_the_embeddings_of_the_python_encoder(encoder, embed):
     python = RunEncoder(encoder, TEMPLATES, "small")
     # The small encoder's random weights are larger than real ones.
@@ -127,7 +126,6 @@ def test_texts_have_the_embeddings_of_the_python_encoder(encoder, embed):
     np.testing.assert_allclose(found, python.embed(texts), atol=3e-4)
 
 
-@pytest.mark.rounding
 def test_a_text_has_the_same_embedding_in_any_request(embed):
     texts = [f"photo {'sea ' * (number % 9)}{number}" for number in range(80)]
     alone = np.concatenate([embed([text]) for text in texts[:5]])
@@ -145,7 +143,6 @@ def table(encoder, tmp_path_factory):
     return tf.function(lambda class_names: names(class_names), signature, autograph=False)
 
 
-@pytest.mark.rounding
 def test_classes_of_the_run_come_first_and_other_names_are_encoded_as_text(table, encoder):
     names = ["photo", "DOG", "a_sea", "black-sea", "photo", "aSea (/m/0a1)", "cafe\u0301"]
     found = table(tf.constant(names)).numpy()
@@ -176,7 +173,6 @@ def test_the_text_of_a_name_is_that_of_the_rule(encoder):
 
 
 @pytest.mark.slow
-@pytest.mark.rounding
 def test_an_encoder_is_saved_and_loaded_without_this_project(encoder, tmp_path):
     module = tf.Module()
     module.encoder = PhraseEncoder(RunEncoder(encoder, TEMPLATES, "small"))
@@ -224,7 +220,6 @@ def settings(word_vectors=None, **head):
     return {"vocabulary": {"word_vectors": word_vectors}, "head": head}
 
 
-@pytest.mark.rounding
 def test_the_encoder_of_a_run_is_the_one_that_made_its_embeddings(tmp_path, rng):
     write_encoder(tmp_path, random_weights(rng))
     names, templates = ("dog", "sea", "black photo"), ("{name}",)
@@ -320,7 +315,6 @@ def minilm():
         pytest.skip(str(error))
 
 
-@pytest.mark.rounding
 @pytest.mark.slow
 def test_minilm_in_a_graph_is_minilm(minilm):
     tokens = [token for token in minilm.tokenizer.get_vocab() if not token.startswith("##")]
