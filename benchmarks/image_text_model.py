@@ -9,7 +9,9 @@ scenes data set of seed 0, so that they can be asked for as combinations that we
 
 FOLDER becomes a preset of KerasHub, which everything here reads as keras_hub:FOLDER
 (docs/image_text_models.md). First come pictures of one object, 48x48 pixels somewhere in the grid
-of positions, then whole pictures with up to four objects.
+of positions, then whole pictures with up to four objects. Captions are compared with whole
+pictures, and those of one object also with the three regions that fit best, as in FILIP (Yao et
+al., ICLR 2022); no boxes are used. Takes about 7 minutes of processor time.
 """
 
 import argparse
@@ -29,9 +31,10 @@ from biam_tf.errors import UserError
 EXAMPLES = """\
 examples:
   python -m benchmarks.image_text_model runs/small_siglip
-  python -m training.run --set data.directory=data/scenes-3000-seed0 \\
-      --set head='{system: clip}' --set vocabulary.word_vectors=keras_hub:runs/small_siglip \\
-      --set backbone='{name: "keras_hub:runs/small_siglip", trainable: false}'
+  python -m training.run --config configs/siglip2.yaml --set data.name=scenes \\
+      --set backbone.name=keras_hub:runs/small_siglip \\
+      --set vocabulary.word_vectors=keras_hub:runs/small_siglip \\
+      --set 'vocabulary.templates=["a {name}"]' --set output=runs/small_clip
 """
 
 SIZE, PART, PATCH = 96, 48, 12
@@ -82,9 +85,9 @@ def main(argv=None) -> int:
         "--steps",
         type=int,
         nargs=2,
-        default=(1000, 500),
+        default=(900, 700),
         metavar=("PARTS", "WHOLE"),
-        help="steps on pictures of one object and on whole pictures (default: 1000 500)",
+        help="steps on pictures of one object and on whole pictures (default: 900 700)",
     )
     parser.add_argument(
         "--pictures",
