@@ -134,9 +134,7 @@ def add_search_view(
             )
         with gr.Column(scale=4, min_width=300):
             panel = add_html(
-                empty_panel(_EMPTY),
-                elem_id="search-evidence",
-                js_on_load=script("choice_buttons") + script("search_grid"),
+                empty_panel(_EMPTY), elem_id="search-evidence", js_on_load=script("choice_buttons")
             )
             path = gr.Textbox(
                 label="File",

@@ -163,7 +163,7 @@ class Intake:
             at_least: uploads that received what they hold in fewer seconds, at their speed, go on.
         """
         for connection in sorted(self._connections.values(), key=_seconds_held, reverse=True):
-            if size <= 0 or _seconds_held(connection) < at_least:
+            if size <= 0 or not connection.on_its_way or _seconds_held(connection) < at_least:
                 return
             size -= connection.on_its_way
             self._freed += connection.on_its_way
