@@ -211,7 +211,13 @@ class TrainingConfig:
         accumulation_steps: number of equal parts that a batch is split into, to save memory;
             their gradients are summed.
         seed: of the initial weights, the order of the photos, and dropout.
-        precision: of the computation; weights and loss are always float32.
+        precision: of the computation; weights and loss are always float32. `auto`: mixed_bfloat16
+            where the processor has instructions for it (AMX, AVX512-BF16) or the GPU computes in
+            it, else float32; the run's configuration has what was chosen.
+        jit: whether XLA compiles the training step; `auto`: on a GPU, where all layers allow it.
+        steps_per_call: steps that are one call of TensorFlow. The next batches are read before it.
+        fetch_every: steps after which loss and learning rate are fetched from the device, which
+            training waits for; also every few seconds.
         clip_norm: the largest global norm of a gradient, which is scaled down to it; null: no
             clipping.
         ema_momentum: momentum of a moving average of the weights, which is validated and saved
@@ -227,7 +233,10 @@ class TrainingConfig:
     batch_size: Count = 32
     accumulation_steps: Count = 1
     seed: Seed = 0
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16", "auto"] = "float32"
+    jit: Literal["auto"] | bool = "auto"
+    steps_per_call: Count = 1
+    fetch_every: Count = 50
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()

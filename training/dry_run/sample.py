@@ -211,7 +211,8 @@ class Stopwatch:
         self.updates.append((time.perf_counter(), count))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Records, as an observer, a step."""
+        """Records, as an observer, a step that the device has completed."""
+        values["loss"]
         self.record("step")
 
     def epoch(self, record: Mapping[str, Any]) -> None:

@@ -77,6 +77,36 @@ def operation_times(space: Any) -> list[OperationTime]:
     return sorted(times, key=lambda time: (-time.seconds, time.device, time.name))
 
 
+def wait_shares(space: Any) -> dict[str, float]:
+    """Returns the share of the time in which a device ran no operation, for each device.
+
+    The time is that from the beginning of a device's first operation to the end of its last one.
+
+    Args:
+        space: an `XSpace` message.
+    """
+    intervals: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
+    for plane in space.planes:
+        if plane.name != HOST and not plane.name.startswith(_DEVICES):
+            continue
+        device = "CPU" if plane.name == HOST else plane.name.removeprefix(_DEVICES)
+        for line in _lines_of_work(plane):
+            for event in line.events:
+                if _operation(plane, event) is not None:
+                    start = line.timestamp_ns * 1000 + event.offset_ps
+                    intervals[device].append((start, start + event.duration_ps))
+    shares = {}
+    for device, own in intervals.items():
+        own.sort()
+        first = reached = own[0][0]
+        idle = 0
+        for start, end in own:
+            idle += max(0, start - reached)
+            reached = max(reached, end)
+        shares[device] = idle / max(1, reached - first)
+    return shares
+
+
 def format_table(times: Sequence[OperationTime], steps: int) -> str:
     """Returns a table for each device: time per step, its share, runs per step, operation.
 

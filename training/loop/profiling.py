@@ -12,6 +12,7 @@ from training.loop.profiler_trace import (
     format_table,
     operation_times,
     read_trace,
+    wait_shares,
     write_chrome_trace,
 )
 from training.pipeline.run_folder import RunFolder
@@ -62,6 +63,8 @@ class StepProfiler:
         if self._annotation is not None:
             self._annotation.__exit__(None, None, None)
             self._annotation = None
+        if self._seen in (SKIPPED_STEPS, SKIPPED_STEPS + self._steps):
+            values["loss"]  # waits until the device has made the steps so far
         if self._seen == SKIPPED_STEPS:
             with writing_to(self._folder.tensorboard):
                 tf.profiler.experimental.start(str(self._folder.tensorboard))
@@ -89,6 +92,7 @@ class StepProfiler:
         text = (
             f"{steps} training steps, after {SKIPPED_STEPS} that are skipped\n\n"
             f"{format_table(operation_times(space), steps)}"
+            f"\n{_format_waits(wait_shares(space))}"
         )
         write_text(table, text)
         chrome_trace = self._folder.path / CHROME_TRACE
@@ -99,3 +103,12 @@ class StepProfiler:
             f"{self._folder.tensorboard}: opens in TensorBoard's profile plugin\n",
             flush=True,
         )
+
+
+def _format_waits(shares: Mapping[str, float]) -> str:
+    """Returns a line for each device, or for the GPUs alone where there are some."""
+    gpus = {device: share for device, share in shares.items() if device != "CPU"}
+    return "".join(
+        f"{device} had no operation to run for {share:.1%} of the time\n"
+        for device, share in (gpus or shares).items()
+    )

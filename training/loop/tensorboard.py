@@ -4,6 +4,7 @@ They are written with TensorFlow alone; the program that shows them is the packa
 in the extra [report].
 """
 
+import collections
 import io
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -49,15 +50,24 @@ class TensorBoardWriter:
         with writing_to(folder):
             self._writer = tf.summary.create_file_writer(str(folder))
         self._draw = draw
+        self._steps: collections.deque[tuple[int, Mapping[str, float]]] = collections.deque()
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the loss and the learning rate of a step."""
+        """Writes the losses and learning rates of steps, as soon as they have been fetched."""
+        self._steps.append((step, values))
+        # What is still on the device can wait: reading it would stop the training.
+        while self._steps and getattr(self._steps[0][1], "is_fetched", True):
+            self._write_step(*self._steps.popleft())
+
+    def _write_step(self, step: int, values: Mapping[str, float]) -> None:
         with self._writer.as_default(step):
             _write_scalar(LOSS, values["loss"])
             _write_scalar(LEARNING_RATE, values["learning_rate"])
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Writes the curves of `curves_of_epoch` and the picture."""
+        while self._steps:
+            self._write_step(*self._steps.popleft())
         with self._writer.as_default(record["step"]):
             for tag, value in curves_of_epoch(record).items():
                 _write_scalar(tag, value)

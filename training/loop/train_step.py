@@ -10,7 +10,6 @@ batch (`Objective.compares_images`), the scores of the whole batch are gathered 
 gradients.
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from training.config import TrainingConfig
 from training.loop.checkpoints import variable_names
+from training.loop.devices import compiles
 from training.loop.objective import Objective
 from training.loop.optimizer import (
     MOVING_STATISTICS,
@@ -26,24 +26,10 @@ from training.loop.optimizer import (
     WeightAverages,
     make_optimizer,
 )
+from training.loop.step_results import StepResult
 from training.loop.whole_batch import LayerState, Outputs, share_of_batch, share_of_parts
 
 Inputs: TypeAlias = Any  # of a batch: tensors by name, or a single tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class StepResult:
-    """The outcome of a step.
-
-    Attributes:
-        loss: of the whole batch, before the update.
-        learning_rate: the rate of the update.
-        stop: whether any process of the run was asked to stop.
-    """
-
-    loss: float
-    learning_rate: float
-    stop: bool
 
 
 class TrainStep:
@@ -105,6 +91,9 @@ class TrainStep:
         self._two_passes = objective.compares_images and parts > 1
         if self._two_passes:
             self._layer_state = LayerState(strategy, model.non_trainable_variables)
+        self.steps_per_call = 1 if parts > 1 else settings.steps_per_call
+        if compiles(settings, model, strategy):
+            self._finish = tf.function(self._finish.python_function, jit_compile=True)
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -129,15 +118,35 @@ class TrainStep:
             parts: yields `(inputs, labels)`, `accumulation_steps` of which are one batch.
             stop: whether this process was asked to stop; the result tells it to all processes.
         """
-        loss = 0.0
+        losses = []
         if self._two_passes:
             loss, parts = self._first_pass(parts)
+            losses.append(loss)
         for _ in range(self._settings.accumulation_steps - 1):
-            loss += float(self._accumulate(*next(parts)))
-        last_loss, rate, stops = self._finish(tf.constant(float(stop)), *next(parts))
-        return StepResult(loss + float(last_loss), float(rate), float(stops) > 0)
+            losses.append(self._accumulate(*next(parts)))
+        result = self._finish(tf.constant(float(stop)), *next(parts))
+        for loss in losses:
+            result += tf.stack([tf.cast(loss, tf.float64), 0.0, 0.0])
+        return StepResult(result)
 
-    def _first_pass(self, parts: Iterator) -> tuple[float, Iterator]:
+    def many(self, batches: Iterator, count: int, stop: bool) -> list[StepResult]:
+        """Makes some steps in one call of TensorFlow, for batches that are not in parts.
+
+        Args:
+            batches: yields `(inputs, labels)`.
+            count: number of steps.
+            stop: whether this process was asked to stop.
+        """
+        read = tuple(next(batches) for _ in range(count))
+        return [StepResult(values) for values in self._finish_many(tf.constant(float(stop)), read)]
+
+    @tf.function
+    def _finish_many(
+        self, stop: tf.Tensor, batches: tuple[tuple[Inputs, tf.Tensor], ...]
+    ) -> list[tf.Tensor]:
+        return [self._finish(stop, *batch) for batch in batches]
+
+    def _first_pass(self, parts: Iterator) -> tuple[tf.Tensor, Iterator]:
         """Returns the loss of a batch, and its parts with the slopes of the loss in their outputs.
 
         The second pass repeats the first one's dropout, and changes the statistics of batch
@@ -149,7 +158,7 @@ class TrainStep:
         self._layer_state.restore()
         loss, slopes = self._slopes(tuple(labels for _, labels in batch), tuple(outputs))
         second = [(*part, own) for part, own in zip(batch, slopes, strict=True)]
-        return float(loss), iter(second)
+        return loss, iter(second)
 
     @tf.function
     def _outputs_of_part(self, inputs: Inputs) -> Outputs:
@@ -186,7 +195,8 @@ class TrainStep:
         inputs: Inputs,
         labels: tf.Tensor,
         slopes: Outputs | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tf.Tensor:
+        """Returns what `StepResult` holds."""
         rate = self.optimizer.learning_rate
 
         def replica_step(
@@ -215,7 +225,8 @@ class TrainStep:
         self.optimizer.iterations.assign_add(tf.cast(applied, tf.int64))
         if self._loss_scale:
             self._loss_scale.update(applied)
-        return self._sum(loss), rate, self._sum(stops)
+        numbers = (self._sum(loss), rate, self._sum(stops))
+        return tf.stack([tf.cast(number, tf.float64) for number in numbers])
 
     def _gradients(
         self, inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None

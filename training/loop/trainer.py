@@ -6,7 +6,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -21,14 +21,17 @@ from biam_tf.sparse_labels import Labels
 from training.config import RunConfig, TrainingConfig
 from training.data.input.shares import distributed_batches
 from training.loop.checkpoints import Checkpoints, variable_names
+from training.loop.devices import device_to_prefetch_to
 from training.loop.objective import Objective
+from training.loop.step_results import Observer, StepResult, StepValues, TimedIterator, fetch
 from training.loop.stopping import StopRequest, stopping_between_steps
-from training.loop.train_step import StepResult, TrainStep
+from training.loop.train_step import TrainStep
 from training.loop.workers import Workers
 from training.pipeline.run_folder import RunFolder, save_model
 from training.scoring.validation import Validate, selected_figure
 
 NOTABLE_WAIT = 0.05  # share of an epoch's time from which waiting for data is reported
+REFRESH_SECONDS = 5.0  # between two fetches of the loss where steps are slow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +67,6 @@ class TrainingSource(Protocol):
         skip_batches: int = 0,
     ) -> tf.data.Dataset:
         """Returns the batches (inputs by name, labels) of an epoch, from some batch on."""
-
-
-class Observer(Protocol):
-    """Is called during training, and changes nothing in it."""
-
-    def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Gets the loss and the learning rate of a step, counted from 1 over the whole run."""
-
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """Gets what is written into the run's log after an epoch."""
 
 
 class TrainState:
@@ -185,6 +178,7 @@ class _Training:
         self._variables = self._all_variables()
         self._checkpoints = Checkpoints(folder.checkpoints, self._variables, list(target.saved))
         self._saved_at = time.monotonic()
+        self._asked_to_stop = False
 
     def _all_variables(self) -> dict[str, tf.Variable]:
         """Returns everything that the next step depends on, random generators included."""
@@ -239,7 +233,7 @@ class _Training:
         record |= self._keep_if_best()
         self._end_epoch(record, started)
 
-    def _parts_of_batches(self, epoch: int, first_step: int) -> "_TimedIterator":
+    def _parts_of_batches(self, epoch: int, first_step: int) -> TimedIterator:
         # A part is a smaller batch of the same order; `accumulation_steps` of them are one batch.
         settings = self._settings
         batches = distributed_batches(
@@ -251,28 +245,60 @@ class _Training:
             epoch,
             skip_batches=first_step * settings.accumulation_steps,
         )
-        return _TimedIterator(batches)
+        device = device_to_prefetch_to(self._strategy)
+        if device is not None:  # the batches for one device are a plain data set
+            batches = batches.apply(tf.data.experimental.prefetch_to_device(device, 2))
+        return TimedIterator(batches)
 
     def _run_steps(
         self,
-        parts: "_TimedIterator",
+        parts: TimedIterator,
         epoch: int,
         first_step: int,
         started: float,
         stop_request: StopRequest,
     ) -> None:
         with self._progress_bar(epoch, first_step) as bar:
-            for step in range(first_step + 1, self._steps_per_epoch + 1):
-                result = self._train_step(parts, bool(stop_request))
-                self._record_step(result, epoch, step)
+            step, pending = first_step, list[StepResult]()
+            fetched_at = time.monotonic()
+            while step < self._steps_per_epoch:
+                results = self._next_steps(parts, self._steps_per_epoch - step, stop_request)
+                before, step = step, step + len(results)
+                pending += results
+                bar.update(len(results))
+                for number, result in enumerate(results, start=before + 1):
+                    for observer in self._observers:
+                        observer.step(epoch * self._steps_per_epoch + number, StepValues(result))
+                # The same steps in all processes: they stop together.
+                every = self._settings.fetch_every
+                is_turn = step // every > before // every or step == self._steps_per_epoch
+                is_late = time.monotonic() - fetched_at >= REFRESH_SECONDS
+                stops = bool(stop_request) and not self._workers.are_many
+                if not (is_turn or is_late or stops or self._must_save()):
+                    continue
+                self._record_steps(pending, epoch, step)
                 examples = self._settings.batch_size * (step - first_step)
                 speed = examples / (time.perf_counter() - started)
+                last = pending[-1]
                 bar.set_postfix_str(
-                    f"loss {result.loss:.4g}, lr {result.learning_rate:.2e}, {speed:.0f} images/s",
+                    f"loss {last.loss:.4g}, lr {last.learning_rate:.2e}, {speed:.0f} images/s",
                     refresh=False,
                 )
-                bar.update(1)
-                self._save_or_stop(result, stop_request)
+                if self._workers.are_many:
+                    self._asked_to_stop |= any(result.stop for result in pending)
+                    stops = self._asked_to_stop and is_turn
+                self._save_or_stop(stops, stop_request)
+                fetched_at = time.monotonic()
+                pending = []
+
+    def _next_steps(
+        self, parts: TimedIterator, left: int, stop_request: StopRequest
+    ) -> list[StepResult]:
+        """Makes the steps of one call of TensorFlow; does not wait for the device."""
+        count = self._train_step.steps_per_call
+        if 1 < count <= left:
+            return self._train_step.many(parts, count, bool(stop_request))
+        return [self._train_step(parts, bool(stop_request))]
 
     def _progress_bar(self, epoch: int, first_step: int) -> tqdm:
         if not self._workers.is_chief:
@@ -280,24 +306,25 @@ class _Training:
         label = f"epoch {epoch + 1}/{self._settings.epochs}"
         return progress(self._steps_per_epoch, label, "step", first_step, summed_up=True)
 
-    def _record_step(self, result: StepResult, epoch: int, step: int) -> None:
-        if not np.isfinite(result.loss):
-            rate = self._settings.optimizer.learning_rate
-            raise UserError(
-                f"the loss is {result.loss} at step {step} of epoch {epoch + 1}; try a lower "
-                f"training.optimizer.learning_rate (now {rate:g})"
-            )
-        self._state.step.assign(step)
-        self._state.loss_sum.assign_add(result.loss)
-        values = {"loss": result.loss, "learning_rate": result.learning_rate}
-        for observer in self._observers:
-            observer.step(epoch * self._steps_per_epoch + step, values)
+    def _record_steps(self, results: Sequence[StepResult], epoch: int, last: int) -> None:
+        """Fetches the losses of the steps up to `last`, and adds them to those of the epoch."""
+        fetch(results)
+        for step, result in enumerate(results, start=last - len(results) + 1):
+            if not np.isfinite(result.loss):
+                rate = self._settings.optimizer.learning_rate
+                raise UserError(
+                    f"the loss is {result.loss} at step {step} of epoch {epoch + 1}; try a lower "
+                    f"training.optimizer.learning_rate (now {rate:g})"
+                )
+            self._state.loss_sum.assign_add(result.loss)
+        self._state.step.assign(last)
 
-    def _save_or_stop(self, result: StepResult, stop_request: StopRequest) -> None:
-        # Of several processes, all stop after the same step.
-        stop = result.stop if self._workers.are_many else bool(stop_request)
+    def _must_save(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
-        if stop or minutes >= (self._settings.checkpoint_minutes or math.inf):
+        return minutes >= (self._settings.checkpoint_minutes or math.inf)
+
+    def _save_or_stop(self, stop: bool, stop_request: StopRequest) -> None:
+        if stop or self._must_save():
             if self._workers.is_chief:
                 self._checkpoints.save()
             self._saved_at = time.monotonic()
@@ -305,7 +332,7 @@ class _Training:
             self._workers.wait_for_chief()
             raise stop_request.error()
 
-    def _speed(self, steps: int, started: float, parts: "_TimedIterator") -> dict[str, float]:
+    def _speed(self, steps: int, started: float, parts: TimedIterator) -> dict[str, float]:
         """Returns the speed of the steps that this process made, which are fewer if it resumed."""
         seconds = time.perf_counter() - started
         return {
@@ -346,20 +373,6 @@ class _Training:
             self._checkpoints.save()
             print(_format_epoch(record, self._settings), flush=True)
         self._saved_at = time.monotonic()
-
-
-class _TimedIterator(Iterator[Any]):
-    """Iterates over the parts of an epoch's batches, and measures how long training waits."""
-
-    def __init__(self, parts: Iterable[Any]):
-        self._iterator = iter(parts)
-        self.seconds_waited = 0.0
-
-    def __next__(self) -> Any:
-        started = time.perf_counter()
-        part = next(self._iterator)
-        self.seconds_waited += time.perf_counter() - started
-        return part
 
 
 def _format_epoch(record: Mapping[str, Any], settings: TrainingConfig) -> str:

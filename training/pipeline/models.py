@@ -22,6 +22,7 @@ from biam_tf.errors import UserError
 from biam_tf.models import HeadInputs, bind_vocabulary, build_tagger, scores_alone
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
+from biam_tf.ways_to_compute import Plan, planned
 from training.config import HeadConfig, RunConfig
 from training.data.class_list import read_class_list
 from training.data.dataset import TaggingDataset
@@ -99,7 +100,7 @@ def build_models(
     """
     classes = _backbone_classes(config, vocabulary)
     keras.utils.set_random_seed(config.training.seed)
-    with strategy.scope():
+    with strategy.scope(), planned(_plan(config, strategy, vocabulary)):
         backbone = build_backbone(
             config.backbone.name,
             config.backbone.image_size,
@@ -122,6 +123,14 @@ def build_models(
             return Models(backbone, head, bound, objective, scores_alone(head))
         tagger = build_tagger(backbone, scores_alone(head))
         return Models(backbone, head, build_tagger(backbone, bound), objective, tagger)
+
+
+def _plan(config: RunConfig, strategy: tf.distribute.Strategy, vocabulary: Vocabulary) -> Plan:
+    """Returns what a device will compute in a training step."""
+    training = config.training
+    parts = strategy.num_replicas_in_sync * training.accumulation_steps
+    seen = vocabulary.subset(group="seen")
+    return Plan(training.batch_size // parts, len(seen.names), compiled=training.jit is True)
 
 
 def with_settings(

@@ -18,17 +18,18 @@ from biam_tf.models.system import System
 from biam_tf.models.systems import SYSTEMS
 from biam_tf.photos import Orientation
 from biam_tf.vocabulary import Vocabulary
-from training.config import RunConfig
+from training.config import RunConfig, load_config
 from training.data.data_manifest import describe_data
 from training.data.dataset import TaggingDataset
 from training.data.input.broken_photos import BROKEN_PHOTOS, to_csv
 from training.data.registry import load_dataset
 from training.loop.closed_form import fit_head, save_as_built
-from training.loop.devices import computing_in, make_strategy
+from training.loop.devices import computing_in, make_strategy, with_chosen_precision
 from training.loop.objective import prepare_head
 from training.loop.profiling import StepProfiler, check_profile
+from training.loop.step_results import Observer
 from training.loop.tensorboard import TensorBoardWriter, write_projector
-from training.loop.trainer import Observer, train
+from training.loop.trainer import train
 from training.loop.workers import Workers, read_tf_config
 from training.pipeline.examples import (
     Examples,
@@ -77,6 +78,9 @@ def run(
         WorkerLost: another worker of the run is gone.
     """
     folder = RunFolder(pathlib.Path(config.output))
+    if config.training.precision == "auto":
+        stored = load_config(folder.config) if folder.config.exists() else None
+        config = with_chosen_precision(config, stored)
     metrics = _run_or_read(config, folder, profiled_steps)
     if metrics is not None and next_commands:
         print(f"\n{_next_commands(config, folder, metrics['split'])}")

@@ -46,7 +46,8 @@ pytestmark = pytest.mark.unit
         ),
         (
             "training: {precision: 16}",
-            "training.precision: expected one of float32, mixed_float16, mixed_bfloat16; got 16",
+            "training.precision: expected one of float32, mixed_float16, mixed_bfloat16, auto; "
+            "got 16",
         ),
         ("strategy: horovod", "strategy: expected one of default, mirrored, multi_worker; got"),
         ("backbone: {trainable: 1}", "backbone.trainable: expected true or false, got 1"),

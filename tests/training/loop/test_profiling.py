@@ -11,7 +11,12 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from tiny_run import TINY
 
 from training import run
-from training.loop.profiler_trace import OperationTime, format_table, operation_times
+from training.loop.profiler_trace import (
+    OperationTime,
+    format_table,
+    operation_times,
+    wait_shares,
+)
 from training.pipeline.run_folder import RunFolder
 
 
@@ -51,6 +56,8 @@ def test_an_operation_is_charged_for_its_own_time_on_its_own_device():
     add_line(gpu, "TensorFlow Ops", [("MatMul", 0, 90)])  # the same again
     space.planes.add(name="Task Environment")
 
+    # Of the CPU's 50 us, from the beginning of While on, and of the GPU's 90.
+    assert wait_shares(space) == pytest.approx({"CPU": 0.0, "GPU:0": 10 / 90})
     times = operation_times(space)
 
     assert [(time.device, time.name, time.count) for time in times] == [
@@ -77,6 +84,7 @@ def test_a_run_keeps_and_prints_where_the_time_of_its_steps_went(profiled):
     written = (folder.path / "profile.txt").read_text()
     assert written.startswith("2 training steps, after 3 that are skipped\n\nCPU: ")
     assert written in printed
+    assert re.search(r"\nCPU had no operation to run for [\d.]+% of the time\n\Z", written)
     rows = re.findall(r"^ +([\d.]+) +([\d.]+)% +([\d.]+)  (\w+)$", written, flags=re.MULTILINE)
     counts = {name: float(count) for _, _, count, name in rows}
     assert any("Conv2DBackpropFilter" in name for name in counts)
