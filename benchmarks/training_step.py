@@ -41,8 +41,7 @@ ADDRESS_SPACE = 24 << 30
 def measure(smoke: bool) -> list[Table]:
     """Returns the tables described in the module docstring."""
     settings = SMOKE if smoke else {}
-    with RemoteObject(_Agreement, make_arrays(50, 2), settings) as both:
-        tables = [both.call("table")]
+    tables = [_agreement(make_arrays(50, 2), settings)]
     sizes = {"925 classes, 32 photos": (925, 32), "7,186 classes, 8 photos": (7186, 8)}
     rounds = 7
     if smoke:
@@ -83,42 +82,38 @@ def _times(sides: dict, arrays: dict, methods, rounds: int, settings: dict) -> d
         }
 
 
-class _Agreement:
-    """Both methods with the weights of the rival."""
+def _agreement(arrays: dict, settings: dict) -> Table:
+    """Returns the table of the largest relative differences with the weights of the rival.
 
-    def __init__(self, arrays: dict, settings: dict):
-        self._arrays, self._settings = arrays, settings
+    Each method in its own process: PyTorch and TensorFlow with their own CUDA libraries end a
+    process that loads both.
 
-    def table(self) -> Table:
-        """Returns the table of the largest relative differences.
+    Raises:
+        UserError: The methods differ.
+    """
+    import numpy as np
 
-        Raises:
-            UserError: The methods differ.
-        """
-        import numpy as np
-        import torch
-
-        from biam_tf.checkpoints import load_released_checkpoint
-
-        rival = Rival(self._arrays, **self._settings)
-        ours = Ours(self._arrays, **self._settings)
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "rival.pth"
-            torch.save({"state_dict": rival.model.state_dict()}, path)
-            ours.head.set_weights(load_released_checkpoint(path, num_heads=8).get_weights())
-        scores = rival.score()
-        loss, gradient = rival.loss_and_gradient(scores.copy())
-        own_loss, own_gradient = ours.loss_and_gradient(scores)
-        differences = {
-            "scores": np.abs(ours.score() - scores).max() / np.abs(scores).max(),
-            "loss": abs(own_loss - loss) / loss,
-            "gradient of the loss": np.abs(own_gradient - gradient).max() / np.abs(gradient).max(),
-        }
-        for what, difference in differences.items():
-            if difference > 1e-4:
-                raise UserError(f"{what}: ours and the rival's differ by {difference:.1e}")
-        rows = [(what, f"{difference:.1e}") for what, difference in differences.items()]
-        return Table("Same weights, same photos", ("", "largest relative difference"), rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RemoteObject(Rival, arrays, **settings) as rival,
+        RemoteObject(Ours, arrays, **settings) as ours,
+    ):
+        path = str(pathlib.Path(folder) / "rival.pth")
+        rival.call("save", path)
+        ours.call("load", path)
+        scores, own_scores = rival.call("score"), ours.call("score")
+        loss, gradient = rival.call("loss_and_gradient", scores.copy())
+        own_loss, own_gradient = ours.call("loss_and_gradient", scores)
+    differences = {
+        "scores": np.abs(own_scores - scores).max() / np.abs(scores).max(),
+        "loss": abs(own_loss - loss) / loss,
+        "gradient of the loss": np.abs(own_gradient - gradient).max() / np.abs(gradient).max(),
+    }
+    for what, difference in differences.items():
+        if difference > 1e-4:
+            raise UserError(f"{what}: ours and the rival's differ by {difference:.1e}")
+    rows = [(what, f"{difference:.1e}") for what, difference in differences.items()]
+    return Table("Same weights, same photos", ("", "largest relative difference"), rows)
 
 
 def _floor(classes: int, photos: int, rounds: int, settings: dict) -> Table:

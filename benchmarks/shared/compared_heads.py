@@ -46,6 +46,12 @@ class Ours:
         self._classes = tf.constant(arrays["class_embeddings"])
         self._scorer = make_scorer(scored)
 
+    def load(self, path: str) -> None:
+        """Takes the weights of a file of `Rival.save`."""
+        from biam_tf.checkpoints import load_released_checkpoint
+
+        self.head.set_weights(load_released_checkpoint(path, num_heads=8).get_weights())
+
     def count_operations(self) -> float:
         """Returns the operations to score all photos; a multiply-add counts as two."""
         from training.reproduction.costs import count_operations
@@ -93,6 +99,10 @@ class Rival:
         rest = (arrays["scene_feature"], arrays["class_embeddings"])
         self._inputs = [torch.from_numpy(array) for array in (regions, *rest)]
         self._labels = torch.from_numpy(arrays["labels"])
+
+    def save(self, path: str) -> None:
+        """Writes the weights as the released code does."""
+        self._torch.save({"state_dict": self.model.state_dict()}, path)
 
     def step(self) -> float:
         """One training step; returns its loss."""

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class RemoteObject:
     """
 
     def __init__(self, make: Callable, *args, **kwargs):
+        self._name = getattr(make, "__name__", str(make))
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._process = context.Process(
@@ -70,7 +72,11 @@ class RemoteObject:
         try:
             return self._here.recv()
         except EOFError as error:
-            raise UserError("a process of the benchmark stopped; see its error above") from error
+            self._process.join()
+            raise UserError(
+                f"the process of {self._name}: {ending(self._process.exitcode or 0)}; what it said "
+                "is above"
+            ) from error
 
 
 def _serve(connection, make: Callable, args, kwargs) -> None:
@@ -118,13 +124,32 @@ def milliseconds(seconds: Sequence[float]) -> str:
     return f"{median:.0f} ms" if median >= 100 else f"{median:.3g} ms"
 
 
-def in_own_process(module: str, arguments: Sequence[str], memory_limit: int | None = None) -> dict:
+def ending(status: int) -> str:
+    """Returns how a process ended, in words: its exit status, or the signal that ended it."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"ended by {name}"
+
+
+def in_own_process(
+    module: str,
+    arguments: Sequence[str],
+    memory_limit: int | None = None,
+    seconds: float | None = None,
+    keras_backend: str | None = None,
+) -> dict:
     """Runs `python -m MODULE ARGUMENTS` and returns the JSON object of its last line.
 
     Args:
         module: Module of the command.
         arguments: Arguments of the command.
         memory_limit: Address space of the process in bytes; None for no limit.
+        seconds: Time after which it is ended; None for no limit.
+        keras_backend: Backend of Keras in the process; None for the one that is set.
 
     Raises:
         UserError: The process failed; the message contains the end of its standard error.
@@ -132,11 +157,15 @@ def in_own_process(module: str, arguments: Sequence[str], memory_limit: int | No
     command = [sys.executable, "-m", module, *arguments]
     if memory_limit is not None:
         command = ["prlimit", f"--as={memory_limit}", *command]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    )
-    if done.returncode:
-        raise UserError(
-            f"{' '.join(command)}: exit status {done.returncode}:\n{done.stderr[-2000:]}"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if keras_backend is not None:
+        environment["KERAS_BACKEND"] = keras_backend
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=seconds
         )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{' '.join(command)}: did not end within {seconds:.0f} s") from error
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: {ending(done.returncode)}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
