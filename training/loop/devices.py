@@ -147,7 +147,7 @@ def device_to_prefetch_to(strategy: tf.distribute.Strategy) -> str | None:
 
     Strategies of several devices prefetch by themselves.
     """
-    is_default = not tf.distribute.has_strategy() and strategy.num_replicas_in_sync == 1
+    is_default = strategy is tf.distribute.get_strategy()
     if device_kind() != "gpu" or not is_default:
         return None
     return tf.config.list_logical_devices("GPU")[0].name

@@ -98,7 +98,7 @@ def test_a_hundred_steps_wait_for_the_device_twice(fetches, tmp_path):
     assert fetches[0] - few == 109
 
 
-def test_neither_waits_nor_calls_of_several_steps_change_a_weight(tmp_path):
+def test_neither_waits_nor_calls_of_several_steps_change_a_weight(tmp_path, monkeypatch):
     expected, loss = training(tmp_path / "a", 11, fetch_every=1)
     for name, changes in {
         "b": {},
@@ -106,6 +106,7 @@ def test_neither_waits_nor_calls_of_several_steps_change_a_weight(tmp_path):
         "d": {"steps_per_call": 4, "fetch_every": 3},
     }.items():
         weights, own = training(tmp_path / name, 11, **changes)
+        monkeypatch.setattr("training.loop.trainer.device_to_prefetch_to", lambda _: "/CPU:0")
         assert own == loss
         for one, other in zip(weights, expected, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -143,6 +144,17 @@ def test_a_compiled_step_trains_alike(tmp_path):
     compiled, _ = training(tmp_path / "b", 4, dropout=0.0, jit=True)
     for one, other in zip(compiled, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.unit
+def test_batches_are_copied_ahead_to_the_only_gpu(monkeypatch):
+    one = tf.distribute.get_strategy()
+    assert devices.device_to_prefetch_to(one) is None
+    monkeypatch.setattr(devices, "device_kind", lambda: "gpu")
+    gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [gpu])
+    assert devices.device_to_prefetch_to(one) == "/device:GPU:0"
+    assert devices.device_to_prefetch_to(tf.distribute.MirroredStrategy(["/CPU:0"])) is None
 
 
 @pytest.mark.unit

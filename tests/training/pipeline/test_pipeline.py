@@ -105,6 +105,9 @@ def test_another_seed_gives_another_run(start, finished, tmp_path):
     assert losses(finished) != losses(other)
 
 
+EACH_STEP = "training.fetch_every=1"  # the progress bar shows the loss of every step
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stopped_after", "by", "status", "preset_changes"),
@@ -123,16 +126,16 @@ def test_a_stopped_run_resumes_to_the_same_weights(
 
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.tqdm.set_postfix_str", lambda bar, *a, **k: stop_at_some_step(*a, **k))
-        assert start(folder.path) == status
+        assert start(folder.path, EACH_STEP) == status
     assert len(steps) == stopped_after and not folder.metrics.exists()
     if preset_changes:  # the run keeps its settings, and the command that does not is refused
         other = {"paper": dataclasses.replace(PRESETS["paper"], residual="attended")}
         monkeypatch.setitem(SYSTEMS, "biam", dataclasses.replace(SYSTEMS["biam"], presets=other))
-        assert start(folder.path) == 2
+        assert start(folder.path, EACH_STEP) == 2
         assert "head.residual: 'input' there, 'attended' now" in capsys.readouterr().err
         assert run.main(["--config", str(folder.config)]) == 0
     else:
-        assert start(folder.path) == 0
+        assert start(folder.path, EACH_STEP) == 0
     assert "resuming" in capsys.readouterr().out
     for a, b in zip(weights(finished), weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)
