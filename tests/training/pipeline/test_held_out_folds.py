@@ -16,7 +16,8 @@ from training.data.folder.reader import read_folder
 from training.pipeline.held_out import plan_folds
 from training.pipeline.run_folder import RunFolder
 
-WITH_FOLDS = ["training.epochs=1", "thresholds.held_out_folds=2"]
+# The progress bar shows the loss of every step, by which the run below is stopped.
+WITH_FOLDS = ["training.epochs=1", "thresholds.held_out_folds=2", "training.fetch_every=1"]
 
 
 @pytest.mark.unit

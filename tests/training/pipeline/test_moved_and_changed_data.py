@@ -110,15 +110,15 @@ def test_a_complete_run_without_its_data_says_that_it_was_not_compared(
 def test_a_stopped_run_goes_on_exactly_after_a_move_with_its_data(
     start, finished, data, tmp_path, monkeypatch
 ):
-    folder = RunFolder(tmp_path / "stopped")
+    folder, each_step = RunFolder(tmp_path / "stopped"), "training.fetch_every=1"
     with monkeypatch.context() as patch:
         stop = lambda *arguments, **keywords: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
         patch.setattr("tqdm.tqdm.set_postfix_str", stop)
-        assert start(folder.path, f"data.directory={data}/") == 130
+        assert start(folder.path, f"data.directory={data}/", each_step) == 130
     assert load_config(folder.config).data.directory == f"{data}/"
     moved = data.rename(tmp_path / "moved")
     folder = RunFolder(folder.path.rename(tmp_path / "elsewhere"))
-    assert start(folder.path, f"data.directory={moved}") == 0
+    assert start(folder.path, f"data.directory={moved}", each_step) == 0
     for before, after in zip(
         *(keras.models.load_model(run.model).get_weights() for run in (finished, folder)),
         strict=True,
