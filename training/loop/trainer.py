@@ -273,8 +273,8 @@ class _Training:
                 every = self._settings.fetch_every
                 is_turn = step // every > before // every or step == self._steps_per_epoch
                 is_late = time.monotonic() - fetched_at >= REFRESH_SECONDS
-                stops = bool(stop_request) and not self._workers.are_many
-                if not (is_turn or is_late or stops or self._must_save()):
+                asked = bool(stop_request) and not self._workers.are_many
+                if not (is_turn or is_late or asked or self._must_save()):
                     continue
                 self._record_steps(pending, epoch, step)
                 examples = self._settings.batch_size * (step - first_step)
@@ -284,6 +284,7 @@ class _Training:
                     f"loss {last.loss:.4g}, lr {last.learning_rate:.2e}, {speed:.0f} images/s",
                     refresh=False,
                 )
+                stops = bool(stop_request)
                 if self._workers.are_many:
                     self._asked_to_stop |= any(result.stop for result in pending)
                     stops = self._asked_to_stop and is_turn
