@@ -7,7 +7,7 @@ import pytest
 from biam_tf.metrics import average_precision
 from biam_tf.metrics.reliability import reliability_of_shown
 from biam_tf.metrics.stacking import seen_unseen_curve
-from biam_tf.sparse_labels import as_sparse
+from training.data.dataset import Split
 from training.loop.tensorboard import TensorBoardWriter, read_scalar
 from training.report import figures
 from training.report.region_features import choose_classes, share_of_like_neighbors
@@ -104,18 +104,17 @@ def test_the_curve_of_stacking_marks_what_a_constant_gives(rng):
     assert f"{curve.area:.3f}" in figure.note
 
 
-class FewPhotos:
-    def __init__(self, labels):
-        self.labels = as_sparse(np.array(labels, np.int8))
+def few_photos(labels) -> Split:
+    return Split(tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels, np.int8))
 
 
 def test_region_features_are_of_classes_with_photos_of_their_own():
     both = [[1, 1, -1, -1]] * 9  # class 1 never stands alone
     alone = [[1, -1, -1, -1]] * 3 + [[-1, -1, 1, -1]] * 4 + [[-1, -1, -1, 1]]
-    chosen = choose_classes(FewPhotos(both + alone), ["unseen"] * 4)
+    chosen = choose_classes(few_photos(both + alone), ["unseen"] * 4)
     assert chosen.tolist() == [0, 2]
     # Too few unseen classes: all of them.
-    chosen = choose_classes(FewPhotos(both + alone), ["seen", "seen", "unseen", "seen"])
+    chosen = choose_classes(few_photos(both + alone), ["seen", "seen", "unseen", "seen"])
     assert chosen.tolist() == [0, 2]
 
 
