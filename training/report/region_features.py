@@ -9,6 +9,7 @@ import numpy as np
 from biam_tf.models import build_tagger
 from biam_tf.models.head import region_classifier, response_map_layer
 from biam_tf.runs import TrainedRun
+from biam_tf.sparse_labels import as_sparse
 from biam_tf.vocabulary import Vocabulary
 from training.data.dataset import Split
 from training.data.input.sources import FeatureSource, PhotoSource
@@ -42,7 +43,8 @@ def choose_classes(split: Split, groups: Sequence[str]) -> np.ndarray:
     A photo that shows several of the classes would be several points in one place; so classes are
     chosen one by one, by the number of photos that show none of those chosen before.
     """
-    counts, images = split.labels.count(1, axis=0), len(split)
+    labels = as_sparse(split.labels)
+    counts, images = labels.count(1, axis=0), len(labels)
     unseen = np.flatnonzero(np.asarray(groups, dtype=object) == "unseen")
     pool = [c for c in unseen.tolist() if counts[c] > 1]
     if len(pool) < 2:
@@ -50,12 +52,12 @@ def choose_classes(split: Split, groups: Sequence[str]) -> np.ndarray:
     chosen: list[int] = []
     free = np.arange(images)
     while pool and len(chosen) < CLASSES:
-        shown = split.labels.rows(free).count(1, axis=0)
+        shown = labels.rows(free).count(1, axis=0)
         best = max(pool, key=lambda c: (shown[c], -c))
         if shown[best] < 2:
             break
         chosen.append(best)
-        free = free[split.labels[:, best][free] <= 0]
+        free = free[labels[:, best][free] <= 0]
         pool.remove(best)
     return np.array(chosen, dtype=int)
 
