@@ -122,7 +122,7 @@ def has_float64() -> bool:
         return True
     import jax
 
-    return bool(jax.config.jax_enable_x64)
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 def way_of_attention(
