@@ -37,6 +37,8 @@ FREE_TO_CHANGE = (
     "backbone.batch_size",
     "backbone.runtime",
     "training.checkpoint_minutes",
+    "training.fetch_every",
+    "training.steps_per_call",
     "training.tensorboard",
     "training.report",
 )

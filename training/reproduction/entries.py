@@ -253,6 +253,8 @@ def _fingerprint(config: RunConfig) -> str:
         # Thresholds are fitted after the training, whose figures do not depend on them.
         if key != "training.seed" and not key.startswith(("head.", "thresholds."))
     }
+    if config.training.jit == "auto":  # as in all early runs
+        del settings["training.jit"]
     optimizer = config.training.optimizer
     for name in ("momentum", "nesterov"):
         if getattr(optimizer, name) == getattr(OptimizerConfig, name):

@@ -89,7 +89,7 @@ def test_from_a_dropped_photo_to_its_evidence(open_tab, photos, page_server, tag
     page.wait_for_function("document.querySelectorAll('#tag-bars .raw').length === 3")
     shown = page.locator("#tag-bars .raw").all_inner_texts()
     assert [float(text.split()[-1]) for text in shown] == pytest.approx(ordered, abs=0.006)
-    page.get_by_label("The run's calibrated thresholds").uncheck()
+    page.get_by_label("The model's calibrated thresholds").uncheck()
     level = page.locator("#tag-level input[type=number]")
     level.fill("99")
     level.press("Enter")
@@ -272,7 +272,7 @@ def test_a_server_that_is_lost_and_got_back_costs_nothing(open_tab, photos, page
     tab.wait_for_text("#server-state", "The server answers")
     page.click("#tag-go")
     page.wait_for_function("document.querySelectorAll('#tag-bars .bar').length === 3")
-    assert page.locator("#tag-status").inner_text().strip() == ""
+    page.wait_for_function("document.querySelector('#tag-status').innerText.trim() === ''")
 
 
 def test_two_tabs_do_not_mix(open_tab, photos):
