@@ -1,7 +1,7 @@
 """A large run on several processes, rehearsed on this machine: `python -m benchmarks.rehearsal`.
 
-Writes Open Images' files in small: a million training photos by default, of which a tenth are there
-(links to a few drawn pictures), with nine labels each. Then, each step as a user would do it:
+Writes label files in the format of Open Images, by default for a million training photos with nine
+labels each. A tenth of the photos exist, as links to a few drawn pictures. Then, as a user would:
 
 1. `training.extract_features` with the smallest backbone;
 2. `training.run` in four processes (`strategy: multi_worker`, `data.cache: stream`), all of which

@@ -186,8 +186,7 @@ class SparseLabels(np.lib.mixins.NDArrayOperatorsMixin):
                     values,
                 )
             )
-        result = self._joined(parts, (len(self), len(chosen)), int(self.fill), self.dtype)
-        return result
+        return self._joined(parts, (len(self), len(chosen)), int(self.fill), self.dtype)
 
     def nonzero(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the photos and classes of all labels that are not 0, photo by photo."""

@@ -1,12 +1,19 @@
-"""Work in threads whose results are taken in order."""
+"""Work in threads: results that are taken in order, and the CPUs there are for them."""
 
 import collections
 import concurrent.futures
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+def usable_cpus() -> int:
+    """Returns the number of CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def in_order(

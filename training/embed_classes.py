@@ -52,7 +52,7 @@ examples:
   python -m training.embed_classes my-photos classes.npz --source glove.6B.300d.txt --source minilm
   python -m training.embed_classes my-photos classes.npz \\
       --source keras_hub:siglip2_base_patch16_224 --template "a photo of a {name}"
-  python -m training.embed_classes --from-photos examples pets.npz --model runs/my-photos \
+  python -m training.embed_classes --from-photos examples pets.npz --model runs/my-photos \\
       --others ~/Pictures --like "my cat=cat"
   python -m training.embed_classes nus-wide classes.npz \\
       --from-pickle NUS_WIDE_pretrained_w2v_glove-wiki-gigaword-300 \\

@@ -13,9 +13,9 @@ from biam_tf.baselines.query_decoder import (
     QueryDecoder,
 )
 from biam_tf.baselines.query_systems import MlDecoderSettings
-from biam_tf.layers.blockwise_attention import in_blocks
 from biam_tf.models.system import HeadInputs
 from biam_tf.tensor_types import Shape, Tensor
+from biam_tf.ways_to_compute import in_blocks
 
 
 @keras.saving.register_keras_serializable(package="biam_tf")

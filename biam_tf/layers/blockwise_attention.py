@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from biam_tf.ways_to_compute import in_blocks, without_blocks
-
-__all__ = ["attend", "drop", "in_blocks", "without_blocks"]
+from biam_tf.ways_to_compute import in_blocks
 
 # Numbers of relation scores in memory at a time: 16 MB in float32, which fit in caches.
 SCORES_AT_A_TIME = 1 << 22

@@ -3,12 +3,12 @@
 NumPy lets other threads run while it sorts, compares, adds and copies.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from biam_tf.metrics.stored_scores import Scores, StoredScores, tile_of
+from biam_tf.threads import usable_cpus
 
 Result = TypeVar("Result")
 
@@ -24,8 +24,7 @@ _MAX_THREADS = 8
 
 def threads() -> int:
     """Returns the number of threads: one for each CPU this process may use, up to a limit."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return min(_MAX_THREADS, len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return min(_MAX_THREADS, usable_cpus())
 
 
 def column_blocks(shape: tuple[int, ...], block_size: int | None = None) -> Iterator[slice]:

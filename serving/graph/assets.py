@@ -16,7 +16,6 @@ from biam_tf.markdown import code, code_block, escaped
 from biam_tf.metrics import format_table
 from biam_tf.metrics.figures_by_part import notes_on_classes
 from biam_tf.photo_decoding.file_headers import listed_formats
-from biam_tf.photo_decoding.graph_formats import available_formats
 from biam_tf.runs import TrainedRun
 from biam_tf.text_operations import TENSORFLOW_TEXT
 from serving.graph.name_table import Embeddings
@@ -54,7 +53,7 @@ def write_assets(
     factors = stored_factors(run)
     if factors is not None:
         save_class_side(factors.class_side, folder.parent / CLASS_SIDE)
-    formats = settings.formats or available_formats()
+    formats = settings.decoded_formats
     facts = {"formats": [form.lower() for form in formats], "orientation": run.orientation}
     write_json(folder.parent / PHOTOS_FILE, facts)
     if embeddings.encoder is not None:
@@ -131,7 +130,6 @@ def _purpose(run: TrainedRun) -> str:
 
 def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
     settings = run.settings
-    formats = export.formats or available_formats()
     turned = "turned upright as EXIF data say"
     if run.orientation == "ignore":
         turned = "as they are stored: EXIF orientation is ignored"
@@ -150,7 +148,7 @@ def _model(run: TrainedRun, export: GraphSettings) -> list[str]:
         "",
         f"- backbone: {escaped(backbone['name'])}, photos resized to {size}x{size} without "
         f"cropping, {weights}",
-        f"- photos: {listed_formats(formats)}, {turned}",
+        f"- photos: {listed_formats(export.decoded_formats)}, {turned}",
         f"- head: {head or 'defaults'}",
         f"- class embeddings: {length} numbers each, of length 1, from {described}",
         f"- trained on: {escaped(settings.get('data', {}).get('name', 'unknown'))}",

@@ -120,7 +120,7 @@ def _convert(part: _Part, opset: int) -> "onnx.ModelProto":
     import tensorflow as tf
     import tf2onnx
 
-    from biam_tf.layers.blockwise_attention import without_blocks
+    from biam_tf.ways_to_compute import without_blocks
 
     specs = [
         tf.TensorSpec([None if isinstance(size, str) else size for size in shape], name=name)

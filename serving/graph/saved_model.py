@@ -74,7 +74,6 @@ def export(
     """
     import tensorflow as tf
 
-    from biam_tf.photo_decoding.graph_formats import available_formats
     from serving.graph.assets import write_assets
     from serving.graph.batching import Batching
     from serving.graph.name_table import Embeddings, NameTable
@@ -105,8 +104,7 @@ def export(
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         with writing_to(target):
             tf.saved_model.save(graph, written, signatures=signatures, options=options)
-        formats = settings.formats or available_formats()
-        requests = sample_requests(run, embeddings, signatures, formats)
+        requests = sample_requests(run, embeddings, signatures, settings.decoded_formats)
         differences = compare(run, embeddings, written, requests)
         with writing_to(target):
             write_assets(written / "assets.extra", run, embeddings, settings, requests, differences)

@@ -58,6 +58,11 @@ class GraphSettings:
     batching: Batching | None = None
     limits: RequestLimits = dataclasses.field(default_factory=RequestLimits)
 
+    @property
+    def decoded_formats(self) -> tuple[str, ...]:
+        """The formats of photos that are decoded: the chosen ones, or all."""
+        return self.formats or available_formats()
+
 
 class TaggerGraph(tf.Module):
     """A trained run as a module for `tf.saved_model.save`, which any TensorFlow loads.
@@ -75,7 +80,7 @@ class TaggerGraph(tf.Module):
         # Keep the weights only: models would be saved as Keras objects.
         models = (backbone, run.head)
         self._weights = [weight.value for model in models for weight in model.variables]
-        reading = Reading(run.orientation, settings.formats or available_formats())
+        reading = Reading(run.orientation, settings.decoded_formats)
         decode = photo_decoder(run.image_size, settings.max_pixels, reading)
         self._decode = lambda images: decode(images)
         extract = tf.function(
@@ -98,9 +103,7 @@ class TaggerGraph(tf.Module):
             self._calibration = CalibrationTable(run.thresholds, run.vocabulary)
         factors = stored_factors(run)
         self._region_vectors = None if factors is None else factors.region_vectors
-        self._known = None
-        if len(run.vocabulary):
-            self._known = _KnownClasses(run, settings.top_k)
+        self._known = _KnownClasses(run, settings.top_k) if len(run.vocabulary) else None
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """Returns the signatures of this run by name.

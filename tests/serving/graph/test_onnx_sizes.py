@@ -70,7 +70,8 @@ def test_a_head_of_any_number_of_regions_is_converted(side, tmp_path):
 
 @pytest.mark.rounding
 def test_attention_without_blocks_is_the_formula(rng, monkeypatch):
-    from biam_tf.layers.blockwise_attention import attend, without_blocks
+    from biam_tf.layers.blockwise_attention import attend
+    from biam_tf.ways_to_compute import without_blocks
 
     q, k, v = (rng.normal(size=(6, 9, 4)).astype(np.float32) for _ in range(3))
     block = RegionContextBlock(num_heads=2)

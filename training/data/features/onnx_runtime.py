@@ -3,7 +3,6 @@
 Its features differ from TensorFlow's by the rounding of sums in another order.
 """
 
-import os
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from biam_tf.backbones import fold_batch_norms
 from biam_tf.errors import UserError
+from biam_tf.threads import usable_cpus
 
 Runtime = Literal["tensorflow", "onnx", "auto"]
 Features = Callable[[tf.Tensor], tuple[np.ndarray, np.ndarray]]
@@ -47,7 +47,7 @@ def onnx_features(backbone: keras.Model) -> Features:
         return {name: tf.identity(outputs[name], name) for name in NAMES}
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = _cores(), 1
+    options.intra_op_num_threads, options.inter_op_num_threads = usable_cpus(), 1
     try:
         model, _ = tf2onnx.convert.from_function(features, input_signature=signature, opset=_OPSET)
         session = onnxruntime.InferenceSession(
@@ -118,8 +118,3 @@ def _require_same(found: Features, expected: Features, backbone: keras.Model) ->
 def _noise(backbone: keras.Model) -> tf.Tensor:
     shape = (_PHOTOS, *backbone.inputs[0].shape[1:])
     return tf.constant(np.random.default_rng(0).uniform(0, 255, shape), tf.float32)
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
