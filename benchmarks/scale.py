@@ -3,7 +3,7 @@
 An estimate, not a measurement. A training step takes the time of the matrix products of the head
 and of summing the gradients over the devices, or the time to read the next features, whichever is
 longer. Operations are counted from the graph, bytes follow from the shapes; the rates of decoding
-and evaluation were measured on a CPU (docs/features.md and docs/performance.md). The rates of GPU,
+and evaluation were measured on a CPU (docs/performance.md). The rates of GPU,
 storage and network are assumptions and can be set with options. As a check, a step on this machine
 is estimated in the same way and measured.
 

@@ -228,7 +228,7 @@ PRESETS: Mapping[str, HeadSettings] = MappingProxyType(
             batch_norm_momentum=0.01,
         ),
         # Cosine scores, similarities to seen classes, and what the backbone knows already: chosen
-        # by cross-validation on Corel5k, see docs/reproduction.md. It is meant for training with
+        # by cross-validation on Corel5k, see docs/recommended.md. It is meant for training with
         # the `softmax` losses.
         "recommended": dataclasses.replace(
             _COSINE,
