@@ -100,6 +100,20 @@ class TestPage:
         assert missing == []
 
 
+def test_messages_among_the_frequent_questions_are_those_of_the_code():
+    page = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]*)` \|", page, re.MULTILINE)
+    assert len(messages) >= 10
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for package in ("biam_tf", "training", "serving")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # strings over several lines
+    pieces = {piece for message in messages for piece in message.split("…")}
+    assert [piece for piece in sorted(pieces) if piece.strip(" ;:,") not in joined] == []
+
+
 def test_what_does_not_exist_is_noticed():
     assert not resolves("training.pipelines") and not resolves("biam_tf.layers.NoSuchLayer")
     assert not resolves("training.no_such_setting") and resolves("training.optimizer.beta_1")

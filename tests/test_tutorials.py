@@ -3,16 +3,25 @@
 import itertools
 import json
 import pathlib
-import re
 import shutil
 
 import numpy as np
 import pytest
-from tutorial_pages import follow, notebook, notebook_path
+from tiny_run import TINY
+from tutorial_pages import assert_written, follow
 
+from biam_tf.models.systems import SYSTEMS
 from biam_tf.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.integration
+
+# The runs of a page take minutes, those of its test seconds.
+FULL_TABLE = "--set data.pictures=600 --set training.epochs=5"
+
+
+def quick_table(scenes) -> str:
+    settings = ("data.name=folder", *TINY, "training.epochs=1", "backbone.image_size=32")
+    return " ".join((f"--data {scenes}", *(f"--set {setting}" for setting in settings)))
 
 
 @pytest.fixture
@@ -63,6 +72,7 @@ def test_train_on_your_labels(here, scenes, finished, monkeypatch):
         "train_on_your_labels.md",
         {"red circle": unseen, "--data my-photos": f"--data {scenes}"},
     )
+    assert_written("train_on_your_labels.md")
     assert asked[0].output == "runs/mine" and asked[0].head.settings.classifier == "cosine"
     assert (here / "my-photos" / "classes.csv").read_text().count("unseen") == 1
     assert (here / "description" / "description.html").is_file() and 0 < names["figures"]["zsl"][
@@ -80,16 +90,39 @@ def test_the_layers_in_your_own_model(here):
     np.testing.assert_allclose(
         again([names["pictures"], names["embeddings"]]), names["scores"], 1e-4
     )
-    # The notebook is the page with what it printed; the last digits depend on the processor.
-    written = json.loads(notebook_path("layers_in_keras.md").read_text(encoding="utf-8"))
-    expected = notebook("layers_in_keras.md", printed)
-    number = re.compile(r"-?\d+\.\d*")
-    for cell, other in zip(written["cells"], expected["cells"], strict=True):
-        assert cell["source"] == other["source"]
-        shown, said = (
-            "".join(line for output in each.get("outputs", ()) for line in output["text"])
-            for each in (cell, other)
-        )
-        assert number.sub("", shown).split() == number.sub("", said).split()
-        mine, its = (np.array(number.findall(text), float) for text in (shown, said))
-        np.testing.assert_allclose(its, mine, atol=0.5)
+    assert_written("layers_in_keras.md", printed)
+
+
+def test_reproduce_a_table(here, scenes):
+    names, printed = follow("reproduce_a_table.md", {FULL_TABLE: quick_table(scenes)})
+    rows = names["rows"]
+    methods = ["LabelEM"] * 2 + ["BiAM, as configured"] * 2
+    assert [row["method"] for row in rows if row["task"] == "ZSL"] == methods
+    for row in rows:
+        metrics = json.loads((here / row["run"] / "metrics.json").read_text())
+        figure = 100 * metrics[row["task"].lower()]["mAP"]
+        assert float(row["mAP"]) == pytest.approx(figure, abs=1e-3)
+    own = (row for row in rows if (row["method"], row["task"]) == ("LabelEM", "ZSL"))
+    mean = np.mean([float(row["mAP"]) for row in own])
+    assert f"LabelEM: ZSL mAP {mean:.1f}" in printed[1]
+    assert "| LabelEM | ZSL |" in printed[0]
+
+
+def test_a_new_system(here, scenes, monkeypatch):
+    monkeypatch.setitem(SYSTEMS, "two_scores", None)  # is removed after the test
+    names, _ = follow("a_new_system.md", {FULL_TABLE: quick_table(scenes)})
+    assert_written("a_new_system.md")
+    assert {row["method"] for row in names["rows"]} == {"Two scores", "BiAM, as configured"}
+    # Scores are what the page says: of the strongest regions, and of the scene.
+    x_r, x_g = (np.asarray(feature) for feature in names["features"])
+    weights = {w.path: w.numpy() for w in names["head"].weights}
+    regions, scene = (
+        np.maximum(x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"], 0)
+        for x, name in ((x_r, "regions"), (x_g, "scene"))
+    )
+    maps, of_scene = (
+        x @ (names["classes"] @ names["head"].get_layer(name).kernel.numpy()).T
+        for x, name in ((regions, "response_maps"), (scene, "scene_scores"))
+    )
+    strongest = np.sort(maps.reshape(len(maps), -1, maps.shape[-1]), axis=1)[:, -3:].mean(axis=1)
+    np.testing.assert_allclose(names["scores"], strongest + of_scene, rtol=1e-4, atol=1e-5)

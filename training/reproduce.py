@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rows",
         metavar="NAME,…",
-        help="of a table, only these rows, such as sdl,mkt,recommended,biam; the last one is "
-        "what the others are compared with (default: all)",
+        help="of a table, only these rows, such as sdl,mkt,recommended,biam, or other systems by "
+        "their names; the last one is what the others are compared with (default: all rows)",
     )
     parser.add_argument(
         "--output",

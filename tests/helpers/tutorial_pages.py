@@ -1,6 +1,7 @@
 """Follows a page of docs/tutorials as a reader does, and makes the notebook of a page.
 
-`python tests/helpers/tutorial_pages.py PAGE.md` runs the Python code and writes the notebook.
+`python tests/helpers/tutorial_pages.py PAGE.md` writes the notebook. The Python code of a page
+without commands is run, and the notebook has what it printed.
 """
 
 import contextlib
@@ -11,6 +12,9 @@ import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+
+import numpy as np
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 TUTORIALS, NOTEBOOKS = DOCS / "tutorials", DOCS / "notebooks"
@@ -45,24 +49,27 @@ def follow(page: str, replaced: dict[str, str] | None = None) -> tuple[dict, lis
     return names, printed
 
 
-def notebook(page: str, printed: list[str]) -> dict:
-    """Returns the notebook of a page whose blocks are all Python, with what they printed."""
+def notebook(page: str, printed: Sequence[str] | None = None) -> dict:
+    """Returns the notebook of a page, with what its Python blocks printed, if that is given."""
     text = (TUTORIALS / page).read_text(encoding="utf-8")
-    # Links of a page start from its folder, which is beside that of the notebooks.
-    text = text.replace("](../", "](../../docs/").replace("](../../docs/notebooks/", "](")
+    text = re.sub(r" \[The same as a\s+notebook\]\([^)]*\)\.", "", text)
+    text = re.sub(
+        r"\]\((\w+\.md)", r"](../tutorials/\1", text
+    )  # other links fit: the folders lie side by side
     cells: list[dict] = []
-    parts = re.split(r"^(```python\n.*?^```\n)", text, flags=re.DOTALL | re.MULTILINE)
-    outputs = iter(printed)
+    parts = re.split(r"^(```(?:python|sh)\n.*?^```\n)", text, flags=re.DOTALL | re.MULTILINE)
+    outputs = iter(printed or ())
     for part in parts:
         if not part.strip():
             continue
         number = f"cell-{len(cells) + 1}"
-        if not part.startswith("```python\n"):
+        if not BLOCK.match(part):
             source = part.strip().splitlines(keepends=True)
             cells.append({"cell_type": "markdown", "id": number, "metadata": {}, "source": source})
             continue
-        source = part.removeprefix("```python\n").removesuffix("```\n").rstrip()
-        said = next(outputs)
+        language, source = BLOCK.findall(part)[0]
+        source = source.rstrip() if language == "python" else f"!{source.rstrip()}"
+        said = next(outputs) if printed is not None and language == "python" else ""
         stream = {"name": "stdout", "output_type": "stream", "text": said.splitlines(True)}
         cells.append(
             {
@@ -79,13 +86,32 @@ def notebook(page: str, printed: list[str]) -> dict:
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
+def assert_written(page: str, printed: Sequence[str] | None = None) -> None:
+    """Compares the notebook with its page; the last digits that were printed may differ."""
+    written = json.loads(notebook_path(page).read_text(encoding="utf-8"))
+    expected = notebook(page, printed)
+    for link in re.findall(r"\]\(([^)#:]+)[)#]", json.dumps(written)):
+        assert (NOTEBOOKS / link).is_file(), link
+    number = re.compile(r"-?\d+\.\d*")
+    for cell, other in zip(written["cells"], expected["cells"], strict=True):
+        assert (cell["cell_type"], cell["source"]) == (other["cell_type"], other["source"])
+        shown, said = (
+            "".join(line for output in each.get("outputs", ()) for line in output["text"])
+            for each in (cell, other)
+        )
+        assert number.sub("", shown).split() == number.sub("", said).split()
+        mine, its = (np.array(number.findall(text), float) for text in (shown, said))
+        np.testing.assert_allclose(its, mine, atol=0.5)
+
+
 def notebook_path(page: str) -> pathlib.Path:
     """Returns where the notebook of a page is."""
     return NOTEBOOKS / f"{pathlib.PurePath(page).stem}.ipynb"
 
 
 if __name__ == "__main__":
-    _, all_printed = follow(sys.argv[1])
-    NOTEBOOKS.mkdir(exist_ok=True)
+    page_text = (TUTORIALS / sys.argv[1]).read_text(encoding="utf-8")
+    runs = "```sh" in page_text or ".main(" in page_text  # what commands print changes
+    all_printed = None if runs else follow(sys.argv[1])[1]
     text = json.dumps(notebook(sys.argv[1], all_printed), indent=1, ensure_ascii=False)
     notebook_path(sys.argv[1]).write_text(text + "\n", encoding="utf-8")

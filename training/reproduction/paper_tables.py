@@ -68,17 +68,30 @@ class PaperTable:
     def with_rows(self, keys: Sequence[str]) -> "PaperTable":
         """Returns the table with these of its rows, in its own order.
 
+        Other systems that can score its classes with any backbone are rows, too, and come first.
+
         Raises:
-            UserError: there is no such row; the message suggests the nearest.
+            UserError: there is no such row or system; the message suggests the nearest.
         """
+        others = {}
         for key in keys:
-            if key not in self.entries:
+            if key in self.entries:
+                continue
+            if not self._takes(key):
                 raise UserError(
                     f"--rows {key}: table {self.number} has no such row"
                     f"{did_you_mean(key, self.entries)}"
                 )
+            others[key] = system_entry(key)
         kept = {key: entry for key, entry in self.entries.items() if key in keys}
-        return dataclasses.replace(self, entries=kept)
+        return dataclasses.replace(self, entries=others | kept)
+
+    def _takes(self, name: str) -> bool:
+        """Whether a system that has no row can have one."""
+        system = SYSTEMS.get(name)
+        if system is None or system.uses_joint_space or system.uses_backbone_classes:
+            return False  # `make_table` has those that fit the backbone
+        return system.open_vocabulary or self.standard
 
     @property
     def later_sources(self) -> Mapping[str, str]:

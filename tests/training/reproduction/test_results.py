@@ -3,6 +3,7 @@ import csv
 import pytest
 from plots import assert_drawn, assert_labels_apart, assert_picture
 
+from biam_tf.errors import UserError
 from biam_tf.metrics.bootstrap import Difference
 from training.experiments.trials import load_config
 from training.reproduction import results
@@ -90,6 +91,17 @@ def test_later_systems_stand_beside_the_papers_rivals_with_their_own_papers_figu
     assert "TResNet-L" in table.later_sources["ml_decoder"]
     some = table.with_rows(["biam", "sdl"])
     assert list(some.entries) == ["sdl", "biam"] and not some.later_sources
+
+
+def test_a_system_that_a_table_does_not_have_is_a_row_if_it_scores_the_tables_classes():
+    table, standard = make_table(3), make_table(6)
+    some = table.with_rows(["biam", "lesa"])
+    assert list(some.entries) == ["lesa", "biam"]
+    assert some.entries["lesa"] == make_table(1).entries["lesa"]
+    assert "mkt" in standard.with_rows(["mkt", "biam"]).entries
+    for name in ("logistic", "clip", "lessa"):  # for seen classes; for one kind of backbone; none
+        with pytest.raises(UserError, match=f"--rows {name}: table 3 has no such row"):
+            table.with_rows([name])
 
 
 def test_rows_without_training_stand_in_the_tables_of_image_text_models():
