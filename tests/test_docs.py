@@ -136,3 +136,5 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
         assert fetched == []
     assert "num_heads" in pages["api/layers.html"] and "--most-changes" in pages["commands.html"]
     assert "thresholds" in (site / "searchindex.js").read_text()
+    notebooks = {path.name for path in (ROOT / "docs" / "notebooks").iterdir()}
+    assert {path.name for path in site.rglob("*.ipynb")} == notebooks and len(notebooks) >= 2
