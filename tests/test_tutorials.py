@@ -93,26 +93,23 @@ def test_the_layers_in_your_own_model(here):
     assert_written("layers_in_keras.md", printed)
 
 
-def test_reproduce_a_table(here, scenes):
-    names, printed = follow("reproduce_a_table.md", {FULL_TABLE: quick_table(scenes)})
-    rows = names["rows"]
-    methods = ["LabelEM"] * 2 + ["BiAM, as configured"] * 2
-    assert [row["method"] for row in rows if row["task"] == "ZSL"] == methods
-    for row in rows:
+def test_reproduce_a_table_then_a_new_system(here, scenes, monkeypatch):
+    quick = {"--seeds 2": "--seeds 1", FULL_TABLE: quick_table(scenes)}
+    names, printed = follow("reproduce_a_table.md", quick)
+    assert "| LabelEM | ZSL |" in printed[0]
+    assert [row["method"] for row in names["rows"][::2]] == ["LabelEM", "BiAM, as configured"]
+    for row in names["rows"]:
         metrics = json.loads((here / row["run"] / "metrics.json").read_text())
         figure = 100 * metrics[row["task"].lower()]["mAP"]
         assert float(row["mAP"]) == pytest.approx(figure, abs=1e-3)
-    own = (row for row in rows if (row["method"], row["task"]) == ("LabelEM", "ZSL"))
-    mean = np.mean([float(row["mAP"]) for row in own])
-    assert f"LabelEM: ZSL mAP {mean:.1f}" in printed[1]
-    assert "| LabelEM | ZSL |" in printed[0]
+        assert row["task"] == "GZSL" or f"{row['method']}: ZSL mAP {figure:.1f}\n" in printed[1]
 
-
-def test_a_new_system(here, scenes, monkeypatch):
     monkeypatch.setitem(SYSTEMS, "two_scores", None)  # is removed after the test
-    names, _ = follow("a_new_system.md", {FULL_TABLE: quick_table(scenes)})
+    own, _ = follow("a_new_system.md", {FULL_TABLE: quick_table(scenes)})
     assert_written("a_new_system.md")
-    assert {row["method"] for row in names["rows"]} == {"Two scores", "BiAM, as configured"}
+    assert [row["method"] for row in own["rows"][::2]] == ["Two scores", "BiAM, as configured"]
+    assert own["rows"][-1] == names["rows"][-1]  # the same run
+    names = own
     # Scores are what the page says: of the strongest regions, and of the scene.
     x_r, x_g = (np.asarray(feature) for feature in names["features"])
     weights = {w.path: w.numpy() for w in names["head"].weights}
