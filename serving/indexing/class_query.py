@@ -20,6 +20,7 @@ from biam_tf.errors import UserError
 
 _TOKEN = re.compile(r'\s*(?:(?P<quoted>"[^"]*")|(?P<sign>[()",;])|(?P<word>[^\s()",;]+))')
 _OPERATORS = ("and", "or", "not")
+_DEEPEST = 50  # brackets in each other
 _LONGEST_NAME = 8  # words of a class name that is looked for among the words of a query
 
 # Values or decisions of the classes, (C, n), to those of the query, (n,).
@@ -99,6 +100,7 @@ class _Parser:
         self._spans: list[tuple[int, int, str]] = []
         self._wanted: set[int] = set()
         self._negative = False
+        self._depth = 0
 
     def query(self) -> ClassQuery:
         if not self._tokens:
@@ -129,9 +131,13 @@ class _Parser:
             negative = not negative
         self._negative = before != negative
         if self._take("("):
+            self._depth += 1
+            if self._depth > _DEEPEST:
+                raise self._error(f"more than {_DEEPEST} brackets in each other", self._next - 1)
             inner = self._any()
             if not self._take(")"):
                 raise self._error("expected ')'")
+            self._depth -= 1
         else:
             inner = self._name()
         self._negative = before

@@ -6,11 +6,12 @@ pool; a request that waits for one is in the queue, whose length is bounded.
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -36,27 +37,38 @@ class Answering:
 
     def __init__(self, threads: int, limit: int, metrics: Metrics, records: RequestRecords):
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "request")
+        self._reader = concurrent.futures.ThreadPoolExecutor(1, "reader")
         self._limit = limit
         self._metrics = metrics
         self._records = records
         self._open: dict[concurrent.futures.Future, Call] = {}
         self._lock = threading.Lock()
 
-    async def answer(self, call: Call, work: Callable[[], Result], in_thread: bool) -> Result:
+    async def answer(
+        self,
+        call: Call,
+        work: Callable[..., Result],
+        in_thread: bool,
+        read: Callable[[], Any] | None = None,
+    ) -> Result:
         """Returns what `work` returns.
 
         Args:
             call: the request.
             work: called in a thread of the pool or, if it is short, in the event loop.
             in_thread: which of the two.
+            read: called before, for a large request, in the one thread that reads these; `work`
+                takes what it returns.
 
         Raises:
             RequestError: the work raised it, or another exception (INTERNAL), or the queue is full.
         """
         code = grpc.StatusCode.OK
         try:
+            if read is not None:
+                work = functools.partial(work, await self._queued(self._reader, call, read))
             if in_thread:
-                return await self._queued(call, work)
+                return await self._queued(self._pool, call, work)
             call.started = time.time()
             return work()
         except RequestError as error:
@@ -85,11 +97,14 @@ class Answering:
             calls = [*self._open.values()]
         for call in calls:
             call.give_up()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._reader, self._pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             return not self._open
 
-    async def _queued(self, call: Call, work: Callable[[], Result]) -> Result:
+    async def _queued(
+        self, pool: concurrent.futures.Executor, call: Call, work: Callable[[], Result]
+    ) -> Result:
         with self._lock:
             if len(self._open) >= self._limit:
                 raise RequestError(
@@ -97,11 +112,11 @@ class Answering:
                     f"{self._limit} requests are worked on or waiting already; try again later",
                 )
             try:
-                future = self._pool.submit(self._work, call, work)
+                future = pool.submit(self._work, call, work)
             except RuntimeError:  # the pool is shut down
                 raise RequestError(grpc.StatusCode.UNAVAILABLE, "the server stops") from None
             self._open[future] = call
-            self._measure()
+        self._measure()
         # Not when the client goes, but when the thread is free again.
         future.add_done_callback(self._close)
         try:
@@ -112,7 +127,7 @@ class Answering:
 
     def _work(self, call: Call, work: Callable[[], Result]) -> Result:
         call.check()
-        call.started = time.time()
+        call.started = call.started or time.time()
         self._measure()
         return work()
 
@@ -122,6 +137,7 @@ class Answering:
         self._measure()
 
     def _measure(self) -> None:
-        calls = [*self._open.values()]
+        with self._lock:
+            calls = [*self._open.values()]
         waiting = sum(call.started is None for call in calls)
         self._metrics.set_load(waiting, len(calls) - waiting)

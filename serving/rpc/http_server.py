@@ -16,7 +16,6 @@ import dataclasses
 import json
 import re
 import ssl
-import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -26,10 +25,13 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from serving.rpc.calls import REQUEST_ID, Call
+from serving.rpc.http_connections import BoundedConnection, connection_of
 from serving.rpc.intake import Intake
 from serving.rpc.limits import CLASS_INPUTS, count
 from serving.rpc.listening import listening_socket
 from serving.rpc.metrics_page import CONTENT_TYPE, Metrics
+from serving.rpc.model_version import ModelVersion
+from serving.rpc.outbox import Outbox
 from serving.rpc.rest_json import BYTES_PER_NUMBER, RestRequest, read_request, write_answer
 from serving.rpc.server_settings import ServerSettings
 from serving.rpc.services import SIGNATURE_DEF, ServedModel, model_metadata, model_status
@@ -40,6 +42,8 @@ _MODEL = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
     r"(?P<rest>|/metadata|:predict)"
 )
+_SHOWN_PATH = 200
+_LARGE_BODY = 2**18  # larger ones are read one at a time, apart from the threads of requests
 _HTTP_CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.NOT_FOUND: 404,
@@ -62,6 +66,15 @@ class _Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """A request that was read, and the version for which it was."""
+
+    call: Call
+    version: ModelVersion
+    request: RestRequest
+
+
 class _HttpError(Exception):
     """Ends a request with an HTTP code that no gRPC code stands for."""
 
@@ -81,6 +94,7 @@ class HttpServer:
         model: the model and what runs it, shared with gRPC.
         metrics: the metrics of the page.
         intake: counts the bytes of requests, shared with gRPC.
+        outbox: counts the bytes of answers, likewise.
         settings: address and limits.
         tls: the TLS context; None for plain HTTP.
 
@@ -96,6 +110,7 @@ class HttpServer:
         model: ServedModel,
         metrics: Metrics,
         intake: Intake,
+        outbox: Outbox,
         settings: ServerSettings,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -105,6 +120,7 @@ class HttpServer:
         self._model = dataclasses.replace(model, limits=limits)
         self._metrics = metrics
         self._intake = intake
+        self._outbox = outbox
         self._max_body = min(settings.max_rest_mb * 2**20, settings.max_bytes)
         assert settings.metrics_port is not None
         self._socket = listening_socket(settings.host, settings.metrics_port, "--metrics-port")
@@ -112,7 +128,7 @@ class HttpServer:
         config = uvicorn.Config(
             self._app,
             interface="asgi3",
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -151,21 +167,33 @@ class HttpServer:
             answer = error.answer
         except _Gone:
             return
+        parts = [*answer.body]
+        sent, connection = 0, connection_of(scope)
+        try:
+            letter = self._outbox.add(
+                sum(map(len, parts)), lambda: sent - connection.unsent, connection.abort
+            )
+        except RequestError as error:
+            answer = _Answer(_HTTP_CODES[error.code], parts := [_error(error.message)])
+            letter = None
         out = [("content-type", answer.content_type), *answer.headers]
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.code,
-                "headers": [(key.encode(), value.encode()) for key, value in out],
-            }
-        )
-        if scope["method"] != "HEAD":
-            for part in answer.body:
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": answer.code,
+                    "headers": [(key.encode(), value.encode()) for key, value in out],
+                }
+            )
+            for part in parts if scope["method"] != "HEAD" else ():
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+                sent += len(part)
                 # Lets the loop see that the client is gone, after which nothing is sent, and
                 # answer others meanwhile.
                 await asyncio.sleep(0)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._outbox.remove(letter)
 
     async def _respond(
         self, method: str, path: str, headers: dict[str, str], receive: Receive
@@ -179,8 +207,8 @@ class HttpServer:
             return _Answer(200, [b"ok\n"], _TEXT)
         found = _MODEL.fullmatch(path)
         if found is None:
-            raise _HttpError(404, f"Malformed request: {method} {path}")
-        spec = model_pb2.ModelSpec(name=urllib.parse.unquote(found["name"]))
+            raise _HttpError(404, f"Malformed request: {method} {path[:_SHOWN_PATH]}")
+        spec = model_pb2.ModelSpec(name=found["name"])
         if found["version"]:
             number = int(found["version"])
             if number >= 2**63:
@@ -209,9 +237,12 @@ class HttpServer:
         self, call: Call, spec: model_pb2.ModelSpec, receive: Receive
     ) -> Iterable[bytes]:
         async with self._body(call, receive) as body:
-            work = asyncio.ensure_future(
-                self._model.answering.answer(call, lambda: self._run(call, spec, body), True)
-            )
+            read = lambda: self._read(call, spec, body)  # noqa: E731
+            if len(body) > _LARGE_BODY:
+                answer = self._model.answering.answer(call, self._run, True, read)
+            else:
+                answer = self._model.answering.answer(call, lambda: self._run(read()), True)
+            work = asyncio.ensure_future(answer)
             gone = asyncio.ensure_future(receive())  # the next event is the client's leaving
             try:
                 await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -225,31 +256,31 @@ class HttpServer:
                 if not work.done():
                     work.cancel()
 
-    def _run(self, call: Call, spec: model_pb2.ModelSpec, body: bytes) -> list[bytes]:
-        """Runs a request in a thread of the pool."""
+    def _read(self, call: Call, spec: model_pb2.ModelSpec, body: bytearray) -> "_Read":
         version = self._model.version(spec)
-
-        def prepare(request: RestRequest) -> None:
-            call.signature = self._model.label(request.signature)
-            shapes = {key: array.shape for key, array in request.inputs.items()}
-            call.photos, call.classes = count(shapes, ("images",)), count(shapes, CLASS_INPUTS)
-
         request = read_request(body, version, self._model.max_bytes)
-        prepare(request)
-        outputs = version.run(request.signature, request.inputs, call.check, self._model.limits)
-        return write_answer(outputs, request, call.check)
+        call.signature = self._model.label(request.signature)
+        shapes = {key: array.shape for key, array in request.inputs.items()}
+        call.photos, call.classes = count(shapes, ("images",)), count(shapes, CLASS_INPUTS)
+        return _Read(call, version, request)
+
+    def _run(self, read: "_Read") -> list[bytes]:
+        request, check = read.request, read.call.check
+        outputs = read.version.run(request.signature, request.inputs, check, self._model.limits)
+        return write_answer(outputs, request, check)
 
     @contextlib.asynccontextmanager
-    async def _body(self, call: Call, receive: Receive) -> AsyncIterator[bytes]:
+    async def _body(self, call: Call, receive: Receive) -> AsyncIterator[bytearray]:
         """Receives a body, whose bytes count until the context is left."""
         encoding = call.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
             raise _HttpError(415, f"content-encoding {encoding[:40]!r}: send the body as it is")
-        if int(call.headers.get("content-length", "0") or 0) > self._max_body:
+        length = call.headers.get("content-length")
+        if length is not None and int(length) > self._max_body:
             raise self._too_large()
         body = bytearray()
 
-        async def read() -> bytes:
+        async def read() -> bytearray:
             more = True
             while more:
                 event = await receive()
@@ -259,21 +290,25 @@ class HttpServer:
                 if len(body) > self._max_body:
                     raise self._too_large()
                 more = event.get("more_body", False)
-            return bytes(body)
+            return body
 
         try:
-            found = await self._intake.receive(f"body {id(body)}", lambda: len(body), read)
-            self._intake.hold(len(found))
+            await self._intake.receive(
+                f"body {id(body)}",
+                lambda: len(body),
+                read,
+                size=self._max_body if length is None else int(length),
+            )
+            self._intake.hold(len(body))
         except RequestError as error:
             self._model.answering.record(call, error.code)
             if error.code == grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise _HttpError(408, error.message) from None
             raise
-        body.clear()
         try:
-            yield found
+            yield body
         finally:
-            self._intake.release(len(found))
+            self._intake.release(len(body))
 
     def _too_large(self) -> _HttpError:
         return _HttpError(
@@ -332,4 +367,6 @@ def _error(message: str) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
+    # Halves of UTF-16 pairs, which JSON may name, stay escapes.
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"

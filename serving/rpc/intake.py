@@ -15,14 +15,18 @@ _PATIENCE_SECONDS = 0.25  # that a request waits for the end of others
 _SLOW_SECONDS = 10.0  # what an upload received in more at its speed ends if others wait
 _SLOW_RATE = 2**17  # bytes per second of one that is not waited for
 _USUAL_BYTES = 16 * 2**20
+_SMALL_BYTES = 48 * 2**10  # of requests that need not wait; clients send 64 KB before they are read
 _MOST_WAITING = 1024
 _TICK_SECONDS = 0.05
+_TIME_SHARE = 0.05  # of the event loop's time for looking at the uploads
+_AT_A_TIME = 100  # uploads looked at between turns of others
 
 
 class Intake:
     """Counts the bytes of requests, lets new ones wait for room, and ends those that stop.
 
-    A request waits, before its message is received, until there is room for one of usual size. The
+    A request waits, before its message is received, until there is room for one of usual size; they
+    get it in the order in which they came. A small one that is there already does not wait. The
     sizes of messages are unknown before they are complete; should they become too many bytes, those
     end that hold the most for how fast they proceed. A slow but small upload, and a large but fast
     one, remain.
@@ -38,6 +42,7 @@ class Intake:
         self._gave_back = 0.0
         self._waiting: list[float] = []  # since when
         self._connections: dict[str, _Connection] = {}
+        self._before: dict[str, int] = {}  # bytes of connections when their last upload ended
         self._watch: asyncio.Task | None = None
 
     @property
@@ -60,13 +65,13 @@ class Intake:
         self._held -= size
         self._freed += size
 
-    async def _room(self) -> None:
+    async def _room(self, is_small: Callable[[], bool]) -> None:
         """Waits for room for another request.
 
         Raises:
             RequestError: RESOURCE_EXHAUSTED; there was none for a long time.
         """
-        if self._has_room():
+        if not self._waiting and self._has_room():
             return
         if len(self._waiting) >= _MOST_WAITING:
             raise self._full()
@@ -74,10 +79,14 @@ class Intake:
         self._waiting.append(since)
         self._start_watch()
         try:
-            while not self._has_room():
+            while True:
+                first = self._waiting[: _AT_A_TIME // 4]
+                crowd = 0 if since in first else len(self._waiting)
+                await asyncio.sleep(_TICK_SECONDS * (1 + crowd / _AT_A_TIME))
+                if is_small() or (since in first and self._has_room()):
+                    return
                 if time.monotonic() - since > PAUSE_SECONDS:
                     raise self._full()
-                await asyncio.sleep(_TICK_SECONDS)
         finally:
             self._waiting.remove(since)
 
@@ -93,6 +102,7 @@ class Intake:
         read: Callable[[], Awaitable[Any]],
         is_one: bool = True,
         waits: bool = True,
+        size: int | None = None,
     ) -> Any:
         """Waits for room, and for a message.
 
@@ -102,22 +112,23 @@ class Intake:
             read: reads the message; returns bytes or, at the end of a stream, something else.
             is_one: whether the message is due now; those of a stream may be long in coming.
             waits: whether it waits for room.
+            size: size of the message, where it is known before it is read.
 
         Raises:
             RequestError: DEADLINE_EXCEEDED, the client sends nothing any more; RESOURCE_EXHAUSTED.
         """
         if waits:
-            await self._room()
+            await self._room(self._smallness(client, received, size))
         upload = _Upload(asyncio.ensure_future(read()), is_one)
         connection = self._connections.get(client)
         if connection is None:
             connection = self._connections[client] = _Connection(received)
         connection.uploads.add(upload)
         self._start_watch()
-        size = 0
+        complete = 0
         try:
             found = await upload.task
-            size = len(found) if isinstance(found, bytes) else 0
+            complete = len(found) if isinstance(found, bytes | bytearray) else 0
             return found
         except asyncio.CancelledError:
             if upload.reason is not None:
@@ -127,9 +138,39 @@ class Intake:
             connection.uploads.discard(upload)
             if connection.uploads:
                 connection.look(time.monotonic())
-                connection.complete(size)
+                connection.complete(complete)
             else:
                 self._connections.pop(client, None)
+                if size is None:
+                    self._remember(client, received())
+
+    def _smallness(
+        self, client: str, received: Callable[[], int | None], size: int | None
+    ) -> Callable[[], bool]:
+        """Returns a function that says, at its second call or later, whether a request is small.
+
+        Its size is unknown over gRPC. It is small if its connection, which has no other upload, has
+        received little and then nothing more: what is on its way is all there, or it is slow.
+        """
+        if size is not None:
+            return lambda: size <= _SMALL_BYTES
+        before, last = self._before.get(client, 0), received()
+
+        def is_small() -> bool:
+            nonlocal last
+            previous, last = last, received()
+            if client in self._connections or last is None or last != previous:
+                return False
+            return last - before <= _SMALL_BYTES
+
+        return is_small
+
+    def _remember(self, client: str, received: int | None) -> None:
+        if received is None:
+            return
+        if len(self._before) > 4 * _MOST_WAITING:  # of connections that ended
+            self._before.clear()
+        self._before[client] = received
 
     def stop(self) -> None:
         """Ends its own work; those who wait for messages are ended by the server."""
@@ -141,13 +182,19 @@ class Intake:
             self._watch = asyncio.ensure_future(self._look_after())
 
     async def _look_after(self) -> None:
+        pause = _TICK_SECONDS
         while self._connections or self._waiting:
-            await asyncio.sleep(_TICK_SECONDS)
-            now = time.monotonic()
-            for connection in self._connections.values():
+            await asyncio.sleep(pause)
+            began = time.monotonic()
+            for number, connection in enumerate([*self._connections.values()]):
+                now = time.monotonic()
                 connection.look(now)
                 if now - connection.moved > PAUSE_SECONDS:
                     connection.end(self._stopped(), of_streams=False)
+                if number % _AT_A_TIME == _AT_A_TIME - 1:
+                    await asyncio.sleep(0)
+            now = time.monotonic()
+            pause = max(_TICK_SECONDS, (now - began) / _TIME_SHARE)
             self._end_uploads(self.bytes - self.max_bytes, 0.0)
             if self._waiting and now - self._waiting[0] > _PATIENCE_SECONDS:
                 room = min(_USUAL_BYTES, self.max_bytes)
@@ -162,6 +209,8 @@ class Intake:
             size: bytes to free.
             at_least: uploads that received what they hold in fewer seconds, at their speed, go on.
         """
+        if size <= 0:
+            return
         for connection in sorted(self._connections.values(), key=_seconds_held, reverse=True):
             if size <= 0 or not connection.on_its_way or _seconds_held(connection) < at_least:
                 return

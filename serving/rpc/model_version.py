@@ -154,7 +154,12 @@ class ModelVersion:
 
     def _with_nearest(self, arrays: Mapping[str, np.ndarray], error: RequestError) -> RequestError:
         """Returns an error about unknown classes with the nearest names that the model knows."""
-        places = [int(place) for place in _UNKNOWN_CLASS.findall(error.message)]
+        if "class_names" not in arrays:
+            return error
+        # A name may itself look like a place.
+        count = len(arrays["class_names"])
+        found = [int(place) for place in _UNKNOWN_CLASS.findall(error.message)]
+        places = [place for place in found if place < count]
         if not places or not _NO_CLASS.search(error.message):
             return error
         names = [arrays["class_names"][place].decode("utf-8", "replace") for place in places]

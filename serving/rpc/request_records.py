@@ -4,11 +4,13 @@ import json
 import logging
 import os
 import sys
+import urllib.parse
 from typing import Any
 
 import grpc
 
 from biam_tf.errors import UserError
+from biam_tf.network import is_loopback
 from serving.rpc.calls import Call
 
 STANDARD_ERROR = "-"
@@ -44,7 +46,8 @@ class RequestRecords:
         if self._file is not None:
             try:
                 self._file.write(json.dumps(_facts(call, code)) + "\n")
-            except OSError as error:  # for example, a full disk: requests go on
+            # For example, a full disk: requests go on.
+            except (OSError, ValueError) as error:  # ValueError: closed when the server stopped
                 _LOG.error("the request log can't be written: %s", error)
         if self._traces is not None:
             self._traces.add(call, code)
@@ -94,7 +97,8 @@ class _Traces:
                 {"service.name": os.environ.get("OTEL_SERVICE_NAME", "biam-tf")}
             )
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
+        exporter = OTLPSpanExporter(endpoint=address, session=_session_without_proxy(address))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("serving")
 
     def add(self, call: Call, code: grpc.StatusCode) -> None:
@@ -127,3 +131,14 @@ class _Traces:
 
     def close(self) -> None:
         self._provider.shutdown()
+
+
+def _session_without_proxy(address: str) -> Any:
+    """Returns a session for an address of this machine, which no proxy leads to; else None."""
+    if not is_loopback(urllib.parse.urlsplit(address).hostname or ""):
+        return None
+    import requests  # OpenTelemetry's exporter brings it
+
+    session = requests.Session()
+    session.trust_env = False
+    return session

@@ -9,7 +9,6 @@ import base64
 import binascii
 import dataclasses
 import json
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,7 +25,6 @@ _AT_A_TIME = 4096  # numbers written between looks at whether others need the in
 _BASE64_AT_A_TIME = 2**20  # characters; a multiple of 4
 _KEYS = ("signature_name", "inputs", "instances", "output_filter")
 # Parsed JSON needs many times the memory of its text.
-_PARSING = threading.BoundedSemaphore(2)
 _MOST_VALUES, _MOST_PAIRS = 4_000_000, 65_536
 _LISTED = 20  # names in an error message
 
@@ -48,7 +46,7 @@ class RestRequest:
     rows: bool
 
 
-def read_request(body: bytes, version: ModelVersion, max_bytes: int) -> RestRequest:
+def read_request(body: bytes | bytearray, version: ModelVersion, max_bytes: int) -> RestRequest:
     """Reads the body of a `:predict` request.
 
     Args:
@@ -59,26 +57,23 @@ def read_request(body: bytes, version: ModelVersion, max_bytes: int) -> RestRequ
     Raises:
         RequestError: INVALID_ARGUMENT; the message says what was expected.
     """
-    with _PARSING:
-        _require_simple(body)
-        fields = _parse(body)
-        del body
-        name = fields.get("signature_name") or DEFAULT_SIGNATURE
-        if not isinstance(name, str):
-            raise invalid_argument("signature_name: not a text")
-        signature = version.signature(name)
-        if ("inputs" in fields) == ("instances" in fields):
-            raise invalid_argument(
-                'give "inputs" (columns: {"images": […], "class_names": […]}) or "instances" '
-                "(rows, one for each photo)"
-            )
-        rows = "instances" in fields
-        read = _columns_of_rows if rows else _columns
-        columns = read(fields["instances" if rows else "inputs"], [*signature.inputs])
-        inputs = {
-            key: _array(key, columns[key], info, max_bytes)
-            for key, info in signature.inputs.items()
-        }
+    _require_simple(body)
+    fields = _parse(body)
+    name = fields.get("signature_name") or DEFAULT_SIGNATURE
+    if not isinstance(name, str):
+        raise invalid_argument("signature_name: not a text")
+    signature = version.signature(name)
+    if ("inputs" in fields) == ("instances" in fields):
+        raise invalid_argument(
+            'give "inputs" (columns: {"images": […], "class_names": […]}) or "instances" '
+            "(rows, one for each photo)"
+        )
+    rows = "instances" in fields
+    read = _columns_of_rows if rows else _columns
+    columns = read(fields["instances" if rows else "inputs"], [*signature.inputs])
+    inputs = {
+        key: _array(key, columns[key], info, max_bytes) for key, info in signature.inputs.items()
+    }
     wanted = fields.get("output_filter", [])
     if not isinstance(wanted, list) or not all(isinstance(key, str) for key in wanted):
         raise invalid_argument("output_filter: not a list of names")
@@ -120,7 +115,7 @@ def write_answer(
     return [*parts, b"]}\n"]
 
 
-def _require_simple(body: bytes) -> None:
+def _require_simple(body: bytes | bytearray) -> None:
     """Refuses what needs far more memory and time than a request of its size.
 
     A list of one-digit numbers takes 20 times the memory of its text, an object 50 times.
@@ -133,7 +128,7 @@ def _require_simple(body: bytes) -> None:
         )
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def _parse(body: bytes | bytearray) -> dict[str, Any]:
     try:
         # Functions in Python let other threads in while a long text is parsed.
         found = json.loads(
@@ -210,17 +205,32 @@ def _array(key: str, value: Any, info: meta_graph_pb2.TensorInfo, max_bytes: int
 
 
 def _numbers(key: str, value: Any, dtype: Any) -> np.ndarray:
+    allowed = {int} if np.issubdtype(dtype, np.integer) else {int, float}
+    # Before NumPy reads them: it would make a text of each, as long as the longest.
+    if not _types(value) <= allowed:
+        raise invalid_argument(f"{key}: not all of the values are {np.dtype(dtype).name} numbers")
     try:
         array = _parts_joined(value) if value != [] else np.zeros((0,), dtype)
     except ValueError:
         raise invalid_argument(f"{key}: rows of different lengths") from None
-    allowed = "iu" if np.issubdtype(dtype, np.integer) else "iuf"
-    if array.dtype.kind not in allowed and array.size:
-        raise invalid_argument(f"{key}: not all of the values are {np.dtype(dtype).name} numbers")
-    if array.dtype.kind == "f" and _any_boolean(value):
-        raise invalid_argument(f"{key}: not all of the values are numbers")
+    if array.dtype.kind not in "iuf" and array.size:
+        raise invalid_argument(f"{key}: a number is too large")
     with np.errstate(over="ignore"):  # infinity is refused by the model
         return array.astype(dtype)
+
+
+def _types(value: Any) -> set[type]:
+    """Returns the types of a value, or of all that is in nested lists."""
+    found, lists = set(), [[value]]
+    while lists:
+        items = lists.pop()
+        for start in range(0, len(items), _AT_A_TIME):
+            part = items[start : start + _AT_A_TIME]
+            types = {*map(type, part)}
+            if list in types:
+                lists += [item for item in part if type(item) is list]
+            found |= types
+    return found - {list}
 
 
 def _parts_joined(value: Any) -> np.ndarray:
@@ -232,14 +242,6 @@ def _parts_joined(value: Any) -> np.ndarray:
     return np.concatenate(
         [np.array(value[start : start + step]) for start in range(0, len(value), step)]
     )
-
-
-def _any_boolean(value: Any) -> bool:
-    """NumPy would read true as 1.0 beside numbers."""
-    while isinstance(value, list) and value and isinstance(value[0], list):
-        value = [item for row in value for item in row]
-    items = value if isinstance(value, list) else [value]
-    return any(item is True or item is False for item in items)
 
 
 def _strings(key: str, value: Any) -> np.ndarray:

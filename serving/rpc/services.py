@@ -38,6 +38,7 @@ from serving.rpc.status import RequestError, invalid_argument, not_found
 from serving.rpc.tensors import to_proto
 
 SIGNATURE_DEF = "signature_def"
+NO_NAME = "ModelSpec has no name specified."
 
 Response = TypeVar("Response")
 
@@ -189,13 +190,14 @@ def model_status(
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     spec = request.model_spec
-    require_model_name(spec, model.name)
-    states = model.versions.states
+    if not spec.name:
+        raise invalid_argument(NO_NAME)
+    states = model.versions.states if spec.name == model.name else {}
     if spec.HasField("version"):
         number = spec.version.value
         states = {number: states[number]} if number in states else {}
     if not states:
-        version = f"version {spec.version.value}" if spec.HasField("version") else "any version"
+        version = f"version {spec.version.value}" if spec.HasField("version") else "any versions"
         message = f"Could not find {version} of model {spec.name}"
         raise RequestError(grpc.StatusCode.NOT_FOUND, message)
     response = get_model_status_pb2.GetModelStatusResponse()
@@ -211,7 +213,7 @@ def model_status(
 def require_model_name(spec: model_pb2.ModelSpec, model_name: str) -> None:
     """Raises a `RequestError` if a request is not for the model of this name."""
     if not spec.name:
-        raise invalid_argument("ModelSpec has no name specified.")
+        raise invalid_argument(NO_NAME)
     if spec.name != model_name:
         raise not_found(f"Latest({spec.name})")
 

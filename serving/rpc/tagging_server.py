@@ -1,7 +1,7 @@
 """The embedded server: TensorFlow Serving's API for one model, in this process."""
 
 import asyncio
-import concurrent.futures
+import contextlib
 import gc
 import os
 import pathlib
@@ -25,6 +25,7 @@ SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelSer
 # Streams that a connection may have open beside the requests that are worked on: health checks,
 # reflection, and requests whose message is still on its way.
 _OTHER_STREAMS = 128
+_HANDSHAKE_SECONDS, _IDLE_SECONDS, _ALIVE_SECONDS = 20, 600, 60
 _LAST_SECONDS = 0.5  # to end what was cut off, within the time given
 
 Result = TypeVar("Result")
@@ -36,7 +37,8 @@ def prepare_process() -> None:
     Call it before the server starts. The loop, which answers health checks while other threads
     work, gets its turn sooner. What exists now, above all the hundreds of thousands of objects of
     TensorFlow's modules, is left out of garbage collections: going through them after each new
-    version would hold up everything for 0.2 s.
+    version would hold up everything for 0.2 s. Each connection needs a file number; the process
+    takes all that it may have.
     """
     import serving.rpc.loader
     import serving.rpc.services  # noqa: F401  everything that a request needs
@@ -44,6 +46,11 @@ def prepare_process() -> None:
     sys.setswitchinterval(0.001)
     gc.collect()
     gc.freeze()
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class TaggingServer:
@@ -74,6 +81,7 @@ class TaggingServer:
         from serving.rpc.listening import require_address, tls_context
         from serving.rpc.loader import NewestVersion
         from serving.rpc.metrics_page import Metrics
+        from serving.rpc.outbox import Outbox
         from serving.rpc.request_records import RequestRecords
         from serving.rpc.services import ServedModel
 
@@ -91,7 +99,9 @@ class TaggingServer:
         self._answering = Answering(
             settings.threads, settings.max_concurrent_rpcs, self._metrics, self._records
         )
-        self._intake = Intake(max(settings.max_requests_mb * 2**20, settings.max_bytes))
+        most = max(settings.max_requests_mb * 2**20, settings.max_bytes)
+        self._intake = Intake(most)
+        self._outbox = Outbox(max(most, settings.max_answer_mb * 2**20))
         limits = Limits(
             max_photos=settings.max_photos,
             max_classes=settings.max_classes,
@@ -130,7 +140,10 @@ class TaggingServer:
         if self._settings.metrics_port is not None:
             from serving.rpc.http_server import HttpServer
 
-            http = HttpServer(self._model, self._metrics, self._intake, self._settings, self._tls)
+            http = HttpServer(
+                *(self._model, self._metrics, self._intake, self._outbox),
+                *(self._settings, self._tls),
+            )
             self._await(http.start())
             self._http, self.metrics_port = http, http.port
         self._await(self._server.start())
@@ -158,19 +171,26 @@ class TaggingServer:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         from serving.rpc.bounded_messages import BoundedMessages
+        from serving.rpc.health import HealthServicer
         from serving.rpc.services import ModelServicer, PredictionServicer
 
         settings = self._settings
-        self._health = health.aio.HealthServicer()
-        await self._set_health(False)
+        self._health = HealthServicer(("", *SERVICES))
+        values = max(settings.max_photos, settings.max_classes) + 1000
         self._server = grpc.aio.server(
-            interceptors=[BoundedMessages(self._intake, self._answering.record)],
+            interceptors=[
+                BoundedMessages(self._intake, self._outbox, self._answering.record, values)
+            ],
             options=[
                 ("grpc.max_receive_message_length", settings.max_bytes),
                 # The limit of answers is checked before anything runs. A MB for their names.
                 ("grpc.max_send_message_length", (settings.max_answer_mb + 1) * 2**20),
                 ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs + _OTHER_STREAMS),
                 ("grpc.so_reuseport", 0),  # otherwise a second server would silently share the port
+                # Connections that say nothing, and those whose client vanished.
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
+                ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1000),
+                ("grpc.keepalive_time_ms", _ALIVE_SECONDS * 1000),
             ],
         )
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
@@ -205,13 +225,14 @@ class TaggingServer:
 
     async def _stop_listening(self) -> None:
         seconds = self._settings.drain_seconds
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         ends: list[Coroutine] = [self._server.stop(seconds)]
         if self._http is not None:
             ends.append(self._http.stop(seconds))
         tasks = [asyncio.ensure_future(end) for end in ends]
         await asyncio.wait(tasks, timeout=seconds + _LAST_SECONDS)
         self._intake.stop()
+        self._outbox.stop()
 
     def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -225,14 +246,5 @@ class TaggingServer:
 
     def _on_change(self, version: "ModelVersion") -> None:
         self._metrics.set_version(version.number)
-        try:
-            self._await(self._set_health(True))
-        except (RuntimeError, concurrent.futures.CancelledError):
-            pass  # the server stopped meanwhile
-
-    async def _set_health(self, serving: bool) -> None:
-        from grpc_health.v1 import health_pb2
-
-        states = health_pb2.HealthCheckResponse
-        for service in ("", *SERVICES):
-            await self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
+        with contextlib.suppress(RuntimeError):  # the server stopped meanwhile
+            self._loop.call_soon_threadsafe(self._health.set_serving)

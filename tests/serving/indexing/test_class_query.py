@@ -57,6 +57,7 @@ def test_names_have_spaces_and_are_quoted_where_they_would_be_operators():
         ("dog, cat", "join classes by 'and' or 'or'"),
         ('"dog', "a quote that is not closed"),
         ('dog and ""', "expected a name between the quotes"),
+        ("(" * 3000 + "dog", "more than 50 brackets"),
         ("black and white or dog", 'write "black and white"'),
     ],
 )

@@ -112,10 +112,13 @@ def test_requests_wait_for_room_and_are_refused_if_none_comes():
         async def read() -> bytes:
             return b"ok"
 
-        assert await refused(asyncio.ensure_future(counts.receive("a", lambda: 0, read))) == (
+        assert await refused(asyncio.ensure_future(counts.receive("a", lambda: MB, read))) == (
             grpc.StatusCode.RESOURCE_EXHAUSTED
         )
-        waiting = asyncio.create_task(counts.receive("a", lambda: 0, read))
+        waiting = asyncio.create_task(counts.receive("a", lambda: MB, read))
+        # Small ones do not wait: over gRPC one of which little came, and then nothing more.
+        assert await counts.receive("b", lambda: 1000, read) == b"ok"
+        assert await counts.receive("c", lambda: 0, read, size=1000) == b"ok"
         assert await counts.receive("a", lambda: 0, read, waits=False) == b"ok"  # health
         assert not waiting.done()
         counts.release(int(3.5 * MB))

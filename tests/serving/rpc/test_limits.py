@@ -1,5 +1,7 @@
 """Limits of requests are checked from their shapes, before anything runs."""
 
+import types
+
 import grpc
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving.rpc.limits import Limits
+from serving.rpc.model_version import ModelVersion
 from serving.rpc.status import RequestError, invalid_argument, with_photos_from
 from serving.rpc.tensors import require_tensor, to_array, to_proto
 
@@ -94,3 +97,12 @@ def test_outputs_are_written_in_the_field_of_their_dtype(value):
 def test_photos_of_a_later_step_are_named_by_their_place_in_the_request():
     error = with_photos_from(64, invalid_argument("[images[0, 3]: not whole]"))
     assert error.message == "[images[64, 67]: not whole]"
+
+
+def test_a_name_that_looks_like_a_place_is_a_name(tmp_path):
+    reason = "no such class; this model knows only its own names"
+    error = invalid_argument(f"[class_names[0] class_names[7] x: {reason}]")
+    names = {"class_names": np.array([b"class_names[7] x"], object)}
+    version = types.SimpleNamespace(path=tmp_path)
+    assert ModelVersion._with_nearest(version, names, error).message == error.message
+    assert ModelVersion._with_nearest(version, {"images": names}, error) is error

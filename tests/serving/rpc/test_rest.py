@@ -17,6 +17,8 @@ from tiny_model import BROKEN, NAMES, Gate, expected_scores, write_tiny_model
 from tiny_server import ready, started, wait_for
 
 MODEL = "/v1/models/tagger"
+# As an array of texts of equal length it would take 16 GB.
+LONG_TEXT = ["x" * 10**6] + ["y"] * 4000
 
 
 def b64(photo):
@@ -73,6 +75,9 @@ def test_columns_and_rows_are_answered_as_by_tensorflow_serving(server):
         (":predict", columns([BROKEN]), 400, "not a whole photo"),
         (":predict", {**columns(), "inputs": {"images": [{"b64": "%"}]}}, 400, "missing"),
         (":predict", {"signature_name": "tag_known", "inputs": [{"b64": "%"}]}, 400, "b64"),
+        (":predict", b'{"signature_name": "\\ud800", "instances": [1]}', 400, "not found"),
+        (":predict", b'{"inputs": {"\\ud800": [1]}}', 400, "missing"),
+        (":predict", {"inputs": {"images": ["x"], "class_embeddings": LONG_TEXT}}, 400, "numbers"),
         ("/versions/9:predict", columns(), 404, "Specific(tagger, 9)"),
         ("/versions/%D9%A3:predict", columns(), 404, "Malformed request"),
         ("s:predict", columns(), 404, "Latest(taggers)"),
