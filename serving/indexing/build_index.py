@@ -340,7 +340,7 @@ def _remove_others(index: pathlib.Path, shards: Sequence[Shard]) -> None:
     listed = {path.name for shard in shards for path in (shard.path, shard.list_path)}
     for pattern in ("photos-*.jsonl", "shard-*.npy"):  # lists first: see `Shard.remove`
         for path in index.glob(pattern):
-            if path.name not in listed:
+            if path.name not in listed and not path.is_dir():
                 path.unlink()
 
 

@@ -21,6 +21,7 @@ from biam_tf.errors import UserError
 _TOKEN = re.compile(r'\s*(?:(?P<quoted>"[^"]*")|(?P<sign>[()",;])|(?P<word>[^\s()",;]+))')
 _OPERATORS = ("and", "or", "not")
 _DEEPEST = 50  # brackets in each other
+_SHOWN = 200  # characters of a query in messages
 _LONGEST_NAME = 8  # words of a class name that is looked for among the words of a query
 
 # Values or decisions of the classes, (C, n), to those of the query, (n,).
@@ -181,10 +182,11 @@ class _Parser:
 
     def _error(self, expected: str, place: int | None = None) -> UserError:
         place = self._next if place is None else place
+        text = self._text if len(self._text) <= _SHOWN else f"{self._text[:_SHOWN]}…"
         if place >= len(self._tokens):
-            return UserError(f"{self._text!r}: {expected} at the end")
+            return UserError(f"{text!r}: {expected} at the end")
         at = self._start(place)
-        return UserError(f"{self._text!r}: {expected} at {self._text[at:][:20]!r}")
+        return UserError(f"{text!r}: {expected} at {self._text[at:][:20]!r}")
 
     def _refuse_signs(self) -> None:
         for place, token in enumerate(self._tokens):

@@ -31,6 +31,7 @@ THRESHOLDS, BROKEN, LOCK = "thresholds.json", "broken.jsonl", ".lock"
 NEVER_READ_NS = -1
 
 _LIST = re.compile(r"photos-(\d{6,})\.jsonl")
+_SHARD = re.compile(r"shard-(\d{6,})\.npy")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,8 +131,9 @@ class Shard:
 
     def remove(self) -> None:
         """Removes its files; the list first, so that what is left is no part of the index."""
-        self.list_path.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        for path in (self.list_path, self.path):
+            if not path.is_dir():  # another program's; no number is used twice
+                path.unlink(missing_ok=True)
 
     def damage(self) -> str | None:
         """Returns what is wrong with its files, read as a whole; None if nothing is."""
@@ -285,11 +287,8 @@ def _find_shards(
 ) -> tuple[tuple[Shard, ...], tuple[tuple[str, str], ...]]:
     """The shards of a folder, and those of which a file is missing or cut."""
     with os.scandir(folder) as entries:
-        names = sorted(
-            (int(match[1]), entry.name)
-            for entry in entries
-            if (match := _LIST.fullmatch(entry.name))
-        )
+        files = {entry.name for entry in entries}
+    names = sorted((int(match[1]), name) for name in files if (match := _LIST.fullmatch(name)))
     shards: dict[str, Shard] = {}
     replaced: set[str] = set()
     damaged = []
@@ -308,6 +307,12 @@ def _find_shards(
             damaged.append((file, error.strerror or str(error)))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             damaged.append((file, f"{name}: {error}"))
+    # The last one has no list yet while it is written, or was never completed.
+    last = max((number for number, _ in names), default=0)
+    for file in sorted(files):
+        match = _SHARD.fullmatch(file)
+        if match and int(match[1]) < last and f"photos-{match[1]}.jsonl" not in files:
+            damaged.append((file, f"photos-{match[1]}.jsonl is missing"))
     # What was replaced is still there if the indexer was stopped at that moment.
     out = {file for file, _ in damaged} | replaced
     return (

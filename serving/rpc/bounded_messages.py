@@ -5,6 +5,7 @@ alone, which counts the bytes of a connection (Linux). Where it does not, comple
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import ipaddress
 import os
@@ -55,6 +56,7 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
         self._record = record
         self._most_values = most_values
         self._sockets = Sockets()
+        self._readers = concurrent.futures.ThreadPoolExecutor(2, "messages")  # of large ones
 
     async def intercept_service(
         self,
@@ -157,7 +159,7 @@ class BoundedMessages(grpc.aio.ServerInterceptor):
             return parse()
         if method not in _LARGE_METHODS:
             raise invalid_argument(f"a message of {len(message)} bytes; {method} needs few")
-        return await asyncio.get_running_loop().run_in_executor(None, parse)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, parse)
 
     @contextlib.asynccontextmanager
     async def _told(self, context: grpc.aio.ServicerContext, method: str) -> AsyncIterator[None]:

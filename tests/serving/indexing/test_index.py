@@ -250,6 +250,20 @@ def test_damage_costs_its_own_photos_only(copied, model_dir, classes):
         PhotoIndex(index)
 
 
+def test_a_list_that_is_lost_is_damage_and_one_to_come_is_not(copied, classes):
+    _, index = copied
+    first = IndexManifest.read(index).shards[0]
+    first.list_path.unlink()
+    (index / "shard-000099.npy").write_bytes(b"")  # an indexer is writing it
+    found = PhotoIndex(index)
+    assert found.damaged == {first.file: f"{first.list_path.name} is missing"}
+    assert len(found.scores(classes)) == len(found) == 5
+    first.path.unlink()
+    first.path.mkdir()
+    first.remove()  # leaves what is no file of an index
+    assert first.path.is_dir()
+
+
 def test_what_does_not_fit_is_refused(index, model_dir, photos, tmp_path, capsys):
     def refused(*arguments):
         assert index_command.main([str(argument) for argument in arguments]) == 2
