@@ -12,6 +12,11 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _SCHEME = re.compile(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", re.IGNORECASE)
 _UNIX = ("unix:", "unix-abstract:")
 _PROXY_VARIABLES = ("no_proxy", "NO_PROXY")
+# What not every version of Python knows: site-local addresses (RFC 3879), translation to IPv4 in a
+# private network (RFC 8215), documentation (RFC 9637), and relays of 6to4 (RFC 7526).
+_NOT_PUBLIC = tuple(
+    map(ipaddress.ip_network, ("fec0::/10", "64:ff9b:1::/48", "3fff::/20", "192.88.99.0/24"))
+)
 
 
 def host_of(address: str) -> str:
@@ -45,7 +50,7 @@ def is_public(address: str) -> bool:
     multicast and reserved addresses do not, nor do IPv6 addresses that stand for one of them.
     """
     found = _as_address(address)
-    if found is None:
+    if found is None or any(found in network for network in _NOT_PUBLIC):
         return False
     return found.is_global and not found.is_multicast and not found.is_reserved
 

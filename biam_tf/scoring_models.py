@@ -1,7 +1,6 @@
 """What a `Tagger` runs: the Keras models of a run, or the signatures of an export."""
 
 import concurrent.futures
-import csv
 import functools
 import os
 import pathlib
@@ -17,6 +16,7 @@ import yaml
 
 from biam_tf.backbones import fold_batch_norms
 from biam_tf.class_sides import ClassSide, LinearClasses, load_class_side
+from biam_tf.csv_files import read_rows
 from biam_tf.embeddings.name_embedder import Embed, embed_by_settings
 from biam_tf.embeddings.sentence_encoder import INSTALL_MINILM, INSTALL_TEXT
 from biam_tf.errors import UserError
@@ -206,7 +206,7 @@ class RunModel:
         return np.asarray(vectors)
 
     def training_photos(self) -> list[pathlib.Path]:
-        return _training_photos(self._settings)
+        return training_photos_of(self._settings)
 
     @functools.cached_property
     def _embed(self) -> Embed | None:
@@ -293,7 +293,7 @@ class ExportModel:
         return products[..., :-1] - products[..., -1:]
 
     def training_photos(self) -> list[pathlib.Path]:
-        return _training_photos(self._settings)
+        return training_photos_of(self._settings)
 
     @functools.cached_property
     def _embed(self) -> Embed | None:
@@ -332,18 +332,31 @@ def _no_products(name: str) -> str:
     )
 
 
-def _training_photos(settings: Mapping[str, Any]) -> list[pathlib.Path]:
-    """Returns the photos of split train of a folder data set, if they are still there."""
-    folder = pathlib.Path(settings.get("data", {}).get("directory") or "")
-    annotations = folder / "annotations.csv"
+class _NotReported:
+    """Complaints about a list of photos that is a help and not a need."""
+
+    def add(self, file: str, row: int | None, problem: str) -> None:
+        """Drops a complaint."""
+
+
+def training_photos_of(settings: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Returns the photos of split train of a folder data set, if they are still there.
+
+    Args:
+        settings: of a run.
+    """
+    data = settings.get("data", {})
+    if not data.get("directory"):
+        return []
+    folder = pathlib.Path(data["directory"])
+    annotations = pathlib.Path(data.get("annotations") or folder / "annotations.csv")
     if not annotations.is_file():
         return []
     try:
-        with open(annotations, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error, OSError):
+        rows = read_rows(annotations, {"image", "split"}.issubset, _NotReported())
+        images = [cells["image"] for _, cells in rows if cells["split"] == "train"]
+    except OSError:
         return []
-    images = [row.get("image") for row in rows if row.get("split") == "train"]
     return [folder / image for image in images if image and (folder / image).is_file()]
 
 

@@ -96,6 +96,14 @@ MISTAKES = [
     ("training.review", ["nowhere"], "not the folder of a run"),
     ("training.pointing_game", ["nowhere"], "not the folder of a run"),
     ("training.import_checkpoint", ["none.pth", "x"], "no such file"),
+    *(
+        ("training.import_checkpoint", ["README.md", "no-such-folder", *options], message)
+        for options, message in (
+            (["--set", "backbone.nam=small"], "did you mean 'name'?"),
+            (["--num-heads", "0"], "num_heads must be at least 1"),
+            (["--vocabulary", "none.npz"], "none.npz"),
+        )
+    ),
     ("serving.export", ["nowhere", "x"], "not the folder of a run"),
     ("serving.onnx", ["nowhere", "x.onnx"], "not the folder of a run"),
     ("serving.server", ["nowhere"], "no such folder"),
@@ -148,3 +156,34 @@ def test_biam_explains_its_commands_and_names_itself(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/opt/it/bin/biam"])
     assert command_line.command_to_paste("serving.export", "a b") == "/opt/it/bin/biam export 'a b'"
     assert command_line.command_to_paste("benchmarks.all").endswith(" -m benchmarks.all")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (
+            ["-m", "training.rum"],
+            "there is no command training.rum; did you mean python -m training.run?",
+        ),
+        (["-W", "ignore", "-mserving.predct"], "did you mean python -m serving.predict?"),
+        (["-m", "training.export"], "did you mean python -m serving.export?"),
+        (["-um", "benchmarks.label-review"], "did you mean python -m benchmarks.label_review?"),
+        (["-m", "training.run.x"], "NAME is one of: describe, embed_classes, "),
+        (["-m", "serving"], "serving is a package of commands, python -m serving.NAME; NAME is"),
+    ],
+)
+def test_a_misspelled_module_is_answered_with_the_nearest_command(options, answer):
+    done = subprocess.run(
+        [sys.executable, *options, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and answer in line
+
+
+def test_importing_the_packages_of_commands_imports_nothing():
+    code = (
+        "import sys, training, serving, benchmarks; print([m for m in sys.modules if 'biam' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

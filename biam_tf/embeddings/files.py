@@ -14,11 +14,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Container, Iterator, Sequence
-from typing import IO, NoReturn, cast
+from typing import IO, NoReturn, TextIO, cast
 
 import numpy as np
 
 from biam_tf.arrays import open_npz
+from biam_tf.csv_files import NotCsv, csv_form
 from biam_tf.embeddings.glove_text import AnyWord, read_glove_text
 from biam_tf.embeddings.names import NO_NAMES, NameIndex, Words, look_up, spellings
 from biam_tf.embeddings.word2vec_binary import is_word2vec_binary, read_word2vec_binary
@@ -205,10 +206,7 @@ def read_attribute_table(
     """
     way_out = "give a .csv table whose first column is 'name' and whose others are numbers"
     names, rows, problems = [], [], []
-    with (
-        _reading(path, "a table of attributes", way_out),
-        open(path, encoding="utf-8-sig", newline="") as file,
-    ):
+    with _reading(path, "a table of attributes", way_out), _open_table(path) as file:
         first = file.readline()
         file.seek(0)
         named = re.match(r'\s*"?name"?\s*([;\t])', first)
@@ -234,6 +232,14 @@ def read_attribute_table(
         shown = problems[:_ROWS_IN_AN_ERROR] + ([f"  and {more} more"] if more > 0 else [])
         raise UserError(f"{path}: {len(problems)} broken rows:\n" + "\n".join(shown))
     return tuple(names), np.array(rows, np.float64).reshape(len(rows), len(header) - 1)
+
+
+def _open_table(path: pathlib.Path) -> TextIO:
+    try:
+        encoding, _ = csv_form(path)
+    except NotCsv as error:
+        raise UserError(f"{path}: {error}") from None
+    return open(path, encoding=encoding, newline="")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def rows(photo: TaggedPhoto, given: np.ndarray) -> list[dict]:
         {
             "photo": photo.photo.name,
             "tag": photo.names[c],
-            "group": photo.groups[c],
+            "group": photo.groups[c] or "unseen",
             "score": float(photo.scores[c]),
             "probability": None if probabilities is None else number_or_null(probabilities[c]),
             "given": bool(given[c]),

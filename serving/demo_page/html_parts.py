@@ -48,7 +48,7 @@ def class_chips(
     Args:
         known: the classes that the model can score.
         names: the classes in their order.
-        groups: "seen" or "unseen" for each.
+        groups: for each as `ExportedModel.groups`.
         removable: whether unknown ones have a button that leaves them out.
     """
     unknown = {each.name: each for each in known.unknown(names)}

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import urllib.parse
+from typing import Any
 
 import gradio as gr
 
@@ -41,6 +42,7 @@ from serving.rpc.tagging_client import TaggingError
 
 _DEFAULT_COUNT = 12
 _EARLIER = 20  # queries to which one can go back
+_NO_SEARCH = "Photos that show what you look for will be here, best first."
 _EMPTY = "Choose a photo to see its evidence; then a region of it finds more like that."
 
 
@@ -65,7 +67,7 @@ class _Outputs:
 
     results: gr.State
     status: gr.HTML
-    grid: gr.Gallery
+    grid: gr.HTML
     export: gr.DownloadButton
     panel: gr.HTML
     path: gr.Textbox
@@ -117,17 +119,10 @@ def add_search_view(
         with gr.Column(scale=5, min_width=320):
             status = add_html(elem_id="search-status", elem_classes="problems")
             back = gr.Button("Back", size="sm", visible=False, elem_id="search-back")
-            grid = gr.Gallery(
-                label="Best photos",
-                show_label=False,
-                interactive=False,
-                allow_preview=False,
-                columns=4,
-                height="auto",
-                object_fit="cover",
-                format="jpeg",
-                buttons=[],
+            grid = add_html(
+                message(_NO_SEARCH),
                 elem_id="search-grid",
+                js_on_load=script("choice_buttons"),
             )
             export = gr.DownloadButton(
                 "Export CSV", size="sm", interactive=False, elem_id="search-export"
@@ -165,7 +160,7 @@ def _add_searching(
             query = word_query(served, text)
         except (UserError, ServerGone) as error:
             return _problem(error)
-        return show_search(index, query, count, indexes.photos, downloads)
+        return _search_updates(index, query, count, indexes.photos, downloads)
 
     events: list[Listen] = [go.click, words.text.submit, words.on_corrected]
     for on_event in events:
@@ -181,10 +176,10 @@ def _add_searching(
 def _add_choices(count: gr.Slider, outputs: _Outputs, downloads: pathlib.Path) -> None:
     """Shows the photo that is pressed; searches for the region that is pressed."""
 
-    def choose_photo(event: gr.SelectData, before):
-        return _show_photo(before, event.index, downloads)
+    def choose_photo(event: gr.EventData, before):
+        return _show_photo(before, int(event.choice), downloads)
 
-    outputs.grid.select(
+    outputs.grid.click(
         choose_photo,
         outputs.results,
         [outputs.results, *outputs.photo()],
@@ -198,14 +193,14 @@ def _add_choices(count: gr.Slider, outputs: _Outputs, downloads: pathlib.Path) -
             return _problem(error)
         earlier = (*before.earlier, before.found.query)[-_EARLIER:]
         index, within = before.found.index, before.found.within
-        return show_search(index, query, count, within, downloads, earlier)
+        return _search_updates(index, query, count, within, downloads, earlier)
 
     def go_back(before, count):
         if before.found is None or not before.earlier:
             return (gr.skip(),) * len(outputs.all())
         *earlier, query = before.earlier
         index, within = before.found.index, before.found.within
-        return show_search(index, query, count, within, downloads, tuple(earlier))
+        return _search_updates(index, query, count, within, downloads, tuple(earlier))
 
     outputs.back.click(go_back, [outputs.results, count], outputs.all(), show_progress="hidden")
     outputs.panel.click(
@@ -273,6 +268,13 @@ def show_search(
         "",
         gr.update(value=_back_to(earlier), visible=bool(earlier)),
     )
+
+
+def _search_updates(*arguments: Any) -> tuple:
+    """Updates of `_Outputs.all` after a search with the arguments of `show_search`."""
+    results, status, pictures, *others = show_search(*arguments)
+    photos = [{"source": as_data_uri(picture), "label": label} for picture, label in pictures]
+    return results, status, render("search_grid", photos=photos), *others
 
 
 def _back_to(earlier: tuple[Query, ...]) -> str:

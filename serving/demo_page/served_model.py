@@ -63,6 +63,11 @@ class ExportedModel:
         """Whether photos can be indexed with it: its scores follow from something to store."""
         return {"features", "rescore"} <= self.signatures or self.has_response_maps
 
+    @property
+    def tells_seen_from_unseen(self) -> bool:
+        """Whether some classes have training photos; those of a pretrained tagger have none."""
+        return "seen" in self.vocabulary.groups
+
     def calibration(
         self, names: Sequence[str] | None, class_embeddings: np.ndarray
     ) -> ClassCalibration | None:
@@ -77,7 +82,12 @@ class ExportedModel:
         return self.thresholds.for_classes(names, class_embeddings, self.vocabulary)
 
     def groups(self, names: Sequence[str]) -> list[str]:
-        """Returns "seen" or "unseen" for each name; classes without training photos are unseen."""
+        """Returns "seen" or "unseen" for each name; classes without training photos are unseen.
+
+        Of a model without any seen class, a pretrained tagger, all are alike: "".
+        """
+        if not self.tells_seen_from_unseen:
+            return [""] * len(names)
         rows = [look_up(name, None, self.vocabulary.index).row for name in names]
         return ["unseen" if row is None else self.vocabulary.groups[row] for row in rows]
 

@@ -129,7 +129,10 @@ def add_tag_view(served: ServedModel, downloads: pathlib.Path) -> PhotosInput:
             bars = add_html(
                 message(NO_BARS), elem_id="tag-bars", js_on_load=script("choice_buttons")
             )
-            add_html(render("bars_legend"), elem_id="tag-legend")
+            add_html(
+                render("bars_legend", groups=served.model.tells_seen_from_unseen),
+                elem_id="tag-legend",
+            )
             with gr.Row(elem_classes="buttons"):
                 csv_file = gr.DownloadButton("CSV", size="sm", interactive=False, elem_id="tag-csv")
                 json_file = gr.DownloadButton(

@@ -31,7 +31,7 @@ class TaggedPhoto:
     Attributes:
         photo: the photo.
         names: C class names.
-        groups: "seen" or "unseen" for each.
+        groups: for each as `ExportedModel.groups`.
         scores: (C,) float32.
         thresholds: calibration and thresholds of the classes; None if the run has none.
         response_maps: (h, w, C); None if the model has none.

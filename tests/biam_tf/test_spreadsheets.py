@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 # These write data sets, which are read back: names stay as they are.
 WRITERS_OF_DATA_SETS = {
     "biam_tf.spreadsheets",
-    "training.tables.csv_files",
+    "biam_tf.csv_files",
     "training.data.scenes.reader",
     "training.data.open_images.from_tfds",
     "serving.indexing.vector_export",  # read by a vector database, beside the vectors

@@ -14,6 +14,7 @@ from biam_tf import Tagger
 from biam_tf.errors import UserError
 from biam_tf.photos import decode_photo
 from biam_tf.runs import load_run
+from biam_tf.scoring_models import training_photos_of
 from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary
 
@@ -125,6 +126,26 @@ def test_response_maps_and_features(tagger, run, photos):
     regions, scene = tagger.features(photos[:2])
     assert regions.shape[:3] == (2, *grid) and len(scene) == 2
     np.testing.assert_array_equal(tagger.embed(names), tagger.vocabulary.embeddings[:3])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_its_training_photos_are_found_in_every_form_of_list(
+    tmp_path, monkeypatch, separator, encoding
+):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    rows = ["image,split,labels", "a.png, train ,dog", "b.png,val,", "c.png,train,", "d.png,train,"]
+    text = "\n".join(rows).replace(",", separator)
+    (tmp_path / "annotations.csv").write_text(text, encoding=encoding)
+    settings = {"data": {"name": "folder", "directory": str(tmp_path)}}
+    assert training_photos_of(settings) == [tmp_path / "a.png", tmp_path / "c.png"]
+    monkeypatch.chdir(tmp_path)
+    # No folder: not the one that the process happens to stand in.
+    assert training_photos_of({"data": {"name": "scenes", "directory": None}}) == []
+    (tmp_path / "other.csv").write_text("image,split,labels\nb.png,train,dog\n")
+    settings["data"]["annotations"] = str(tmp_path / "other.csv")
+    assert training_photos_of(settings) == [tmp_path / "b.png"]
 
 
 def _classes(names, embeddings):

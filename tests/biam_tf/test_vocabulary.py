@@ -130,10 +130,14 @@ def test_broken_rows_of_an_attribute_table_come_in_one_error(tmp_path):
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_an_attribute_table_is_read_as_spreadsheets_write_it(tmp_path, text, mark):
     path = tmp_path / "attributes.csv"
-    path.write_bytes((mark + text).encode())
-    table = Vocabulary.from_attributes(path)
-    assert table.names == ("ball", "car")
-    np.testing.assert_allclose(table.embeddings, [unit(0.5, 1), [1, 0]], rtol=1e-6)
+    for content in ((mark + text).encode(), text.encode("utf-16")):
+        path.write_bytes(content)
+        table = Vocabulary.from_attributes(path)
+        assert table.names == ("ball", "car")
+        np.testing.assert_allclose(table.embeddings, [unit(0.5, 1), [1, 0]], rtol=1e-6)
+    path.write_bytes(b"PK\x03\x04 ...")
+    with pytest.raises(UserError, match=r"attributes.csv: is an Excel workbook \(.xlsx\)"):
+        Vocabulary.from_attributes(path)
 
 
 def test_only_rows_that_are_asked_for_must_be_finite(tmp_path):

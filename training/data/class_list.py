@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
+from biam_tf.csv_files import NotCsv, csv_form, csv_reader
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, did_you_mean
 from training.data.dataset import IGNORED
 from training.data.folder.reader import CLASSES
-from training.tables.csv_files import NotCsv, csv_form, csv_reader
 
 
 @dataclasses.dataclass(frozen=True)

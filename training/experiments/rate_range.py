@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras import ops
 
 from biam_tf.command_line import command_to_paste
+from biam_tf.csv_files import write_rows
 from biam_tf.errors import UserError
 from biam_tf.progress import progress
 from biam_tf.sparse_labels import Labels
@@ -33,7 +34,6 @@ from training.loop.trainer import TrainTarget
 from training.pipeline.examples import open_dataset, open_examples, trainable_photos
 from training.pipeline.models import build_models, check_training_labels, class_vocabulary
 from training.pipeline.run_folder import RunFolder
-from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, can_plot, new_figure, save_figure
 
 SMOOTHING = 0.9  # weight of the old average at each step

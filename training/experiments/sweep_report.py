@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from biam_tf.csv_files import write_rows
 from biam_tf.files import write_text
 from biam_tf.metrics.figures_by_part import format_count
 from training.experiments.grid import GridKey
@@ -16,7 +17,6 @@ from training.experiments.trials import (
     Trial,
     as_options,
 )
-from training.tables.csv_files import write_rows
 from training.tables.plots import (
     COLORS,
     draw_line_with_spread,

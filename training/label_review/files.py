@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from biam_tf.contact_sheet import fitted
+from biam_tf.csv_files import read_rows, write_rows
 from biam_tf.errors import UserError
 from biam_tf.files import write_text
 from biam_tf.photos import Orientation, PhotoError, open_photo
@@ -15,7 +16,6 @@ from training.data.folder.corrections import ABSENT, CORRECTIONS, PRESENT
 from training.data.problems import Problems
 from training.label_review.doubts import Doubt
 from training.report.photo_cards import data_uri
-from training.tables.csv_files import read_rows, write_rows
 from training.tables.templates import render
 
 HEADER = ("number", "image", "class", "label", "suggestion", "probability", "corrected")

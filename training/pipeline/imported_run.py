@@ -2,17 +2,17 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
-from biam_tf.backbones import build_backbone
-from biam_tf.checkpoints import load_released_checkpoint
 from biam_tf.errors import UserError
 from biam_tf.files import replacing
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.config import RunConfig, load_config
-from training.pipeline.run_folder import RunFolder, save_model
+
+if TYPE_CHECKING:
+    import keras
 
 # The checkpoint says nothing about its data; the authors published most of them for this one.
 SETTINGS = (
@@ -49,10 +49,29 @@ def import_run(
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} exists already; nothing was changed. Choose another folder")
+    for option, number in (("--num-heads", num_heads), ("--top-k", top_k)):
+        if number < 1:
+            raise UserError(f"{option} {number}: {option[2:].replace('-', '_')} must be at least 1")
+    # Wrong settings are answered before TensorFlow is imported.
+    _config(target, overrides)
+    given = None if vocabulary_file is None else Vocabulary.load(vocabulary_file)
+
+    from biam_tf.backbones import build_backbone
+    from biam_tf.checkpoints import load_released_checkpoint
+    from training.pipeline.run_folder import RunFolder, save_model
+
     # Any number of regions: that depends on the backbone, and the weights fit all.
     head = load_released_checkpoint(checkpoint, num_heads, top_k, region_size=(None, None))
-    config = _config(head, target, num_heads, top_k, overrides)
-    vocabulary = _vocabulary(head, vocabulary_file)
+    sizes = (
+        f"head.num_heads={num_heads}",
+        f"head.top_k={top_k}",
+        f"head.channels={head.get_layer('region_embedding').output.shape[-1]}",
+        f"head.fused_channels={head.get_layer('fusion').output.shape[-1]}",
+    )
+    config = _config(target, [*sizes, *overrides])
+    size = _input_sizes(head)["class_embeddings"]
+    vocabulary = Vocabulary((), np.empty((0, size), np.float32), ()) if given is None else given
+    require_embedding_size(vocabulary, size, str(vocabulary_file))
     settings = config.backbone
     backbone = build_backbone(
         settings.name, settings.image_size, settings.weights, regions=settings.regions
@@ -68,35 +87,14 @@ def import_run(
         save_model(folder.model, head)
 
 
-def _config(
-    head: keras.Model, target: pathlib.Path, num_heads: int, top_k: int, overrides: Sequence[str]
-) -> RunConfig:
-    return load_config(
-        None,
-        [
-            *SETTINGS,
-            f"head.num_heads={num_heads}",
-            f"head.top_k={top_k}",
-            f"head.channels={head.get_layer('region_embedding').output.shape[-1]}",
-            f"head.fused_channels={head.get_layer('fusion').output.shape[-1]}",
-            *overrides,
-            "backbone.trainable=false",  # or its weights would have to be stored in the run
-            f"output={target}",
-        ],
-    )
-
-
-def _vocabulary(head: keras.Model, file: pathlib.Path | None) -> Vocabulary:
-    embedding_size = _input_sizes(head)["class_embeddings"]
-    if file is None:
-        return Vocabulary((), np.empty((0, embedding_size), np.float32), ())
-    vocabulary = Vocabulary.load(file)
-    require_embedding_size(vocabulary, embedding_size, str(file))
-    return vocabulary
+def _config(target: pathlib.Path, overrides: Sequence[str]) -> RunConfig:
+    # The weights of a trainable backbone would have to be stored in the run.
+    last = ("backbone.trainable=false", f"output={target}")
+    return load_config(None, [*SETTINGS, *overrides, *last])
 
 
 def _require_fitting(
-    backbone: keras.Model, name: str, head: keras.Model, checkpoint: pathlib.Path
+    backbone: "keras.Model", name: str, head: "keras.Model", checkpoint: pathlib.Path
 ) -> None:
     """Raises a UserError if the features of the backbone are not those of the head."""
     for feature in ("region_features", "scene_feature"):
@@ -108,5 +106,5 @@ def _require_fitting(
             )
 
 
-def _input_sizes(head: keras.Model) -> dict[str, int]:
+def _input_sizes(head: "keras.Model") -> dict[str, int]:
     return {tensor.name: tensor.shape[-1] for tensor in head.inputs}

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from biam_tf.csv_files import write_rows
 from biam_tf.runs import load_run
 from training.machine import peak_memory
 from training.pipeline.run_folder import RunFolder
@@ -25,7 +26,6 @@ from training.reproduction import published
 from training.reproduction.entries import TrainedEntry
 from training.reproduction.results import figure_of
 from training.scoring.scorer import make_scorer
-from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, new_panels, save_figure
 from training.tables.table import Table, mean_and_spread
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from biam_tf.csv_files import write_rows
 from biam_tf.metrics.bootstrap import Difference, bootstrap_differences, number_of_resamples
 from biam_tf.metrics.figures_by_part import (
     class_convention,
@@ -17,7 +18,6 @@ from training.experiments.trials import as_options
 from training.reproduction import published
 from training.reproduction.entries import TrainedEntry, open_run, scores_of_run
 from training.reproduction.paper_tables import PaperTable
-from training.tables.csv_files import write_rows
 from training.tables.plots import COLORS, means_and_deviations, new_figure, save_figure
 from training.tables.table import Table, mean_and_spread, signed_difference
 

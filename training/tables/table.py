@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from biam_tf.csv_files import csv_text
 from biam_tf.markdown import escaped
-from training.tables.csv_files import csv_text
 from training.tables.templates import render
 
 Cell = str | int

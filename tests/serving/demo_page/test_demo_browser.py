@@ -393,3 +393,24 @@ def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, phot
     page.get_by_role("tab", name="Tag").click()
     tab.tag(f"{FIRST}, {SECOND}", bars=2)
     check("tags, phone, light")
+
+    page.get_by_role("tab", name="Search").click()
+    folder = page.locator("#search-folder input")
+    folder.fill(str(photos))
+    folder.press("Enter")
+    page.click("#search-index")
+    tab.wait_for_text("#search-progress", "photos are indexed")
+    tab.type("search", f"{FIRST} or {SECOND}")
+    page.click("#search-go")
+    page.locator("#search-grid .thumbnail-item").nth(1).click()
+    tab.wait_for_text("#search-evidence figcaption", "Press a region")
+    page.locator("#search-evidence .regions button[tabindex='0']").press("Enter")
+    page.wait_for_selector("#search-back")
+    page.locator("#search-grid .thumbnail-item").first.hover()
+    for size, width in (("phone", 390), ("desktop", 1280)):
+        page.set_viewport_size({"width": width, "height": 844})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_selector(".dark" if scheme == "dark" else "body:not(.dark)")
+            check(f"photos found, {size}, {scheme}")
+            assert page.evaluate("document.documentElement.scrollWidth") == width

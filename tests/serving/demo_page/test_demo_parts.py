@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import pathlib
 import re
 import shlex
 
@@ -16,13 +17,15 @@ from biam_tf.contact_sheet import overlay_heat
 from biam_tf.errors import UserError
 from biam_tf.shape_painter import OBJECT_CLASSES
 from biam_tf.thresholds import Thresholds
+from biam_tf.vocabulary import Vocabulary
 from serving import client as client_command
+from serving.demo_page.class_list import KnownClasses
 from serving.demo_page.downloads import as_csv, as_json, command_line, python_code, rows
 from serving.demo_page.evidence import as_data_uri, deciding_regions, draw_evidence, outline_regions
 from serving.demo_page.html_parts import bar_scale, ranked_bars
 from serving.demo_page.photo_files import PhotoFile, open_photo_file, read_picture
 from serving.demo_page.sample_pictures import draw_samples
-from serving.demo_page.served_model import connect, read_newest
+from serving.demo_page.served_model import ExportedModel, connect, read_newest
 from serving.demo_page.tag_results import TagResults, show_panel
 from serving.demo_page.tagging import ServerGone, TaggedPhoto, cuts_of, tag_photo
 from serving.indexing.region_embedder import pooled_regions
@@ -179,6 +182,22 @@ def test_bars_are_ranked_and_say_what_reaches_its_threshold(tagged):
     assert raw == [f"{score:.2f}" for score in tagged.scores[places]]
     assert shown.count('aria-pressed="true"') == 1 and shown.count(">unseen<") == 2
     assert not set("${}") & set(shown) and "<b>" not in shown
+
+
+def test_a_pretrained_tagger_calls_no_class_unseen(tagged):
+    def model(*groups):
+        names = tuple("abc"[: len(groups)])
+        vocabulary = Vocabulary(names, np.eye(len(names), dtype=np.float32), groups)
+        known = KnownClasses(names, any_phrase=True)
+        return ExportedModel(pathlib.Path("models/m/1"), vocabulary, known, None, frozenset())
+
+    assert model("seen", "unseen").groups(["b", "a", "other"]) == ["unseen", "seen", "unseen"]
+    pretrained = model("unseen", "unseen")
+    assert pretrained.groups(["a", "other"]) == ["", ""]
+    alike = dataclasses.replace(tagged, groups=("",) * 5)
+    shown = ranked_bars(alike, 5, None)
+    assert shown.count('class="bar') == 5 and "unseen" not in shown
+    assert {row["group"] for row in rows(alike, alike.scores > 0)} == {"unseen"}
 
 
 def test_one_probability_for_all_classes_replaces_the_calibrated_thresholds(tagged):

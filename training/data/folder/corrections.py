@@ -3,10 +3,10 @@
 import pathlib
 from collections.abc import Mapping
 
+from biam_tf.csv_files import write_rows
 from biam_tf.embeddings.names import normalize
 from training.data.folder.reader import annotation_rows, photo_of_row
 from training.data.problems import Problems
-from training.tables.csv_files import write_rows
 
 PRESENT, ABSENT, UNKNOWN = "present", "absent", "unknown"
 CORRECTIONS = (PRESENT, ABSENT, UNKNOWN)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from biam_tf.csv_files import read_rows
 from biam_tf.embeddings.names import normalize
 from biam_tf.errors import UserError, nearest_names
 from biam_tf.photos import photo_problems, stored_name
@@ -26,7 +27,6 @@ from biam_tf.sparse_labels import SparseLabels
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
 from training.data.problems import Problems
 from training.data.source import DataSource, ReadRequest
-from training.tables.csv_files import read_rows
 
 ANNOTATIONS, CLASSES = "annotations.csv", "classes.csv"
 GROUPS = (SEEN, UNSEEN, IGNORED)

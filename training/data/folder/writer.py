@@ -5,9 +5,9 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
+from biam_tf.csv_files import write_rows
 from biam_tf.errors import UserError
 from training.data.folder.reader import ANNOTATIONS, CLASSES
-from training.tables.csv_files import write_rows
 
 
 @dataclasses.dataclass(frozen=True)

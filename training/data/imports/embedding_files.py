@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from biam_tf import __version__
+from biam_tf.csv_files import csv_text
 from biam_tf.embeddings.sources import SENTENCES, TEXT_TOWER, Embedded, Found, concatenate
 from biam_tf.files import replacing, sha256_of, write_text, writing_to
 from training.data.class_list import ClassList
-from training.tables.csv_files import csv_text
 
 _SHOWN = 20
 

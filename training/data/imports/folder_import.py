@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from biam_tf.command_line import command_to_paste
+from biam_tf.csv_files import write_rows
 from biam_tf.errors import UserError
 from biam_tf.files import write_text
 from biam_tf.progress import progress
@@ -28,7 +29,6 @@ from training.data.imports.list_readers import read_lists
 from training.data.imports.listed_photos import ListedPhoto, some_of
 from training.data.imports.photo_collection import collect_photos, is_url, local_problem
 from training.data.problems import PROBLEMS_SHOWN, Problems
-from training.tables.csv_files import write_rows
 
 __all__ = ["ImportOptions", "import_folder"]
 

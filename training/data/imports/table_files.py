@@ -8,9 +8,9 @@ import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from biam_tf.csv_files import csv_reader
 from biam_tf.errors import UserError, did_you_mean
 from training.data.problems import Problems
-from training.tables.csv_files import csv_reader
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "'|'"}
 _OTHERS = (

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from biam_tf.csv_files import csv_text
 from biam_tf.errors import UserError
 from training.data.dataset import TaggingDataset
-from training.tables.csv_files import csv_text
 
 BROKEN_PHOTOS = "broken_photos.csv"
 MOST_NAMED = 100

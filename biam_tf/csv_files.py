@@ -6,11 +6,10 @@ import io
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from biam_tf.files import replacing
 from biam_tf.spreadsheets import SpreadsheetWriter
-from training.data.problems import Problems
 
 _LONGEST_FIELD = 1 << 30
 _HEAD = 1 << 16
@@ -20,6 +19,13 @@ _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "is an Excel workbook (.xls)"),
     (b"\x1f\x8b", "is compressed by gzip"),
 )
+
+
+class Complaints(Protocol):
+    """Collects what is wrong with a file, as `training.data.problems.Problems` does."""
+
+    def add(self, file: str, row: int | None, problem: str) -> None:
+        """Adds a problem of a row, or of the whole file where `row` is None."""
 
 
 class NotCsv(ValueError):
@@ -54,7 +60,7 @@ def csv_reader(file: TextIO, separator: str) -> Any:
 
 
 def read_rows(
-    path: pathlib.Path, header_is_good: Callable[[list[str]], bool], problems: Problems
+    path: pathlib.Path, header_is_good: Callable[[list[str]], bool], problems: Complaints
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (row number, cells by column) of the rows with as many cells as the header.
 
