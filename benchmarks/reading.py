@@ -14,12 +14,16 @@ memory limit ("auto" with that limit), and the growth of the process after a fif
 import argparse
 import os
 import pathlib
+import sys
 import tempfile
+from collections.abc import Sequence
+
+from biam_tf.command_line import run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is first imported
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reading",
         description=__doc__,
@@ -30,8 +34,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="default: 5")
     parser.add_argument("--memory", action="store_true", help="measure the memory instead")
     parser.add_argument("--peak-of", nargs=2, help=argparse.SUPPRESS)  # one process of --memory
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
 
+
+def _measure(arguments: argparse.Namespace) -> None:
     # Imported here, so that --help does not import TensorFlow.
     from benchmarks.shared.reading_measurements import (
         compare_memory,
@@ -50,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

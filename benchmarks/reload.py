@@ -4,6 +4,9 @@ Exports a run twice, with different numbers of tags, serves it with the embedded
 process, and copies the two exports in turn into the folder of versions. Meanwhile clients in
 another process repeat their requests and compare the answers. Prints the numbers of answered and
 failed requests, and the resident memory after each reload.
+
+example:
+  python -m benchmarks.reload runs/quickstart --reloads 5
 """
 
 import argparse
@@ -14,16 +17,18 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmarks.shared.random_inputs import class_matrix, noise_photo
+from biam_tf.command_line import run_command
 
 CLIENTS = 4
 PAUSE_SECONDS = 0.02  # between the requests of a client, to leave time for loading versions
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reload",
         description=__doc__,
@@ -31,8 +36,10 @@ def main() -> int:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a trained run")
     parser.add_argument("--reloads", type=int, default=20, metavar="N", help="default: 20")
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
 
+
+def _measure(arguments: argparse.Namespace) -> int:
     from biam_tf.runs import load_run
     from serving.export import export
     from serving.graph.batching import Batching

@@ -5,6 +5,9 @@ processes that are stopped with SIGKILL at random moments, after which the same 
 run. The final weights must be equal, bit for bit. A checkpoint is written after every step, so that
 many kills interrupt the writing of one. To save time, the processes are forked from one that has
 imported TensorFlow.
+
+example:
+  python -m benchmarks.resume --kills 5 --devices 1
 """
 
 import argparse
@@ -16,6 +19,9 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+
+from biam_tf.command_line import run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -34,15 +40,22 @@ SETTINGS = [
 ]
 
 
-def main() -> int:
-    """Prints every kill and whether the weights are equal; returns 1 if they differ."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.resume",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--kills", type=int, default=20, help="kills of each run (default: 20)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default: 1 2")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random moments (default: 0)"
     )
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    """Prints every kill and whether the weights are equal; returns 1 if they differ."""
     from training.data.scenes.reader import draw_scenes
 
     different = 0

@@ -3,23 +3,29 @@
 Writes an index of random region embeddings with the sizes of EfficientNet-Lite0 at 224 pixels (7x7
 regions) and GloVe with 100 dimensions, k = 10, opens it and scores it against one class and against
 many, several times each. Prints medians.
+
+example:
+  python -m benchmarks.retag --photos 1000 --classes 10
 """
 
 import argparse
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmarks.shared.random_index import write_random_index
+from biam_tf.command_line import run_command
 from serving.indexing.photo_index import PhotoIndex
 
 GRID, EMBEDDING_SIZE, POOLED = (7, 7), 100, 10
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.retag",
         description=__doc__,
@@ -28,7 +34,10 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=10_000, help="default: 10000")
     parser.add_argument("--classes", type=int, nargs="+", default=[1, 10, 1000])
     parser.add_argument("--repeat", type=int, default=7, help="default: 7")
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         index = pathlib.Path(folder)
@@ -53,4 +62,4 @@ def _timed(function, repeat: int):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

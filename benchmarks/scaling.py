@@ -8,6 +8,9 @@ pairs of classes (which gains or loses whole pairs), and a high learning rate.
 Prints the largest relative difference of the losses from those on one device, and the speed.
 Several devices of one processor share its cores, so the speed shows the cost of sharing, not the
 gain of more machines.
+
+example:
+  python -m benchmarks.scaling --processes 2
 """
 
 import argparse
@@ -19,6 +22,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+
+from biam_tf.command_line import run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -42,13 +48,20 @@ SETTINGS = [
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--processes", type=int, default=3, help="largest number of processes (default: 3)"
     )
     parser.add_argument("--channels", type=int, default=8, help="channels of the head (default: 8)")
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     from training.data.scenes.reader import draw_scenes
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -122,4 +135,4 @@ def _row(name: str, records: list[dict], one: list[dict]) -> tuple[str, str, str
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

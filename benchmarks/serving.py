@@ -19,8 +19,10 @@ import argparse
 import dataclasses
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,13 +37,14 @@ from benchmarks.shared.serving_clients import (
     send_concurrently,
     send_first_alone,
 )
+from biam_tf.command_line import run_command
 
 PARTS = ("clients", "overhead", "rescore", "rescore-vgg19")
 COUNTERS = "benchmark_counters"
 FIXED_PRODUCTS = 6  # of 1024 x 1024 matrices, 13 GFLOP
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving",
         description=__doc__,
@@ -57,8 +60,10 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)"
     )
-    arguments = parser.parse_args()
+    return run_command(parser, _measure, argv)
 
+
+def _measure(arguments: argparse.Namespace) -> None:
     from biam_tf.runs import load_run
 
     run = load_run(arguments.run)
@@ -288,4 +293,4 @@ def _spread(values, digits: int = 1) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,6 +33,7 @@ def benchmark_command(
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
+        epilog=f"example:\n  python -m benchmarks.{name} --smoke",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

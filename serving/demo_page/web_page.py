@@ -180,5 +180,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="*primary_700",
         input_placeholder_color="*neutral_600",
         input_placeholder_color_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
         color_accent="*primary_600",
     )

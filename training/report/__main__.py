@@ -15,11 +15,18 @@ the contact sheet in the run's folder are replaced. A run without thresholds, ma
 version, gets them. Nothing else changes.
 """
 
+EXAMPLES = """\
+examples:
+  python -m training.report runs/quickstart
+  python -m training.report runs/quickstart --output quickstart.html
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.report",
         description=DESCRIPTION,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", type=pathlib.Path, help="folder of a trained run")
