@@ -33,9 +33,9 @@ FULL_CONFIDENCE = 10  # TensorFlow Datasets stores confidences as integers, in t
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.data.open_images.from_tfds",
-        description="Writes a prepared open_images_v4 of TensorFlow Datasets in the official layout "
-        "of\nOpen Images, for data.name: open_images. Get class-descriptions.csv from its download "
-        "page.",
+        description="Writes a prepared open_images_v4 of TensorFlow Datasets in the official "
+        "layout\nof Open Images, for data.name: open_images. Get class-descriptions.csv from the "
+        "download\npage of Open Images.",
         epilog="example:\n  python -m training.data.open_images.from_tfds \\\n"
         "      ~/tensorflow_datasets/open_images_v4/200k/2.0.0 data/open-images --limit 10000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
