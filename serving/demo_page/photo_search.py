@@ -155,13 +155,27 @@ class Found:
             raise UserError(f"{path.name}: a link that leads out of {self.within}")
         return path
 
-    def response_map(self, rank: int) -> np.ndarray:
-        """Returns the response map (h, w) of the photo at a rank, averaged over the classes."""
+    def response_map(self, rank: int) -> np.ndarray | None:
+        """Returns where the photo at a rank shows what is looked for, (h, w); None: nowhere.
+
+        Of joined classes, those count that are not under a `not` and reach their thresholds in the
+        photo. Each is standardized, and a region has its strongest one.
+        """
         row = int(self.rows[rank])
         vectors = self.query.vectors(self.index)
-        if self.query.classes is not None and self.query.classes.wanted:
-            vectors = vectors[list(self.query.classes.wanted)]
-        return self.index.response_maps_of_vectors(row, vectors).mean(axis=-1)
+        if self.query.classes is None:
+            return self.index.response_maps_of_vectors(row, vectors).mean(axis=-1)
+        shown = list(self.query.classes.wanted)
+        if (its := self._calibration) is not None:
+            reached = its.decide(self.class_scores[rank]) | np.isnan(its.cuts)
+            shown = [c for c in shown if reached[c]]
+        if not shown:
+            return None
+        maps = self.index.response_maps_of_vectors(row, vectors[shown])
+        if len(shown) == 1:
+            return maps[..., 0]
+        deviations = maps.std(axis=(0, 1))
+        return ((maps - maps.mean(axis=(0, 1))) / np.where(deviations > 0, deviations, 1)).max(-1)
 
 
 def search(
@@ -248,14 +262,17 @@ def region_query(found: Found, rank: int, region: int) -> Query:
 
 
 def draw_large(found: Found, rank: int) -> Image.Image:
-    """Draws a photo that was found under its response map.
+    """Draws a photo that was found, under its response map if it shows what is looked for.
 
     Raises:
         UserError: the photo is missing or can't be decoded.
     """
     path = found.path(rank)
     picture = _picture(path, LARGE, _modification_time(found, rank, path), found.orientation)
-    return draw_evidence(picture, found.response_map(rank), found.index.manifest.pooled)
+    response_map = found.response_map(rank)
+    if response_map is None:
+        return picture
+    return draw_evidence(picture, response_map, found.index.manifest.pooled)
 
 
 def draw_example(found: Found) -> Image.Image | None:
@@ -320,8 +337,10 @@ def _draw_small(found: Found, rank: int) -> Image.Image:
     path = found.path(rank)
     modified = _modification_time(found, rank, path)
     picture = _picture(path, SMALL, modified, found.orientation).copy()
-    regions = deciding_regions(found.response_map(rank), found.index.manifest.pooled)
-    outline_regions(picture, regions, width=5)  # it is shown at a third of its size
+    response_map = found.response_map(rank)
+    if response_map is not None:
+        regions = deciding_regions(response_map, found.index.manifest.pooled)
+        outline_regions(picture, regions, width=5)  # it is shown at a third of its size
     return picture
 
 

@@ -302,8 +302,12 @@ def _show_photo(before: SearchResults, rank: int, downloads: pathlib.Path) -> tu
         link = _link(path, downloads)
     except UserError as error:
         return gr.skip(), empty_panel(str(error)), gr.update(value="", visible=False), ""
-    caption = f"{path.name}: {found.caption(rank)}. Press a region: more like it."
+    caption = f"{path.name}: {found.caption(rank)}. "
     alt = f"Where {found.query.text} was found in {path.name}"
+    if found.response_map(rank) is None:
+        caption += "Nothing in it reaches its threshold: no regions are outlined. "
+        alt = f"The photo {path.name}"
+    caption += "Press a region: more like it."
     panel = evidence_panel(picture, alt, caption, found.index.manifest.grid)
     results = dataclasses.replace(before, rank=rank)
     return results, panel, gr.update(value=str(path), visible=True), link

@@ -155,7 +155,8 @@ def _about(model: ExportedModel) -> str:
     """Says which model tags, and what it knows."""
     seen, unseen = (model.vocabulary.groups.count(group) for group in ("seen", "unseen"))
     if not seen:  # a pretrained tagger
-        return f"Model {model.name}: {unseen:,} classes, without training photos of them"
+        words = "tags with any words" if model.classes.any_phrase else f"tags with {unseen:,} names"
+        return f"Pretrained model {model.name}: {words}, without training on photos of yours"
     without = f", {unseen:,} without" if unseen else ""
     return f"Model {model.name}: {seen:,} classes with training photos{without}"
 

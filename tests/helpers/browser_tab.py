@@ -1,5 +1,7 @@
 """A tab of the demo's page in a browser, and a server that can be lost and got back."""
 
+import json
+
 from tiny_server import ready, started
 
 ARGUMENTS = (
@@ -15,6 +17,14 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumps += entry.value;
 }).observe({type: 'layout-shift', buffered: true});
 """
+
+# Two frames, so that a change of style has started its transitions; then their ends.
+SETTLED = """async () => {
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+    const ending = document.getAnimations().filter(
+        animation => animation.effect.getComputedTiming().endTime !== Infinity);
+    await Promise.allSettled(ending.map(animation => animation.finished));
+}"""
 
 
 class Server:
@@ -87,3 +97,10 @@ class Tab:
             "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
             arg=[selector, text],
         )
+
+    def check(self, axe, state):
+        """Fails with what axe-core finds on the page."""
+        self.page.evaluate(SETTLED)  # a color on its way from light to dark has another contrast
+        found = axe.run(self.page).response["violations"]
+        listed = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+        assert not found, f"{state}: {json.dumps(listed, indent=1)}"

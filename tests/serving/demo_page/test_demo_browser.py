@@ -339,31 +339,11 @@ def test_everything_is_reached_and_done_with_the_keyboard(open_tab):
     tab.wait_for_text("#tag-evidence figcaption", f"{tab.bars()[1]}: ")
 
 
-# Two frames, so that a change of style has started its transitions; then their ends.
-SETTLED = """async () => {
-    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
-    const ending = document.getAnimations().filter(
-        animation => animation.effect.getComputedTiming().endTime !== Infinity);
-    await Promise.allSettled(ending.map(animation => animation.finished));
-}"""
-
-
 @pytest.mark.slow
 def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, photos):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab = open_tab()
     page = tab.page
-
-    def check(state):
-        page.evaluate(SETTLED)  # a color on its way from light to dark has another contrast
-        found = axe.run(page).response["violations"]
-        assert not found, (
-            state
-            + ": "
-            + json.dumps(
-                [(each["id"], [node["html"] for node in each["nodes"]]) for each in found], indent=1
-            )
-        )
 
     tab.drop(photos / "002.png")
     page.wait_for_selector("#tag-bars .bar")
@@ -373,7 +353,7 @@ def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, phot
     tab.wait_for_text("#tag-chips", "2 classes, 1 unknown")
     page.click("#tag-go")
     page.wait_for_selector("#tag-bars .bar")
-    check("tags, desktop, light")
+    tab.check(axe, "tags, desktop, light")
     tab.type("tag", MISSPELT)
     page.click("#tag-go")
     tab.wait_for_text("#tag-status", "None of these classes is known")
@@ -381,18 +361,18 @@ def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, phot
     assert page.locator("[role=alert]").count() == 1
     page.emulate_media(color_scheme="dark")
     page.wait_for_selector("body.dark, .dark body, .dark")
-    check("an error, desktop, dark")
+    tab.check(axe, "an error, desktop, dark")
     page.set_viewport_size({"width": 390, "height": 844})
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_selector("#compare-photos .thumbnail-item")
     page.click("#compare-go")
     page.wait_for_selector(".compared-photo")
-    check("a comparison, phone, dark")
+    tab.check(axe, "a comparison, phone, dark")
     page.emulate_media(color_scheme="light")
     page.wait_for_selector("body:not(.dark)")
     page.get_by_role("tab", name="Tag").click()
     tab.tag(f"{FIRST}, {SECOND}", bars=2)
-    check("tags, phone, light")
+    tab.check(axe, "tags, phone, light")
 
     page.get_by_role("tab", name="Search").click()
     folder = page.locator("#search-folder input")
@@ -412,5 +392,5 @@ def test_axe_finds_nothing_on_desktop_and_phone_in_light_and_dark(open_tab, phot
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.wait_for_selector(".dark" if scheme == "dark" else "body:not(.dark)")
-            check(f"photos found, {size}, {scheme}")
+            tab.check(axe, f"photos found, {size}, {scheme}")
             assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -196,7 +196,7 @@ def test_a_pretrained_tagger_calls_no_class_unseen(tagged):
     assert pretrained.groups(["a", "other"]) == ["", ""]
     alike = dataclasses.replace(tagged, groups=("",) * 5)
     shown = ranked_bars(alike, 5, None)
-    assert shown.count('class="bar') == 5 and "unseen" not in shown
+    assert shown.count('class="bar ') == 5 and "unseen" not in shown
     assert {row["group"] for row in rows(alike, alike.scores > 0)} == {"unseen"}
 
 

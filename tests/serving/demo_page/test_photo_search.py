@@ -246,6 +246,21 @@ def test_the_view_shows_what_the_decision_calls_present(
     assert {label.split(" · ")[0] for _, label in shown[2]} == wanted
     assert all(label.endswith(f" · ✓ {names[0]}") for _, label in shown[2])
 
+    # The evidence is that of the classes that the photo shows, and of no others.
+    found = search_for(f"{names[0]} or {names[1]}", 12)[0].found
+    embeddings, kinds = served.client.embed(names), set()
+    for rank, row in enumerate(found.rows):
+        maps = index.response_maps(int(row), embeddings)
+        kinds.add(reached := tuple((scores[row] >= cuts).tolist()))
+        expected = maps[..., reached.index(True)]
+        if all(reached):
+            expected = ((maps - maps.mean(axis=(0, 1))) / maps.std(axis=(0, 1))).max(axis=-1)
+        np.testing.assert_allclose(found.response_map(rank), expected, atol=1e-4)
+    assert {(True, True), (True, False)} <= kinds
+    nearest = search_for(f"{names[1]} and not {names[1]}", 12)[0].found
+    maps = [nearest.response_map(rank) for rank in range(4)]
+    assert [each is None for each in maps] == [scores[r, 1] < cuts[1] for r in nearest.rows]
+
     # More than are shown: said in words, and all in the file.
     some = search_for(names[0], 2)
     assert said(some) == f"{names[0]}: the best 2 of 4 photos that show it, among 6 photos"
