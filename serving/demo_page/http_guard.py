@@ -27,6 +27,9 @@ CONTENT_POLICY = (
 # A name or address and a port: nothing that a parser of URLs could take for something else.
 _HOST = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z_.-]+)(:[0-9]{1,5})?")
 
+# Ten thousand names of classes have a tenth of it.
+OTHER_BYTES = 8 << 20
+
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[..., Awaitable[None]]
@@ -48,6 +51,52 @@ class ContentPolicy:
             await send(message)
 
         await self._app(scope, receive, send_with_policy)
+
+
+class _TooLarge(Exception):
+    """A body exceeds its limit."""
+
+
+class BoundedBody:
+    """Refuses requests whose body is too large, with status 413.
+
+    Gradio bounds each file of a form, and neither their number nor what is no file.
+
+    Args:
+        app: answers the other requests.
+        upload_bytes: of an upload; other requests have at most `OTHER_BYTES`.
+    """
+
+    def __init__(self, app: App, upload_bytes: int) -> None:
+        self._app, self._upload_bytes = app, upload_bytes
+
+    async def __call__(self, scope: Message, receive: Callable, send: Send) -> None:
+        """Handles a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most = self._upload_bytes if scope["path"].endswith("/upload") else OTHER_BYTES
+        received, is_answered = 0, False
+
+        async def receive_part() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                raise _TooLarge
+            return message
+
+        async def send_part(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_part, send_part)
+        except _TooLarge:
+            if not is_answered:
+                text = f"a request here has at most {most:,} bytes\n"
+                await PlainTextResponse(text, status_code=413)(scope, receive, send)
 
 
 class OwnSiteOnly:

@@ -11,9 +11,9 @@ import gradio as gr
 from biam_tf.errors import UserError
 from biam_tf.network import no_proxy_for
 from serving.demo_page.compare_view import add_compare_view
-from serving.demo_page.components import add_html, script
+from serving.demo_page.components import MAX_PHOTOS, add_html, script
 from serving.demo_page.html_parts import render
-from serving.demo_page.http_guard import ContentPolicy, OwnSiteOnly
+from serving.demo_page.http_guard import BoundedBody, ContentPolicy, OwnSiteOnly
 from serving.demo_page.photo_files import MAX_BYTES
 from serving.demo_page.search_view import add_search_view
 from serving.demo_page.served_model import ExportedModel, ServedModel
@@ -95,6 +95,7 @@ def open_page(
                     app_kwargs={
                         "middleware": [
                             Middleware(OwnSiteOnly, names=names),
+                            Middleware(BoundedBody, upload_bytes=(MAX_PHOTOS + 1) * MAX_BYTES),
                             Middleware(ContentPolicy),
                         ]
                     },

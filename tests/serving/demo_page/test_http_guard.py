@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from serving.demo import main
-from serving.demo_page.http_guard import OwnSiteOnly
+from serving.demo_page.http_guard import OTHER_BYTES, BoundedBody, OwnSiteOnly
 
 pytestmark = pytest.mark.unit
 
@@ -56,6 +56,7 @@ def test_own_names_and_addresses_are_answered(host):
     [
         *("evil.example", "evil.example:7860", "localhost.evil.example", "", "[", "127.0.0.1.x"),
         *("evil.example@127.0.0.1", "127.0.0.1/x", "localhost, evil.example", "2130706433"),
+        *("127.0.0.1:7860@evil.example", "0x7f.1", "localhost%00.evil.example", "a.localhost"),
     ],
 )
 def test_foreign_names_are_refused(host):
@@ -73,6 +74,36 @@ def test_requests_of_other_sites_are_refused(origin):
 
 def test_a_request_without_a_name_is_refused():
     assert status_of() == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "bodies", "status"),
+    [
+        ("/gradio_api/upload", [b"x" * 50, b"x" * 50], 200),
+        ("/gradio_api/upload", [b"x" * 50, b"x" * 51], 413),
+        ("/gradio_api/queue/join", [b"x" * 101], 200),
+        ("/gradio_api/queue/join", [bytes(OTHER_BYTES // 2)] * 3, 413),
+        ("/gradio_api/queue/join", [b""] * 3, 200),
+    ],
+)
+def test_the_body_of_a_request_is_bounded(path, bodies, status):
+    sent, left = [], [*bodies]
+
+    async def page(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive():
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [], "method": "POST", "path": path}
+    asyncio.run(BoundedBody(page, 100)(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert status == 200 or b"at most" in sent[1]["body"]
 
 
 @pytest.mark.integration
