@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: how a run is stopped without losing work, and its exit status."""
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
@@ -67,9 +69,17 @@ def stopping_between_steps() -> Iterator[StopRequest]:
     def ask(number: int, frame: FrameType | None) -> None:
         request.signal = number
         signal.signal(number, previous[number])
+        if number == signal.SIGINT:
+            _say("\nstopping after this step, which is saved; Ctrl-C again stops at once\n")
 
     with _handling([signal.SIGINT, signal.SIGTERM], ask) as previous:
         yield request
+
+
+def _say(text: str) -> None:
+    """Writes to standard error from a signal handler, which may have interrupted a print."""
+    with contextlib.suppress(OSError, ValueError):  # it is no file, or closed
+        os.write(sys.stderr.fileno(), text.encode())
 
 
 @contextlib.contextmanager
