@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="keep photos without keywords, as showing no class (default: they are left out)",
     )
-    return run_command(parser, _command, argv)
+    return run_command(parser, _command, argv, resumable=True)
 
 
 def _add_csv_arguments(parser: argparse.ArgumentParser) -> None:
