@@ -7,7 +7,7 @@ import importlib.util
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import biam_tf
 from biam_tf import command_line
@@ -128,7 +128,7 @@ def _commands_in(folder: pathlib.Path) -> list[str]:
     return sorted([*commands, *(path.parent.name for path in folder.glob("*/__main__.py"))])
 
 
-def _nearest_command(name: str, own: Mapping[str, str]) -> str:
+def _nearest_command(name: str, own: dict[str, str]) -> str:
     """Returns the command of the same name in another package, or the one that looks most like it.
 
     Args:

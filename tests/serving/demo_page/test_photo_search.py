@@ -257,9 +257,9 @@ def test_the_view_shows_what_the_decision_calls_present(
             expected = ((maps - maps.mean(axis=(0, 1))) / maps.std(axis=(0, 1))).max(axis=-1)
         np.testing.assert_allclose(found.response_map(rank), expected, atol=1e-4)
     assert {(True, True), (True, False)} <= kinds
-    nearest = search_for(f"{names[1]} and not {names[1]}", 12)[0].found
+    nearest = search_for(f"{names[0]} and not {names[0]}", 12)[0].found
     maps = [nearest.response_map(rank) for rank in range(4)]
-    assert [each is None for each in maps] == [scores[r, 1] < cuts[1] for r in nearest.rows]
+    assert [each is None for each in maps] == [scores[r, 0] < cuts[0] for r in nearest.rows]
 
     # More than are shown: said in words, and all in the file.
     some = search_for(names[0], 2)
