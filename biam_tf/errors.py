@@ -1,8 +1,12 @@
 """Errors that are part of the interface: what is wrong, where, and what to do about it."""
 
 import difflib
+import itertools
+import os
 import re
 from collections.abc import Collection, Iterable
+
+_MOST_COMPARED = 1000
 
 
 class UserError(ValueError):
@@ -49,6 +53,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]!r}?"
     return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def nearest_path(path: str | os.PathLike) -> str:
+    """Returns `; did you mean 'models/x'?`, beside a missing path; empty if nothing is near."""
+    folder, name = os.path.split(os.fspath(path).rstrip(os.sep))
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            # Comparing with each of thousands of photos takes seconds.
+            beside = [entry.name for entry in itertools.islice(entries, _MOST_COMPARED)]
+    except OSError:
+        return ""
+    nearest = nearest_names(name, sorted(beside), count=1)
+    return f"; did you mean {os.path.join(folder, nearest[0])!r}?" if nearest else ""
 
 
 def plain_message(message: str) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from biam_tf.class_calibration import ClassCalibration, Selection
 from biam_tf.class_calibration import Tag as Tag
 from biam_tf.embeddings.name_embedder import NameEmbedder
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, nearest_path
 from biam_tf.files import version_number
 from biam_tf.learned_classes import (
     OTHERS_AT_MOST,
@@ -81,7 +81,8 @@ class Tagger:
         """
         folder = pathlib.Path(path).expanduser()
         if not folder.is_dir():
-            hint = f"; Tagger.from_preset({str(path)!r})?" if str(path) in PRETRAINED else ""
+            is_preset = str(path) in PRETRAINED
+            hint = f"; Tagger.from_preset({str(path)!r})?" if is_preset else nearest_path(folder)
             raise UserError(f"{path}: no such folder{hint}")
         if (folder / MODEL_FILE).is_file():
             return cls(ExportModel(folder))

@@ -106,7 +106,11 @@ MISTAKES = [
     ),
     ("serving.export", ["nowhere", "x"], "not the folder of a run"),
     ("serving.onnx", ["nowhere", "x.onnx"], "not the folder of a run"),
-    ("serving.server", ["nowhere"], "no such folder"),
+    ("serving.server", ["nowhere"], "no such folder; `python -m serving.export` writes one"),
+    ("serving.index", ["trainig", "docs", "x"], "no such folder; did you mean 'training'?"),
+    ("serving.predict", ["docs/phots"], "no such file or folder; did you mean 'docs/photos'?"),
+    ("serving.predict", ["docs", "--model", "./trainig"], "/training'?"),
+    ("training.describe", ["docs/phots"], "did you mean 'docs/photos'?"),
     ("serving.index", ["nowhere", "nowhere", "x"], "nowhere"),
 ]
 # Of one process: the first command that imports TensorFlow is the one that is named.

@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, nearest_path
 from biam_tf.photos import ENDINGS
 
 _MISSING_SHOWN = 10
@@ -44,9 +44,9 @@ def find_photos(arguments: Sequence[str]) -> list[ListedPhoto]:
     missing = [argument for argument in arguments if not os.path.exists(argument)]
     if missing:
         more = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
-        raise UserError(
-            f"{', '.join(missing[:_MISSING_SHOWN])}{more}: no such file or folder; check the path"
-        )
+        hint = (nearest_path(missing[0]) if len(missing) == 1 else "") or "; check the path"
+        listed = ", ".join(missing[:_MISSING_SHOWN])
+        raise UserError(f"{listed}{more}: no such file or folder{hint}")
     found: dict[str, ListedPhoto] = {}
     for argument in arguments:
         whole = os.path.abspath(argument)

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable
 
 from biam_tf.class_calibration import Selection
-from biam_tf.errors import UserError
+from biam_tf.errors import UserError, nearest_path
 from serving import DEFAULT_MODEL_NAME
 
 DEFAULT_TOP = 5
@@ -83,7 +83,8 @@ def _states(folder: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         from biam_tf.pretrained import PRETRAINED
 
-        hint = f"; did you mean --preset {folder}?" if str(folder) in PRETRAINED else ""
+        is_preset = str(folder) in PRETRAINED
+        hint = f"; did you mean --preset {folder}?" if is_preset else nearest_path(folder)
         raise UserError(f"--model {folder}: no such folder{hint}")
     if (folder / "config.yaml").exists():
         files = [path for path in folder.iterdir() if path.suffix in _RUN_FILES]

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from biam_tf.errors import UserError, nearest_names
+from biam_tf.errors import UserError, nearest_names, nearest_path
 from biam_tf.files import version_number
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def require_model_dir(model_dir: pathlib.Path) -> pathlib.Path:
     """
     model_dir = pathlib.Path(model_dir)
     if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no such folder; `python -m serving.export` writes one")
+        hint = nearest_path(model_dir) or "; `python -m serving.export` writes one"
+        raise UserError(f"{model_dir}: no such folder{hint}")
     if (model_dir / MODEL_FILE).is_file():
         raise UserError(
             f"{model_dir} is a single version; name the folder it is in: {model_dir.parent}"

@@ -21,7 +21,7 @@ import numpy as np
 
 from biam_tf.csv_files import read_rows
 from biam_tf.embeddings.names import normalize
-from biam_tf.errors import UserError, nearest_names
+from biam_tf.errors import UserError, nearest_names, nearest_path
 from biam_tf.photos import photo_problems, stored_name
 from biam_tf.sparse_labels import SparseLabels
 from training.data.dataset import IGNORED, SEEN, SPLITS, UNSEEN, Split, TaggingDataset
@@ -43,7 +43,8 @@ def require_folder(directory: str | os.PathLike) -> pathlib.Path:
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such folder; it should hold a folder data set")
+        hint = nearest_path(directory)
+        raise UserError(f"{directory}: no such folder; it should hold a folder data set{hint}")
     return directory
 
 
