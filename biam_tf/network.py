@@ -10,6 +10,7 @@ from collections.abc import Iterator
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _SCHEME = re.compile(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)", re.IGNORECASE)
+_OWN_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 _UNIX = ("unix:", "unix-abstract:")
 _PROXY_VARIABLES = ("no_proxy", "NO_PROXY")
 # What not every version of Python knows: site-local addresses (RFC 3879), translation to IPv4 in a
@@ -33,11 +34,11 @@ def host_of(address: str) -> str:
 def is_loopback(host: str) -> bool:
     """Returns whether a host name or address is this machine's own, without asking the network.
 
-    Such are `localhost` and names that end in it, 127.0.0.0/8 and ::1, 0.0.0.0 and ::, which lead
+    Such are `localhost` and names that end in it, its other names on Linux, 127.0.0.0/8 and ::1, 0.0.0.0 and ::, which lead
     to this machine, too, in every way of writing them, and a Unix socket.
     """
     name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost") or name.startswith(_UNIX):
+    if name in _OWN_NAMES or name.endswith(".localhost") or name.startswith(_UNIX):
         return True
     address = _as_address(name)
     return address is not None and (address.is_loopback or address.is_unspecified)

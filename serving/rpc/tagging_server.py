@@ -187,6 +187,8 @@ class TaggingServer:
                 ("grpc.max_send_message_length", (settings.max_answer_mb + 1) * 2**20),
                 ("grpc.max_concurrent_streams", settings.max_concurrent_rpcs + _OTHER_STREAMS),
                 ("grpc.so_reuseport", 0),  # otherwise a second server would silently share the port
+                # Otherwise gRPC takes megabytes of each message that waits for room.
+                ("grpc.http2.bdp_probe", 0),
                 # Connections that say nothing, and those whose client vanished.
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
                 ("grpc.max_connection_idle_ms", _IDLE_SECONDS * 1000),

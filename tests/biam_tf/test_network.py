@@ -28,6 +28,7 @@ def test_the_host_of_an_address(address, host):
 def test_loopback_in_all_its_forms():
     own = ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0"]
     own += ["::ffff:127.0.0.1", "127.1", "0x7f.1", "unix:/run/tags.sock"]
+    own += ["ip6-localhost", "localhost.localdomain"]
     others = ["localhost.example.org", "unixes.example.org", "10.0.0.1", "8.8.8.8", "mylocalhost"]
     assert [host for host in own + others if is_loopback(host)] == own
 
