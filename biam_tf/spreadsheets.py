@@ -7,6 +7,7 @@ by `csv.writer` with names as they are.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -26,10 +27,14 @@ class SpreadsheetWriter:
     """
 
     def __init__(self, file: TextIO, lineterminator: str = "\n") -> None:
-        self._writer = csv.writer(file, lineterminator=lineterminator)
+        self._file, self._lineterminator = file, lineterminator
 
     def writerow(self, row: Iterable[Any]) -> None:
-        self._writer.writerow([literal_cell(value) for value in row])
+        text = io.StringIO()
+        # `csv` quotes the characters of its line terminator alone. A carriage return in a name,
+        # left as it is, would begin a row, and what follows it could be a formula.
+        csv.writer(text, lineterminator="\r\n").writerow([literal_cell(value) for value in row])
+        self._file.write(text.getvalue().removesuffix("\r\n") + self._lineterminator)
 
     def writerows(self, rows: Iterable[Sequence[Any]]) -> None:
         for row in rows:

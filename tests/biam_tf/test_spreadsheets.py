@@ -1,6 +1,7 @@
 """Names that a spreadsheet would run as formulas."""
 
 import ast
+import csv
 import io
 
 import pytest
@@ -51,6 +52,14 @@ def test_a_row_is_guarded_cell_by_cell():
     file = io.StringIO()
     SpreadsheetWriter(file).writerows([("=a", "dog", -1), ("x", "=b,c", "-0.5")])
     assert file.getvalue() == "'=a,dog,-1\nx,\"'=b,c\",-0.5\n"
+
+
+def test_a_line_break_in_a_name_begins_no_row():
+    row = ["dog\r=1", "a\n=2", "b\r\n=3", "c"]
+    file = io.StringIO(newline="")
+    SpreadsheetWriter(file).writerows([row, row])
+    assert file.getvalue().count('"dog\r=1"') == 2
+    assert [*csv.reader(io.StringIO(file.getvalue(), newline=""))] == [row, row]
 
 
 def test_every_table_for_people_is_guarded():
