@@ -34,8 +34,9 @@ def host_of(address: str) -> str:
 def is_loopback(host: str) -> bool:
     """Returns whether a host name or address is this machine's own, without asking the network.
 
-    Such are `localhost` and names that end in it, its other names on Linux, 127.0.0.0/8 and ::1, 0.0.0.0 and ::, which lead
-    to this machine, too, in every way of writing them, and a Unix socket.
+    Such are `localhost` and names that end in it, its other names on Linux, 127.0.0.0/8 and ::1,
+    0.0.0.0 and ::, which lead to this machine, too, in every way of writing them, and a socket of
+    Unix.
     """
     name = host.lower().rstrip(".")
     if name in _OWN_NAMES or name.endswith(".localhost") or name.startswith(_UNIX):
