@@ -198,6 +198,8 @@ class TrainedRun:
             head was trained on.
         thresholds: of its scores; None: it had no validation split, or was made by a version
             without thresholds.
+        scorers: compiled functions of its models, kept because compiling them takes seconds; a
+            copy of the run by `dataclasses.replace` has the same ones.
     """
 
     folder: RunPaths
@@ -206,6 +208,7 @@ class TrainedRun:
     head: keras.Model
     backbone: keras.Model
     thresholds: Thresholds | None = None
+    scorers: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def image_size(self) -> int:

@@ -92,7 +92,7 @@ def decode(contents: tf.Tensor, max_pixels: int, reading: Reading, in_python: bo
     def others() -> tf.Tensor:
         if not in_python:
             return graph_functions(reading).decode(contents, tf.constant(max_pixels, tf.int64))
-        read = functools.partial(decode_in_python, max_pixels=max_pixels, reading=reading)
+        read = _in_python(max_pixels, reading)
         return tf.numpy_function(read, [contents], tf.uint8, stateful=False)
 
     def plain_jpeg() -> tf.Tensor:
@@ -100,6 +100,12 @@ def decode(contents: tf.Tensor, max_pixels: int, reading: Reading, in_python: bo
 
     photo = tf.cond(is_simple(contents, reading), plain_jpeg, others)
     return tf.ensure_shape(photo, (None, None, 3))
+
+
+@functools.cache
+def _in_python(max_pixels: int, reading: Reading) -> Callable[[bytes | np.ndarray], np.ndarray]:
+    """Returns `decode_in_python` of two arguments; graphs do not keep it alive."""
+    return functools.partial(decode_in_python, max_pixels=max_pixels, reading=reading)
 
 
 def decode_in_python(contents: bytes | np.ndarray, max_pixels: int, reading: Reading) -> np.ndarray:

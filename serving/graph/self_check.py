@@ -105,13 +105,19 @@ def compare(
         RuntimeError: a difference is larger than rounding.
     """
     loaded = tf.saved_model.load(folder)
-    differences = {}
+    differences: dict[str, float] = {}
     embedded = None
+    # The same photos for all signatures.
+    images = next((inputs["images"] for inputs in requests.values() if "images" in inputs), None)
+    features = {} if images is None else _features(run, images)
     # `embed` first: the others are compared given its embeddings, which have their own limit.
     for name, inputs in sorted(requests.items(), key=lambda request: request[0] != "embed"):
         tensors = {key: tf.constant(value) for key, value in inputs.items()}
         answer = {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
-        found, expected = dict(answer), _expected(run, embeddings, name, inputs, embedded)
+        found, expected = (
+            dict(answer),
+            _expected(run, embeddings, name, {**features, **inputs}, embedded),
+        )
         embedded = answer["class_embeddings"] if name == "embed" else embedded
         if name == "region_vectors":
             found["scores"] = _scores_of_vectors(run, found["region_vectors"])
@@ -138,9 +144,17 @@ def _expected(
     inputs: Mapping[str, np.ndarray],
     embedded: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """The outputs of the Keras model, called directly; `embedded` is the answer of `embed`."""
+    """The outputs of the Keras model, called directly.
+
+    Args:
+        run: the exported run.
+        embeddings: the embeddings that `tag` looks up.
+        signature: the name of the signature.
+        inputs: of its request, and the features of the request's photos.
+        embedded: the answer of `embed`.
+    """
     if signature == "features":
-        return _features(run, inputs["images"])
+        return {name: inputs[name] for name in ("region_features", "scene_feature")}
     class_embeddings = inputs.get("class_embeddings", run.vocabulary.embeddings)
     if signature == "tag" and embedded is not None:
         class_embeddings = embedded
@@ -150,9 +164,8 @@ def _expected(
         return {"class_embeddings": class_embeddings} if signature == "embed" else {}
     if signature == "region_vectors":
         class_embeddings = _own_classes(run)
-    features = inputs if signature == "rescore" else _features(run, inputs["images"])
     head = with_response_maps(run.head) if signature == "explain" else run.head
-    values = [features["region_features"], features["scene_feature"], class_embeddings]
+    values = [inputs["region_features"], inputs["scene_feature"], class_embeddings]
     outputs = head(values, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"scores": outputs}
     if signature == "region_vectors":

@@ -27,7 +27,7 @@ from biam_tf.thresholds import Thresholds
 from biam_tf.vocabulary import Vocabulary, require_embedding_size
 from training.data.dataset import About, TaggingDataset
 from training.data.input.sources import FeatureSource, PhotoSource
-from training.scoring.scorer import make_scorer, score_examples
+from training.scoring.scorer import Scorer, make_scorer, score_examples
 
 ATTRIBUTES_FILE = "class_attributes.csv"
 EVALUATION_BATCH = 32
@@ -51,17 +51,25 @@ def score_split(
         vocabulary: any classes, in the run's embedding space.
         label: beginning of the progress line. Defaults to `"scoring"`.
     """
-    model = scores_alone(run.head)
-    if isinstance(source, PhotoSource):
-        model = build_tagger(run.backbone, model)
+    scorer = _scorer_of(run, isinstance(source, PhotoSource))
     with progress(len(source), label, "photo") as bar:
         return score_examples(
-            make_scorer(model),
+            scorer,
             source.evaluation_batches(EVALUATION_BATCH),
             vocabulary.embeddings,
             len(source),
             bar.update,
         )
+
+
+def _scorer_of(run: TrainedRun, of_photos: bool) -> Scorer:
+    """Returns the compiled function that scores photos or stored features, made once for a run."""
+    # It keeps its models, so that no other model gets their numbers.
+    key = (id(run.head), id(run.backbone) if of_photos else None)
+    if key not in run.scorers:
+        model = scores_alone(run.head)
+        run.scorers[key] = make_scorer(build_tagger(run.backbone, model) if of_photos else model)
+    return run.scorers[key]
 
 
 def evaluate_split(

@@ -1,5 +1,6 @@
 """Reads and decodes photos in parallel, and finds those that cannot be decoded."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -38,9 +39,26 @@ def read_photo(
 
     For use in a graph. A missing or broken photo is an error there, see `find_broken`.
     """
-    path = tf.strings.join([os.fspath(directory), image], separator="/")
-    contents = tf.io.read_file(path)
-    return decode_photo(contents, image_size, orientation=orientation, in_python=True)
+    return _reader(image_size, orientation)(
+        tf.strings.join([os.fspath(directory), image], separator="/")
+    )
+
+
+@functools.cache
+def _reader(image_size: int, orientation: Orientation) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function of a path to its photo.
+
+    It is traced once: that takes as long as decoding some hundred photos, and a run has several
+    pipelines.
+    """
+
+    def read(path: tf.Tensor) -> tf.Tensor:
+        contents = tf.io.read_file(path)
+        return decode_photo(contents, image_size, orientation=orientation, in_python=True)
+
+    function = tf.function(read, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    with tf.init_scope():  # part of no pipeline
+        return function.get_concrete_function()
 
 
 def read_whole_photo(
