@@ -1,8 +1,13 @@
 """Photos and sidecars with the metadata that cameras and photo programs leave in them."""
 
+import atexit
+import functools
+import os
 import pathlib
 import re
 import subprocess
+import tempfile
+from typing import IO
 
 from PIL import Image, ImageCms, ImageDraw
 
@@ -50,18 +55,33 @@ def write_photo(path: pathlib.Path, kind: str, profile: bool = True, number: int
         exiftool("-overwrite_original", *edits, str(path))
 
 
-def exiftool(*arguments: str) -> str:
-    """Runs exiftool and returns its output."""
-    lines = "\n".join(arguments)
-    done = subprocess.run(
-        ["exiftool", "-charset", "filename=UTF8", "-@", "-"],
-        input=lines,
-        capture_output=True,
+@functools.cache
+def _process() -> tuple[subprocess.Popen, IO[str]]:
+    """Exiftool as a process that stays, as its start takes longer than its work; its errors."""
+    errors = tempfile.TemporaryFile("w+", encoding="utf-8")
+    process = subprocess.Popen(
+        ["exiftool", "-stay_open", "True", "-@", "-", "-common_args", "-charset", "filename=UTF8"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
         encoding="utf-8",
-        check=False,
+        bufsize=1,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    atexit.register(process.communicate, "-stay_open\nFalse\n")
+    return process, errors
+
+
+def exiftool(*arguments: str) -> str:
+    """Runs a command of exiftool, which must succeed, and returns its output."""
+    process, errors = _process()
+    errors.seek(0, os.SEEK_END)
+    before = errors.tell()
+    process.stdin.write("\n".join([*arguments, "-echo3", "status ${status}", "-execute", ""]))
+    process.stdin.flush()
+    lines = list(iter(process.stdout.readline, "{ready}\n"))
+    errors.seek(before)
+    assert lines[-1:] == ["status 0\n"], errors.read()
+    return "".join(lines[:-1])
 
 
 # What changes with every write, and the keywords, which are compared on their own.

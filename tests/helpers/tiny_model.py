@@ -5,13 +5,14 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.experimental.ops.testing import sleep
 
 from serving.graph.warmup import FILE_NAME, write_warmup_requests
 
 NAMES = ("dog", "red car", "beach", "cat")
 EMBEDDING_SIZE = 4
 BROKEN = b"broken"
-WAITING, LONGEST_WAIT_SECONDS = b"waiting for ", 60.0
+WAITING, LONGEST_WAIT_SECONDS, POLL_MICROSECONDS = b"waiting for ", 60.0, 10_000
 
 IMAGES = tf.TensorSpec((None,), tf.string, name="images")
 EMBEDDINGS = tf.TensorSpec((None, EMBEDDING_SIZE), tf.float32, name="class_embeddings")
@@ -97,7 +98,11 @@ def _wait_at_gates(images) -> tf.Tensor:
         there = tf.size(tf.io.matching_files(gates))
         return (there < tf.size(gates)) & (tf.timestamp() < end)
 
-    return tf.while_loop(closed, lambda polls: (polls + 1,), (0,))[0]
+    def pause(polls):  # leaves the processor to others
+        after = tf.data.Dataset.from_tensors(polls + 1).apply(sleep(POLL_MICROSECONDS))
+        return (after.get_single_element(),)
+
+    return tf.while_loop(closed, pause, (0,))[0]
 
 
 def _write_reached(gate) -> tf.Tensor:

@@ -21,8 +21,9 @@ class WarmProcess:
     """`python -m MODULE ARGUMENTS`, with the interface of `subprocess.Popen` that tests use.
 
     Attributes:
-        stdout: what it prints, as a text file. Its errors are read all the time, so that it never
-            waits for that; `communicate` returns them.
+        stdout: what it prints, as a text file.
+        errors: the lines of its standard error so far, read all the time, so that it never waits
+            for that.
     """
 
     def __init__(
@@ -34,13 +35,14 @@ class WarmProcess:
         given = [str(argument) for argument in arguments]
         writers = [writer for _, writer in pipes]
         command = (module, given, dict(environment or {}), os.getcwd(), *writers)
-        self._process = context.Process(target=_run, args=command)
+        # Daemons end with this process, if a test that failed has left them.
+        self._process = context.Process(target=_run, args=command, daemon=True)
         self._process.start()
         for writer in writers:
             writer.close()
         self.stdout, stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in pipes)
-        self._errors: list[str] = []
-        self._reader = threading.Thread(target=_read_all, args=(stderr, self._errors), daemon=True)
+        self.errors: list[str] = []
+        self._reader = threading.Thread(target=_read_all, args=(stderr, self.errors), daemon=True)
         self._reader.start()
 
     @property
@@ -51,13 +53,16 @@ class WarmProcess:
     def kill(self) -> None:
         self._process.kill()
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def communicate(self) -> tuple[str, str]:
         """Returns the rest of what it prints, and all its errors, when it has ended."""
         with self.stdout:
             output = self.stdout.read()
         self._reader.join()
         self._process.join()
-        return output, "".join(self._errors)
+        return output, "".join(self.errors)
 
 
 def run(module: str, *arguments: object) -> str:

@@ -1,10 +1,13 @@
 """Fixtures of the tests of serving."""
 
 import functools
+import shutil
 
 import pytest
 from tiny_model import write_tiny_model
 from tiny_server import ready, started
+
+from serving.graph.warmup import FILE_NAME
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,17 @@ def tagger_dir(finished, made_once):
 
 
 @pytest.fixture(scope="session")
+def cold_dir(tagger_dir, made_once):
+    """As `tagger_dir`, without requests to warm up with: a server of it is ready much earlier."""
+
+    def write(folder):
+        shutil.copytree(tagger_dir, folder)
+        (folder / "1" / "assets.extra" / FILE_NAME).unlink()
+
+    return made_once("cold", write)
+
+
+@pytest.fixture(scope="session")
 def portable_dir(finished, made_once):
     """As `tagger_dir`, without WebP, which TensorFlow decodes from 2.20 on."""
     from serving import export
@@ -46,11 +60,16 @@ def portable_dir(finished, made_once):
     return made_once("portable", write)
 
 
+@functools.cache
+def _embedder(*arguments):
+    from serving.indexing.region_embedder import RegionEmbedder
+
+    return RegionEmbedder(*arguments)
+
+
 @pytest.fixture(scope="module")
 def loaded_once():
     """Indexing keeps the exports that it loads: loading one takes seconds, and none changes."""
-    from serving.indexing import build_index
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_index, "RegionEmbedder", functools.cache(build_index.RegionEmbedder))
+        patch.setattr("serving.indexing.build_index.RegionEmbedder", _embedder)
         yield

@@ -12,12 +12,12 @@ from biam_tf import Tagger
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def test_serve_and_monitor(tagger_dir, finished, scenes, tmp_path, monkeypatch):
+def test_serve_and_monitor(cold_dir, finished, scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(next((scenes / "images").iterdir()), "photo.png")
     tagger = Tagger.load(finished.path)
     first, second = tagger.vocabulary.names[:2]
-    server = ready(started(tagger_dir, metrics_port=0))
+    server = ready(started(cold_dir, metrics_port=0))
     try:
         names, _ = follow(
             "serve_and_monitor.md",

@@ -51,7 +51,7 @@ def process():
 
 
 def test_training_and_tagging_write_only_their_own_lines(
-    finished, tagger_dir, scenes, process, tmp_path
+    finished, tagger_dir, cold_dir, scenes, process, tmp_path
 ):
     album = tmp_path / "my photos"
     album.mkdir()
@@ -62,7 +62,7 @@ def test_training_and_tagging_write_only_their_own_lines(
     small = [*TINY, "backbone.image_size=32"]
     tiny = [*(text for setting in small for text in ("--set", setting)), *data]
     version = tagger_dir / "1"
-    server = ready(started(tagger_dir))
+    server = ready(started(cold_dir))
     commands = [
         ("training.run", [*tiny, "--set", f"output={tmp_path / 'run'}"]),
         ("training.describe", [scenes, "--output", tmp_path / "description"]),

@@ -17,9 +17,18 @@ def photos(scenes):
     return sorted((scenes / "images").rglob("*.*"))[:3]
 
 
+@pytest.fixture(scope="module")
+def run(finished):
+    return Tagger.load(finished.path)
+
+
+@pytest.fixture(scope="module")
+def exported(tagger_dir):
+    return Tagger.load(tagger_dir)
+
+
 @pytest.mark.slow
-def test_an_export_and_its_run_say_the_same(finished, tagger_dir, photos):
-    run, exported = Tagger.load(finished.path), Tagger.load(tagger_dir)
+def test_an_export_and_its_run_say_the_same(run, exported, photos):
     assert exported.vocabulary.names == run.vocabulary.names
     names = [*run.vocabulary.names[:3], run.vocabulary.names[0].upper()]
     expected = run.scores(photos, names)
@@ -32,19 +41,21 @@ def test_an_export_and_its_run_say_the_same(finished, tagger_dir, photos):
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
 
 
-def test_a_class_learned_by_an_export_is_that_of_its_run(finished, scenes, tagger_dir, photos):
-    run, exported = Tagger.load(finished.path), Tagger.load(tagger_dir)
+def test_a_class_learned_by_an_export_is_that_of_its_run(run, exported, photos):
     mine, its = (tagger.learn("mine", photos[:2]).embeddings for tagger in (run, exported))
     np.testing.assert_allclose(its, mine, atol=1e-3)
 
 
-def test_broken_photos_and_unknown_names_are_named(finished, tagger_dir, photos):
+def test_broken_photos_and_unknown_names_are_named(exported, photos):
+    with pytest.raises(UserError, match="photo 2: not a whole"):
+        exported.scores([photos[0], b"broken"])
+    with pytest.raises(UserError, match="unheard-of"):
+        exported.tag(photos[0], ["unheard-of"])
+
+
+def test_the_folder_of_a_version_is_loaded_as_the_models(finished, tagger_dir):
     tagger = Tagger.load(tagger_dir / "1")
     assert tagger.vocabulary.names == Vocabulary.load(finished.vocabulary).names
-    with pytest.raises(UserError, match="photo 2: not a whole"):
-        tagger.scores([photos[0], b"broken"])
-    with pytest.raises(UserError, match="unheard-of"):
-        tagger.tag(photos[0], ["unheard-of"])
 
 
 def test_the_folder_of_a_version_without_its_facts_is_refused(tagger_dir, tmp_path):

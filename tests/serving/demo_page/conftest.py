@@ -13,8 +13,8 @@ PHOTOS = 300
 
 
 @pytest.fixture(scope="module")
-def served(tagger_dir):
-    server = ready(started(tagger_dir))
+def served(tagger_dir, cold_dir):
+    server = ready(started(cold_dir))
     with connect(server.address) as client:
         yield ServedModel(tagger_dir, server.address, client, server)
     server.stop()
@@ -34,8 +34,8 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def page_server(chromium, tagger_dir):
-    server = Server(tagger_dir)
+def page_server(chromium, cold_dir):
+    server = Server(cold_dir)
     yield server
     server.lose()
 

@@ -69,7 +69,7 @@ def damages(size: int):
 
 
 @pytest.mark.slow
-def test_600_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished):
+def test_600_damaged_requests_leave_the_good_ones_unharmed(cold_dir, finished):
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     size = load_run(finished.path).vocabulary.embedding_size
@@ -77,7 +77,7 @@ def test_600_damaged_requests_leave_the_good_ones_unharmed(tagger_dir, finished)
     many = np.random.default_rng(1).normal(size=(50_000, size)).astype(np.float32)
     own = many[:9]
     kinds = damages(size)
-    server = ready(started(tagger_dir, threads=8))
+    server = ready(started(cold_dir, threads=8))
     answers = collections.Counter()
 
     with grpc.insecure_channel(server.address) as channel, TaggingClient(server.address) as client:

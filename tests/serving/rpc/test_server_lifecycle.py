@@ -3,9 +3,6 @@
 import concurrent.futures
 import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -25,6 +22,7 @@ from tiny_model import (
     write_tiny_model,
 )
 from tiny_server import ready, resident_bytes, started, wait_for
+from warm_processes import WarmProcess
 
 from biam_tf.errors import UserError
 from serving import server as server_command
@@ -129,12 +127,14 @@ def test_reloads_under_load_fail_no_request_and_leave_the_memory_flat(tmp_path):
 
 def serve(model_dir, *options):
     """The server as a process, and its address when it listens."""
-    command = [sys.executable, "-m", "serving.server", str(model_dir), "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if " on 127.0.0.1:" in line:
-            return process, re.search(r"127\.0\.0\.1:\d+", line)[0]
-    raise AssertionError(f"the server ended with {process.wait()}")
+    process = WarmProcess("serving.server", [model_dir, "--port", "0", *options])
+    wait_for(lambda: said(process, " on 127.0.0.1:") or process.returncode is not None)
+    return process, re.search(r"127\.0\.0\.1:\d+", said(process, " on 127.0.0.1:"))[0]
+
+
+def said(process, text):
+    """The line of its standard error with a text, if there is one by now."""
+    return next((line for line in process.errors if text in line), "")
 
 
 @pytest.mark.slow
@@ -150,15 +150,15 @@ def test_sigterm_lets_running_requests_finish(model_dir, tmp_path):
         wait_for(lambda: health(channel) == serving)
         running = pool.submit(predict, "", good([gate.photo]))
         wait_for(gate.reached)
-        process.send_signal(signal.SIGTERM)
-        wait_for(lambda: "stopping" in process.stderr.readline())
+        process.terminate()
+        wait_for(lambda: said(process, "stopping"))
         assert refusal(predict)[0] == grpc.StatusCode.UNAVAILABLE
         assert not running.done()
         gate.open()
         scores = tf.make_ndarray(running.result().outputs["scores"])
         np.testing.assert_allclose(scores, expected_scores([gate.photo], CLASSES))
-    process.stderr.read()
-    assert process.wait(120) == 0
+    process.communicate()
+    assert process.returncode == 0
 
 
 @pytest.mark.slow
@@ -173,10 +173,11 @@ def test_draining_ends_in_the_time_given(model_dir, tmp_path):
         wait_for(lambda: health(channel) == health_pb2.HealthCheckResponse.SERVING)
         running = pool.submit(refusal, predict, "", good([gate.photo]))
         wait_for(gate.reached)
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         began = time.monotonic()
-        assert "cut off" in process.stderr.read()
-        assert process.wait(300) == 0 and time.monotonic() - began < LONGEST_WAIT_SECONDS
+        _, errors = process.communicate()
+        assert "cut off" in errors and process.returncode == 0
+        assert time.monotonic() - began < LONGEST_WAIT_SECONDS
         assert running.result()[0] == grpc.StatusCode.UNAVAILABLE
 
 

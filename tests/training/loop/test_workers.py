@@ -5,8 +5,6 @@ import json
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import keras
@@ -165,8 +163,7 @@ def test_two_devices_take_the_steps_of_one(scenes, finished, one_process):
     folder = RunFolder(one_process.path.parent / "devices")
     settings = ("strategy=mirrored", "logical_cpu_devices=2")
     arguments = command(scenes, finished, folder.path, *settings)
-    program = [sys.executable, "-m", "training.run"]
-    subprocess.run([*program, *arguments], check=True, capture_output=True)
+    warm_processes.run("training.run", *arguments)
     np.testing.assert_allclose(losses(folder), losses(one_process), rtol=1e-5)
 
 
