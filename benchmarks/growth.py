@@ -28,6 +28,7 @@ AXES = {
     "batch": [8, 16, 32, 64],
     "photos": [5000, 10000, 20000, 40000],
 }
+SMOKE_BASE = {"classes": 20, "grid": 4, "batch": 2}
 SMOKE_AXES = {"classes": [20, 40], "photos": [100, 200]}
 TITLES = {
     "classes": "step: classes",
@@ -40,12 +41,12 @@ STEPS = 4
 
 def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
     """Returns the table of points and exponents; draws the plot to `plot` unless it is None."""
-    rows, lines = [], {}
+    rows, lines, base = [], {}, SMOKE_BASE if smoke else BASE
     for axis, values in (SMOKE_AXES if smoke else AXES).items():
         # The figures of a smoke test tell nothing: it starts one process, for the fastest point.
-        measure_point = _point if smoke and axis != "photos" else _in_own_process
-        points = [measure_point(axis, value) for value in values[: 1 if smoke else None]]
-        points += [_point(axis, value) for value in values[len(points) :]]
+        first = [] if smoke and axis != "photos" else values[: 1 if smoke else None]
+        points = [_in_own_process(axis, value) for value in first]
+        points += [_point(axis, value, base) for value in values[len(points) :]]
         sizes = [value**2 if axis == "grid" else value for value in values]
         lines[axis] = sizes, points
         exponents = [
@@ -64,8 +65,8 @@ def measure(smoke: bool, plot: pathlib.Path | None = None) -> list[Table]:
         )
     if plot is not None:
         _draw(lines, plot)
-    base = ", ".join(f"{size} {name}" for name, size in BASE.items() if name != "grid")
-    note = f"By default: {base}, {BASE['grid']}x{BASE['grid']} regions."
+    others = ", ".join(f"{size} {name}" for name, size in base.items() if name != "grid")
+    note = f"By default: {others}, {base['grid']}x{base['grid']} regions."
     columns = ("varied size", "values", "time", "exponent", "memory, GB", "exponent")
     return [Table("Growth of time and memory", columns, rows, note)]
 
@@ -92,11 +93,13 @@ def _in_own_process(axis: str, value: int) -> dict:
     return in_own_process("benchmarks.growth", ["--point", axis, str(value)])
 
 
-def _point(axis: str, value: int) -> dict:
+def _point(axis: str, value: int, base: dict[str, int] = BASE) -> dict:
     """Measures the time and the memory of one point in this process."""
     from training.machine import peak_memory
 
-    function, before = (_average_precision if axis == "photos" else _step)(axis, value)
+    function, before = (
+        _average_precision(value) if axis == "photos" else _step({**base, axis: value})
+    )
     function()
     seconds = []
     for _ in range(STEPS):
@@ -107,11 +110,10 @@ def _point(axis: str, value: int) -> dict:
     return {"seconds": statistics.median(seconds), "bytes": max(1, peak_memory() - before)}
 
 
-def _average_precision(axis: str, photos: int):
+def _average_precision(photos: int):
     from biam_tf.metrics import average_precision
     from training.machine import peak_memory
 
-    del axis
     rng = np.random.default_rng(0)
     before = peak_memory()
     scores = rng.random((photos, 500), np.float32)
@@ -119,13 +121,12 @@ def _average_precision(axis: str, photos: int):
     return lambda: average_precision(scores, labels), before
 
 
-def _step(axis: str, value: int):
+def _step(sizes: dict[str, int]):
     import training.loop.train_step  # noqa: F401
     from benchmarks.shared.compared_heads import REGIONS, Ours, make_arrays
     from training.machine import peak_memory
 
     before = peak_memory()
-    sizes = {**BASE, axis: value}
     shape = (sizes["grid"], sizes["grid"], REGIONS[-1])
     return Ours(make_arrays(sizes["classes"], sizes["batch"], shape)).step, before
 

@@ -12,7 +12,7 @@ import venv
 
 import pytest
 from source_tree import PACKAGES, ROOT
-from tiny_run import TINY
+from tiny_run import QUICK, TINY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -64,7 +64,8 @@ def test_an_installed_command_works_beside_packages_of_the_same_names(installed,
     for package in ("training", "serving"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    settings = [*TINY, "data.name=folder", f"data.directory={scenes}", "training.epochs=1"]
+    settings = [*TINY, *QUICK, f"data.directory={scenes}", "data.name=folder"]
+    settings += ["training.epochs=1"]
     options = [word for setting in settings for word in ("--set", setting)]
     printed = run([installed / "biam", "run", "--config", "quickstart", *options], tmp_path)
     assert f"{installed / 'biam'} export runs/quickstart models/quickstart" in printed
