@@ -16,8 +16,10 @@ from training.data.folder.reader import read_folder
 from training.pipeline.held_out import plan_folds
 from training.pipeline.run_folder import RunFolder
 
-# The progress bar shows the loss of every step, by which the run below is stopped.
+# The progress bar shows the loss of every step, by which the run below is stopped. At this rate, so
+# few steps on small pictures are enough for slopes.
 WITH_FOLDS = ["training.epochs=1", "thresholds.held_out_folds=2", "training.fetch_every=1"]
+WITH_FOLDS += ["backbone.image_size=32", "training.optimizer.learning_rate=1e-2"]
 
 
 @pytest.mark.unit
