@@ -34,8 +34,8 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def page_server(chromium, cold_dir):
-    server = Server(cold_dir)
+def page_server(chromium, tagger_dir):
+    server = Server(tagger_dir)
     yield server
     server.lose()
 
