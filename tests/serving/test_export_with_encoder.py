@@ -8,11 +8,13 @@ import pytest
 import tensorflow as tf
 from photo_files import encoded
 from small_encoder import random_weights, write_encoder
+from unchecked_export import unchecked
 
 from biam_tf.embeddings.sentence_encoder import SentenceEncoder
 from biam_tf.embeddings.sources import embed_by_sentences
 from biam_tf.errors import UserError
 from biam_tf.models import build_head
+from biam_tf.photos import decode_photo
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving import export
@@ -52,7 +54,8 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     monkeypatch.setattr("biam_tf.runs.load_run", lambda path: small)
     options = [str(finished.path), str(tmp_path / "models"), "--sentence-encoder", str(folder)]
     options += ["--formats", "jpeg,png"]
-    assert export.main(options) == 0
+    with unchecked():  # compared below
+        assert export.main(options) == 0
     out = capsys.readouterr().out
     assert f"sentence encoder: {folder}, reads 'a photo of {{name}}'" in out
     version = tmp_path / "models" / "1"
@@ -72,6 +75,10 @@ def test_a_model_with_a_sentence_encoder_takes_any_phrase(
     scores = call(loaded.signatures["tag"], images=PHOTOS, class_names=asked)["scores"]
     by_embedding = call(loaded.signatures["serving_default"], images=PHOTOS, class_embeddings=found)
     np.testing.assert_allclose(scores, by_embedding["scores"], rtol=0, atol=1e-4)
+    pixels = tf.stack([decode_photo(photo, run.image_size) for photo in PHOTOS])
+    features = run.backbone(pixels, training=False)
+    parts = [features["region_features"], features["scene_feature"], tf.constant(found)]
+    np.testing.assert_allclose(scores, head(parts, training=False), rtol=0, atol=1e-4)
     with pytest.raises(tf.errors.InvalidArgumentError, match="a name without letters or signs"):
         call(loaded.signatures["tag"], images=PHOTOS, class_names=["dog", " "])
 

@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 from photo_files import encoded
 from small_systems import small_head
+from unchecked_export import unchecked
 
 from biam_tf.errors import UserError
+from biam_tf.photos import decode_photo
 from biam_tf.runs import load_run
 from biam_tf.vocabulary import Vocabulary
 from serving.graph.saved_model import export
@@ -47,7 +49,8 @@ def test_an_index_scores_as_the_export_answers(form, finished, photos, tmp_path)
     if kind != "learned":  # without names there are fewer signatures, which take seconds each
         nameless = Vocabulary((), np.empty((0, own.shape[1]), np.float32), ())
         changed = dataclasses.replace(changed, vocabulary=nameless)
-    exported = export(changed, tmp_path / "model", GraphSettings(formats=("JPEG", "PNG")))
+    with unchecked():  # compared below
+        exported = export(changed, tmp_path / "model", GraphSettings(formats=("JPEG", "PNG")))
     assert exported.index.startswith(says) and " per photo" in exported.index
     assert ("region_vectors" in exported.signatures) == (kind != "features")
 
@@ -59,6 +62,11 @@ def test_an_index_scores_as_the_export_answers(form, finished, photos, tmp_path)
     contents = tf.constant([(photos / path).read_bytes() for path in index.photos])
     signature = tf.saved_model.load(exported.path).signatures["serving_default"]
     full = signature(images=contents, class_embeddings=tf.constant(classes))["scores"].numpy()
+    pixels = tf.stack([decode_photo(photo, run.image_size) for photo in contents])
+    features = run.backbone(pixels, training=False)
+    parts = [features["region_features"], features["scene_feature"], tf.constant(classes)]
+    by_keras = np.asarray(head(parts, training=False))
+    np.testing.assert_allclose(full, by_keras, rtol=0, atol=1e-4 * max(1, abs(by_keras).max()))
     found = index.scores(classes)
     limit = 0.005 * np.ptp(full)
     np.testing.assert_allclose(found, full, rtol=0, atol=limit)
