@@ -7,6 +7,7 @@ resolved once, and the connection is made to the resolved address.
 """
 
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -55,6 +56,24 @@ class _Download:
                 self.socket.shutdown(socket.SHUT_RDWR)
 
 
+@dataclasses.dataclass(frozen=True)
+class Downloader:
+    """A function from a URL to the contents of a photo, whose downloads can be ended."""
+
+    _download: Callable[[str], bytes]
+    _under_way: set[_Download]
+
+    def __call__(self, url: str) -> bytes:
+        """Returns the contents of the photo at `url`; raises a `ValueError` with the reason."""
+        return self._download(url)
+
+    def stop(self) -> None:
+        """Ends the downloads that are under way, which fail; called by another thread."""
+        for download in tuple(self._under_way):
+            download.end = 0.0
+            download.close()
+
+
 class _OfThread(threading.local):
     """The download of each thread."""
 
@@ -75,7 +94,7 @@ def downloader(
     anywhere: bool = False,
     max_mb: float = DEFAULT_MAX_MB,
     max_seconds: float = DEFAULT_MAX_SECONDS,
-) -> Callable[[str], bytes]:
+) -> "Downloader":
     """Returns a function from a URL to the contents of a photo, for any number of threads.
 
     A download is attempted up to four times if the server does not respond, is busy or closes the
@@ -120,8 +139,11 @@ def downloader(
                 raise ValueError(late)
             retries.sleep()
 
+    under_way: set[_Download] = set()
+
     def read(url: str) -> tuple[bytes, str]:
         current.download = _Download(url, max_seconds)
+        under_way.add(current.download)
         # A server that sends a byte now and then is stopped by closing its connection.
         watch = threading.Timer(max_seconds, current.download.close)
         watch.daemon = True
@@ -134,6 +156,7 @@ def downloader(
             raise ValueError(problem) from None
         finally:
             watch.cancel()
+            under_way.discard(current.download)
         if current.download.is_late:  # what was closed may look as if it had ended
             raise ValueError(late)
         return found
@@ -147,7 +170,7 @@ def downloader(
             raise ValueError(f"invalid download ({kind}): {problem}")
         return content
 
-    return download
+    return Downloader(download, under_way)
 
 
 def _content(response: "urllib3.BaseHTTPResponse", max_bytes: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Literal
 from biam_tf.errors import UserError
 from biam_tf.files import is_inside, replacing
 from biam_tf.photos import photo_problem, stored_name
-from training.data.imports.downloads import CONNECTIONS, downloader
+from training.data.imports.downloads import CONNECTIONS, Downloader, downloader
 
 Placement = Literal["link", "copy"]
 
@@ -92,8 +92,14 @@ def collect_photos(
                 else:
                     collected.failed[location] = problem
                 on_photo()
+    except BaseException:
+        # Ctrl-C waits neither for the remaining photos nor for slow servers.
+        threads.shutdown(wait=False, cancel_futures=True)
+        if isinstance(download, Downloader):
+            download.stop()
+        raise
     finally:
-        threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the remaining photos
+        threads.shutdown(cancel_futures=True)
     return collected
 
 

@@ -4,8 +4,10 @@ import contextlib
 import csv
 import functools
 import http.server
+import os
 import pathlib
 import re
+import signal
 import socket
 import threading
 import time
@@ -16,7 +18,8 @@ import pytest
 from import_tables import write_table
 
 from training.data.folder.reader import read_folder
-from training.data.imports.photo_collection import _file_name
+from training.data.imports.downloads import CONNECTIONS, downloader
+from training.data.imports.photo_collection import _file_name, collect_photos
 from training.import_data import main
 
 # What servers answer to the question when to come again.
@@ -258,3 +261,19 @@ def test_photos_outside_the_folder_of_the_list_need_consent(photos, tmp_path, ca
         rows = [("secret.jpg" if "folder" in option[0] else "/old/secret.jpg", "dog", "train")]
         table = write_table(photos / "named.csv", rows)
         assert main(["csv", str(table), str(folder / option[0].strip("-")), *option]) == 0
+
+
+def test_an_import_that_is_stopped_does_not_wait_for_slow_servers(address, photos, tmp_path):
+    names = [f"{address}/drip/{n}.jpg" for n in range(40)]
+    loading = downloader(anywhere=True)
+
+    def stop():  # once downloads are under way
+        while len(Troubled.asked) < CONNECTIONS:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        collect_photos(names, tmp_path, download=loading)
+    assert time.monotonic() - start < 60 and len(Troubled.asked) == CONNECTIONS
