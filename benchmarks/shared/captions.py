@@ -14,16 +14,19 @@ from biam_tf.shape_painter import COLORS, OBJECT_CLASSES, SHAPES, TEXTURES
 
 NUMBERS = ("", "a", "two", "three", "four")
 MAXIMAL_OBJECTS = len(NUMBERS) - 1
-# Which of color, texture and shape a phrase of one object says, and how often.
+# Which of color, texture and shape a phrase of one object says, and how often. Few say all three: a
+# model that has mostly seen whole descriptions learns these by heart instead of their parts, and
+# then understands no new combination.
 _SAID = (
-    *[(True, True, True)] * 4,
-    *[(True, False, True)] * 2,
+    (True, True, True),
+    *[(True, False, True)] * 3,
+    *[(False, True, True)] * 3,
+    *[(True, True, False)] * 2,
     *[(False, False, True)] * 2,
-    (True, True, False),
-    (False, True, True),
     (True, False, False),
     (False, True, False),
 )
+_IN_LISTS = tuple(said for said in _SAID if said[2])
 _LISTS = 0.3  # share of the captions that list several objects
 _ATTRIBUTES = np.array(
     [
@@ -65,18 +68,30 @@ def write_caption(rng: np.random.Generator, counts: np.ndarray) -> Caption:
     """
     shown = rng.permutation(np.flatnonzero(counts))
     if rng.random() < _LISTS:
-        listed = shown[: rng.integers(1, len(shown) + 1)]
-        numbers = counts[listed]
-        words = [
-            phrase(*OBJECT_CLASSES[i], number=int(n)) for i, n in zip(listed, numbers, strict=True)
-        ]
-        return Caption(" and ".join(words), np.eye(len(counts), dtype=bool)[listed], numbers)
+        said = _IN_LISTS[rng.integers(len(_IN_LISTS))]
+        listed: dict[tuple[str, ...], np.ndarray] = {}  # objects that are described alike are one
+        for number in shown[: rng.integers(1, len(shown) + 1)]:
+            listed.setdefault(_words(number, said), _fitting(number, said))
+        classes = np.stack(list(listed.values()))
+        numbers = classes.astype(np.int64) @ counts
+        words = [phrase(*own, number=int(n)) for own, n in zip(listed, numbers, strict=True)]
+        return Caption(" and ".join(words), classes, numbers)
     said = _SAID[rng.integers(len(_SAID))]
-    fitting = ((_ATTRIBUTES == _ATTRIBUTES[shown[0]]) | ~np.array(said)).all(1)
+    fitting = _fitting(shown[0], said)
     number = int(counts[fitting].sum()) if rng.random() < 0.5 else 1
-    own = OBJECT_CLASSES[shown[0]]
-    words = [word if is_said else "" for word, is_said in zip(own, said, strict=True)]
-    return Caption(phrase(*words, number=number), fitting[None], np.array([number]))
+    return Caption(
+        phrase(*_words(shown[0], said), number=number), fitting[None], np.array([number])
+    )
+
+
+def _words(number: int, said: tuple[bool, ...]) -> tuple[str, ...]:
+    """Returns color, texture and shape of a class, "" for what is not said."""
+    return tuple(w if said[i] else "" for i, w in enumerate(OBJECT_CLASSES[number]))
+
+
+def _fitting(number: int, said: tuple[bool, ...]) -> np.ndarray:
+    """Returns which of the 72 classes share with a class what is said of it."""
+    return ((_ATTRIBUTES == _ATTRIBUTES[number]) | ~np.array(said)).all(1)
 
 
 def are_true(counts: np.ndarray, captions: Sequence[Caption]) -> np.ndarray:

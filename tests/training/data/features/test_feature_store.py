@@ -203,6 +203,8 @@ def test_a_photo_that_only_failed_for_a_moment_is_not_taken_for_broken(extract, 
         return decode(tf.constant(b"half of it"), image_size, **settings)
 
     monkeypatch.setattr(photo_reader, "decode_photo", fails)
+    # The function that reads a photo is otherwise made once per process.
+    monkeypatch.setattr(photo_reader, "_reader", photo_reader._reader.__wrapped__)
     with pytest.raises(tf.errors.UnavailableError, match=r"but works now; .*run the command again"):
         extract(max_broken_share=0.99)
     assert calls == [False]
