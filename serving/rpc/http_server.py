@@ -121,6 +121,7 @@ class HttpServer:
         self._metrics = metrics
         self._intake = intake
         self._outbox = outbox
+        self._turn = asyncio.Lock()
         self._max_body = min(settings.max_rest_mb * 2**20, settings.max_bytes)
         assert settings.metrics_port is not None
         self._socket = listening_socket(settings.host, settings.metrics_port, "--metrics-port")
@@ -283,6 +284,8 @@ class HttpServer:
         async def read() -> bytearray:
             more = True
             while more:
+                async with self._turn:  # many bodies at a time would hold up health
+                    await asyncio.sleep(0)
                 event = await receive()
                 if event["type"] == "http.disconnect":
                     raise _Gone
