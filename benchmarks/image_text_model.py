@@ -22,11 +22,19 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.shared.captioned_pictures import (
+    PATCH,
+    SHIFTS,
+    SIZE,
+    Pictures,
+    draw_one,
+    draw_pictures,
+    draw_several,
+)
 from biam_tf.command_line import run_command
 from biam_tf.errors import UserError
 
@@ -39,25 +47,11 @@ examples:
       --set 'vocabulary.templates=["a {name}"]' --set output=runs/small_clip
 """
 
-SIZE, PART, PATCH = 96, 48, 12
-SHIFTS = PATCH  # pictures are larger by this, so that batches can see them at all places of patches
 CHANNELS, LAYERS, HEADS, HIDDEN, CONTEXT = 64, 6, 4, 128, 20
 TEXT_HIDDEN = 32  # little, so that texts are learned as the sums of their words
 PIECES, STRONGEST = 150, 3
 WARMUP, FIRST_SCALE, FIRST_BIAS = 50, 10.0, -3.0
 REPORT_EVERY = 50
-
-
-class Pictures(NamedTuple):
-    """Drawn pictures.
-
-    Attributes:
-        pixels: `(N, S, S, 3)` uint8.
-        counts: `(N, 72)` int8, how many objects of each class they show.
-    """
-
-    pixels: np.ndarray
-    counts: np.ndarray
 
 
 class Stage(NamedTuple):
@@ -148,8 +142,8 @@ def train(target: pathlib.Path, stages: list[Stage], texts: int, seed: int) -> N
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     drawn = [
-        _draw(draw, stage, np.random.SeedSequence([seed, number]))
-        for number, (draw, stage) in enumerate(zip((_one, _several), stages, strict=True))
+        draw_pictures(draw, stage.name, stage.pictures, np.random.SeedSequence([seed, number]))
+        for number, (draw, stage) in enumerate(zip((draw_one, draw_several), stages, strict=True))
     ]
     tokenizer = _make_tokenizer(hub, rng, drawn[-1].counts)
     trainer = _Trainer(hub, tokenizer, drawn[-1].pixels[:, :SIZE, :SIZE], rng)
@@ -162,60 +156,6 @@ def train(target: pathlib.Path, stages: list[Stage], texts: int, seed: int) -> N
     with replacing(target) as partial:
         trainer.model.save_to_preset(str(partial))
         preprocessor.save_to_preset(str(partial))
-
-
-def _seen_classes() -> list[int]:
-    """Returns the numbers of the classes that are seen in the scenes data set of seed 0."""
-    from biam_tf.shape_painter import OBJECT_CLASSES
-    from training.data.scenes.reader import unseen_classes
-
-    unseen = unseen_classes(0)
-    return [number for number, each in enumerate(OBJECT_CLASSES) if each not in unseen]
-
-
-def _one(rng: np.random.Generator, seen: list[int]) -> tuple[np.ndarray, list[int]]:
-    """Draws one object, and returns a part of the picture that holds it."""
-    from biam_tf.shape_painter import OBJECT_CLASSES, paint
-
-    number = int(rng.choice(seen))
-    picture, (box,) = paint(rng, SIZE, [OBJECT_CLASSES[number]])
-    side = PART + SHIFTS
-
-    def start(first: int, last: int) -> int:
-        """Returns a place at which every shifted part holds all of the object, if it can."""
-        lowest, highest = sorted((last - PART, first - SHIFTS))
-        return int(np.clip(rng.integers(lowest, highest, endpoint=True), 0, SIZE - side))
-
-    x, y = start(box.x0, box.x1), start(box.y0, box.y1)
-    return np.asarray(picture)[y : y + side, x : x + side], [number]
-
-
-def _several(rng: np.random.Generator, seen: list[int]) -> tuple[np.ndarray, list[int]]:
-    """Draws one to four objects, of which two may be of the same class."""
-    from benchmarks.shared.captions import MAXIMAL_OBJECTS
-    from biam_tf.shape_painter import OBJECT_CLASSES, paint
-
-    numbers = rng.choice(seen, rng.integers(1, MAXIMAL_OBJECTS, endpoint=True)).tolist()
-    if len(numbers) > 1 and rng.random() < 0.2:
-        numbers[1] = numbers[0]
-    picture, _ = paint(rng, SIZE, [OBJECT_CLASSES[number] for number in numbers])
-    margin = (SHIFTS // 2, SHIFTS - SHIFTS // 2)
-    return np.pad(np.asarray(picture), (margin, margin, (0, 0)), mode="edge"), numbers
-
-
-def _draw(
-    draw: Callable[..., tuple[np.ndarray, list[int]]], stage: Stage, seed: np.random.SeedSequence
-) -> Pictures:
-    from biam_tf.shape_painter import OBJECT_CLASSES
-
-    print(f"drawing {stage.pictures:,} pictures ({stage.name})", flush=True)
-    seen, pixels = _seen_classes(), []
-    counts = np.zeros((stage.pictures, len(OBJECT_CLASSES)), np.int8)
-    for row, own in enumerate(seed.spawn(stage.pictures)):
-        picture, numbers = draw(np.random.default_rng(own), seen)
-        pixels.append(picture)
-        np.add.at(counts[row], numbers, 1)
-    return Pictures(np.stack(pixels), counts)
 
 
 def _make_tokenizer(hub: Any, rng: np.random.Generator, counts: np.ndarray) -> Any:
