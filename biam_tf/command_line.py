@@ -8,7 +8,9 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -188,6 +190,24 @@ def _program(path: str, name: str) -> str:
         return name
     is_below = pathlib.Path(path).is_relative_to(pathlib.Path.cwd())
     return os.path.relpath(path) if is_below else path
+
+
+def until_stopped() -> Callable[[], None]:
+    """Returns a function that waits for Ctrl-C or SIGTERM, which end no process from now on.
+
+    A signal that comes before the function is called ends its waiting, too.
+    """
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def wait() -> None:
+        # Any thread may receive a signal, but the main thread handles it, and a wait without a time
+        # limit would not end for that.
+        while not stopped.wait(1.0):
+            pass
+
+    return wait
 
 
 def _run_quietly(

@@ -9,15 +9,13 @@ import ipaddress
 import logging
 import os
 import pathlib
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
 
-from biam_tf.command_line import run_command
+from biam_tf.command_line import run_command, until_stopped
 from biam_tf.errors import UserError
 from serving import DEFAULT_MODEL_NAME
 from serving.rpc.version_folders import newest_version
@@ -158,15 +156,13 @@ def _command(arguments: argparse.Namespace) -> None:
     with demo(arguments) as address:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         logging.getLogger("serving.rpc.tagging_client").setLevel(logging.ERROR)  # shown on the page
-        stopped = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stopped.set())
+        wait = until_stopped()
         print(f"{address}  (Ctrl-C stops it)", flush=True)
         if not arguments.no_browser:
             import webbrowser
 
             webbrowser.open(address)
-        stopped.wait()
+        wait()
 
 
 def _check(arguments: argparse.Namespace) -> None:

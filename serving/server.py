@@ -4,12 +4,10 @@ import argparse
 import dataclasses
 import logging
 import pathlib
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 
-from biam_tf.command_line import run_command
+from biam_tf.command_line import run_command, until_stopped
 from biam_tf.library_messages import end_process
 from serving.rpc.tagging_server import (
     ServerSettings,
@@ -111,13 +109,11 @@ def _command(arguments: argparse.Namespace) -> None:
     require_protos()
     prepare_process()
     server = TaggingServer(arguments.model_dir, settings)
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    wait = until_stopped()
     server.start()
     page = f", HTTP on port {server.metrics_port}" if server.metrics_port else ""
     _LOG.info("%r on %s%s", settings.model_name, server.address, page)
-    stopped.wait()
+    wait()
     _LOG.info("stopping: running requests may take %g s more", settings.drain_seconds)
     if not server.stop():
         _LOG.warning("stopped; work that could not be interrupted was cut off")

@@ -6,10 +6,12 @@ import gc
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from graph_optimizer import optimize_graphs
 from tiny_run import COMPLETE, TINY
 from unit_guard import unit_guard
 
@@ -20,14 +22,15 @@ UNIT, INTEGRATION = "unit", "integration"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Two workers for a folder or the whole suite; files and single tests run in this process."""
+    """Three workers for a folder or the whole suite; files and single tests run in this process."""
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     folders = all(pathlib.Path(argument).is_dir() for argument in config.args)
     if folders and config.option.numprocesses is None and not config.option.usepdb:
         # By file: a module's servers, exports and browsers are made in one worker alone. In the
         # order of `_longest_first`, not by the number of tests: none waits for the other's last.
-        config.option.numprocesses, config.option.dist = 2, "loadfile"
+        # One more than the cores of a small machine, because a seventh of the time is waiting.
+        config.option.numprocesses, config.option.dist = 3, "loadfile"
         config.option.loadscopereorder = False
 
 
@@ -58,6 +61,19 @@ def pytest_collection_finish() -> None:
     """What the imports left is there to stay: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+    if "tensorflow" in sys.modules:
+        optimize_graphs(False)
+
+
+@pytest.fixture(scope="module")
+def optimized_graphs():
+    """TensorFlow optimizes graphs before their first call, as it does for users.
+
+    For other tests it does so only in programs that they start.
+    """
+    optimize_graphs(True)
+    yield
+    optimize_graphs(False)
 
 
 def _longest_first(items: list[pytest.Item]) -> None:

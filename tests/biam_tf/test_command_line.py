@@ -4,6 +4,7 @@ import argparse
 import io
 import pathlib
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -102,3 +103,22 @@ def test_ctrl_c_says_whether_the_same_command_continues(capsys):
     assert run_command(argparse.ArgumentParser(), command, [], resumable=True) == 130
     kept = "what is done is kept: run the same command to continue"
     assert capsys.readouterr().err == f"stopped by Ctrl-C; {kept}\n"
+
+
+@pytest.mark.integration
+def test_a_signal_that_another_thread_receives_ends_the_waiting():
+    program = """
+import signal, threading, time
+from biam_tf.command_line import until_stopped
+
+wait = until_stopped()
+def other():
+    time.sleep(0.5)  # until the main thread waits
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(3600)
+threading.Thread(target=other, daemon=True).start()
+wait()
+print("ended")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, b"ended\n"), ended.stderr

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import TextIO
 
+from graph_optimizer import optimize_graphs
+
 PRELOADED = ["training.pipeline.whole_run"]
 
 
@@ -95,4 +97,5 @@ def _run(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [module, *arguments]
+    optimize_graphs(False)  # as in the process of the tests, for equal sums
     sys.exit(importlib.import_module(module).main(arguments))

@@ -22,6 +22,8 @@ from serving import export
 from serving.graph import saved_model
 from serving.graph.signatures import GraphSettings, TaggerGraph
 
+pytestmark = pytest.mark.usefixtures("optimized_graphs")
+
 PHOTOS = [encoded("JPEG", (80, 60)), encoded("PNG", (33, 99)), encoded("GIF"), encoded("BMP")]
 CLOSE = {"rtol": 0, "atol": 1e-4}
 

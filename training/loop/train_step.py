@@ -93,7 +93,9 @@ class TrainStep:
             self._layer_state = LayerState(strategy, model.non_trainable_variables)
         self.steps_per_call = 1 if parts > 1 else settings.steps_per_call
         if compiles(settings, model, strategy):
-            self._finish = tf.function(self._finish.python_function, jit_compile=True)
+            self._finish = tf.function(
+                self._finish.python_function, autograph=False, jit_compile=True
+            )
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -140,7 +142,7 @@ class TrainStep:
         read = tuple(next(batches) for _ in range(count))
         return [StepResult(values) for values in self._finish_many(tf.constant(float(stop)), read)]
 
-    @tf.function
+    @tf.function(autograph=False)
     def _finish_many(
         self, stop: tf.Tensor, batches: tuple[tuple[Inputs, tf.Tensor], ...]
     ) -> list[tf.Tensor]:
@@ -160,11 +162,11 @@ class TrainStep:
         second = [(*part, own) for part, own in zip(batch, slopes, strict=True)]
         return loss, iter(second)
 
-    @tf.function
+    @tf.function(autograph=False)
     def _outputs_of_part(self, inputs: Inputs) -> Outputs:
         return self._strategy.run(self._outputs, (inputs,))
 
-    @tf.function
+    @tf.function(autograph=False)
     def _slopes(
         self, labels: tuple[tf.Tensor, ...], outputs: tuple[Outputs, ...]
     ) -> tuple[tf.Tensor, list[dict[str, tf.Tensor]]]:
@@ -176,7 +178,7 @@ class TrainStep:
         loss, slopes = self._strategy.run(replica_slopes, (labels, outputs))
         return self._sum(loss), slopes
 
-    @tf.function
+    @tf.function(autograph=False)
     def _accumulate(
         self, inputs: Inputs, labels: tf.Tensor, slopes: Outputs | None = None
     ) -> tf.Tensor:
@@ -188,7 +190,7 @@ class TrainStep:
 
         return self._sum(self._strategy.run(replica_step, (inputs, labels, slopes)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def _finish(
         self,
         stop: tf.Tensor,

@@ -68,7 +68,8 @@ class PaperTable:
     def with_rows(self, keys: Sequence[str]) -> "PaperTable":
         """Returns the table with these of its rows, in its own order.
 
-        Other systems that can score its classes with any backbone are rows, too, and come first.
+        Other systems that can score its classes with any backbone, and `OF_RECOMMENDED`, are rows,
+        too, and come first.
 
         Raises:
             UserError: there is no such row or system; the message suggests the nearest.
@@ -77,10 +78,13 @@ class PaperTable:
         for key in keys:
             if key in self.entries:
                 continue
+            if key in OF_RECOMMENDED:
+                others[key] = OF_RECOMMENDED[key]
+                continue
             if not self._takes(key):
                 raise UserError(
                     f"--rows {key}: table {self.number} has no such row"
-                    f"{did_you_mean(key, self.entries)}"
+                    f"{did_you_mean(key, [*self.entries, *OF_RECOMMENDED])}"
                 )
             others[key] = system_entry(key)
         kept = {key: entry for key, entry in self.entries.items() if key in keys}
@@ -111,6 +115,18 @@ RECOMMENDED = (
     "training.optimizer={name: adamw, learning_rate: 1e-3, beta_1: 0.9, weight_decay: 0.01}",
     "training.loss={}",
 )
+# Rows of every table, if `--rows` names them: what the parts of `recommended` contribute.
+OF_RECOMMENDED = {
+    "recommended_with_context_blocks": Entry(
+        "BiAM, recommended, with RCB and SCB",
+        (*RECOMMENDED, "head.region_context=self_attention", "head.scene_context=channel_gate"),
+    ),
+    "recommended_without_backbone_classes": Entry(
+        "BiAM, recommended, without the backbone's classes",
+        (*RECOMMENDED, "head.use_backbone_classes=none"),
+    ),
+    "recommended": Entry("BiAM, recommended", RECOMMENDED),
+}
 TABLES = (1, 2, 3, 4, 5, 6, 7, 8)
 # Systems that were published after the paper, and the preset of their row. With the sizes of its
 # paper, ML-Decoder needs eleven times the operations of `small`.
@@ -204,8 +220,7 @@ def configured_entry() -> Entry:
 
 
 def _ours() -> dict[str, Entry]:
-    recommended = Entry("BiAM, recommended", RECOMMENDED, ())
-    return {"recommended": recommended, "biam": configured_entry()}
+    return {"recommended": OF_RECOMMENDED["recommended"], "biam": configured_entry()}
 
 
 def _own_rates() -> tuple[tuple[str, ...], ...]:

@@ -25,7 +25,7 @@ def make_scorer(model: keras.Model) -> Scorer:
     embeddings_spec = specs.pop("class_embeddings")
     order = [tensor.name for tensor in model.inputs]
 
-    @tf.function(input_signature=[specs, embeddings_spec])
+    @tf.function(input_signature=[specs, embeddings_spec], autograph=False)
     def score(
         inputs: Mapping[str, tf.Tensor], class_embeddings: tf.Tensor
     ) -> Mapping[str, tf.Tensor]:

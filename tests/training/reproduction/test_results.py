@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import pytest
 from plots import assert_drawn, assert_labels_apart, assert_picture
@@ -102,6 +103,28 @@ def test_a_system_that_a_table_does_not_have_is_a_row_if_it_scores_the_tables_cl
     for name in ("logistic", "clip", "lessa"):  # for seen classes; for one kind of backbone; none
         with pytest.raises(UserError, match=f"--rows {name}: table 3 has no such row"):
             table.with_rows([name])
+
+
+def test_parts_of_the_preset_recommended_are_rows_of_any_table_that_name_their_settings():
+    changed = {
+        "recommended_with_context_blocks": {
+            "region_context": "self_attention",
+            "scene_context": "channel_gate",
+        },
+        "recommended_without_backbone_classes": {"use_backbone_classes": "none"},
+    }
+    heads = {}
+    for number in (1, 3):
+        rows = make_table(number).with_rows([*changed, "recommended"]).entries
+        assert list(rows) == [*changed, "recommended"]
+        heads = {
+            key: load_config("configs/recommended.yaml", row.settings).head.settings
+            for key, row in rows.items()
+        }
+    plain = heads["recommended"]
+    assert plain == load_config("configs/recommended.yaml", []).head.settings
+    for key, settings in changed.items():
+        assert heads[key] == dataclasses.replace(plain, **settings) != plain
 
 
 def test_rows_without_training_stand_in_the_tables_of_image_text_models():
