@@ -128,8 +128,22 @@ class CharacterTables:
     kinds: dict[int, int]
 
 
+_TABLES: dict[str, CharacterTables] = {}
+
+
 def character_tables(tokenizer: Any) -> CharacterTables:
-    """Asks a tokenizer of the library `tokenizers` about every character; takes some seconds."""
+    """Asks a tokenizer of the library `tokenizers` about every character.
+
+    Takes some seconds, but only once in a process for all tokenizers with the same rules.
+    """
+    made = json.loads(tokenizer.to_str())
+    rules = json.dumps([made["normalizer"], made["pre_tokenizer"]])
+    if rules not in _TABLES:
+        _TABLES[rules] = _ask(tokenizer)
+    return _TABLES[rules]
+
+
+def _ask(tokenizer: Any) -> CharacterTables:
     normalize = tokenizer.normalizer.normalize_str
     becomes: dict[int, int] = {}
     rows: dict[tuple[int, ...], int] = {}
