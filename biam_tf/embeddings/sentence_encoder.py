@@ -132,7 +132,9 @@ class SentenceEncoder:
         """The model as a graph for batches of any size: twice as fast as eagerly."""
         signature = [tf.TensorSpec((None, None), tf.int32)] * 2
         return tf.function(
-            lambda ids, mask: self.model([ids, mask], training=False), input_signature=signature
+            lambda ids, mask: self.model([ids, mask], training=False),
+            input_signature=signature,
+            autograph=False,
         )
 
     def reads(self, text: str) -> bool:

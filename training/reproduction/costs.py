@@ -64,7 +64,9 @@ def count_operations(head: keras.Model, class_embeddings: np.ndarray) -> int:
     features = [name for name in shapes if name != "class_embeddings"]
     constant = tf.constant(class_embeddings, tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec(shapes[name]) for name in features])
+    @tf.function(
+        input_signature=[tf.TensorSpec(shapes[name]) for name in features], autograph=False
+    )
     def score(*tensors):
         given = {**dict(zip(features, tensors, strict=True)), "class_embeddings": constant}
         return head([given[tensor.name] for tensor in head.inputs], training=False)

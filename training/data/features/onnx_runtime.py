@@ -41,7 +41,7 @@ def onnx_features(backbone: keras.Model) -> Features:
     folded = fold_batch_norms(backbone)
     signature = [tf.TensorSpec([None, *backbone.inputs[0].shape[1:]], tf.float32, name="photos")]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def features(photos: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = folded(photos, training=False)
         return {name: tf.identity(outputs[name], name) for name in NAMES}
@@ -83,7 +83,7 @@ def faster_runtime(backbone: keras.Model) -> tuple[str, Features | None]:
     except UserError as error:
         return f"TensorFlow ({error})", None
     folded = fold_batch_norms(backbone)
-    compiled = tf.function(lambda photos: folded(photos, training=False))
+    compiled = tf.function(lambda photos: folded(photos, training=False), autograph=False)
     photos = _noise(backbone)
     seconds = {"TensorFlow": compiled, "ONNX Runtime": ours}
     taken = {name: _fastest(function, photos) for name, function in seconds.items()}

@@ -209,7 +209,9 @@ def _half_precision_features(backbone: keras.Model) -> tf.types.experimental.Pol
     """Returns a graph function of the backbone: region and scene features, and which are finite."""
     folded = fold_batch_norms(backbone)
 
-    @tf.function(input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)])
+    @tf.function(
+        input_signature=[tf.TensorSpec(backbone.inputs[0].shape, tf.float32)], autograph=False
+    )
     def features(photos: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         outputs = folded(photos, training=False)
         regions = tf.cast(outputs["region_features"], tf.float16)  # (B, h, w, d)
