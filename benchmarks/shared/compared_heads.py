@@ -39,7 +39,7 @@ class Ours:
         self._objective = Objective.of_loss(config.loss)
         self._step = TrainStep(config, tf.distribute.get_strategy(), bound, self._objective, 100)
         if xla:
-            self._step._finish = tf.function(self._step._finish.python_function, jit_compile=True)
+            self._step.compile_with_xla()
         names = ("region_features", "scene_feature")
         self._inputs = {name: tf.constant(arrays[name]) for name in names}
         self._labels = tf.constant(arrays["labels"])

@@ -93,9 +93,11 @@ class TrainStep:
             self._layer_state = LayerState(strategy, model.non_trainable_variables)
         self.steps_per_call = 1 if parts > 1 else settings.steps_per_call
         if compiles(settings, model, strategy):
-            self._finish = tf.function(
-                self._finish.python_function, autograph=False, jit_compile=True
-            )
+            self.compile_with_xla()
+
+    def compile_with_xla(self) -> None:
+        """Makes the last pass of each step, and so a step in one part, a program of XLA."""
+        self._finish = tf.function(self._finish.python_function, autograph=False, jit_compile=True)
 
     @property
     def variables(self) -> dict[str, tf.Variable]:

@@ -78,15 +78,12 @@ class PaperTable:
         for key in keys:
             if key in self.entries:
                 continue
-            if key in OF_RECOMMENDED:
-                others[key] = OF_RECOMMENDED[key]
-                continue
-            if not self._takes(key):
+            if key not in OF_RECOMMENDED and not self._takes(key):
                 raise UserError(
                     f"--rows {key}: table {self.number} has no such row"
                     f"{did_you_mean(key, [*self.entries, *OF_RECOMMENDED])}"
                 )
-            others[key] = system_entry(key)
+            others[key] = OF_RECOMMENDED.get(key) or system_entry(key)
         kept = {key: entry for key, entry in self.entries.items() if key in keys}
         return dataclasses.replace(self, entries=others | kept)
 
